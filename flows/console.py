@@ -1,0 +1,64 @@
+"""What a person at the terminal sees of a flow: a line a stage, and one line for an error."""
+
+import errno
+import logging
+import os
+import sys
+
+_PREFECT_DEFAULTS = {
+    # Nothing calls out on its own.
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # A cold start of the ephemeral server takes longer than the 20 seconds that Prefect grants.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # The console gets our lines; Prefect's page gets everything, the pipeline's warnings too.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
+}
+
+
+class _StageLines(logging.Handler):
+    """Shows what stages report; errors are left to the command, which says them once."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            return
+        if record.levelno < logging.WARNING and record.name == "prefect.flow_runs":
+            return  # "Beginning flow run ..."
+        stage = getattr(record, "task_name", "")
+        if stage and record.levelno < logging.WARNING and "Finished in state" in record.getMessage():
+            return
+        print(f"{stage:9} {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+def prepare_prefect() -> None:
+    """Set what Prefect reads on import, where the user has not, and show stages on the terminal."""
+    for name, value in _PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import prefect.main  # noqa: F401  # Sets its logging up, which must be done before ours.
+
+    lines = _StageLines()
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addHandler(lines)
+    show_pipeline_warnings()
+
+
+def show_pipeline_warnings() -> None:
+    """Have the pipeline's own messages on the terminal."""
+    logger = logging.getLogger("pipeline")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(_StageLines())
+
+
+def explain_os_error(error: OSError) -> str:
+    """One line for what the system refused: a full disk, a missing permission."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return (
+            f"{error.strerror}{place}; expected room to write. Nothing finished is lost: free some "
+            "room and run the same command again."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.strerror}{place}; expected a place this user may write to. Choose another."
+    return f"{error.strerror or error}{place}; expected the system to allow it. Look at the path."

@@ -1,0 +1,74 @@
+"""The demonstration: retrain on real images, then score a folder of them with the promoted model."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.retraining import retrain
+from pipeline.config import Recipe
+from pipeline.datasets import PreparedDataset
+from pipeline.datasets.downloading import download_dataset
+from pipeline.datasets.image_folders import write_image_folder
+from pipeline.datasets.preparation import prepare_dataset
+from pipeline.errors import DownloadError
+from pipeline.predictions import read_predictions
+from pipeline.promotion import Promotion
+from pipeline.recipes import load_recipe
+from pipeline.registry import ModelVersion, find_bundle, show_model
+from pipeline.scoring import PredictionTable, ScoringRequest
+from pipeline.scoring.folder import score_folder
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What the demonstration made. `agreement`: share of rows whose label is the image's subfolder."""
+
+    model: ModelVersion
+    images: Path
+    table: PredictionTable
+    agreement: float
+
+
+def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
+    """Retrain on MNIST, or on digits where MNIST cannot be had; promote; score the test images."""
+    recipe, promotion = retrain_on_what_can_be_had(store, overrides)
+    reference = f"{promotion.name}@{promotion.alias}"
+    images = write_test_images(recipe, store)
+    request = ScoringRequest(
+        bundle=find_bundle(store, reference),
+        images=images,
+        output=store / "demo" / f"{promotion.name}-{promotion.version}-predictions",
+    )
+    table = score_folder(request)
+    return Demonstration(show_model(store, reference), images, table, measure_agreement(table))
+
+
+def retrain_on_what_can_be_had(
+    store: Path, overrides: tuple[str, ...]
+) -> tuple[Recipe, Promotion]:
+    """Retrain the `mnist` recipe, or the `digits` recipe where no source of MNIST answers."""
+    recipe = load_recipe("mnist", overrides)
+    try:
+        return recipe, retrain(recipe, store)
+    except DownloadError as error:
+        print(f"MNIST cannot be had: {error}", file=sys.stderr)
+        print("Going on with digits, which scikit-learn bundles.", file=sys.stderr)
+    recipe = load_recipe("digits")
+    return recipe, retrain(recipe, store)
+
+
+def write_test_images(recipe: Recipe, store: Path) -> Path:
+    """Write the test split as image files."""
+    dataset: PreparedDataset = prepare_dataset(
+        download_dataset(recipe.dataset, store), recipe, store
+    )
+    folder = store / "demo" / f"{dataset.folder.name}-images"
+    return write_image_folder(dataset.split("test"), dataset.class_names, folder)
+
+
+def measure_agreement(table: PredictionTable) -> float:
+    """The share of rows whose label is the name of the image's subfolder."""
+    predictions: Any = read_predictions(table.folder)
+    subfolder = predictions["image_path"].str.split("/").str[0]
+    return float((predictions["label"] == subfolder).mean())

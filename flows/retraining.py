@@ -1,0 +1,151 @@
+"""The retraining flow: from a recipe to a promoted version, one task a stage."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from pipeline.artifacts import new_run_id
+from pipeline.config import DatasetSource, PromotionSpec, Recipe
+from pipeline.datasets import PreparedDataset, RawDataset
+from pipeline.datasets.downloading import download_dataset
+from pipeline.datasets.preparation import prepare_dataset
+from pipeline.errors import DownloadError, PixelmillError
+from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
+from pipeline.evaluation.evaluating import evaluate_model
+from pipeline.evaluation.summary import summarize_evaluation, tabulate_classes
+from pipeline.export import ModelBundle
+from pipeline.export.bundling import export_bundle
+from pipeline.layers import summarize_layers
+from pipeline.processes import run_in_spawned_process
+from pipeline.promotion import Promotion, promote_bundle
+from pipeline.registry import register_bundle, release_version, reserve_version
+from pipeline.training import TrainedModel
+from pipeline.training.fitting import train_model
+from pipeline.training.prediction import predict_split
+
+
+@flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
+def retrain(recipe: Recipe, store: Path = Path("artifacts")) -> Promotion:
+    """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
+    run = store / "runs" / new_run_id(recipe.name)
+    raw = download(recipe.dataset, store)
+    dataset = prepare(raw, recipe, store)
+    model = train(dataset, recipe, run)
+    evaluation = evaluate(model, dataset, recipe, run)
+    bundle = export(model, evaluation, dataset, recipe, run, store)
+    registered = register(bundle, store)
+    return promote(registered, recipe.promotion, store)
+
+
+def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
+    """Whether a failed task is worth another try: no source of the data answered."""
+    try:
+        state.result()
+    except DownloadError:
+        return True
+    except Exception:  # Anything else fails the same way again.
+        return False
+    return False
+
+
+@task(
+    name="download",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(5),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_network_trouble,
+)
+def download(source: DatasetSource, store: Path) -> RawDataset:
+    """Have the data on this machine, whole and verified."""
+    raw = download_dataset(source, store)
+    get_run_logger().info("%s from %s", raw.source, raw.provenance)
+    return raw
+
+
+@task(name="prepare", cache_policy=NO_CACHE)
+def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
+    """Make every image a tensor, cut into training, validation and test splits."""
+    dataset = prepare_dataset(raw, recipe, store)
+    summarize_layers(recipe.model, recipe.image, len(dataset.class_names))
+    counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
+    get_run_logger().info("%s: %s images", dataset.folder, counts)
+    return dataset
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train(dataset: PreparedDataset, recipe: Recipe, run: Path) -> TrainedModel:
+    """Fit the network, in a process of its own."""
+    model = run_in_spawned_process(train_model, dataset, recipe, run / "training")
+    get_run_logger().info(
+        "%d epochs in %.0f s on %s, validation accuracy %.4f",
+        model.epochs,
+        model.seconds,
+        model.device,
+        model.validation_accuracy,
+    )
+    return model
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def evaluate(
+    model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path
+) -> Evaluation:
+    """Look at the test images, once."""
+    answers = run / PROBABILITIES_FILE
+    run_in_spawned_process(predict_split, model, dataset, "test", answers)
+    evaluation = evaluate_model(model, dataset, answers, recipe, run / "evaluation")
+    create_table_artifact(
+        key=f"{recipe.name.replace('_', '-')}-metrics",
+        table=tabulate_classes(evaluation),
+        description=f"Test accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}",
+    )
+    create_markdown_artifact(
+        key=f"{recipe.name.replace('_', '-')}-report",
+        markdown=summarize_evaluation(evaluation),
+        description=f"Evaluation of {recipe.name}",
+    )
+    get_run_logger().info("test accuracy %.4f, loss %.4f", evaluation.accuracy, evaluation.loss)
+    return evaluation
+
+
+@task(name="export", cache_policy=NO_CACHE)
+def export(
+    model: TrainedModel,
+    evaluation: Evaluation,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    run: Path,
+    store: Path,
+) -> ModelBundle:
+    """Write the ONNX file and prove it on every test image, in a process of its own."""
+    version = reserve_version(store, recipe.name)
+    try:
+        bundle = run_in_spawned_process(
+            export_bundle, model, evaluation, dataset, recipe, run.name, version, run / "bundle"
+        )
+    except PixelmillError:
+        release_version(store, recipe.name, version)
+        raise
+    get_run_logger().info("%s is equal to the Keras model", bundle.onnx_path)
+    return bundle
+
+
+@task(name="register", cache_policy=NO_CACHE)
+def register(bundle: ModelBundle, store: Path) -> ModelBundle:
+    """Publish the bundle under its version."""
+    registered = register_bundle(store, bundle)
+    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.folder)
+    return registered
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
+    """Let the recipe's alias point to the new version, if it is good enough."""
+    promoted = promote_bundle(store, bundle, promotion)
+    get_run_logger().info("%s@%s is version %d", promoted.name, promoted.alias, promoted.version)
+    return promoted

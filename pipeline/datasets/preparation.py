@@ -1,0 +1,236 @@
+"""The second stage: every image a tensor, cut into three splits, in arrays on disk.
+
+Splits are drawn by the hash of each image's content: the same data gives the same splits everywhere,
+and copies of one image never fall on different sides.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files
+from pipeline.config import FolderSource, ImageSpec, Recipe
+from pipeline.datasets import Images, PreparedDataset, RawDataset, SplitName, digits, mnist
+from pipeline.datasets.folders import LabelledFile, read_index
+from pipeline.errors import RequestError, WorkError
+from pipeline.images import ImageFailure, Pixels, decode, fit_array
+from pipeline.progress import progress
+
+_log = getLogger(__name__)
+_FORMAT = 1
+_SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class _Example:
+    """An image that can be had when it is its turn: its label, its content's hash, and its pixels."""
+
+    label: int
+    sha256: str
+    load: Callable[[ImageSpec], Pixels]
+    origin: str
+
+
+def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
+    """Write the arrays of a dataset, or find them where an earlier run left them.
+
+    For each split: `SPLIT_images.npy`, uint8 [images, height, width, channels], and `SPLIT_labels.npy`,
+    int64 [images]. Files that cannot be read are listed in `rejected.json`.
+
+    Raises:
+        RequestError: A class has too few images to split.
+        WorkError: More files are unreadable than the recipe allows.
+    """
+    folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe)[:16]}"
+    if (folder / MANIFEST).exists():
+        try:
+            return PreparedDataset.from_manifest(folder, verify_files(folder))
+        except WorkError as error:
+            raise WorkError(
+                error.received, error.expected, f"Remove {folder}, and it is prepared again."
+            ) from error
+    class_names, train, test = _READERS[raw.source](raw)
+    splits = _split(train, test, recipe)
+    facts: dict[str, object] = {
+        "kind": "prepared-dataset",
+        "name": raw.source,
+        "fingerprint": raw.fingerprint,
+        "provenance": raw.provenance,
+        "class_names": list(class_names),
+        "image": recipe.image.model_dump(),
+    }
+    with publishing(folder, facts) as staging:
+        total = sum(map(len, splits.values()))
+        rejected: list[dict[str, str]] = []
+        with progress("prepare", total, "images") as advance:
+            for name, examples in splits.items():
+                for example, failure in _write_split(staging, name, examples, recipe.image):
+                    if failure is not None:
+                        rejected.append({"path": example.origin, "error": str(failure)})
+                    advance(1, "")
+        _check_rejected(rejected, total, recipe)
+        (staging / "rejected.json").write_text(json.dumps(rejected, indent=2) + "\n")
+        facts["rejected"] = len(rejected)
+        facts["counts"] = {
+            name: len(np.load(staging / f"{name}_labels.npy")) for name in splits
+        }
+        _check_classes(staging, class_names)
+    return PreparedDataset.from_manifest(folder, verify_files(folder))
+
+
+def _key(raw: RawDataset, recipe: Recipe) -> str:
+    """What the arrays depend on: content, image spec and fractions, but not where the content lies."""
+    settings = recipe.dataset.model_dump(exclude={"path", "test_path", "mirrors", "package_index"})
+    parts = [_FORMAT, raw.fingerprint, settings, recipe.image.model_dump()]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+Read = tuple[tuple[str, ...], list[_Example], list[_Example]]
+
+
+def _read_digits(raw: RawDataset) -> Read:
+    return digits.CLASS_NAMES, _examples(digits.read_digits(), "digit"), []
+
+
+def _read_mnist(raw: RawDataset) -> Read:
+    train, test = mnist.read_mnist(raw)
+    return mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
+
+
+def _read_folder(raw: RawDataset) -> Read:
+    files = read_index(raw)
+    class_names = tuple(dict.fromkeys(file.class_name for file in files))
+    parts: dict[str, list[_Example]] = {"train": [], "test": []}
+    for file in files:
+        label = class_names.index(file.class_name)
+        parts[file.part].append(_Example(label, file.sha256, _FileLoader(file), file.path))
+    return class_names, parts["train"], parts["test"]
+
+
+_READERS: dict[str, Callable[[RawDataset], Read]] = {
+    "digits": _read_digits,
+    "mnist": _read_mnist,
+    "folder": _read_folder,
+}
+
+
+@dataclass(frozen=True)
+class _FileLoader:
+    file: LabelledFile
+
+    def __call__(self, spec: ImageSpec) -> Pixels:
+        return decode(Path(self.file.path).read_bytes(), spec).pixels
+
+
+@dataclass(frozen=True)
+class _ArrayLoader:
+    pixels: Pixels
+
+    def __call__(self, spec: ImageSpec) -> Pixels:
+        return fit_array(self.pixels, spec)
+
+
+def _examples(images: Images, title: str) -> list[_Example]:
+    return [
+        _Example(
+            int(label), hashlib.sha256(pixels).hexdigest(), _ArrayLoader(pixels), f"{title} {index}"
+        )
+        for index, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True))
+    ]
+
+
+def _split(
+    train: list[_Example], test: list[_Example], recipe: Recipe
+) -> dict[SplitName, list[_Example]]:
+    source = recipe.dataset
+    splits: dict[SplitName, list[_Example]] = {}
+    if test:
+        splits["test"] = test
+    elif not hasattr(source, "test_fraction"):
+        raise RequestError("a dataset without test images", "some", "Name a test set.")
+    else:
+        train, splits["test"] = _set_aside(train, source.test_fraction, "test")
+    splits["train"], splits["validation"] = _set_aside(
+        train, source.validation_fraction, "validation"
+    )
+    return {name: splits[name] for name in _SPLITS}
+
+
+def _set_aside(
+    examples: Sequence[_Example], fraction: float, salt: str
+) -> tuple[list[_Example], list[_Example]]:
+    """Part the examples in those that stay and those set aside, by class, at least one on each side."""
+    contents: dict[int, set[str]] = defaultdict(set)
+    seen: set[str] = set()
+    for example in examples:
+        # Content that two classes share counts for the first, so that it lands on one side.
+        if example.sha256 not in seen:
+            seen.add(example.sha256)
+            contents[example.label].add(example.sha256)
+    aside: set[str] = set()
+    for hashes in contents.values():
+        order = sorted(hashes, key=lambda item: hashlib.sha256(f"{salt}{item}".encode()).digest())
+        count = min(max(1, round(len(order) * fraction)), len(order) - 1)
+        aside.update(order[:count])
+    return (
+        [example for example in examples if example.sha256 not in aside],
+        [example for example in examples if example.sha256 in aside],
+    )
+
+
+def _write_split(
+    folder: Path, name: SplitName, examples: Sequence[_Example], spec: ImageSpec
+) -> Iterator[tuple[_Example, ImageFailure | OSError | None]]:
+    """Write a split's arrays one image at a time, so that memory does not grow with the dataset."""
+    path = folder / f"{name}_images.npy"
+    shape = (len(examples), spec.height, spec.width, spec.channels)
+    array = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    labels = []
+    for example in examples:
+        try:
+            array[len(labels)] = example.load(spec)
+        except (ImageFailure, OSError) as failure:
+            yield example, failure
+        else:
+            labels.append(example.label)
+            yield example, None
+    array.flush()
+    if len(labels) < len(examples):
+        kept = folder / f".{name}_kept.npy"
+        np.save(kept, array[: len(labels)])
+        kept.replace(path)
+    np.save(folder / f"{name}_labels.npy", np.array(labels, np.int64))
+
+
+def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) -> None:
+    if not rejected:
+        return
+    first = f"the first: {rejected[0]['path']}: {rejected[0]['error']}"
+    _log.warning("%d of %d images cannot be read and are left out; %s", len(rejected), total, first)
+    if isinstance(recipe.dataset, FolderSource):
+        allowed = recipe.dataset.max_unreadable_fraction
+        if len(rejected) / total > allowed:
+            raise WorkError(
+                f"{len(rejected)} of {total} images cannot be read ({first})",
+                f"at most {allowed:.1%}",
+                "Mend or remove them, or raise dataset.max_unreadable_fraction.",
+            )
+
+
+def _check_classes(folder: Path, class_names: Sequence[str]) -> None:
+    for split in _SPLITS:
+        present = set(np.load(folder / f"{split}_labels.npy").tolist())
+        missing = [name for label, name in enumerate(class_names) if label not in present]
+        if missing:
+            raise RequestError(
+                f"class {missing[0]!r} has no readable image in the {split} split",
+                "every class in every split",
+                "Add images to the class.",
+            )

@@ -1,0 +1,70 @@
+"""Writing a model's results down: metrics, the baseline for drift, and the report."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artifacts import publishing, write_json
+from pipeline.config import Recipe
+from pipeline.datasets import PreparedDataset
+from pipeline.drift import AnswerCounts
+from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE, Evaluation
+from pipeline.evaluation.metrics import measure
+from pipeline.evaluation.report import render_report
+from pipeline.layers import summarize_layers
+from pipeline.training import HISTORY_FILE, TrainedModel
+
+
+def evaluate_model(
+    model: TrainedModel,
+    dataset: PreparedDataset,
+    probabilities_path: Path,
+    recipe: Recipe,
+    folder: Path,
+) -> Evaluation:
+    """Measure a model on the test split and write the results into `folder`.
+
+    Args:
+        model: The trained model.
+        dataset: Whose test split it was asked about.
+        probabilities_path: Its answers, as `predict_split` wrote them.
+        recipe: The recipe of the run.
+        folder: Must not exist yet.
+    """
+    test = dataset.split("test")
+    probabilities = np.load(probabilities_path, allow_pickle=False)
+    metrics = measure(probabilities, test.labels, dataset.class_names)
+    answers = AnswerCounts.of(
+        probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
+    )
+    written = {
+        "test": {"loss": metrics.loss, "accuracy": metrics.accuracy, "images": metrics.images},
+        "validation": {"loss": model.validation_loss, "accuracy": model.validation_accuracy},
+        "classes": [asdict(row) for row in metrics.classes],
+        "confusion_matrix": metrics.confusion,
+        "parameters": model.parameters,
+        "training": {
+            "epochs": model.epochs,
+            "seconds": round(model.seconds, 3),
+            "device": model.device,
+            "images": dataset.counts["train"],
+        },
+    }
+    facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}
+    with publishing(folder, facts) as staging:
+        write_json(staging / METRICS_FILE, written)
+        write_json(staging / BASELINE_FILE, answers.to_baseline())
+        (staging / REPORT_FILE).parent.mkdir()
+        page = render_report(
+            recipe=recipe,
+            model=model,
+            layers=summarize_layers(recipe.model, recipe.image, len(dataset.class_names)),
+            history=pd.read_csv(model.folder / HISTORY_FILE),
+            dataset=dataset,
+            metrics=metrics,
+            probabilities=probabilities,
+        )
+        (staging / REPORT_FILE).write_text(page, encoding="utf-8")
+    return Evaluation(folder, probabilities_path, metrics.images, metrics.loss, metrics.accuracy)

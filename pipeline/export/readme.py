@@ -1,0 +1,83 @@
+"""The page inside a bundle, for the team that receives it."""
+
+from collections.abc import Sequence
+
+from pipeline.config import Recipe
+from pipeline.evaluation import Evaluation
+from pipeline.export.parity import Parity
+
+_PAGE = """\
+# {name}, version {version}
+
+An image classifier as an ONNX file. Trained by pixelmill; nothing of pixelmill or Keras is needed to run it.
+
+| | |
+|---|---|
+| file | `model.onnx`, opset {opset}, standard ops only |
+| in | `image`: uint8 [batch, {height}, {width}, {channels}], {order}, 0 to 255, batch of any size |
+| out | `probabilities`: float32 [batch, {classes}], each row adds up to 1 |
+| classes | {names} |
+| test accuracy | {accuracy:.4f} on {images:,} images, loss {loss:.4f} |
+| against Keras | {flips} of {compared:,} labels differ, largest difference {difference:.1e} |
+| licence | {licence} |
+
+`preprocessing.json` says how a file becomes the tensor, step by step. `labels.json` holds all class names in
+the order of the probabilities; both are in the ONNX file's metadata, too. `test_data_set_0/` holds images and
+the answers they must get, in the form of the ONNX model zoo. `report/index.html` shows how it fares.
+
+```python
+import json
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession("model.onnx")
+names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}")
+image = {resize}
+tensor = np.asarray(image, np.uint8).reshape(1, {height}, {width}, {channels})
+(probabilities,) = session.run(["probabilities"], {{"image": tensor}})
+print(names[probabilities[0].argmax()], probabilities[0].max())
+```
+"""
+_NAMES_SHOWN = 20
+_RESIZE = {
+    "stretch": "image.resize(({width}, {height}), Image.Resampling.BILINEAR)",
+    "crop": "ImageOps.fit(image, ({width}, {height}), Image.Resampling.BILINEAR)",
+    "pad": "ImageOps.pad(image, ({width}, {height}), Image.Resampling.BILINEAR, color={color})",
+}
+
+
+def render_readme(
+    recipe: Recipe,
+    class_names: Sequence[str],
+    version: int,
+    evaluation: Evaluation,
+    parity: Parity,
+) -> str:
+    """The bundle's `README.md`."""
+    shown = ", ".join(f"`{name}`" for name in class_names[:_NAMES_SHOWN])
+    more = len(class_names) - _NAMES_SHOWN
+    image = recipe.image
+    color = (image.background,) * 3 if image.channels == 3 else image.background
+    resize = _RESIZE[image.resize].format(width=image.width, height=image.height, color=color)
+    return _PAGE.format(
+        name=recipe.name,
+        version=version,
+        opset=recipe.export.opset,
+        height=image.height,
+        width=image.width,
+        channels=image.channels,
+        order="RGB" if image.channels == 3 else "grey",
+        mode="RGB" if image.channels == 3 else "L",
+        resize=resize,
+        classes=len(class_names),
+        names=f"{shown} and {more} more" if more > 0 else shown,
+        accuracy=evaluation.accuracy,
+        images=evaluation.images,
+        loss=evaluation.loss,
+        flips=parity.label_flips,
+        compared=parity.images,
+        difference=parity.max_abs_difference,
+        licence=recipe.export.licence,
+    )

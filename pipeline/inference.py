@@ -1,0 +1,75 @@
+"""One onnxruntime session: a model file in, probabilities out, on the device that was asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import RequestError
+from pipeline.images import Pixels
+
+Provider = Literal["cpu", "cuda"]
+_PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class InferenceSession:
+    """A loaded model. `provider` is the execution provider onnxruntime really uses."""
+
+    session: "onnxruntime.InferenceSession"  # type: ignore[name-defined]  # noqa: F821
+    provider: str
+
+    def probabilities(self, images: Pixels) -> npt.NDArray[np.float32]:
+        """Classify uint8 [batch, height, width, channels]; float32 [batch, classes] comes back."""
+        (answer,) = self.session.run(["probabilities"], {"image": images})
+        result: npt.NDArray[np.float32] = answer
+        return result
+
+
+def require_provider(wanted: Provider) -> str:
+    """The name of an execution provider that onnxruntime has here.
+
+    Raises:
+        RequestError: This build of onnxruntime or this machine does not have it.
+    """
+    import onnxruntime
+
+    name = _PROVIDERS[wanted]
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        raise RequestError(
+            f"provider {wanted}, and onnxruntime {onnxruntime.__version__} here has only "
+            f"{', '.join(available)}",
+            name,
+            "Install onnxruntime-gpu with its CUDA libraries, or take --provider cpu.",
+        )
+    return name
+
+
+def load_session(path: Path, provider: Provider = "cpu", threads: int = 1) -> InferenceSession:
+    """Load a model for `threads` threads.
+
+    Raises:
+        RequestError: The provider is not there, or would quietly be replaced by the CPU.
+    """
+    import onnxruntime
+
+    name = require_provider(provider)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=[name])
+    used = session.get_providers()[0]
+    if used != name:
+        raise RequestError(
+            f"provider {provider}, and onnxruntime fell back to {used}",
+            name,
+            "Check the driver and the CUDA libraries, or take --provider cpu.",
+        )
+    return InferenceSession(session, used)

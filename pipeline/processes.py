@@ -1,0 +1,66 @@
+"""Running a function in a fresh process of its own, so that its memory comes back when it is done."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import ParamSpec, TypeVar
+
+from pipeline.errors import WorkError
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def run_in_spawned_process(
+    function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Call a module's function in a spawned process and return what it returns.
+
+    Spawned, because a process forked after TensorFlow was imported hangs.
+
+    Raises:
+        WorkError: The process died, most often because the system ran out of memory.
+        Exception: Whatever the function raised.
+    """
+    try:
+        with spawned_pool(1) as pool:
+            return pool.submit(function, *args, **kwargs).result()
+    except BrokenProcessPool as error:
+        raise WorkError(
+            f"the process of {function.__module__}.{function.__qualname__} died",
+            "it to return",
+            "Look for an out-of-memory kill in the system's log, and give it more memory.",
+        ) from error
+
+
+def spawned_pool(
+    workers: int, initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()
+) -> ProcessPoolExecutor:
+    """A pool of spawned processes that end with their parent, however it ends."""
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(initializer, arguments),
+    )
+
+
+def _start(initializer: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
+    # Ctrl-C reaches the whole process group: the parent answers it, a child just ends.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer(*arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -1,0 +1,187 @@
+"""Finding, reading and overriding recipes; `pipeline.config` says what one may hold."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.config import Part, Recipe
+from pipeline.errors import RequestError
+
+_SHIPPED = Path(__file__).parent
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """The names of the recipes that come with pixelmill."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.yaml")))
+
+
+def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        reference: A shipped name or the path of a YAML file.
+        overrides: `KEY=VALUE` each, with dots in the key (`training.epochs=3`, `model.layers.0.filters=8`)
+            and a YAML value.
+
+    Raises:
+        RequestError: There is no such recipe, or it says something a recipe cannot say.
+    """
+    path = _find(reference)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RequestError(
+            f"recipe {path} cannot be read ({error})", "a YAML file", "Correct the file."
+        ) from error
+    if not isinstance(content, dict):
+        raise RequestError(
+            f"recipe {path} holds no keys",
+            f"the keys {', '.join(Recipe.model_fields)}",
+            "Start from a shipped one: `pixelmill recipes show digits`.",
+        )
+    for override in overrides:
+        _apply(content, override)
+    return parse_recipe(content, str(reference))
+
+
+def parse_recipe(content: object, origin: str) -> Recipe:
+    """Check a recipe's content; `origin` names it in errors.
+
+    Raises:
+        RequestError: The first thing that is wrong, with the nearest known key for an unknown one.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _explain(first, origin) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """A recipe as YAML, every default spelled out, one line a layer."""
+    content = recipe.model_dump(mode="json")
+    layers = content["model"].pop("layers")
+    del content["model"]
+    lines = [f"    - {yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()}" for layer in layers]
+    before = {key: content[key] for key in ("name", "dataset", "image")}
+    after = {key: value for key, value in content.items() if key not in before}
+    return "\n".join(
+        [
+            yaml.safe_dump(before, sort_keys=False).rstrip(),
+            "model:",
+            "  layers:",
+            *lines,
+            yaml.safe_dump(after, sort_keys=False),
+        ]
+    )
+
+
+def _find(reference: str) -> Path:
+    shipped = shipped_recipes()
+    if reference in shipped:
+        return _SHIPPED / f"{reference}.yaml"
+    path = Path(reference)
+    if path.is_file():
+        return path
+    raise RequestError(
+        f"no recipe {reference!r}",
+        f"one of {', '.join(shipped)}, or the path of a YAML file",
+        _did_you_mean(reference, shipped) or "See `pixelmill recipes list`.",
+    )
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not (key and equals):
+        raise RequestError(
+            f"override {override!r}", "KEY=VALUE", "For example: --set training.epochs=3."
+        )
+    *parents, last = key.split(".")
+    place: Any = content
+    try:
+        for step in parents:
+            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
+        if isinstance(place, list):
+            place[int(last)] = yaml.safe_load(value)
+        else:
+            place[last] = yaml.safe_load(value)
+    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise RequestError(
+            f"override {override!r} ({error})",
+            "a key that the recipe has, and a YAML value",
+            "See the keys with `pixelmill recipes show NAME`.",
+        ) from error
+
+
+def _explain(problem: Any, origin: str) -> RequestError:
+    location: tuple[int | str, ...] = problem["loc"]
+    parts = _parts_at(location[:-1])
+    # The tags of unions stand in the location, but a user never wrote them as keys.
+    tags = {tag for part in _all_parts(Recipe) for tag in _tags(part)}
+    named = [step for i, step in enumerate(location) if not (step in tags and i < len(location) - 1)]
+    dotted = ".".join(str(step) for step in named) or "the recipe"
+    if problem["type"] == "extra_forbidden":
+        known = sorted({name for part in parts for name in part.model_fields})
+        hint = _did_you_mean(str(location[-1]), known)
+        return RequestError(
+            f"recipe {origin}: unknown key {dotted}",
+            f"one of {', '.join(known)}",
+            hint or "Remove it.",
+        )
+    if problem["type"] == "missing":
+        return RequestError(
+            f"recipe {origin}: {dotted} is missing", "a value for it", "Add it to the recipe."
+        )
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return RequestError(
+        f"recipe {origin}: {dotted} is {problem['input']!r:.200}",
+        message[0].lower() + message[1:],
+        "Correct the recipe or the override.",
+    )
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"Did you mean {nearest[0]}?" if nearest else ""
+
+
+def _parts_at(location: Sequence[int | str]) -> list[type[Part]]:
+    parts: list[type[Part]] = [Recipe]
+    for step in location:
+        if isinstance(step, int):
+            continue
+        fields = [part.model_fields[step] for part in parts if step in part.model_fields]
+        if fields:
+            parts = [found for field in fields for found in _parts_in(field.annotation)]
+        else:
+            parts = [part for part in parts if step in _tags(part)] or parts
+    return parts
+
+
+def _parts_in(annotation: object) -> list[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType, tuple) or get_args(annotation):
+        return [part for inner in get_args(annotation) for part in _parts_in(inner)]
+    return []
+
+
+def _all_parts(part: type[Part]) -> set[type[Part]]:
+    found = {part}
+    for field in part.model_fields.values():
+        for inner in _parts_in(field.annotation):
+            found |= _all_parts(inner)
+    return found
+
+
+def _tags(part: type[Part]) -> tuple[str, ...]:
+    for name in ("layer", "source"):
+        field = part.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return get_args(field.annotation)
+    return ()

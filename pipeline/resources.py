@@ -1,0 +1,44 @@
+"""How many processors this process may use: what the container allows, not what the host has."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ProcessorLimit:
+    """Processors that may be used at once, and where the number comes from."""
+
+    count: int
+    reason: str
+
+
+def processor_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> ProcessorLimit:
+    """The smaller of the CPU affinity and the control group's quota, at least 1.
+
+    The quota is `cpu.max` of control groups version 2 (`QUOTA PERIOD` in microseconds, or `max`) or
+    `cpu/cpu.cfs_quota_us` over `cpu/cpu.cfs_period_us` of version 1, rounded up.
+    """
+    affinity = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quota = _quota(cgroup)
+    if quota is not None and quota < affinity:
+        count = max(1, math.ceil(quota))
+        return ProcessorLimit(count, f"the container's quota of {quota:g} processors")
+    return ProcessorLimit(affinity, f"{affinity} processors this process may run on")
+
+
+def _quota(cgroup: Path) -> float | None:
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)

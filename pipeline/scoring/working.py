@@ -1,0 +1,164 @@
+"""What a worker process does: read, hash, decode, infer, and write one shard's part of the table."""
+
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import ImageSpec
+from pipeline.export import ModelBundle
+from pipeline.images import DecodedImage, FailureCode, ImageFailure, decode
+from pipeline.inference import InferenceSession, Provider, load_session
+from pipeline.predictions import Prediction, Row, RunFacts, read_rows, table_row, write_part
+from pipeline.scoring.listing import ListedImage, unescape
+from pipeline.scoring.planning import read_shard
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard's work, told in paths.
+
+    `earlier` is a part of this run whose failed rows alone are to be tried again, or None.
+    """
+
+    shard: Path
+    part: Path
+    answer_key: str
+    earlier: Path | None
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What one shard took: images answered, how many of them failed, seconds by stage."""
+
+    computed: int
+    failed: int
+    seconds: dict[str, float]
+
+
+@dataclass
+class Worker:
+    """What a worker process keeps from shard to shard."""
+
+    session: InferenceSession
+    spec: ImageSpec
+    labels: tuple[str, ...]
+    images: Path
+    facts: RunFacts
+    top_k: int
+    max_pixels: int
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def score(self, task: ShardTask) -> ShardResult:
+        """Write a shard's part."""
+        self.seconds.clear()
+        listed = read_shard(task.shard)
+        rows: dict[str, Row] = {}
+        if task.earlier is not None:
+            with self._timed("read"):
+                kept = [row for row in read_rows(task.earlier) if row["status"] == "scored"]
+            rows = {row["image_path"]: row for row in kept}
+        due = [image for image in listed if image.path not in rows]
+        failed = 0
+        for start in range(0, len(due), _BATCH):
+            for prediction in self._answer(due[start : start + _BATCH]):
+                failed += prediction.error is not None
+                rows[prediction.image_path] = table_row(
+                    prediction, self.labels, self.facts, self.top_k
+                )
+        with self._timed("write"):
+            in_order = [rows[image.path] for image in listed]
+            write_part(task.part, in_order, self.top_k, task.answer_key)
+        return ShardResult(len(due), failed, dict(self.seconds))
+
+    def _answer(self, batch: list[ListedImage]) -> list[Prediction]:
+        """A row for every image, in their order; the network sees those that could be decoded."""
+        answers: list[Prediction | None] = []
+        decoded: list[tuple[int, str, DecodedImage]] = []
+        for image in batch:
+            sha256 = None
+            try:
+                with self._timed("read"):
+                    data = _read(self.images / unescape(image.path), image.problem)
+                    sha256 = hashlib.sha256(data).hexdigest()
+                with self._timed("decode"):
+                    decoded.append((len(answers), sha256, decode(data, self.spec, self.max_pixels)))
+                answers.append(None)
+            except ImageFailure as failure:
+                answers.append(Prediction(image.path, sha256, str(failure)))
+        if decoded:
+            with self._timed("infer"):
+                tensor = np.stack([item.pixels for _, _, item in decoded])
+                probabilities = self.session.probabilities(tensor)
+            order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top_k]
+            for row, (at, sha256, item) in enumerate(decoded):
+                choices = tuple((int(i), float(probabilities[row, i])) for i in order[row])
+                answers[at] = Prediction(
+                    batch[at].path, sha256, None, choices, item.width, item.height
+                )
+        return [answer for answer in answers if answer is not None]
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+_worker: Worker | None = None
+
+
+def start_worker(
+    bundle: ModelBundle,
+    provider: Provider,
+    images: Path,
+    facts: RunFacts,
+    top_k: int,
+    max_pixels: int,
+) -> None:
+    """Load the model once for all the shards of this process."""
+    global _worker
+    _worker = Worker(
+        session=load_session(bundle.onnx_path, provider),
+        spec=bundle.image_spec(),
+        labels=bundle.labels(),
+        images=images,
+        facts=facts,
+        top_k=top_k,
+        max_pixels=max_pixels,
+    )
+
+
+def score_shard(task: ShardTask) -> ShardResult:
+    """Score one shard in a process that `start_worker` has set up."""
+    if _worker is None:
+        raise RuntimeError("start_worker comes first")
+    return _worker.score(task)
+
+
+def _read(path: Path, problem: str | None) -> bytes:
+    """A regular file's bytes; never waits for a pipe that took the file's place."""
+    if problem is not None:
+        raise ImageFailure(FailureCode.NOT_A_FILE, problem)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
+            return file.read()
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # The machine's trouble, not the file's.
+        raise ImageFailure(FailureCode.UNREADABLE, error.strerror or "cannot be read") from error

@@ -1,0 +1,50 @@
+"""Choosing the device to train on; a GPU that was asked for and is not there is an error."""
+
+import os
+import sys
+import tempfile
+from typing import Literal
+
+from pipeline.errors import RequestError
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras without the notes their native parts print, unless it fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow as tf  # noqa: F401
+        except BaseException:
+            notes.seek(0)
+            os.write(terminal, notes.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> str:
+    """Hide or demand the GPU, and say in words what training runs on.
+
+    Raises:
+        RequestError: A GPU was asked for, and TensorFlow sees none.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if wanted == "gpu" and not gpus:
+        built = "with" if tf.test.is_built_with_cuda() else "without"
+        raise RequestError(
+            f"training.device is gpu, and TensorFlow {tf.__version__}, built {built} CUDA, sees no GPU",
+            "a GPU with its driver, and the extra `train-gpu`",
+            "Install `pixelmill[train-gpu]`, or set training.device=cpu.",
+        )
+    if wanted == "cpu" or not gpus:
+        tf.config.set_visible_devices([], "GPU")
+        return "cpu"
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return f"gpu ({details.get('device_name', 'unnamed')})"
