@@ -22,7 +22,7 @@ def score(
     images: Path,
     output: Path,
     store: Path = Path("artifacts"),
-    format: TableFormat = "parquet",
+    format: TableFormat = "parquet",  # noqa: A002
     top_k: int = 1,
     workers: int | None = None,
     provider: Provider = "cpu",

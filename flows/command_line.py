@@ -23,15 +23,9 @@ recipes_app = typer.Typer(help="What a retraining run can be asked to do.")
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 
-Store = Annotated[
-    Path, typer.Option("--store", envvar="PIXELMILL_STORE", help="The artifacts root.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field.")
-]
+Store = Annotated[Path, typer.Option("--store", envvar="PIXELMILL_STORE", help="The artifacts root.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field.")]
 Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
 DEFAULT_STORE = Path("artifacts")
 
@@ -122,9 +116,7 @@ def score(
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", help="Larger images are failed rows.")
     ] = DEFAULT_MAX_PIXELS,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Replace what the output holds.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the output holds.")] = False,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:

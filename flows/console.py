@@ -40,7 +40,6 @@ def prepare_prefect() -> None:
     lines = _StageLines()
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addHandler(lines)
-    show_pipeline_warnings()
 
 
 def show_pipeline_warnings() -> None:

@@ -44,9 +44,7 @@ def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
     return Demonstration(show_model(store, reference), images, table, measure_agreement(table))
 
 
-def retrain_on_what_can_be_had(
-    store: Path, overrides: tuple[str, ...]
-) -> tuple[Recipe, Promotion]:
+def retrain_on_what_can_be_had(store: Path, overrides: tuple[str, ...]) -> tuple[Recipe, Promotion]:
     """Retrain the `mnist` recipe, or the `digits` recipe where no source of MNIST answers."""
     recipe = load_recipe("mnist", overrides)
     try:
@@ -60,9 +58,7 @@ def retrain_on_what_can_be_had(
 
 def write_test_images(recipe: Recipe, store: Path) -> Path:
     """Write the test split as image files."""
-    dataset: PreparedDataset = prepare_dataset(
-        download_dataset(recipe.dataset, store), recipe, store
-    )
+    dataset: PreparedDataset = prepare_dataset(download_dataset(recipe.dataset, store), recipe, store)
     folder = store / "demo" / f"{dataset.folder.name}-images"
     return write_image_folder(dataset.split("test"), dataset.class_names, folder)
 

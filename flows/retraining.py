@@ -47,7 +47,7 @@ def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
         state.result()
     except DownloadError:
         return True
-    except Exception:  # Anything else fails the same way again.
+    except Exception:  # noqa: BLE001  # Anything else fails the same way again.
         return False
     return False
 
@@ -92,9 +92,7 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path) -> TrainedModel:
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(
-    model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path
-) -> Evaluation:
+def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path) -> Evaluation:
     """Look at the test images, once."""
     answers = run / PROBABILITIES_FILE
     run_in_spawned_process(predict_split, model, dataset, "test", answers)

@@ -145,6 +145,7 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def ends_in_probabilities(self) -> "ModelSpec":
+        """Refuse a network whose output is anything but probabilities."""
         dense, softmax = self.layers[-2:]
         if not (isinstance(dense, Dense) and isinstance(softmax, Softmax)):
             raise ValueError("the last two layers must be dense and softmax")

@@ -18,9 +18,7 @@ class AnswerCounts:
     confidences: npt.NDArray[np.int64]
 
     @staticmethod
-    def of(
-        class_indices: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int
-    ) -> "AnswerCounts":
+    def of(class_indices: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int) -> "AnswerCounts":
         """Count answers: class indices and probabilities of the first choices, both [images]."""
         histogram, _ = np.histogram(probabilities, bins=CONFIDENCE_BINS, range=(0.0, 1.0))
         counts = np.bincount(np.asarray(class_indices, np.int64), minlength=classes)
@@ -50,9 +48,7 @@ def measure_drift(baseline: dict[str, Sequence[int]], counts: AnswerCounts) -> d
         return None
     return {
         "class_psi": population_stability_index(baseline["class_counts"], counts.classes),
-        "confidence_psi": population_stability_index(
-            baseline["confidence_counts"], counts.confidences
-        ),
+        "confidence_psi": population_stability_index(baseline["confidence_counts"], counts.confidences),
     }
 
 

@@ -20,9 +20,7 @@ from pipeline.config import ImageSpec
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-)
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own line between an image and a decompression bomb: a quarter of a gigabyte as RGB."""
 
@@ -109,7 +107,11 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
             {"step": "turn", "by": "EXIF orientation, tag 274"},
             {"step": "reduce_to_8_bits", "how": "the upper byte of each 16-bit sample"},
             {"step": "flatten_transparency", "background": [spec.background] * 3},
-            {"step": "convert", "to": _mode(spec), "grey": "(19595 R + 38470 G + 7471 B + 32768) >> 16"},
+            {
+                "step": "convert",
+                "to": _mode(spec),
+                "grey": "(19595 R + 38470 G + 7471 B + 32768) >> 16",
+            },
             {
                 "step": "resize",
                 "how": spec.resize,
@@ -144,7 +146,8 @@ def _load(data: bytes, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageFailure(
-            FailureCode.TOO_MANY_PIXELS, f"{width} x {height} pixels, over the limit of {max_pixels}"
+            FailureCode.TOO_MANY_PIXELS,
+            f"{width} x {height} pixels, over the limit of {max_pixels}",
         )
     try:
         image.load()
@@ -157,7 +160,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         return ImageOps.exif_transpose(image) if orientation != 1 else image
-    except Exception:  # Broken EXIF: viewers show such a file as it lies, and so do we.
+    except Exception:  # noqa: BLE001  # Broken EXIF: viewers show such a file as it lies, and so do we.
         return image
 
 
@@ -173,9 +176,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         samples = np.asarray(image).astype(np.uint16)
         return Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ImageFailure(
-            FailureCode.UNSUPPORTED, f"pixels of mode {image.mode} have no defined range"
-        )
+        raise ImageFailure(FailureCode.UNSUPPORTED, f"pixels of mode {image.mode} have no defined range")
     return image
 
 
@@ -200,9 +201,7 @@ def _crop(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
     color = (spec.background,) * spec.channels if spec.channels == 3 else spec.background
-    return ImageOps.pad(
-        image, (spec.width, spec.height), Image.Resampling.BILINEAR, color=color
-    )
+    return ImageOps.pad(image, (spec.width, spec.height), Image.Resampling.BILINEAR, color=color)
 
 
 _RESIZE: dict[str, Callable[[Image.Image, ImageSpec], Image.Image]] = {

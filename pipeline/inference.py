@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import RequestError
 from pipeline.images import Pixels
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS: dict[Provider, str] = {
@@ -21,7 +24,7 @@ _PROVIDERS: dict[Provider, str] = {
 class InferenceSession:
     """A loaded model. `provider` is the execution provider onnxruntime really uses."""
 
-    session: "onnxruntime.InferenceSession"  # type: ignore[name-defined]  # noqa: F821
+    session: "onnxruntime.InferenceSession"
     provider: str
 
     def probabilities(self, images: Pixels) -> npt.NDArray[np.float32]:

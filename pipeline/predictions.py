@@ -1,7 +1,6 @@
 """The prediction table: its columns, its parts in Parquet, its form as CSV, and reading it back."""
 
 import csv
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,5 +243,5 @@ def is_ours(folder: Path, name: str) -> bool:
         name in (CSV_FILE, "manifest.json", "report.html")
         or (name.startswith("part-") and name.endswith(".parquet"))
         or name == WORK_FOLDER
-        or (name.startswith(".") and name.endswith(".tmp") and os.path.isfile(folder / name))
+        or (name.startswith(".") and name.endswith(".tmp") and (folder / name).is_file())
     )

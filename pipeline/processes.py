@@ -12,14 +12,11 @@ from typing import ParamSpec, TypeVar
 
 from pipeline.errors import WorkError
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def run_in_spawned_process(
-    function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
-) -> R:
+def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a module's function in a spawned process and return what it returns.
 
     Spawned, because a process forked after TensorFlow was imported hangs.

@@ -1,4 +1,4 @@
-"""The gate before an alias moves: is the new version good enough, and no worse than the last?"""
+"""The gate before an alias moves: the new version must be good enough, and no worse than the last."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -161,9 +161,7 @@ def _versions(store: Path, name: str) -> list[int]:
     if not _NAME.fullmatch(name) or not folder.is_dir():
         return []
     return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdecimal() and (path / MANIFEST).is_file()
+        int(path.name) for path in folder.iterdir() if path.name.isdecimal() and (path / MANIFEST).is_file()
     )
 
 

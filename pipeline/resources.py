@@ -20,9 +20,7 @@ def processor_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> ProcessorLimit:
     The quota is `cpu.max` of control groups version 2 (`QUOTA PERIOD` in microseconds, or `max`) or
     `cpu/cpu.cfs_quota_us` over `cpu/cpu.cfs_period_us` of version 1, rounded up.
     """
-    affinity = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
     if quota is not None and quota < affinity:
         count = max(1, math.ceil(quota))

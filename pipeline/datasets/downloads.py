@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts import replacing, sha256_of
 from pipeline.errors import DownloadError
 from pipeline.progress import progress
+
+if TYPE_CHECKING:
+    import httpx
 
 _log = getLogger(__name__)
 _CHUNK = 1 << 16
@@ -134,19 +138,23 @@ def download(url: str, partial: Path) -> bytes:
     raise MirrorFailed(f"{type(failure).__name__}: {failure}") from failure
 
 
-def _receive(client: "httpx.Client", url: str, target: Path) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _receive(client: "httpx.Client", url: str, target: Path) -> None:
     have = target.stat().st_size if target.exists() else 0
     # Ranges count bytes as stored, so the server must not compress on the way.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == 416:
             target.unlink()
-            return _receive(client, url, target)
+            _receive(client, url, target)
+            return
         response.raise_for_status()
         resumed = response.status_code == 206
         rest = int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
         title = f"download {url.rsplit('/', 1)[-1]}"
-        with target.open("ab" if resumed else "wb") as file, progress(title, rest, "bytes") as advance:
+        with (
+            target.open("ab" if resumed else "wb") as file,
+            progress(title, rest, "bytes") as advance,
+        ):
             for chunk in response.iter_raw(_CHUNK):
                 file.write(chunk)
                 advance(len(chunk), "")

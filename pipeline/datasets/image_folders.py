@@ -24,9 +24,7 @@ def write_image_folder(images: Images, class_names: Sequence[str], folder: Path)
         for name in class_names:
             (staging / name).mkdir()
         with progress("write images", len(images.labels), "images") as advance:
-            for index, (pixels, label) in enumerate(
-                zip(images.pixels, images.labels, strict=True)
-            ):
+            for index, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
                 path = staging / class_names[label] / f"{index:0{digits}d}.png"
                 path.write_bytes(encode_png(pixels))
                 advance(1, "")

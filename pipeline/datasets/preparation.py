@@ -78,9 +78,7 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
         _check_rejected(rejected, total, recipe)
         (staging / "rejected.json").write_text(json.dumps(rejected, indent=2) + "\n")
         facts["rejected"] = len(rejected)
-        facts["counts"] = {
-            name: len(np.load(staging / f"{name}_labels.npy")) for name in splits
-        }
+        facts["counts"] = {name: len(np.load(staging / f"{name}_labels.npy")) for name in splits}
         _check_classes(staging, class_names)
     return PreparedDataset.from_manifest(folder, verify_files(folder))
 
@@ -139,16 +137,12 @@ class _ArrayLoader:
 
 def _examples(images: Images, title: str) -> list[_Example]:
     return [
-        _Example(
-            int(label), hashlib.sha256(pixels).hexdigest(), _ArrayLoader(pixels), f"{title} {index}"
-        )
+        _Example(int(label), hashlib.sha256(pixels).hexdigest(), _ArrayLoader(pixels), f"{title} {index}")
         for index, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True))
     ]
 
 
-def _split(
-    train: list[_Example], test: list[_Example], recipe: Recipe
-) -> dict[SplitName, list[_Example]]:
+def _split(train: list[_Example], test: list[_Example], recipe: Recipe) -> dict[SplitName, list[_Example]]:
     source = recipe.dataset
     splits: dict[SplitName, list[_Example]] = {}
     if test:
@@ -157,9 +151,7 @@ def _split(
         raise RequestError("a dataset without test images", "some", "Name a test set.")
     else:
         train, splits["test"] = _set_aside(train, source.test_fraction, "test")
-    splits["train"], splits["validation"] = _set_aside(
-        train, source.validation_fraction, "validation"
-    )
+    splits["train"], splits["validation"] = _set_aside(train, source.validation_fraction, "validation")
     return {name: splits[name] for name in _SPLITS}
 
 
@@ -192,7 +184,7 @@ def _write_split(
     path = folder / f"{name}_images.npy"
     shape = (len(examples), spec.height, spec.width, spec.channels)
     array = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    labels = []
+    labels: list[int] = []
     for example in examples:
         try:
             array[len(labels)] = example.load(spec)

@@ -32,9 +32,7 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
 
 
-def measure(
-    probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]
-) -> Metrics:
+def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]) -> Metrics:
     """Loss, accuracy, per-class measures and confusion matrix, by scikit-learn.
 
     Args:
@@ -63,7 +61,5 @@ def measure(
             ClassMetrics(name, float(precision), float(recall), float(f1), int(images))
             for name, precision, recall, f1, images in zip(class_names, *per_class, strict=True)
         ),
-        confusion=tuple(
-            tuple(map(int, row)) for row in confusion_matrix(labels, answers, labels=indices)
-        ),
+        confusion=tuple(tuple(map(int, row)) for row in confusion_matrix(labels, answers, labels=indices)),
     )

@@ -109,8 +109,9 @@ def draw_curves(history: pd.DataFrame, title: str, columns: tuple[str, str]) -> 
     """One measure over the epochs, training and validation, as an SVG element."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    style: dict[str, Any] = {
+    style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "pixelmill",
         "font.family": "sans-serif",
@@ -128,7 +129,7 @@ def draw_curves(history: pd.DataFrame, title: str, columns: tuple[str, str]) -> 
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25, color=_INK)
         axes.legend(frameon=False)
         buffer = io.StringIO()

@@ -67,6 +67,4 @@ def open_bundle(folder: Path) -> ModelBundle:
             "a model bundle",
             "See the models there are with `pixelmill models list`.",
         )
-    return ModelBundle(
-        folder, manifest["name"], manifest["version"], manifest["files"][ONNX_FILE]["sha256"]
-    )
+    return ModelBundle(folder, manifest["name"], manifest["version"], manifest["files"][ONNX_FILE]["sha256"])

@@ -129,5 +129,3 @@ def _write_test_data(folder: Path, images: Images) -> None:
         ("output_0.pb", answers, OUTPUT_NAME),
     ):
         (data / name).write_bytes(numpy_helper.from_array(array, title).SerializeToString())
-
-

@@ -27,18 +27,14 @@ def convert(model_path: Path, image: ImageSpec, export: ExportSpec) -> Any:
     import tf2onnx
 
     network = keras.saving.load_model(model_path, safe_mode=True, compile=False)
-    signature = tf.TensorSpec(
-        (None, image.height, image.width, image.channels), tf.uint8, name=INPUT_NAME
-    )
+    signature = tf.TensorSpec((None, image.height, image.width, image.channels), tf.uint8, name=INPUT_NAME)
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
     def answer(pixels: Any) -> dict[str, Any]:
         return {OUTPUT_NAME: network(pixels, training=False)}
 
     try:
-        model, _ = tf2onnx.convert.from_function(
-            answer, input_signature=[signature], opset=export.opset
-        )
+        model, _ = tf2onnx.convert.from_function(answer, input_signature=[signature], opset=export.opset)
     except Exception as error:  # tf2onnx raises whatever the layer's conversion stumbled over.
         raise WorkError(
             f"{model_path} cannot be converted to ONNX ({type(error).__name__}: {error})",

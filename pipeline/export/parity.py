@@ -59,9 +59,7 @@ def compare_with_keras(
                 flips = np.flatnonzero(answers.argmax(axis=1) != expected_labels[part])
                 flipped.update((flips + start).tolist())
                 advance(len(answers), "")
-    return Parity(
-        len(pixels), len(flipped), largest, tuple(batch_sizes), tuple(sorted(flipped)[:20])
-    )
+    return Parity(len(pixels), len(flipped), largest, tuple(batch_sizes), tuple(sorted(flipped)[:20]))
 
 
 def require_parity(parity: Parity, export: ExportSpec) -> None:

@@ -67,7 +67,10 @@ def dump_recipe(recipe: Recipe) -> str:
     content = recipe.model_dump(mode="json")
     layers = content["model"].pop("layers")
     del content["model"]
-    lines = [f"    - {yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()}" for layer in layers]
+    lines = [
+        f"    - {yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()}"
+        for layer in layers
+    ]
     before = {key: content[key] for key in ("name", "dataset", "image")}
     after = {key: value for key, value in content.items() if key not in before}
     return "\n".join(
@@ -98,9 +101,7 @@ def _find(reference: str) -> Path:
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not (key and equals):
-        raise RequestError(
-            f"override {override!r}", "KEY=VALUE", "For example: --set training.epochs=3."
-        )
+        raise RequestError(f"override {override!r}", "KEY=VALUE", "For example: --set training.epochs=3.")
     *parents, last = key.split(".")
     place: Any = content
     try:

@@ -47,7 +47,8 @@ def list_images(folder: Path) -> Iterator[ListedImage]:
 
 def escape(name: str) -> str:
     """A file name as text. A name that is not text, or that could be taken for an escaped one, is
-    percent-escaped; `unescape` gives every name back."""
+    percent-escaped; `unescape` gives every name back.
+    """
     data = os.fsencode(name)
     try:
         text = data.decode("utf-8")
@@ -92,7 +93,7 @@ def _walk(folder: str, prefix: str) -> Iterator[ListedImage]:
 
 
 def _is_wanted(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return Path(name).suffix.lower() in EXTENSIONS
 
 
 def _describe(entry: "os.DirEntry[str]", path: str) -> ListedImage | None:

@@ -117,9 +117,7 @@ def _check_values(request: ScoringRequest) -> None:
             raise RequestError(f"{option} {value}", expected, "Correct the option.")
     require_provider(request.provider)
     if not request.images.is_dir():
-        raise RequestError(
-            f"{request.images} is no folder", "a folder of images", "Check the path."
-        )
+        raise RequestError(f"{request.images} is no folder", "a folder of images", "Check the path.")
 
 
 def _check_output(request: ScoringRequest, identity: dict[str, Any]) -> None:
@@ -172,5 +170,3 @@ def _batches(images: Iterable[ListedImage]) -> Iterator[list[ListedImage]]:
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, SHARD_SIZE)):
         yield batch
-
-

@@ -73,9 +73,7 @@ class Worker:
         for start in range(0, len(due), _BATCH):
             for prediction in self._answer(due[start : start + _BATCH]):
                 failed += prediction.error is not None
-                rows[prediction.image_path] = table_row(
-                    prediction, self.labels, self.facts, self.top_k
-                )
+                rows[prediction.image_path] = table_row(prediction, self.labels, self.facts, self.top_k)
         with self._timed("write"):
             in_order = [rows[image.path] for image in listed]
             write_part(task.part, in_order, self.top_k, task.answer_key)
@@ -103,9 +101,7 @@ class Worker:
             order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top_k]
             for row, (at, sha256, item) in enumerate(decoded):
                 choices = tuple((int(i), float(probabilities[row, i])) for i in order[row])
-                answers[at] = Prediction(
-                    batch[at].path, sha256, None, choices, item.width, item.height
-                )
+                answers[at] = Prediction(batch[at].path, sha256, None, choices, item.width, item.height)
         return [answer for answer in answers if answer is not None]
 
     @contextmanager
@@ -129,7 +125,7 @@ def start_worker(
     max_pixels: int,
 ) -> None:
     """Load the model once for all the shards of this process."""
-    global _worker
+    global _worker  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
     _worker = Worker(
         session=load_session(bundle.onnx_path, provider),
         spec=bundle.image_spec(),

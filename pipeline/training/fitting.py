@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _optimizer(training: TrainingSpec, steps: int) -> Any:
 
     rate = training.learning_rate
     warmup = round(steps * rate.warmup_fraction)
-    schedules = {
+    schedules: dict[str, Callable[[], Any]] = {
         "constant": lambda: rate.peak,
         "cosine": lambda: keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=rate.peak / 10 if warmup else rate.peak,
@@ -86,7 +87,7 @@ def _optimizer(training: TrainingSpec, steps: int) -> Any:
             warmup_steps=warmup,
         ),
     }
-    optimizers = {
+    optimizers: dict[str, Callable[[Any], Any]] = {
         "adamw": lambda learning_rate: keras.optimizers.AdamW(
             learning_rate, weight_decay=training.weight_decay
         ),

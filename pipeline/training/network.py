@@ -64,8 +64,6 @@ _BUILDERS: dict[type, Callable[[Any, Any, int], Any]] = {
     GlobalPooling: _global_pooling,
     Dropout: lambda layers, layer, classes: layers.Dropout(layer.rate),
     Flatten: lambda layers, layer, classes: layers.Flatten(),
-    Dense: lambda layers, layer, classes: layers.Dense(
-        classes if layer.units == "classes" else layer.units
-    ),
+    Dense: lambda layers, layer, classes: layers.Dense(classes if layer.units == "classes" else layer.units),
     Softmax: lambda layers, layer, classes: layers.Softmax(),
 }

@@ -15,9 +15,7 @@ Probabilities = npt.NDArray[np.float32]
 _BATCH = 250
 
 
-def predict_split(
-    model: TrainedModel, dataset: PreparedDataset, split: SplitName, path: Path
-) -> Path:
+def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitName, path: Path) -> Path:
     """Write the model's probabilities, float32 [images, classes], for every image of a split as `.npy`.
 
     On the CPU in float32, whatever it was trained on: this is what the ONNX file must equal.
