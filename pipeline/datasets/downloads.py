@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import httpx
 
 _log = getLogger(__name__)
-_CHUNK = 1 << 16
 _SECONDS_WITHOUT_AN_ANSWER = 20.0
 _RESUMPTIONS = 4
 
@@ -155,7 +154,7 @@ def _receive(client: "httpx.Client", url: str, target: Path) -> None:
             target.open("ab" if resumed else "wb") as file,
             progress(title, rest, "bytes") as advance,
         ):
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 advance(len(chunk), "")
 

@@ -1,0 +1,1 @@
+"""Tests on real parts: real files, servers on loopback, real processes, a real browser."""

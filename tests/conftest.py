@@ -1,0 +1,101 @@
+"""What many tests share: the command as a user runs it, and a store with a trained model."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from pipeline.export import ModelBundle
+from pipeline.images import encode_png
+from pipeline.registry import find_bundle
+
+PIXELMILL = Path(sys.executable).with_name("pixelmill")
+EPOCHS = 6
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a finished command said."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.output)
+
+    @property
+    def last_error(self) -> str:
+        return self.errors.strip().splitlines()[-1] if self.errors.strip() else ""
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The user's environment with a Prefect home of the test's own and no Prefect server."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "PIXELMILL_"))}
+    return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
+
+
+@pytest.fixture(scope="session")
+def run(environment: dict[str, str]) -> Run:
+    """Run the installed `pixelmill` command in a process of its own."""
+
+    def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Answer:
+        done = subprocess.run(
+            [str(PIXELMILL), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**environment, **(env or {})},
+            timeout=280,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained_store(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """A store with `digits@1`, trained, exported and promoted by the real command; leave it as it is."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    store = shared / "trained-store"
+    with FileLock(shared / "trained-store.lock"):
+        if not (store / "models/digits/aliases.json").is_file():
+            answer = run(
+                "retrain", "digits", "--store", store, "--set", f"training.epochs={EPOCHS}", "--json"
+            )
+            assert answer.code == 0, answer.errors
+    return store
+
+
+@pytest.fixture(scope="session")
+def bundle(trained_store: Path) -> ModelBundle:
+    """The bundle of `digits@1`: images of 8 x 8 grey pixels, ten classes."""
+    return find_bundle(trained_store, "digits@1")
+
+
+def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """Write different small grey PNG files whose names sort."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    paths = []
+    for index in range(count):
+        path = folder / f"{index:05d}.png"
+        path.write_bytes(encode_png(random.integers(0, 256, (8, 8, 1), np.uint8)))
+        paths.append(path)
+    return paths

