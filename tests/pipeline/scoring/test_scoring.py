@@ -1,0 +1,322 @@
+"""Scoring a folder: one right row for every file, resumed runs, outputs that hold something else."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipeline.artifacts import read_manifest, sha256_of
+from pipeline.errors import GateRefused, RequestError, WorkError
+from pipeline.export import ModelBundle
+from pipeline.images import encode_png
+from pipeline.predictions import CSV_FILE, read_predictions
+from pipeline.scoring import PredictionTable, ScoringRequest
+from pipeline.scoring.committing import commit_table, require_failure_rate
+from pipeline.scoring.folder import score_folder
+from pipeline.scoring.planning import SHARD_SIZE, plan_scoring
+from pipeline.scoring.running import score_shards
+from tests.conftest import write_images
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two shards and a bit of different images, in two folders."""
+    write_images(tmp_path / "images/a", SHARD_SIZE, seed=1)
+    write_images(tmp_path / "images/b", SHARD_SIZE + 3, seed=2)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def request_(bundle: ModelBundle, images: Path, tmp_path: Path) -> ScoringRequest:
+    return ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", workers=2)
+
+
+def answers(table: PredictionTable) -> pd.DataFrame:
+    return read_predictions(table.folder)
+
+
+def state_of(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringRequest) -> None:
+    table = score_folder(request_)
+    rows = answers(table)
+    files = sorted(request_.images.rglob("*.png"))
+    assert rows["image_path"].tolist() == [path.relative_to(request_.images).as_posix() for path in files]
+    assert rows["image_sha256"].tolist() == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    # The same answers by another way: Pillow alone, one image at a time, onnxruntime as it comes.
+    session = onnxruntime.InferenceSession(request_.bundle.onnx_path)
+    for index in (0, 1, 1023, 1024, 1500, 2050):
+        pixels = np.asarray(Image.open(files[index])).reshape(1, 8, 8, 1)
+        (probabilities,) = session.run(None, {"image": pixels})
+        row = rows.iloc[index]
+        assert row["class_index"] == probabilities[0].argmax()
+        assert row["label"] == request_.bundle.labels()[probabilities[0].argmax()]
+        assert row["probability"] == pytest.approx(probabilities[0].max(), abs=1e-6)
+    assert set(rows["status"]) == {"scored"}
+    assert rows["run_id"].nunique() == rows["scored_at"].nunique() == 1
+    assert (rows["width"] == 8).all()
+
+
+def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> None:
+    table = score_folder(request_)
+    manifest = read_manifest(table.folder)
+    assert manifest["listed"] == manifest["scored"] == 2 * SHARD_SIZE + 3
+    assert manifest["failed"] == 0
+    assert sum(manifest["labels"].values()) == manifest["scored"]
+    assert manifest["provider"] == "CPUExecutionProvider"
+    assert manifest["threads"] == 2
+    assert set(manifest["stage_seconds"]) == {"read", "decode", "infer", "write"}
+    # Random pixels are no digits: the drift must show.
+    assert manifest["drift"]["class_psi"] > 0.25
+    for name, facts in manifest["files"].items():
+        assert sha256_of(table.folder / name) == facts["sha256"]
+    assert sorted(path.name for path in table.folder.iterdir()) == [
+        "manifest.json",
+        "part-00000.parquet",
+        "part-00001.parquet",
+        "part-00002.parquet",
+    ]
+
+
+def test_the_number_of_workers_changes_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+    two = answers(score_folder(request_))
+    one = answers(score_folder(replace(request_, workers=1, output=tmp_path / "one")))
+    data = [name for name in two.columns if name not in ("run_id", "scored_at")]
+    pd.testing.assert_frame_equal(one[data], two[data])
+
+
+def test_csv_holds_what_parquet_holds(request_: ScoringRequest, tmp_path: Path) -> None:
+    parquet = answers(score_folder(replace(request_, top_k=3)))
+    table = score_folder(replace(request_, top_k=3, format="csv", output=tmp_path / "csv"))
+    csv = answers(table)
+    assert sorted(path.name for path in table.folder.iterdir()) == ["manifest.json", CSV_FILE]
+    shared = ["image_path", "image_sha256", "status", "label", "class_index", "width", "height"]
+    pd.testing.assert_frame_equal(csv[shared], parquet[shared], check_dtype=False)
+    assert (csv["probability"].astype(np.float32) == parquet["probability"]).all()
+    for place in (2, 3):
+        assert csv[f"label_{place}"].tolist() == [names[place - 1] for names in parquet["top_labels"]]
+    assert all(list(values) == sorted(values, reverse=True) for values in parquet["top_probabilities"])
+
+
+def jpeg(**options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def test_every_bad_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    (good,) = write_images(images, 1)
+    (images / "empty.png").touch()
+    (images / "text.jpg").write_text("not an image at all")
+    (images / "truncated.jpg").write_bytes(jpeg(quality=95)[:400])
+    (images / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(images / "pipe.png")
+    (images / "large.png").write_bytes(encode_png(np.zeros((50, 50, 1), np.uint8)))
+    (images / "=cmd.png").write_bytes(good.read_bytes())
+    with open(os.fsencode(images) + b"/\xff\xfe.png", "wb") as file:
+        file.write(good.read_bytes())
+    exif = Image.Exif()
+    exif[274] = 6
+    (images / "turned.jpg").write_bytes(jpeg(exif=exif))
+    request = ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", max_pixels=2000)
+    table = score_folder(request)
+    rows = answers(table).set_index("image_path")
+    failures = {path: error.split(":")[0] for path, error in rows["error"].items() if isinstance(error, str)}
+    assert failures == {
+        "empty.png": "empty",
+        "text.jpg": "not_an_image",
+        "truncated.jpg": "corrupt",
+        "gone.png": "not_a_file",
+        "pipe.png": "not_a_file",
+        "large.png": "too_many_pixels",
+    }
+    assert table.manifest["failures"] == {
+        "corrupt": 1,
+        "empty": 1,
+        "not_a_file": 2,
+        "not_an_image": 1,
+        "too_many_pixels": 1,
+    }
+    assert (table.manifest["scored"], table.manifest["failed"]) == (4, 6)
+    assert (rows["error"].isna() == (rows["status"] == "scored")).all()
+    assert rows["label"].isna().equals(rows["status"] == "failed")
+    assert (rows.loc["turned.jpg", "width"], rows.loc["turned.jpg", "height"]) == (20, 40)
+    assert rows.loc["=cmd.png", "label"] == rows.loc["%FF%FE.png", "label"] == rows.loc[good.name, "label"]
+    with pytest.raises(GateRefused, match=r"6 of 10 images failed \(corrupt 1, empty 1"):
+        require_failure_rate(table, 0.5)
+    require_failure_rate(table, 0.6)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_table(
+    request_: ScoringRequest, tmp_path: Path
+) -> None:
+    whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
+    plan = plan_scoring(request_)
+    score_shards(plan)
+    # As if killed before the second part was there, and before anything was committed.
+    (request_.parts / "part-00001.parquet").unlink()
+    table = score_folder(request_)
+    assert table.manifest["computed"] == SHARD_SIZE
+    assert table.manifest["run"] == vars(plan.facts)
+    data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
+    pd.testing.assert_frame_equal(answers(table)[data], whole[data])
+
+
+def test_a_damaged_part_is_scored_again(request_: ScoringRequest) -> None:
+    plan = plan_scoring(request_)
+    score_shards(plan)
+    part = request_.parts / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-100])
+    table = score_folder(request_)
+    assert table.manifest["computed"] == SHARD_SIZE
+    assert len(answers(table)) == 2 * SHARD_SIZE + 3
+
+
+def test_a_run_killed_while_it_commits_loses_nothing(request_: ScoringRequest) -> None:
+    plan = plan_scoring(request_)
+    outcome = score_shards(plan)
+    # As if killed after the first part was put in its place.
+    (request_.parts / "part-00000.parquet").rename(request_.output / "part-00000.parquet")
+    table = commit_table(plan_scoring(request_), outcome)
+    assert table.manifest["listed"] == len(answers(table)) == 2 * SHARD_SIZE + 3
+
+
+def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
+    mended = request_.images / "a/00007.png"
+    good = mended.read_bytes()
+    mended.write_bytes(b"broken")
+    first = score_folder(request_)
+    assert first.manifest["failed"] == 1
+    before = answers(first)
+    again = score_folder(request_)
+    assert (again.manifest["computed"], again.manifest["failed"]) == (1, 1)
+    pd.testing.assert_frame_equal(answers(again), before)
+    # Mended, with the size and time that the listing knew changed: its shard is scored anew.
+    mended.write_bytes(good)
+    last = score_folder(request_)
+    assert last.manifest["failed"] == 0
+    assert last.manifest["run"] == first.manifest["run"]
+    assert len(answers(last)) == 2 * SHARD_SIZE + 3
+
+
+def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
+    score_folder(request_)
+    (request_.images / "a/00000.png").unlink()
+    write_images(request_.images / "c", 5, seed=9)
+    table = score_folder(request_)
+    paths = answers(table)["image_path"].tolist()
+    assert "a/00000.png" not in paths
+    assert paths[-1] == "c/00004.png"
+    assert len(paths) == len(set(paths)) == 2 * SHARD_SIZE + 3 - 1 + 5
+    shutil.rmtree(request_.images / "b")
+    assert len(answers(score_folder(request_))) == SHARD_SIZE - 1 + 5
+
+
+def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest, tmp_path: Path) -> None:
+    score_folder(request_)
+    before = state_of(request_.output)
+    write_images(tmp_path / "other", 3)
+    for other, key in (
+        (replace(request_, images=tmp_path / "other"), "images"),
+        (replace(request_, top_k=2), "top_k"),
+        (replace(request_, bundle=replace(request_.bundle, onnx_sha256="0" * 64)), "model_sha256"),
+    ):
+        with pytest.raises(RequestError, match=f"holds a run with {key}"):
+            score_folder(other)
+    assert state_of(request_.output) == before
+
+
+def test_an_unfinished_run_of_another_request_is_refused_too(request_: ScoringRequest) -> None:
+    score_shards(plan_scoring(request_))
+    before = state_of(request_.output)
+    with pytest.raises(RequestError, match="holds a run with top_k 1"):
+        plan_scoring(replace(request_, top_k=2))
+    assert state_of(request_.output) == before
+
+
+def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
+    request_: ScoringRequest, tmp_path: Path
+) -> None:
+    score_folder(replace(request_, format="csv"))
+    before = state_of(request_.output)
+    write_images(tmp_path / "other", 3)
+    other = replace(request_, images=tmp_path / "other", fresh=True)
+    plan = plan_scoring(other)
+    outcome = score_shards(plan)
+    after = state_of(request_.output)
+    assert {name: after[name] for name in before} == before
+    table = commit_table(plan, outcome)
+    assert len(answers(table)) == 3
+    assert sorted(path.name for path in table.folder.iterdir()) == ["manifest.json", "part-00000.parquet"]
+
+
+def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> None:
+    request_.output.mkdir()
+    (request_.output / "thesis.txt").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(RequestError, match=r"thesis\.txt"):
+            score_folder(replace(request_, fresh=fresh))
+    assert [path.name for path in request_.output.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_without_images_leaves_no_output(bundle: ModelBundle, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").touch()
+    with pytest.raises(RequestError, match="holds no images"):
+        score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "empty", output=tmp_path / "out"))
+    with pytest.raises(RequestError, match="is no folder"):
+        score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "gone", output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"top_k": 0}, "--top-k 0"),
+        ({"top_k": 11}, "1 to 10"),
+        ({"workers": 0}, "--workers 0"),
+        ({"max_failure_rate": 1.5}, "--max-failure-rate 1.5"),
+        ({"max_failure_rate": float("nan")}, "--max-failure-rate nan"),
+        ({"max_pixels": 0}, "--max-pixels 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(
+    request_: ScoringRequest, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        score_folder(replace(request_, **change))
+    assert not request_.output.exists()
+
+
+def test_a_gpu_that_is_not_there_is_an_error(request_: ScoringRequest) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime has CUDA here")
+    with pytest.raises(RequestError, match="CUDAExecutionProvider"):
+        score_folder(replace(request_, provider="cuda"))
+
+
+def test_a_part_that_someone_changed_is_found_at_the_end(request_: ScoringRequest) -> None:
+    plan = plan_scoring(request_)
+    outcome = score_shards(plan)
+    shard = request_.shards / "00000.jsonl"
+    lines = shard.read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert rows[0][0] == "a/00000.png"
+    part = request_.parts / "part-00001.parquet"
+    part.unlink()
+    with pytest.raises(WorkError, match="shard 1 of 3 has no part"):
+        commit_table(plan, outcome)
+    assert not (request_.output / "manifest.json").exists()
