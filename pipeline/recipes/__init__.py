@@ -58,8 +58,10 @@ def parse_recipe(content: object, origin: str) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _explain(first, origin) from error
+        problems = error.errors(include_url=False)
+        # A misspelt key also leaves the right one missing: the misspelling is what to tell.
+        unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+        raise _explain((unknown or problems)[0], origin) from error
 
 
 def dump_recipe(recipe: Recipe) -> str:

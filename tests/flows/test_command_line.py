@@ -1,0 +1,236 @@
+"""The command as users and their scripts meet it: output, exit codes, errors in one line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline.predictions import read_predictions
+from tests.conftest import PIXELMILL, Answer, Run, write_images
+
+
+def refused(answer: Answer, code: int, *words: str) -> None:
+    """One clear line on standard error, the right exit code, no traceback."""
+    assert answer.code == code, answer.errors
+    assert "Traceback" not in answer.errors
+    assert answer.output == ""
+    assert answer.last_error.startswith("pixelmill: ")
+    for word in words:
+        assert word in answer.last_error, answer.last_error
+
+
+@pytest.fixture
+def store(trained_store: Path, tmp_path: Path) -> Path:
+    """A copy of the store with one promoted model, free to be changed."""
+    return Path(shutil.copytree(trained_store / "models", tmp_path / "store/models")).parent
+
+
+def test_models_show_as_json(run: Run, trained_store: Path) -> None:
+    shown = run("models", "show", "digits@champion", "--store", trained_store, "--json").json
+    assert (shown["name"], shown["version"], shown["aliases"]) == ("digits", 1, ["champion"])
+    assert shown["metrics"]["test"]["accuracy"] > 0.95
+    assert 0 < shown["metrics"]["test"]["loss"] < 0.3
+    assert shown["parity"]["images"] == shown["metrics"]["test"]["images"] == 359
+    assert shown["parity"]["label_flips"] == 0
+    assert shown["parity"]["max_abs_difference"] < 1e-5
+    assert shown["parameters"] == 29_098
+    assert Path(shown["folder"]) == trained_store / "models/digits/1"
+
+
+def test_models_are_listed(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    assert "digits@1" in run("models", "--store", trained_store).output
+    listed = run("models", "list", "--json", env={"PIXELMILL_STORE": str(trained_store)}).json
+    assert [model["version"] for model in listed["models"]] == [1]
+    assert "No models" in run("models", "--store", tmp_path / "new").output
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_model_is_told_which_there_are(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    for command in (("models", "show", "digits@2"), ("models", "promote", "mnist@champion")):
+        answer = run(*command, "--store", trained_store)
+        refused(answer, 2, "digits@champion", "digits@1")
+    images = tmp_path / "images"
+    write_images(images, 1)
+    answer = run("score", "digits@best", images, "--output", tmp_path / "out", "--store", trained_store)
+    refused(answer, 2, "'digits@best'", "digits@champion, digits@1")
+    answer = run("score", "digits@1", images, "--output", tmp_path / "out", "--store", tmp_path / "new")
+    refused(answer, 2, "holds none", "pixelmill retrain")
+    assert not (tmp_path / "out").exists()
+
+
+def test_promote_and_rollback(run: Run, store: Path) -> None:
+    shutil.copytree(store / "models/digits/1", store / "models/digits/2")
+    manifest = store / "models/digits/2/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+    assert run("models", "promote", "digits@2", "--store", store, "--json").json == {
+        "name": "digits",
+        "alias": "champion",
+        "version": 2,
+    }
+    assert run("models", "show", "digits@champion", "--store", store, "--json").json["version"] == 2
+    assert "version 1 now" in run("models", "rollback", "digits", "--store", store).output
+    refused(run("models", "rollback", "digits", "--store", store), 2, "no earlier version")
+    assert run("models", "show", "digits@champion", "--store", store, "--json").json["version"] == 1
+
+
+def test_score_as_json(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 30)
+    (tmp_path / "images/bad.png").write_bytes(b"bad")
+    answer = run(
+        "score",
+        "digits@champion",
+        tmp_path / "images",
+        "--output",
+        tmp_path / "out",
+        "--store",
+        trained_store,
+        "--max-failure-rate",
+        "0.1",
+        "--json",
+    )
+    assert answer.code == 0, answer.errors
+    counts = answer.json
+    assert (counts["listed"], counts["scored"], counts["failed"]) == (31, 30, 1)
+    assert counts["failures"] == {"not_an_image": 1}
+    assert counts["provider"] == "CPUExecutionProvider"
+    assert counts["threads"] >= 1
+    assert counts["images_per_second"] > 0
+    assert counts["seconds"] > 0
+    assert len(read_predictions(tmp_path / "out")) == 31
+
+
+def test_too_many_failures_exit_3_with_the_table_written(
+    run: Run, trained_store: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images", 9)
+    (tmp_path / "images/bad.png").write_bytes(b"bad")
+    command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out")
+    answer = run(*command, "--store", trained_store, "--json")
+    assert answer.code == 3
+    assert answer.json["failed"] == 1
+    assert "1 of 10 images failed (not_an_image 1)" in answer.last_error
+    assert (tmp_path / "out/manifest.json").is_file()
+    assert len(read_predictions(tmp_path / "out")) == 10
+
+
+def test_a_bundle_is_scored_by_its_folder(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 3)
+    copy = shutil.copytree(trained_store / "models/digits/1", tmp_path / "received")
+    command = ("score", copy, tmp_path / "images", "--output")
+    assert run(*command, tmp_path / "out", "--format", "csv", "--top-k", "2").code == 0
+    assert (tmp_path / "out/predictions.csv").read_text().count("\n") == 4
+    (copy / "model.onnx").write_bytes(b"changed")
+    refused(run(*command, tmp_path / "other"), 1, "SHA-256")
+
+
+def test_a_killed_run_goes_on_where_it_was(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "out"
+    write_images(images, 12_000)
+    options = ["--output", str(output), "--store", str(trained_store), "--workers", "1", "--json"]
+    command = [str(PIXELMILL), "score", "digits@1", str(images), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (output / ".pixelmill/parts/part-00001.parquet").exists():
+            pass
+        process.send_signal(signal.SIGKILL)
+    assert not (output / "manifest.json").exists()
+    kept = len(list(output.glob(".pixelmill/parts/part-*.parquet")))
+    assert kept >= 2
+    counts = run(*command[1:]).json
+    assert counts["listed"] == counts["scored"] == 12_000
+    assert counts["computed"] <= 12_000 - 1024 * kept
+    rows = read_predictions(output)
+    assert rows["image_path"].tolist() == sorted(path.name for path in images.iterdir())
+    assert rows["run_id"].nunique() == 1
+
+
+def test_ctrl_c_says_how_to_go_on(trained_store: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 12_000)
+    output = tmp_path / "out"
+    options = ["--output", str(output), "--store", str(trained_store), "--workers", "1"]
+    command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images"), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None and not (output / ".pixelmill/parts/part-00000.parquet").exists():
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        errors = process.stderr.read() if process.stderr else ""
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "Run the same command again to go on" in errors.strip().splitlines()[-1]
+
+
+def full_disk(command: list[str], disk: Path, size: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a really full disk: a small file system in memory that only it sees."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are not permitted here; allow unprivileged user namespaces")
+    disk.mkdir(exist_ok=True)
+    script = f"mount -t tmpfs -o size={size} tmpfs {disk} && exec \"$@\"; echo 'no mount'"
+    return subprocess.run(
+        [*unshare, "sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 3000)
+    disk = tmp_path / "disk"
+    score = f"{PIXELMILL} score digits@1 {tmp_path}/images --store {trained_store}"
+    # An earlier table lies on the same disk; the second one no longer fits beside it.
+    script = (
+        f"{score} --output {disk}/first >/dev/null 2>&1; echo first $?; "
+        f"cp -r {disk}/first {tmp_path}/before; "
+        f"dd if=/dev/zero of={disk}/filler bs=4096 2>/dev/null; truncate -s -40960 {disk}/filler; "
+        f"{score} --output {disk}/second >/dev/null; echo second $?; "
+        f"diff -r {disk}/first {tmp_path}/before && echo same; "
+        f"test -e {disk}/second/manifest.json || echo none"
+    )
+    done = full_disk(["sh", "-c", script], disk, "4m")
+    assert done.stdout.split("\n")[:4] == ["first 0", "second 1", "same", "none"], done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("pixelmill: ")
+    assert "No space left on device" in last
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("retrain", "mnits"), ("'mnits'", "Did you mean mnist?")),
+        (("retrain", "digits", "--set", "training.epoch=3"), ("training.epoch", "Did you mean epochs?")),
+        (("retrain", "digits", "--set", "training.epochs=0"), ("training.epochs is 0",)),
+        (("retrain", "digits", "--set", "epochs"), ("KEY=VALUE",)),
+        (("retrain", "digits", "--store", "s3://bucket/store"), ("s3:/",)),
+        (("recipes", "show", "nothing"), ("digits, folder, mnist",)),
+        (("models", "promote", "digits@1", "--alias", "No Name"), ("no model", "holds none")),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_exit_2(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    refused(run(*arguments, cwd=tmp_path), 2, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_file_with_a_wrong_key_names_the_file_and_the_key(run: Run, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    shown = run("recipes", "show", "digits").output
+    recipe.write_text(shown.replace("kernel_size", "kernel", 1))
+    refused(
+        run("retrain", recipe, cwd=tmp_path), 2, str(recipe), "model.layers.0", "Did you mean kernel_size?"
+    )
+    recipe.write_text(shown)
+    assert run("recipes", "show", recipe).output == shown
+
+
+def test_usage_errors_exit_2(run: Run) -> None:
+    for arguments in (("score",), ("nothing",), ("score", "m", "i", "--output", "o", "--format", "xls")):
+        answer = run(*arguments)
+        assert answer.code == 2
+        assert "Traceback" not in answer.errors
+
+
+def test_recipes_are_listed_as_json(run: Run) -> None:
+    assert json.loads(run("recipes", "list", "--json").output) == {"recipes": ["digits", "folder", "mnist"]}

@@ -1,0 +1,176 @@
+"""The retraining flow on a real Prefect server, seen through its API and on its page."""
+
+import gzip
+import json
+import os
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from pipeline.datasets.mnist import FILES
+from pipeline.registry import list_models
+from tests.conftest import Answer, Run
+from tests.flows.conftest import PrefectServer
+from tests.servers import FileServer, serving
+
+pytestmark = pytest.mark.xdist_group("prefect-server")
+STAGES = {"download", "prepare", "train", "evaluate", "export", "register", "promote"}
+
+
+def ask(server: PrefectServer, path: str, **body: object) -> Any:
+    request = urllib.request.Request(
+        f"{server.url}/api/{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def retrained(server: PrefectServer, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """`pixelmill retrain digits` against the server, with a store of its own."""
+    store = tmp_path_factory.mktemp("store")
+    answer = run(
+        "retrain",
+        "digits",
+        "--store",
+        store,
+        "--set",
+        "training.epochs=4",
+        "--set",
+        "promotion.min_accuracy=0",
+        "--json",
+        env=server.environment,
+    )
+    assert answer.code == 0, answer.errors
+    return answer
+
+
+@pytest.fixture(scope="module")
+def flow_run(server: PrefectServer, retrained: Answer) -> Any:
+    (found,) = ask(server, "flow_runs/filter", flow_runs={"name": {"any_": ["retrain digits"]}})
+    return found
+
+
+def test_the_command_prints_what_models_show_prints(retrained: Answer, run: Run) -> None:
+    shown = retrained.json
+    store = Path(shown["folder"]).parents[2]
+    assert run("models", "show", "digits@champion", "--store", store, "--json").json == shown
+    assert shown["metrics"]["training"]["epochs"] == 4
+    for stage in STAGES:
+        assert any(line.startswith(stage) for line in retrained.errors.splitlines()), stage
+    assert "epoch 4/4" in retrained.errors or "of 5,180 images" in retrained.errors
+
+
+def test_every_stage_is_a_task_of_the_run(server: PrefectServer, flow_run: Any) -> None:
+    assert flow_run["state"]["type"] == "COMPLETED"
+    tasks = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [flow_run["id"]]}})
+    assert {task["name"].rsplit("-", 1)[0] for task in tasks} == STAGES
+    assert {task["state"]["type"] for task in tasks} == {"COMPLETED"}
+    retries = {task["name"].rsplit("-", 1)[0]: task["empirical_policy"]["retries"] for task in tasks}
+    assert {name for name, count in retries.items() if count} == {"download"}
+
+
+def test_the_recipe_is_the_flows_typed_parameter(server: PrefectServer, flow_run: Any) -> None:
+    assert flow_run["parameters"]["recipe"]["training"]["epochs"] == 4
+    from flows.retraining import retrain
+
+    schema = retrain.parameters.model_dump()
+    assert set(schema["properties"]) == {"recipe", "store"}
+    assert "TrainingSpec" in schema["definitions"]
+
+
+def test_metrics_and_report_are_artifacts_of_the_run(
+    server: PrefectServer, flow_run: Any, retrained: Answer
+) -> None:
+    artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
+    by_key = {artifact["key"]: artifact for artifact in artifacts if artifact["key"]}
+    assert set(by_key) == {"digits-metrics", "digits-report"}
+    assert len(json.loads(by_key["digits-metrics"]["data"])) == 10
+    accuracy = retrained.json["metrics"]["test"]["accuracy"]
+    assert f"| accuracy | {accuracy:.4f} |" in by_key["digits-report"]["data"]
+
+
+def test_prefects_page_shows_the_stages_and_the_artifacts(
+    server: PrefectServer, flow_run: Any, browser: Browser
+) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.goto(f"{server.url}/runs/flow-run/{flow_run['id']}")
+    for stage in sorted(STAGES):
+        page.get_by_text(stage, exact=False).first.wait_for(timeout=60_000)
+    page.goto(f"{server.url}/artifacts")
+    for key in ("digits-metrics", "digits-report"):
+        page.get_by_text(key).first.wait_for(timeout=60_000)
+    if "PIXELMILL_SCREENSHOTS" in os.environ:
+        page.screenshot(path=f"{os.environ['PIXELMILL_SCREENSHOTS']}/prefect-artifacts.png")
+        page.goto(f"{server.url}/runs/flow-run/{flow_run['id']}")
+        page.get_by_text("Completed").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(3000)
+        page.screenshot(path=f"{os.environ['PIXELMILL_SCREENSHOTS']}/prefect-run.png")
+    page.close()
+
+
+def test_a_corrupt_download_is_one_line_and_loses_nothing(
+    server: PrefectServer, run: Run, tmp_path: Path
+) -> None:
+    files = {f"{file.name}.gz": gzip.compress(b"not what it should be") for file in FILES}
+    with serving(FileServer(files)) as mirror:
+        answer = run(
+            "retrain",
+            "mnist",
+            "--store",
+            tmp_path / "store",
+            "--set",
+            f"dataset.mirrors=[{mirror.url}]",
+            "--set",
+            "dataset.package_index=false",
+            env=server.environment,
+        )
+        # Asked again and again, as the network's trouble deserves, the first file each time.
+        assert [name for name, _ in mirror.requests] == ["train-images-idx3-ubyte.gz"] * 3
+    assert answer.code == 1
+    assert answer.last_error.startswith("pixelmill: no source gave train-images-idx3-ubyte")
+    assert "SHA-256" in answer.last_error
+    assert "Traceback" not in answer.errors
+    assert list_models(tmp_path / "store") == []
+
+
+def test_a_class_without_images_is_one_line(server: PrefectServer, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pets/cat").mkdir(parents=True)
+    (tmp_path / "pets/dog").mkdir()
+    answer = run(
+        "retrain",
+        "folder",
+        "--set",
+        f"dataset.path={tmp_path / 'pets'}",
+        "--store",
+        tmp_path / "store",
+        env=server.environment,
+    )
+    assert answer.code == 2
+    assert answer.last_error.startswith("pixelmill: class 'cat'")
+    assert "Traceback" not in answer.errors
+
+
+def test_a_gpu_that_is_not_there_is_said_by_the_training_process(
+    server: PrefectServer, run: Run, tmp_path: Path
+) -> None:
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("there is a GPU here")
+    answer = run(
+        "retrain",
+        "digits",
+        "--set",
+        "training.device=gpu",
+        "--store",
+        tmp_path / "store",
+        env=server.environment,
+    )
+    assert answer.code == 2
+    assert "sees no GPU" in answer.last_error
+    assert "Traceback" not in answer.errors
