@@ -61,6 +61,7 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
     reference = f"{result.model.name}@{result.model.aliases[0]}"
     images, table = _shown(result.images), _shown(result.table.folder)
     folder = _shown(result.model.folder)
+    elsewhere = "" if store == DEFAULT_STORE else f" --store {store}"
     print(
         f"""
 Test accuracy {test["accuracy"]:.4f}, loss {test["loss"]:.4f}, on {test["images"]:,} images.
@@ -74,9 +75,9 @@ Scored {counts["scored"]:,} of {counts["listed"]:,} files at {counts["images_per
   prediction table   {table}
 
 Next:
-  pixelmill models show {reference}
-  pixelmill score {reference} {images} --output scored --format csv --top-k 3
-  pixelmill retrain digits --set training.epochs=10"""
+  pixelmill models show {reference}{elsewhere}
+  pixelmill score {reference} {images} --output scored --format csv --top-k 3{elsewhere}
+  pixelmill retrain digits --set training.epochs=10{elsewhere}"""
     )
 
 

@@ -59,8 +59,8 @@ def retrain_on_what_can_be_had(store: Path, overrides: tuple[str, ...]) -> tuple
 def write_test_images(recipe: Recipe, store: Path) -> Path:
     """Write the test split as image files."""
     dataset: PreparedDataset = prepare_dataset(download_dataset(recipe.dataset, store), recipe, store)
-    folder = store / "demo" / f"{dataset.folder.name}-images"
-    return write_image_folder(dataset.split("test"), dataset.class_names, folder)
+    folder = store / "demo" / f"{recipe.name}-images"
+    return write_image_folder(dataset, "test", folder)
 
 
 def measure_agreement(table: PredictionTable) -> float:

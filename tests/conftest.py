@@ -2,9 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from playwright.sync_api import Browser, sync_playwright
 
 from pipeline.export import ModelBundle
 from pipeline.images import encode_png
@@ -87,6 +89,19 @@ def trained_store(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
 def bundle(trained_store: Path) -> ModelBundle:
     """The bundle of `digits@1`: images of 8 x 8 grey pixels, ten classes."""
     return find_bundle(trained_store, "digits@1")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium of the system; it reaches nothing but loopback."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here; install the packages in .ci/apt-packages.txt")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        running = playwright.chromium.launch(executable_path=path, args=options)
+        yield running
+        running.close()
 
 
 def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:

@@ -1,31 +1,34 @@
 """Writing a split out as image files, for trying a model on a folder."""
 
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 
-from pipeline.artifacts import MANIFEST, publishing
-from pipeline.datasets import Images
+from pipeline.artifacts import MANIFEST, publishing, read_manifest
+from pipeline.datasets import PreparedDataset, SplitName
 from pipeline.images import encode_png
 from pipeline.progress import progress
 
 
-def write_image_folder(images: Images, class_names: Sequence[str], folder: Path) -> Path:
-    """Write every image as `CLASS/NUMBER.png`, numbers padded so that names sort; once.
+def write_image_folder(dataset: PreparedDataset, split: SplitName, folder: Path) -> Path:
+    """Write every image of a split as `CLASS/NUMBER.png`, numbers padded so that names sort.
 
-    Args:
-        images: The split.
-        class_names: The subfolders' names.
-        folder: The folder to make; left alone if it is finished already.
+    A folder that holds this split already is left alone; one that was written of another is replaced.
     """
+    facts = {"kind": "image-folder", "dataset": dataset.folder.name, "split": split}
     if (folder / MANIFEST).is_file():
-        return folder
+        found = read_manifest(folder)
+        if {key: found.get(key) for key in facts} == facts:
+            return folder
+        if found.get("kind") == "image-folder":
+            shutil.rmtree(folder)
+    images = dataset.split(split)
     digits = len(str(len(images.labels)))
-    with publishing(folder, {"kind": "image-folder"}) as staging:
-        for name in class_names:
+    with publishing(folder, facts) as staging:
+        for name in dataset.class_names:
             (staging / name).mkdir()
         with progress("write images", len(images.labels), "images") as advance:
             for index, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
-                path = staging / class_names[label] / f"{index:0{digits}d}.png"
+                path = staging / dataset.class_names[label] / f"{index:0{digits}d}.png"
                 path.write_bytes(encode_png(pixels))
                 advance(1, "")
     return folder

@@ -1,7 +1,6 @@
-"""A real Prefect server, and a real browser to look at its pages."""
+"""A real Prefect server."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 SECONDS_TO_START = 120
 
@@ -77,16 +75,3 @@ def prefect_server(home: Path, **settings: str) -> Iterator[PrefectServer]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     with prefect_server(tmp_path_factory.mktemp("prefect-server")) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium of the system; it reaches nothing but loopback."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium here; install the packages in .ci/apt-packages.txt")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        running = playwright.chromium.launch(executable_path=path, args=options)
-        yield running
-        running.close()

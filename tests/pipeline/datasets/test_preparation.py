@@ -168,7 +168,7 @@ def test_a_split_written_as_files_decodes_to_the_same_arrays(pets: Path, tmp_pat
     recipe = folder_recipe(pets)
     dataset = prepare(recipe, tmp_path / "store")
     test = dataset.split("test")
-    folder = write_image_folder(test, dataset.class_names, tmp_path / "files")
+    folder = write_image_folder(dataset, "test", tmp_path / "files")
     files = sorted(folder.rglob("*.png"), key=lambda path: path.name)
     for path, pixels, label in zip(files, test.pixels, test.labels, strict=True):
         assert np.array_equal(decode(path.read_bytes(), recipe.image).pixels, pixels)

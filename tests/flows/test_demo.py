@@ -1,0 +1,50 @@
+"""The demonstration, from the command to its summary."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipeline.predictions import read_predictions
+from tests.conftest import Run
+
+
+def test_without_a_source_of_mnist_the_demo_runs_on_digits(run: Run, tmp_path: Path) -> None:
+    overrides = ("--set", "dataset.mirrors=[]", "--set", "dataset.package_index=false")
+    answer = run("demo", *overrides, cwd=tmp_path)
+    assert answer.code == 0, answer.errors
+    assert "MNIST cannot be had" in answer.errors
+    assert "Going on with digits" in answer.errors
+    match = re.search(r"Test accuracy (0\.\d{4}), loss (0\.\d{4}), on 359 images", answer.output)
+    assert match
+    assert float(match[1]) >= 0.97
+    assert "Scored 359 of 359 files" in answer.output
+    # The folder's subfolders are the true labels, so the table must agree as often as the test said.
+    agreement = float(match[1])
+    assert f"{agreement:.2%} agree" in answer.output
+    for line in ("report", "bundle", "prediction table"):
+        place = re.search(rf"  {line}\s+(\S+)", answer.output)
+        assert place
+        assert (tmp_path / place[1]).exists()
+    images = sorted((tmp_path / "artifacts/demo").glob("*-images/*/*.png"))
+    assert len(images) == 359
+    assert {path.parent.name for path in images} == set("0123456789")
+    # What it says to try next is tried.
+    commands = [shlex.split(line) for line in answer.output.splitlines() if line.startswith("  pixelmill ")]
+    assert len(commands) == 3
+    for command in commands[:2]:
+        assert run(*command[1:], cwd=tmp_path).code == 0
+    assert len(read_predictions(tmp_path / "scored")) == 359
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_accuracy_on_mnist(run: Run, tmp_path: Path) -> None:
+    answer = run("demo", "--json", cwd=tmp_path)
+    assert answer.code == 0, answer.errors
+    shown = answer.json
+    assert shown["model"]["name"] == "mnist"
+    assert shown["model"]["metrics"]["test"]["accuracy"] >= 0.99
+    assert shown["model"]["metrics"]["test"]["loss"] < 0.0344
+    assert shown["model"]["parity"]["label_flips"] == 0
+    assert shown["scoring"]["listed"] == shown["scoring"]["scored"] == 10_000
