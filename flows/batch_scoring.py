@@ -7,12 +7,13 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
 from pipeline.predictions import TableFormat
 from pipeline.registry import find_bundle
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pipeline.scoring.committing import commit_table, require_failure_rate
-from pipeline.scoring.planning import plan_scoring
+from pipeline.scoring.planning import holding_output, plan_scoring
 from pipeline.scoring.running import score_shards
 
 
@@ -27,6 +28,7 @@ def score(
     workers: int | None = None,
     provider: Provider = "cpu",
     max_failure_rate: float = 0.01,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     fresh: bool = False,
 ) -> dict[str, Any]:
     """Score a folder of images: a row for each, whatever happens to any of them."""
@@ -39,11 +41,13 @@ def score(
         workers=workers,
         provider=provider,
         max_failure_rate=max_failure_rate,
+        max_pixels=max_pixels,
         fresh=fresh,
     )
-    plan = list_images(request)
-    outcome = score_images(plan)
-    table = commit(plan, outcome)
+    with holding_output(output):
+        plan = list_images(request)
+        outcome = score_images(plan)
+        table = commit(plan, outcome)
     require_failure_rate(table, max_failure_rate)
     return table.manifest
 

@@ -13,7 +13,7 @@ from pipeline.config import DatasetSource, PromotionSpec, Recipe
 from pipeline.datasets import PreparedDataset, RawDataset
 from pipeline.datasets.downloading import download_dataset
 from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import DownloadError, PixelmillError
+from pipeline.errors import DownloadError
 from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
 from pipeline.evaluation.evaluating import evaluate_model
 from pipeline.evaluation.summary import summarize_evaluation, tabulate_classes
@@ -71,6 +71,7 @@ def download(source: DatasetSource, store: Path) -> RawDataset:
 def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
     """Make every image a tensor, cut into training, validation and test splits."""
     dataset = prepare_dataset(raw, recipe, store)
+    # A recipe may say a number of outputs of its own: now it can be held against the classes.
     summarize_layers(recipe.model, recipe.image, len(dataset.class_names))
     counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
     get_run_logger().info("%s: %s images", dataset.folder, counts)
@@ -126,7 +127,7 @@ def export(
         bundle = run_in_spawned_process(
             export_bundle, model, evaluation, dataset, recipe, run.name, version, run / "bundle"
         )
-    except PixelmillError:
+    except BaseException:
         release_version(store, recipe.name, version)
         raise
     get_run_logger().info("%s is equal to the Keras model", bundle.onnx_path)

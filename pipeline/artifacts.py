@@ -5,6 +5,7 @@ beside its destination, gets its `manifest.json` last, and is renamed: no manife
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import numpy as np
 
 from pipeline.errors import RequestError, WorkError
 
@@ -95,7 +98,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file for people to read, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    # In ASCII, because a path may hold a name that is not text.
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_array(path: Path, array: "np.ndarray[Any, Any]") -> None:
+    """Write an array as `.npy`, whole or not at all."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    # NumPy's own writing to a file does not say that a disk is full.
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_json(path: Path) -> Any:
@@ -124,7 +137,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
     return {
         path.relative_to(folder).as_posix(): describe_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != folder / MANIFEST
     }
 
 
@@ -143,6 +156,8 @@ def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]
     staging.mkdir()
     try:
         yield staging
+        for path in staging.rglob("*"):
+            flush_to_disk(path)
         write_json(staging / MANIFEST, {**facts, **provenance(), "files": describe_files(staging)})
         if (destination / MANIFEST).exists():
             raise RequestError(
@@ -179,7 +194,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "the folder of a finished artifact",
             "Check the path; an interrupted run leaves no manifest, so run it again.",
         )
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST)
+    if not (isinstance(manifest, dict) and isinstance(manifest.get("files"), dict)):
+        raise RequestError(
+            f"{folder / MANIFEST} lists no files",
+            "a manifest that pixelmill wrote",
+            "Check the path; this folder is another program's.",
+        )
     return manifest
 
 
@@ -227,4 +248,4 @@ def _git_commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None
+    return answer.stdout.strip() if answer.returncode == 0 else None

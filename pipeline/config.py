@@ -5,9 +5,10 @@ Every type is frozen and refuses unknown keys. `pipeline.recipes` finds and read
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Padding = Literal["valid", "same"]
@@ -16,7 +17,7 @@ Padding = Literal["valid", "same"]
 class Part(BaseModel):
     """A part of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DigitsSource(Part):
@@ -166,14 +167,14 @@ class TrainingSpec(Part):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.001
     learning_rate: LearningRate = LearningRate()
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     device: Literal["auto", "cpu", "gpu"] = "auto"
 
 
 class EvaluationSpec(Part):
     """`worst_mistakes`: how many of the most confident wrong answers the report shows."""
 
-    worst_mistakes: Annotated[int, Field(ge=0, le=500)] = 24
+    worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = 24
 
 
 class ExportSpec(Part):
@@ -184,6 +185,14 @@ class ExportSpec(Part):
     max_abs_difference: Annotated[float, Field(gt=0)] = 1e-5
     licence: str = "unspecified"
 
+    @field_validator("batch_sizes")
+    @classmethod
+    def has_different_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Refuse sizes that prove nothing about the batch dimension."""
+        if len(set(sizes)) < 2:
+            raise ValueError("two different batch sizes")
+        return sizes
+
 
 class PromotionSpec(Part):
     """What a version must reach on the test images before `alias` points to it.
@@ -191,7 +200,7 @@ class PromotionSpec(Part):
     `max_accuracy_drop` compares with the version the alias points to now.
     """
 
-    alias: Name = "champion"
+    alias: Alias = "champion"
     min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
 

@@ -34,6 +34,7 @@ class FailureCode(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"
 
 
@@ -74,18 +75,24 @@ def decode(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -
     image = _load(data, max_pixels)
     image = _turn_upright(image)
     width, height = image.size
-    return DecodedImage(_to_tensor(image, spec), width, height)
+    try:
+        pixels = _to_tensor(image, spec)
+    except (ImageFailure, MemoryError):
+        raise
+    except Exception as error:  # Colour spaces that Pillow opens and cannot convert.
+        raise ImageFailure(FailureCode.UNSUPPORTED, f"mode {image.mode}: {error}") from error
+    return DecodedImage(pixels, width, height)
 
 
 def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
     """Make a decoded image, uint8 [height, width] or [height, width, channels], what `decode` would."""
-    return _to_tensor(Image.fromarray(array.squeeze()), spec)
+    return _to_tensor(_to_image(array), spec)
 
 
 def encode_png(array: Pixels) -> bytes:
     """An array, uint8 [height, width, 1 or 3], as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(array.squeeze(axis=2) if array.shape[2] == 1 else array).save(buffer, "PNG")
+    _to_image(array).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -132,6 +139,10 @@ def preprocessing_sha256(description: dict[str, object]) -> str:
     return hashlib.sha256(canonical_json(description).encode()).hexdigest()
 
 
+def _to_image(array: Pixels) -> Image.Image:
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
 def _load(data: bytes, max_pixels: int) -> Image.Image:
     # Our limit stands in for Pillow's, which warns on the terminal and has no code of its own.
     Image.MAX_IMAGE_PIXELS = None
@@ -141,6 +152,8 @@ def _load(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageFailure(
             FailureCode.NOT_AN_IMAGE, f"{len(data)} bytes that are none of {', '.join(FORMATS)}"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:
         raise ImageFailure(FailureCode.CORRUPT, f"broken header: {error}") from error
     width, height = image.size
@@ -151,6 +164,8 @@ def _load(data: bytes, max_pixels: int) -> Image.Image:
         )
     try:
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise a dozen types on a damaged file.
         raise ImageFailure(FailureCode.CORRUPT, f"{type(error).__name__}: {error}") from error
     return image

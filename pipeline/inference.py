@@ -13,6 +13,7 @@ from pipeline.images import Pixels
 if TYPE_CHECKING:
     import onnxruntime
 
+Probabilities = npt.NDArray[np.float32]
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
@@ -27,10 +28,10 @@ class InferenceSession:
     session: "onnxruntime.InferenceSession"
     provider: str
 
-    def probabilities(self, images: Pixels) -> npt.NDArray[np.float32]:
+    def probabilities(self, images: Pixels) -> Probabilities:
         """Classify uint8 [batch, height, width, channels]; float32 [batch, classes] comes back."""
         (answer,) = self.session.run(["probabilities"], {"image": images})
-        result: npt.NDArray[np.float32] = answer
+        result: Probabilities = answer
         return result
 
 

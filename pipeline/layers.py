@@ -56,6 +56,16 @@ def summarize_layers(model: ModelSpec, image: ImageSpec, classes: int) -> tuple[
     return tuple(rows)
 
 
+def check_network(model: ModelSpec, image: ImageSpec) -> None:
+    """See that every layer can take what reaches it, before the number of classes is known.
+
+    Raises:
+        RequestError: One cannot.
+    """
+    units = model.layers[-2].units if isinstance(model.layers[-2], Dense) else "classes"
+    summarize_layers(model, image, classes=2 if units == "classes" else units)
+
+
 def _output(layer: Layer, volume: Volume, classes: int, name: str) -> Volume:
     if isinstance(layer, Flatten):
         product = 1

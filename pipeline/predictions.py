@@ -1,12 +1,13 @@
 """The prediction table: its columns, its parts in Parquet, its form as CSV, and reading it back."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.artifacts import replacing
+from pipeline.artifacts import read_manifest, replacing
 from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ TableFormat = Literal["parquet", "csv"]
 CSV_FILE = "predictions.csv"
 LISTING_KEY = b"pixelmill.listing"
 WORK_FOLDER = ".pixelmill"
+_PART = re.compile(r"part-\d{5,}\.parquet")
 Row = dict[str, Any]
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet runs as a formula, with any quotes that guard it; and such a text guarded once more.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_GUARDED = r"'+[=+\-@\t\r]"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,12 @@ class Prediction:
     choices: tuple[tuple[int, float], ...] = ()
     width: int | None = None
     height: int | None = None
+
+
+def table_files(folder: Path) -> list[Path]:
+    """The files of a table in an output folder, without its manifest, in the order of their rows."""
+    parts = [path for path in folder.iterdir() if _PART.fullmatch(path.name)]
+    return sorted([*parts, *folder.glob(CSV_FILE)], key=lambda path: (len(path.name), path.name))
 
 
 def part_name(index: int) -> str:
@@ -141,9 +151,9 @@ def part_listing(path: Path) -> str | None:
 
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (OSError, ValueError):
+        return metadata.get(LISTING_KEY, b"").decode() or None
+    except (OSError, ValueError, NotImplementedError):  # What Arrow raises on damaged bytes.
         return None
-    return metadata.get(LISTING_KEY, b"").decode() or None
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[Any]]:
@@ -168,7 +178,7 @@ def write_csv(path: Path, parts: Sequence[Path], top_k: int) -> None:
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(csv_columns(top_k))
         for part in parts:
             writer.writerows(_csv_rows(part, top_k))
@@ -189,24 +199,39 @@ def read_predictions(folder: Path) -> "pd.DataFrame":
     """Read a prediction table, in either form, as one pandas frame.
 
     Raises:
-        RequestError: The folder holds none.
+        RequestError: The folder holds none that is finished.
     """
     import pandas as pd
 
-    if (folder / CSV_FILE).is_file():
-        # Class names such as "7" or "NA" are text, and so is a version.
-        columns = pd.read_csv(folder / CSV_FILE, nrows=0).columns
-        numbers = ("class_index", "probability", "width", "height")
-        texts = {name: str for name in columns if not name.startswith(numbers)}
-        return pd.read_csv(folder / CSV_FILE, dtype=texts, keep_default_na=False, na_values=[""])
-    parts = sorted(folder.glob("part-*.parquet"))
-    if not parts:
+    if read_manifest(folder).get("kind") != "prediction-table":
         raise RequestError(
             f"{folder} holds no prediction table",
-            f"part-*.parquet or {CSV_FILE}",
-            "Make one with `pixelmill score`.",
+            "the output of `pixelmill score`",
+            "Check the path.",
         )
-    return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    files = table_files(folder)
+    if files[0].name == CSV_FILE:
+        frame = _read_csv(files[0])
+    else:
+        frame = pd.concat([pd.read_parquet(part) for part in files], ignore_index=True)
+    # Whole numbers and missing ones in one column, whichever form they were read from.
+    return frame.astype(dict.fromkeys(("class_index", "width", "height"), "Int32"))
+
+
+def _read_csv(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    # Class names such as "7" or "NA" are text, and so is a version.
+    columns = pd.read_csv(path, nrows=0).columns
+    numbers = ("class_index", "probability", "width", "height")
+    texts = [name for name in columns if not name.startswith(numbers)]
+    frame = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    frame["image_path"] = frame["image_path"].str.removeprefix("./")
+    for name in set(texts) - {"image_path"}:
+        guarded = frame[name].str.match(_GUARDED).fillna(value=False).astype(bool)
+        frame.loc[guarded, name] = frame.loc[guarded, name].str[1:]
+    floats = [name for name in columns if name.startswith("probability")]
+    return frame.astype(dict.fromkeys(floats, "float32"))
 
 
 def _csv_rows(part: Path, top_k: int) -> Iterator[list[object]]:
@@ -221,15 +246,15 @@ def _csv_rows(part: Path, top_k: int) -> Iterator[list[object]]:
 
 
 def _path_for_csv(path: str) -> str:
-    # A spreadsheet runs a cell that begins like a formula. `./=x.png` names the same file, and is none.
-    return f"./{path}" if path.startswith(_FORMULA_STARTS) else path
+    # `./=x.png` names the same file as `=x.png`, and is no formula.
+    return f"./{path}" if _FORMULA.match(path) else path
 
 
 def _cell(value: object) -> object:
     if isinstance(value, float):
         # The shortest digits that give the same float32 back.
         return _shortest(value)
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return value
 
@@ -238,13 +263,3 @@ def _shortest(value: float) -> str:
     import numpy as np
 
     return np.format_float_positional(np.float32(value), trim="0")
-
-
-def is_ours(folder: Path, name: str) -> bool:
-    """Whether a file in an output folder is one that a scoring run writes."""
-    return (
-        name in (CSV_FILE, "manifest.json", "report.html")
-        or (name.startswith("part-") and name.endswith(".parquet"))
-        or name == WORK_FOLDER
-        or (name.startswith(".") and name.endswith(".tmp") and (folder / name).is_file())
-    )

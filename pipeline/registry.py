@@ -13,14 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import BaseModel, ValidationError
 
-from pipeline.artifacts import MANIFEST, flush_to_disk, now, read_json, read_manifest, write_json
+from pipeline.artifacts import MANIFEST, flush_to_disk, now, read_json, write_json
 from pipeline.errors import RequestError
-from pipeline.export import METRICS_FILE, PARITY_FILE, ModelBundle, open_bundle
+from pipeline.evaluation import METRICS_FILE
+from pipeline.export import PARITY_FILE, ModelBundle, open_bundle, read_bundle_manifest
 
 _ALIASES_FILE = "aliases.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _SECONDS_FOR_LOCK = 60
+
+
+class AliasMoved(Exception):
+    """Another process moved an alias between a look at it and the attempt to move it."""
+
+
+class _Aliases(BaseModel):
+    aliases: dict[str, int] = {}
+    history: dict[str, list[int]] = {}
 
 
 @dataclass(frozen=True)
@@ -70,20 +82,19 @@ def list_models(store: Path) -> list[ModelVersion]:
     models = store / "models"
     names = sorted(path.name for path in models.iterdir()) if models.is_dir() else []
     return [
-        _read_version(store, name, version)
+        _read_version(store, _folder(store, name) / str(version))
         for name in names
-        if _NAME.fullmatch(name)
         for version in _versions(store, name)
     ]
 
 
 def show_model(store: Path, reference: str) -> ModelVersion:
-    """One version by `name@alias` or `name@version`.
+    """One version by `name@alias` or `name@version`, or a bundle by its folder.
 
     Raises:
         RequestError: There is none of that name; says which there are.
     """
-    return _read_version(store, *_resolve(store, reference))
+    return _read_version(store, find_folder(store, reference))
 
 
 def find_bundle(store: Path, reference: str) -> ModelBundle:
@@ -93,39 +104,63 @@ def find_bundle(store: Path, reference: str) -> ModelBundle:
         RequestError: There is none; says which there are.
         WorkError: Its files are damaged.
     """
-    if "@" not in reference and Path(reference).is_dir():
-        return open_bundle(Path(reference))
-    name, version = _resolve(store, reference)
-    return open_bundle(_folder(store, name) / str(version))
+    return open_bundle(find_folder(store, reference))
+
+
+def find_folder(store: Path, reference: str) -> Path:
+    """The folder of the bundle that a path, a `name@alias` or a `name@version` stands for.
+
+    Raises:
+        RequestError: There is none; says which there are.
+    """
+    if Path(reference).is_dir():
+        return Path(reference)
+    name, _, wanted = reference.partition("@")
+    versions = _versions(store, name)
+    aliases = aliases_of(store, name) if versions else {}
+    numbers = {str(version): version for version in versions}
+    version = numbers.get(wanted, aliases.get(wanted))
+    if version not in versions:
+        raise _no_model(store, reference)
+    return _folder(store, name) / str(version)
 
 
 def aliases_of(store: Path, name: str) -> dict[str, int]:
     """Where each alias of a model points."""
-    pointers: dict[str, int] = _read_aliases(store, name)["aliases"]
-    return pointers
+    return _read_aliases(store, name).aliases
 
 
-def promote_version(store: Path, name: str, version: int, alias: str) -> None:
+def promote_version(store: Path, name: str, version: int, alias: str, replacing: int | None = None) -> None:
     """Point an alias to a version.
+
+    Args:
+        store: The artifacts root.
+        name: The model's name.
+        version: The version to point to.
+        alias: The alias to move.
+        replacing: With a number, only if the alias still points there; 0 stands for nowhere.
 
     Raises:
         RequestError: There is no such version, or the alias is no name.
+        AliasMoved: The alias points elsewhere than to `replacing`.
     """
-    if not _NAME.fullmatch(alias) or alias.isdecimal():
+    if not _ALIAS.fullmatch(alias):
         raise RequestError(
             f"alias {alias!r}",
-            "lower-case letters, digits, - and _, and more than a number",
+            "a lower-case letter, then lower-case letters, digits, - and _",
             "Take a name such as champion.",
         )
     if version not in _versions(store, name):
         raise _no_model(store, f"{name}@{version}")
     with _changing_aliases(store, name) as content:
-        before = content["aliases"].get(alias)
+        before = content.aliases.get(alias)
+        if replacing is not None and (before or 0) != replacing:
+            raise AliasMoved
         if before == version:
             return
         if before is not None:
-            content["history"].setdefault(alias, []).append(before)
-        content["aliases"][alias] = version
+            content.history.setdefault(alias, []).append(before)
+        content.aliases[alias] = version
 
 
 def rollback_alias(store: Path, name: str, alias: str) -> int:
@@ -134,12 +169,13 @@ def rollback_alias(store: Path, name: str, alias: str) -> int:
     Raises:
         RequestError: It never pointed anywhere else.
     """
-    if not _versions(store, name):
+    versions = _versions(store, name)
+    if not versions:
         raise _no_model(store, f"{name}@{alias}")
     with _changing_aliases(store, name) as content:
-        history = content["history"].get(alias, [])
-        # A version whose folder was removed since is no place to go back to.
-        while history and history[-1] not in _versions(store, name):
+        history = content.history.get(alias, [])
+        # A version whose folder was removed since is no place to go back to, nor is where it points now.
+        while history and (history[-1] not in versions or history[-1] == content.aliases.get(alias)):
             history.pop()
         if not history:
             raise RequestError(
@@ -147,8 +183,8 @@ def rollback_alias(store: Path, name: str, alias: str) -> int:
                 "an alias that was promoted at least twice",
                 f"See the versions with `pixelmill models list`, then promote one of {name}.",
             )
-        version: int = history.pop()
-        content["aliases"][alias] = version
+        version = history.pop()
+        content.aliases[alias] = version
         return version
 
 
@@ -165,68 +201,66 @@ def _versions(store: Path, name: str) -> list[int]:
     )
 
 
-def _resolve(store: Path, reference: str) -> tuple[str, int]:
-    name, _, wanted = reference.partition("@")
-    versions = _versions(store, name)
-    if wanted.isdecimal() and int(wanted) in versions:
-        return name, int(wanted)
-    if versions:
-        version = aliases_of(store, name).get(wanted)
-        if version in versions:
-            return name, version
-    raise _no_model(store, reference)
-
-
 def _no_model(store: Path, reference: str) -> RequestError:
+    models = store / "models"
+    names = sorted(path.name for path in models.iterdir()) if models.is_dir() else []
     known = [
-        text
-        for model in list_models(store)
-        for text in (
-            *(f"{model.name}@{alias}" for alias in model.aliases),
-            f"{model.name}@{model.version}",
-        )
+        f"{name}@{pointer}"
+        for name in names
+        for versions in [_versions(store, name)]
+        if versions
+        for pointer in (*sorted(aliases_of(store, name)), *versions)
     ]
     if known:
         return RequestError(
-            f"no model {reference!r} in {store / 'models'}",
+            f"no model {reference!r} in {models}",
             f"the folder of a bundle, or one of {', '.join(known)}",
             "See `pixelmill models list`.",
         )
     return RequestError(
-        f"no model {reference!r}: {store / 'models'} holds none",
+        f"no model {reference!r}: {models} holds none",
         "the folder of a bundle, or a name@alias of the registry",
         "Train one with `pixelmill retrain`, or name another store with --store.",
     )
 
 
-def _read_version(store: Path, name: str, version: int) -> ModelVersion:
-    folder = _folder(store, name) / str(version)
-    pointing = sorted(alias for alias, to in aliases_of(store, name).items() if to == version)
+def _read_version(store: Path, folder: Path) -> ModelVersion:
+    manifest = read_bundle_manifest(folder)
+    name, version = manifest["name"], manifest["version"]
+    aliases: dict[str, int] = {}
+    if folder.resolve() == (_folder(store, name) / str(version)).resolve():
+        aliases = aliases_of(store, name)
     return ModelVersion(
         name=name,
         version=version,
         folder=folder,
-        aliases=tuple(pointing),
-        manifest=read_manifest(folder),
+        aliases=tuple(sorted(alias for alias, to in aliases.items() if to == version)),
+        manifest=manifest,
         metrics=read_json(folder / METRICS_FILE),
         parity=read_json(folder / PARITY_FILE),
     )
 
 
-def _read_aliases(store: Path, name: str) -> dict[str, Any]:
+def _read_aliases(store: Path, name: str) -> _Aliases:
     path = _folder(store, name) / _ALIASES_FILE
     if not path.is_file():
-        return {"aliases": {}, "history": {}}
-    content: dict[str, Any] = read_json(path)
-    return content
+        return _Aliases()
+    try:
+        return _Aliases.model_validate(read_json(path))
+    except ValidationError as error:
+        raise RequestError(
+            f"{path} does not say where aliases point",
+            'an object such as {"aliases": {"champion": 1}, "history": {}}',
+            "Restore it from a copy, or remove it and promote a version.",
+        ) from error
 
 
 @contextmanager
-def _changing_aliases(store: Path, name: str) -> Iterator[dict[str, Any]]:
+def _changing_aliases(store: Path, name: str) -> Iterator[_Aliases]:
     folder = _folder(store, name)
     with FileLock(folder / ".aliases.lock", timeout=_SECONDS_FOR_LOCK):
         content = _read_aliases(store, name)
-        before = {**content["aliases"]}
+        before = dict(content.aliases)
         yield content
-        if content["aliases"] != before:
-            write_json(folder / _ALIASES_FILE, {**content, "changed_at": now()})
+        if content.aliases != before:
+            write_json(folder / _ALIASES_FILE, {**content.model_dump(), "changed_at": now()})

@@ -21,8 +21,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with pixelmill and nothing but its base dependencies."""
     folder = tmp_path_factory.mktemp("base") / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    constraints = ["--constraint", ROOT / "constraints.txt"]
+    install: list[str | Path] = [
+        folder / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
+    constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
     done = subprocess.run([*install, *constraints, ROOT], capture_output=True, text=True, check=False)
     if done.returncode and re.search("connection|resolve|No matching distribution", done.stderr):
         pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
@@ -36,7 +43,15 @@ def test_scoring_runs_without_tensorflow_and_prefect(base: Path, trained_store: 
     found = subprocess.run([base / "python", "-I", "-c", look], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
     write_images(tmp_path / "images", 20)
-    command = [base / "pixelmill", "score", "digits@champion", "images", "--output", "out", "--json"]
+    command: list[str | Path] = [
+        base / "pixelmill",
+        "score",
+        "digits@champion",
+        "images",
+        "--output",
+        "out",
+        "--json",
+    ]
     environment = {**os.environ, "PIXELMILL_STORE": str(trained_store)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

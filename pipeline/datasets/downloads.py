@@ -2,13 +2,15 @@
 
 import gzip
 import hashlib
-import http.client
+import io
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from pipeline.artifacts import replacing, sha256_of
 from pipeline.errors import DownloadError
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 _log = getLogger(__name__)
 _SECONDS_WITHOUT_AN_ANSWER = 20.0
 _RESUMPTIONS = 4
+_LARGEST_OVERHEAD = 1 << 16
+_PARTIAL_CONTENT = 206
+_RANGE_NOT_SATISFIABLE = 416
 
 
 class MirrorFailed(Exception):
@@ -28,18 +33,22 @@ class MirrorFailed(Exception):
 
 @dataclass(frozen=True)
 class WantedFile:
-    """A file by name, and the SHA-256 of its decoded content in hexadecimal."""
+    """A file by name, with the SHA-256, in hexadecimal, and the size in bytes of its decoded content."""
 
     name: str
     sha256: str
+    size: int
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A source of files: `fetch` gives the decoded content of each, or raises `MirrorFailed`."""
+    """A source of files: `fetch` gives one file's decoded content after the other.
+
+    It gets the files wanted and a folder for unfinished downloads, and raises `MirrorFailed`.
+    """
 
     title: str
-    fetch: Callable[[Sequence[WantedFile], Path], dict[str, bytes]]
+    fetch: Callable[[Sequence[WantedFile], Path], Iterator[tuple[WantedFile, bytes]]]
 
 
 def fetch_files(
@@ -48,7 +57,7 @@ def fetch_files(
     """Give the paths of files in the cache, after fetching what it lacks.
 
     The cache holds files by the hash of their content; each is verified before it is handed out, and a
-    damaged one is fetched again.
+    damaged one is fetched again. One process at a time fetches into a cache.
 
     Args:
         wanted: The files.
@@ -61,24 +70,25 @@ def fetch_files(
     Raises:
         DownloadError: No mirror had them, with the reason of each.
     """
+    cache.mkdir(parents=True, exist_ok=True)
     paths = {file.name: cache / file.sha256 for file in wanted}
-    missing = [file for file in wanted if not _is_intact(paths[file.name], file.sha256)]
-    if not missing:
-        return paths, "the cache"
     reasons = []
-    for mirror in mirrors:
-        try:
-            contents = mirror.fetch(missing, cache / "partial")
-            for file in missing:
-                _verify(contents[file.name], file)
-        except MirrorFailed as error:
-            reasons.append(f"{mirror.title}: {error}")
-            _log.warning("%s failed (%s); trying the next source", mirror.title, error)
-            continue
-        for file in missing:
-            with replacing(paths[file.name]) as temporary:
-                temporary.write_bytes(contents[file.name])
-        return paths, mirror.title
+    with FileLock(cache / ".lock"):
+        missing = [file for file in wanted if not _is_intact(paths[file.name], file.sha256)]
+        if not missing:
+            return paths, "the cache"
+        for mirror in mirrors:
+            try:
+                for file, content in mirror.fetch(tuple(missing), cache / "partial"):
+                    _verify(content, file)
+                    with replacing(paths[file.name]) as temporary:
+                        temporary.write_bytes(content)
+                    missing.remove(file)
+            except MirrorFailed as error:
+                reasons.append(f"{mirror.title}: {error}")
+                _log.warning("%s failed (%s); trying the next source", mirror.title, error)
+            if not missing:
+                return paths, mirror.title
     raise DownloadError(
         f"no source gave {', '.join(file.name for file in missing)} ({'; '.join(reasons)})",
         "one mirror that can be reached and is intact",
@@ -89,65 +99,66 @@ def fetch_files(
 def https_mirror(base: str) -> Mirror:
     """A web server that has each file gzipped as `NAME.gz` under a base address."""
 
-    def fetch(wanted: Sequence[WantedFile], partial: Path) -> dict[str, bytes]:
-        contents = {}
+    def fetch(wanted: Sequence[WantedFile], partial: Path) -> Iterator[tuple[WantedFile, bytes]]:
         for file in wanted:
-            compressed = download(f"{base.rstrip('/')}/{file.name}.gz", partial)
+            limit = file.size + _LARGEST_OVERHEAD
+            compressed = download(f"{base.rstrip('/')}/{file.name}.gz", partial, limit)
             try:
-                contents[file.name] = gzip.decompress(compressed)
+                with gzip.open(io.BytesIO(compressed)) as decoded:
+                    yield file, decoded.read(limit)
             except (OSError, EOFError, zlib.error) as error:
                 raise MirrorFailed(f"{file.name}.gz is no whole gzip file: {error}") from error
-            # Checked at once: a wrong first file spares fetching the others.
-            _verify(contents[file.name], file)
-        return contents
 
     return Mirror(base, fetch)
 
 
-def download(url: str, partial: Path) -> bytes:
-    """Download a file with live progress, going on where a broken connection left off.
+def download(url: str, partial: Path, limit: int) -> bytes:
+    """Download a file of at most `limit` bytes, going on where a broken connection left off.
 
     What arrived stays in `partial` until the file is whole, so a later run goes on from there too.
 
     Raises:
-        MirrorFailed: The server cannot be reached, refuses, or breaks off again and again.
+        MirrorFailed: The server cannot be reached, refuses, breaks off again and again, or sends too much.
     """
     import httpx
 
     partial.mkdir(parents=True, exist_ok=True)
     target = partial / hashlib.sha256(url.encode()).hexdigest()
     failure: Exception | None = None
-    with httpx.Client(follow_redirects=True, timeout=_SECONDS_WITHOUT_AN_ANSWER) as client:
-        for _ in range(1 + _RESUMPTIONS):
-            had = target.stat().st_size if target.exists() else 0
-            try:
-                _receive(client, url, target)
-                content = target.read_bytes()
-                target.unlink()
-                return content
-            except (httpx.RequestError, http.client.HTTPException) as error:
-                failure = error
-                # A server that gives nothing more is not asked again.
-                if (target.stat().st_size if target.exists() else 0) <= had:
-                    break
-                _log.warning("%s broke off (%s); going on", url, failure)
-            except httpx.HTTPError as error:
-                failure = error
-                break
+    try:
+        with httpx.Client(follow_redirects=True, timeout=_SECONDS_WITHOUT_AN_ANSWER) as client:
+            for _ in range(1 + _RESUMPTIONS):
+                had = _size(target)
+                try:
+                    _receive(client, url, target, limit)
+                    content = target.read_bytes()
+                    target.unlink()
+                    return content
+                except httpx.RequestError as error:
+                    failure = error
+                    # A server that gives nothing more is not asked again.
+                    if _size(target) <= had:
+                        break
+                    _log.warning("%s broke off (%s); going on", url, failure)
+    # An address or a proxy setting that makes no sense is told in a variety of ways.
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:
+        failure = error
     raise MirrorFailed(f"{type(failure).__name__}: {failure}") from failure
 
 
-def _receive(client: "httpx.Client", url: str, target: Path) -> None:
-    have = target.stat().st_size if target.exists() else 0
+def _receive(client: "httpx.Client", url: str, target: Path, limit: int) -> None:
+    have = _size(target)
     # Ranges count bytes as stored, so the server must not compress on the way.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with client.stream("GET", url, headers=headers) as response:
-        if response.status_code == 416:
+        if response.status_code == _RANGE_NOT_SATISFIABLE and have:
+            # What was left here is not the start of this file.
             target.unlink()
-            _receive(client, url, target)
+            _receive(client, url, target, limit)
             return
         response.raise_for_status()
-        resumed = response.status_code == 206
+        resumed = response.status_code == _PARTIAL_CONTENT
+        have = have if resumed else 0
         rest = int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
         title = f"download {url.rsplit('/', 1)[-1]}"
         with (
@@ -155,8 +166,15 @@ def _receive(client: "httpx.Client", url: str, target: Path) -> None:
             progress(title, rest, "bytes") as advance,
         ):
             for chunk in response.iter_raw():
+                have += len(chunk)
+                if have > limit:
+                    raise MirrorFailed(f"{url} sends more than {limit} bytes")
                 file.write(chunk)
                 advance(len(chunk), "")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +44,13 @@ def index_folder(source: FolderSource, cache: Path) -> RawDataset:
         # One image each for training, validation and test.
         files = _list_images(folder, classes, "train", fewest=3)
     else:
+        unknown = set(list_classes(Path(source.test_path))) - set(classes)
+        if unknown:
+            raise RequestError(
+                f"test folder {source.test_path} has a class {min(unknown)!r}",
+                f"the classes of {folder}: {', '.join(classes)}",
+                "Add its training images, or move it away.",
+            )
         files = _list_images(folder, classes, "train", fewest=2)
         files += _list_images(Path(source.test_path), classes, "test", fewest=1)
     lines = [json.dumps(asdict(file)) for file in files]
@@ -72,6 +80,13 @@ def list_classes(folder: Path) -> tuple[str, ...]:
             "Name it with --set dataset.path=FOLDER.",
         )
     names = [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    unreadable = [name for name in names if not _is_text(name)]
+    if unreadable:
+        raise RequestError(
+            f"dataset folder {folder} has a subfolder {os.fsencode(unreadable[0])!r}",
+            "class names that are text in UTF-8",
+            "Rename it.",
+        )
     if len(names) < 2:
         raise RequestError(
             f"dataset folder {folder} has {len(names)} subfolders",
@@ -87,6 +102,27 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
+def _walk(folder: Path) -> list[Path]:
+    """Every file below a folder, sorted, hidden ones and hidden folders left out."""
+
+    def refuse(error: OSError) -> None:
+        raise error  # Leaving a folder out would change the dataset without a word.
+
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _list_images(
     folder: Path, classes: Sequence[str], part: Literal["train", "test"], fewest: int
 ) -> list[LabelledFile]:
@@ -94,8 +130,8 @@ def _list_images(
     for name in classes:
         found = [
             LabelledFile(str(path), name, sha256_of(path), part)
-            for path in sorted((folder / name).rglob("*"))
-            if path.suffix.lower() in EXTENSIONS and path.name[0] != "." and path.is_file()
+            for path in _walk(folder / name)
+            if path.suffix.lower() in EXTENSIONS and path.is_file()
         ]
         contents = len({file.sha256 for file in found})
         if contents < fewest:

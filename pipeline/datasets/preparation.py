@@ -5,22 +5,24 @@ and copies of one image never fall on different sides.
 """
 
 import hashlib
-import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from filelock import FileLock
+from numpy.lib.format import write_array_header_1_0
 
-from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files
+from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files, write_array, write_json
 from pipeline.config import FolderSource, ImageSpec, Recipe
 from pipeline.datasets import Images, PreparedDataset, RawDataset, SplitName, digits, mnist
 from pipeline.datasets.folders import LabelledFile, read_index
 from pipeline.errors import RequestError, WorkError
-from pipeline.images import ImageFailure, Pixels, decode, fit_array
+from pipeline.images import FailureCode, ImageFailure, Pixels, decode, fit_array
 from pipeline.progress import progress
 
 _log = getLogger(__name__)
@@ -46,16 +48,25 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
 
     Raises:
         RequestError: A class has too few images to split.
-        WorkError: More files are unreadable than the recipe allows.
+        WorkError: More files are unreadable than the recipe allows, or an earlier run's arrays are damaged.
     """
     folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe)[:16]}"
-    if (folder / MANIFEST).exists():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not (folder / MANIFEST).exists():
+            for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+                shutil.rmtree(leftover)  # Of a run that was killed while it prepared.
+            _prepare(raw, recipe, folder)
         try:
-            return PreparedDataset.from_manifest(folder, verify_files(folder))
+            manifest = verify_files(folder)
         except WorkError as error:
             raise WorkError(
                 error.received, error.expected, f"Remove {folder}, and it is prepared again."
             ) from error
+    return PreparedDataset.from_manifest(folder, manifest)
+
+
+def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
     class_names, train, test = _READERS[raw.source](raw)
     splits = _split(train, test, recipe)
     facts: dict[str, object] = {
@@ -69,18 +80,23 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
     with publishing(folder, facts) as staging:
         total = sum(map(len, splits.values()))
         rejected: list[dict[str, str]] = []
+        labels: dict[SplitName, list[int]] = {}
         with progress("prepare", total, "images") as advance:
             for name, examples in splits.items():
-                for example, failure in _write_split(staging, name, examples, recipe.image):
-                    if failure is not None:
+                path = staging / f"{name}_images.npy"
+                labels[name] = []
+                for example, failure in write_images(path, examples, recipe.image):
+                    if failure is None:
+                        labels[name].append(example.label)
+                    else:
                         rejected.append({"path": example.origin, "error": str(failure)})
                     advance(1, "")
+                write_array(staging / f"{name}_labels.npy", np.array(labels[name], np.int64))
         _check_rejected(rejected, total, recipe)
-        (staging / "rejected.json").write_text(json.dumps(rejected, indent=2) + "\n")
+        _check_classes(labels, class_names)
+        write_json(staging / "rejected.json", rejected)
         facts["rejected"] = len(rejected)
-        facts["counts"] = {name: len(np.load(staging / f"{name}_labels.npy")) for name in splits}
-        _check_classes(staging, class_names)
-    return PreparedDataset.from_manifest(folder, verify_files(folder))
+        facts["counts"] = {name: len(known) for name, known in labels.items()}
 
 
 def _key(raw: RawDataset, recipe: Recipe) -> str:
@@ -124,7 +140,10 @@ class _FileLoader:
     file: LabelledFile
 
     def __call__(self, spec: ImageSpec) -> Pixels:
-        return decode(Path(self.file.path).read_bytes(), spec).pixels
+        data = Path(self.file.path).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.file.sha256:
+            raise ImageFailure(FailureCode.UNREADABLE, "changed after it was listed")
+        return decode(data, spec).pixels
 
 
 @dataclass(frozen=True)
@@ -177,28 +196,33 @@ def _set_aside(
     )
 
 
-def _write_split(
-    folder: Path, name: SplitName, examples: Sequence[_Example], spec: ImageSpec
+def write_images(
+    path: Path, examples: Sequence[_Example], spec: ImageSpec
 ) -> Iterator[tuple[_Example, ImageFailure | OSError | None]]:
-    """Write a split's arrays one image at a time, so that memory does not grow with the dataset."""
-    path = folder / f"{name}_images.npy"
-    shape = (len(examples), spec.height, spec.width, spec.channels)
-    array = open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    labels: list[int] = []
-    for example in examples:
-        try:
-            array[len(labels)] = example.load(spec)
-        except (ImageFailure, OSError) as failure:
-            yield example, failure
-        else:
-            labels.append(example.label)
+    """Write the images that can be loaded to a `.npy` file, and say of each example how it went.
+
+    One image is in memory at a time. Written, not mapped: a full disk is an error then, and no signal.
+    """
+    count = 0
+    with path.open("wb") as file:
+        _write_header(file, (count, spec.height, spec.width, spec.channels))
+        for example in examples:
+            try:
+                pixels = example.load(spec)
+            except (ImageFailure, OSError) as failure:
+                yield example, failure
+                continue
+            file.write(pixels.tobytes())
+            count += 1
             yield example, None
-    array.flush()
-    if len(labels) < len(examples):
-        kept = folder / f".{name}_kept.npy"
-        np.save(kept, array[: len(labels)])
-        kept.replace(path)
-    np.save(folder / f"{name}_labels.npy", np.array(labels, np.int64))
+        # NumPy leaves room in the header for the first axis to grow.
+        file.seek(0)
+        _write_header(file, (count, spec.height, spec.width, spec.channels))
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    write_array_header_1_0(file, header)
 
 
 def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) -> None:
@@ -216,9 +240,9 @@ def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) 
             )
 
 
-def _check_classes(folder: Path, class_names: Sequence[str]) -> None:
-    for split in _SPLITS:
-        present = set(np.load(folder / f"{split}_labels.npy").tolist())
+def _check_classes(labels: dict[SplitName, list[int]], class_names: Sequence[str]) -> None:
+    for split, known in labels.items():
+        present = set(known)
         missing = [name for label, name in enumerate(class_names) if label not in present]
         if missing:
             raise RequestError(

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.datasets import Labels
-
-Probabilities = npt.NDArray[np.float32]
+from pipeline.inference import Probabilities
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from pipeline import __version__
 from pipeline.artifacts import now
 from pipeline.config import Recipe
 from pipeline.datasets import Images, PreparedDataset
-from pipeline.evaluation.metrics import Metrics, Probabilities
+from pipeline.evaluation.metrics import Metrics
 from pipeline.images import encode_png
+from pipeline.inference import Probabilities
 from pipeline.layers import LayerSummary
 from pipeline.training import TrainedModel
 

@@ -18,7 +18,7 @@ def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
 def summarize_evaluation(evaluation: Evaluation) -> str:
     """Markdown: the results, the confusion matrix, and where the report is."""
     metrics = read_json(evaluation.folder / METRICS_FILE)
-    names = [_escape(row["name"]) for row in metrics["classes"]]
+    names = [escape_markdown(row["name"]) for row in metrics["classes"]]
     matrix = [
         f"| **{name}** | {' | '.join(map(str, counts))} |"
         for name, counts in zip(names, metrics["confusion_matrix"], strict=True)
@@ -47,6 +47,6 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
     )
 
 
-def _escape(name: str) -> str:
+def escape_markdown(name: str) -> str:
     """A class name that cannot act as Markdown or HTML."""
     return "".join(f"&#{ord(letter)};" if not letter.isalnum() else letter for letter in name)

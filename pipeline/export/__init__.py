@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import read_json, verify_files
+from pydantic import ValidationError
+
+from pipeline.artifacts import read_json, read_manifest, verify_files
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
+from pipeline.evaluation import BASELINE_FILE
 
 ONNX_FILE = "model.onnx"
 LABELS_FILE = "labels.json"
 PREPROCESSING_FILE = "preprocessing.json"
 PARITY_FILE = "parity.json"
-BASELINE_FILE = "baseline.json"
-METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
 README_FILE = "README.md"
 _NEEDED_TO_SCORE = (ONNX_FILE, LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
@@ -46,11 +47,35 @@ class ModelBundle:
 
     def image_spec(self) -> ImageSpec:
         """The tensor an image must become."""
-        return ImageSpec.model_validate(read_json(self.folder / PREPROCESSING_FILE)["spec"])
+        path = self.folder / PREPROCESSING_FILE
+        try:
+            return ImageSpec.model_validate(read_json(path)["spec"])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise RequestError(
+                f"{path} does not tell the image's size and channels",
+                "a bundle that pixelmill exported",
+                "Export the model again.",
+            ) from error
 
     def baseline(self) -> Any:
         """How the model answered on the test images; see `pipeline.drift`."""
         return read_json(self.folder / BASELINE_FILE)
+
+
+def read_bundle_manifest(folder: Path) -> dict[str, Any]:
+    """A bundle's manifest.
+
+    Raises:
+        RequestError: The folder is no bundle.
+    """
+    manifest = read_manifest(folder)
+    if manifest.get("kind") != "model-bundle":
+        raise RequestError(
+            f"{folder} holds a {manifest.get('kind', 'thing without a kind')}",
+            "a model bundle",
+            "See the models there are with `pixelmill models list`.",
+        )
+    return manifest
 
 
 def open_bundle(folder: Path) -> ModelBundle:
@@ -60,11 +85,6 @@ def open_bundle(folder: Path) -> ModelBundle:
         RequestError: The folder is no bundle.
         WorkError: A file's bytes are not those the manifest lists.
     """
-    manifest = verify_files(folder, _NEEDED_TO_SCORE)
-    if manifest.get("kind") != "model-bundle":
-        raise RequestError(
-            f"{folder} holds a {manifest.get('kind', 'thing without a kind')}",
-            "a model bundle",
-            "See the models there are with `pixelmill models list`.",
-        )
+    manifest = read_bundle_manifest(folder)
+    verify_files(folder, _NEEDED_TO_SCORE)
     return ModelBundle(folder, manifest["name"], manifest["version"], manifest["files"][ONNX_FILE]["sha256"])

@@ -10,12 +10,9 @@ import numpy as np
 from pipeline.artifacts import canonical_json, publishing, sha256_of, write_json
 from pipeline.config import Recipe
 from pipeline.datasets import Images, PreparedDataset
-from pipeline.evaluation import Evaluation
-from pipeline.evaluation.metrics import Probabilities
+from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, Evaluation
 from pipeline.export import (
-    BASELINE_FILE,
     LABELS_FILE,
-    METRICS_FILE,
     ONNX_FILE,
     PARITY_FILE,
     PREPROCESSING_FILE,
@@ -28,7 +25,7 @@ from pipeline.export.parity import compare_with_keras, require_parity
 from pipeline.export.readme import render_readme
 from pipeline.export.standardizing import serialize, standardize
 from pipeline.images import describe_preprocessing, preprocessing_sha256
-from pipeline.inference import load_session
+from pipeline.inference import Probabilities, load_session
 from pipeline.recipes import dump_recipe
 from pipeline.training import MODEL_FILE, TrainedModel
 

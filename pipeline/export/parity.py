@@ -8,9 +8,8 @@ import numpy as np
 
 from pipeline.config import ExportSpec
 from pipeline.errors import GateRefused
-from pipeline.evaluation.metrics import Probabilities
 from pipeline.images import Pixels
-from pipeline.inference import load_session
+from pipeline.inference import Probabilities, load_session
 from pipeline.progress import progress
 
 

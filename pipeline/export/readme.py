@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.config import Recipe
 from pipeline.evaluation import Evaluation
+from pipeline.evaluation.summary import escape_markdown
 from pipeline.export.parity import Parity
 
 _PAGE = """\
@@ -39,6 +40,9 @@ tensor = np.asarray(image, np.uint8).reshape(1, {height}, {width}, {channels})
 (probabilities,) = session.run(["probabilities"], {{"image": tensor}})
 print(names[probabilities[0].argmax()], probabilities[0].max())
 ```
+
+The example is whole for opaque images of 8 bits a sample; `preprocessing.json` says what to do with
+transparency and 16 bits.
 """
 _NAMES_SHOWN = 20
 _RESIZE = {
@@ -56,7 +60,7 @@ def render_readme(
     parity: Parity,
 ) -> str:
     """The bundle's `README.md`."""
-    shown = ", ".join(f"`{name}`" for name in class_names[:_NAMES_SHOWN])
+    shown = ", ".join(escape_markdown(name) for name in class_names[:_NAMES_SHOWN])
     more = len(class_names) - _NAMES_SHOWN
     image = recipe.image
     color = (image.background,) * 3 if image.channels == 3 else image.background

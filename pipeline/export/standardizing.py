@@ -26,7 +26,6 @@ def standardize(model: Any, metadata: Mapping[str, str], documentation: str) -> 
     import onnxslim
 
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    # Without its own constant folding in onnxruntime, which may fold by the processor's own kernels.
     model = onnxslim.slim(model)
     graph = model.graph
     _flatten_after_global_pooling(graph)

@@ -1,6 +1,7 @@
 """Finding, reading and overriding recipes; `pipeline.config` says what one may hold."""
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -11,8 +12,10 @@ from pydantic import ValidationError
 
 from pipeline.config import Part, Recipe
 from pipeline.errors import RequestError
+from pipeline.layers import check_network
 
 _SHIPPED = Path(__file__).parent
+_KEYED = ("extra_forbidden", "missing")
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -34,7 +37,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     path = _find(reference)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise RequestError(
             f"recipe {path} cannot be read ({error})", "a YAML file", "Correct the file."
         ) from error
@@ -56,12 +59,14 @@ def parse_recipe(content: object, origin: str) -> Recipe:
         RequestError: The first thing that is wrong, with the nearest known key for an unknown one.
     """
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         # A misspelt key also leaves the right one missing: the misspelling is what to tell.
         unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
         raise _explain((unknown or problems)[0], origin) from error
+    check_network(recipe.model, recipe.image)
+    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -90,9 +95,9 @@ def _find(reference: str) -> Path:
     shipped = shipped_recipes()
     if reference in shipped:
         return _SHIPPED / f"{reference}.yaml"
-    path = Path(reference)
-    if path.is_file():
-        return path
+    # Unlike Path.is_file, this one has no trouble with what cannot be a path at all.
+    if os.path.isfile(reference):  # noqa: PTH113
+        return Path(reference)
     raise RequestError(
         f"no recipe {reference!r}",
         f"one of {', '.join(shipped)}, or the path of a YAML file",
@@ -113,7 +118,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
             place[int(last)] = yaml.safe_load(value)
         else:
             place[last] = yaml.safe_load(value)
-    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise RequestError(
             f"override {override!r} ({error})",
             "a key that the recipe has, and a YAML value",
@@ -127,6 +132,15 @@ def _explain(problem: Any, origin: str) -> RequestError:
     # The tags of unions stand in the location, but a user never wrote them as keys.
     tags = {tag for part in _all_parts(Recipe) for tag in _tags(part)}
     named = [step for i, step in enumerate(location) if not (step in tags and i < len(location) - 1)]
+    # Nor did they write which member of a union of plain types refused the value.
+    fields = {name for part in _all_parts(Recipe) for name in part.model_fields}
+    if (
+        len(named) > 1
+        and isinstance(named[-1], str)
+        and named[-2] in fields
+        and problem["type"] not in _KEYED
+    ):
+        named = named[:-1] if named[-1] not in fields else named
     dotted = ".".join(str(step) for step in named) or "the recipe"
     if problem["type"] == "extra_forbidden":
         known = sorted({name for part in parts for name in part.model_fields})

@@ -12,13 +12,13 @@ from pipeline.drift import AnswerCounts, measure_drift
 from pipeline.errors import GateRefused, WorkError
 from pipeline.predictions import (
     CSV_FILE,
-    TableFormat,
     part_name,
     read_columns,
+    table_files,
     write_csv,
 )
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan
-from pipeline.scoring.planning import describe_request
+from pipeline.scoring.planning import LOCK_FILE, describe_request
 from pipeline.scoring.running import find_part
 
 
@@ -41,7 +41,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     request = plan.request
     parts = [_require_part(plan, shard) for shard in range(plan.shards)]
     totals = _count(plan, parts)
-    _put_in_place(request.output, request.format, parts, request.top_k)
+    _put_in_place(plan, parts)
     manifest: dict[str, Any] = {
         "kind": "prediction-table",
         "listed": plan.listed,
@@ -126,28 +126,32 @@ def _count(plan: ScoringPlan, parts: list[Path]) -> _Totals:
     return totals
 
 
-def _put_in_place(output: Path, form: TableFormat, parts: list[Path], top_k: int) -> None:
+def _put_in_place(plan: ScoringPlan, parts: list[Path]) -> None:
     """From the first removal to the manifest the table is not one; a run killed there goes on here."""
-    if form == "csv":
+    output, work = plan.request.output, plan.request.work
+    if plan.request.format == "csv":
         # Written before anything is removed, because this is where a disk fills up.
-        write_csv(output / CSV_FILE, parts, top_k)
-        kept = {CSV_FILE}
+        write_csv(work / CSV_FILE, parts, plan.request.top_k)
+        moves = {work / CSV_FILE: output / CSV_FILE}
     else:
-        kept = {part_name(shard) for shard in range(len(parts))}
+        moves = {part: output / part_name(shard) for shard, part in enumerate(parts)}
     (output / MANIFEST).unlink(missing_ok=True)
-    if form == "parquet":
-        for shard, part in enumerate(parts):
-            part.replace(output / part_name(shard))
-    for old in (*output.glob("part-*.parquet"), output / CSV_FILE):
-        if old.name not in kept:
-            old.unlink(missing_ok=True)
+    for source, target in moves.items():
+        source.replace(target)
+    for old in table_files(output):
+        if old not in moves.values():
+            old.unlink()
 
 
 def _describe_table(output: Path) -> dict[str, dict[str, str | int]]:
-    table = sorted([*output.glob("part-*.parquet"), *output.glob(CSV_FILE)])
-    return {path.name: describe_file(path) for path in table}
+    return {path.name: describe_file(path) for path in table_files(output)}
 
 
 def _finish(plan: ScoringPlan, manifest: dict[str, Any]) -> None:
     write_json(plan.request.output / MANIFEST, manifest)
-    shutil.rmtree(plan.request.work, ignore_errors=True)
+    # Its run file first: without it the rest is litter, not a run to go on with.
+    for path in sorted(plan.request.work.iterdir(), key=lambda path: path.is_dir()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()

@@ -2,7 +2,7 @@
 
 from pipeline.scoring import PredictionTable, ScoringRequest
 from pipeline.scoring.committing import commit_table
-from pipeline.scoring.planning import plan_scoring
+from pipeline.scoring.planning import holding_output, plan_scoring
 from pipeline.scoring.running import score_shards
 
 
@@ -13,6 +13,7 @@ def score_folder(request: ScoringRequest) -> PredictionTable:
         RequestError: The request cannot be met.
         WorkError: The work failed; what is finished is kept for the next try.
     """
-    plan = plan_scoring(request)
-    outcome = score_shards(plan)
-    return commit_table(plan, outcome)
+    with holding_output(request.output):
+        plan = plan_scoring(request)
+        outcome = score_shards(plan)
+        return commit_table(plan, outcome)

@@ -42,7 +42,18 @@ def list_images(folder: Path) -> Iterator[ListedImage]:
     Raises:
         WorkError: A folder cannot be listed; leaving it out would lose images.
     """
-    yield from _walk(os.fspath(folder), "")
+    # A stack of its own: a tree may be deeper than Python's.
+    stack = [iter(_entries(os.fspath(folder), ""))]
+    while stack:
+        for path, entry in stack[-1]:
+            if path.endswith("/"):
+                stack.append(iter(_entries(entry.path, path)))
+                break
+            image = _describe(entry, path)
+            if image is not None:
+                yield image
+        else:
+            stack.pop()
 
 
 def escape(name: str) -> str:
@@ -67,11 +78,12 @@ def unescape(path: str) -> str:
     return os.fsdecode(unquote_to_bytes(path))
 
 
-def _walk(folder: str, prefix: str) -> Iterator[ListedImage]:
+def _entries(folder: str, prefix: str) -> list[tuple[str, "os.DirEntry[str]"]]:
+    """The folders, with a slash at the end, and images of one folder in the order of their paths."""
     try:
         with os.scandir(folder) as entries:
             found = [
-                (escape(entry.name) + ("/" if is_folder else ""), entry)
+                (prefix + escape(entry.name) + ("/" if is_folder else ""), entry)
                 for entry in entries
                 if not entry.name.startswith(".")
                 and ((is_folder := entry.is_dir(follow_symlinks=False)) or _is_wanted(entry.name))
@@ -83,13 +95,7 @@ def _walk(folder: str, prefix: str) -> Iterator[ListedImage]:
             "Mend its permissions, so that no image is lost.",
         ) from error
     # With the slash that their paths go on with, folders sort in among files as whole paths do.
-    for name, entry in sorted(found, key=lambda pair: pair[0]):
-        if name.endswith("/"):
-            yield from _walk(entry.path, prefix + name)
-        else:
-            image = _describe(entry, prefix + name)
-            if image is not None:
-                yield image
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def _is_wanted(name: str) -> bool:

@@ -28,20 +28,22 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
     start = time.monotonic()
     request = plan.request
     limit = processor_limit()
+    tasks = [task for shard in range(plan.shards) if (task := _task_for(plan, shard)) is not None]
     workers = request.workers or limit.count
     reason = "as asked for" if request.workers else limit.reason
-    tasks = [task for shard in range(plan.shards) if (task := _task_for(plan, shard)) is not None]
+    if len(tasks) < workers:
+        workers, reason = max(len(tasks), 1), f"shards of {SHARD_SIZE} images that were due: {len(tasks)}"
     computed = failed = 0
     seconds: Counter[str] = Counter()
     with progress("score", plan.listed, "images") as advance:
         finished = plan.shards - len(tasks)
         if finished:
             advance(min(finished * SHARD_SIZE, plan.listed), "found finished")
-        for result in _run(plan, tasks, min(workers, max(len(tasks), 1))):
+        for result in _run(plan, tasks, workers):
             computed += result.computed
             failed += result.failed
             seconds.update(result.seconds)
-            advance(result.computed, f"{failed:,} failed" if failed else "")
+            advance(result.rows, f"{failed:,} failed" if failed else "")
     return ScoringOutcome(
         provider=require_provider(request.provider),
         workers=workers,
@@ -72,9 +74,11 @@ def _task_for(plan: ScoringPlan, shard: int) -> ShardTask | None:
     found = find_part(plan, shard)
     if found is None:
         return task
-    if "failed" in read_columns(found, ["status"])["status"]:
-        return replace(task, earlier=found)
-    return None
+    try:
+        has_failures = "failed" in read_columns(found, ["status"])["status"]
+    except (OSError, ValueError):
+        return task  # Its end is whole and its middle is not.
+    return replace(task, earlier=found) if has_failures else None
 
 
 def _run(plan: ScoringPlan, tasks: list[ShardTask], workers: int) -> Iterator[ShardResult]:

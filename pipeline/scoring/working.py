@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import ImageSpec
+from pipeline.errors import PixelmillError
 from pipeline.export import ModelBundle
 from pipeline.images import DecodedImage, FailureCode, ImageFailure, decode
 from pipeline.inference import InferenceSession, Provider, load_session
@@ -22,6 +23,7 @@ from pipeline.scoring.listing import ListedImage, unescape
 from pipeline.scoring.planning import read_shard
 
 _BATCH = 64
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,9 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one shard took: images answered, how many of them failed, seconds by stage."""
+    """What one shard took: its rows, those computed now, how many of these failed, seconds by stage."""
 
+    rows: int
     computed: int
     failed: int
     seconds: dict[str, float]
@@ -77,7 +80,7 @@ class Worker:
         with self._timed("write"):
             in_order = [rows[image.path] for image in listed]
             write_part(task.part, in_order, self.top_k, task.answer_key)
-        return ShardResult(len(due), failed, dict(self.seconds))
+        return ShardResult(len(listed), len(due), failed, dict(self.seconds))
 
     def _answer(self, batch: list[ListedImage]) -> list[Prediction]:
         """A row for every image, in their order; the network sees those that could be decoded."""
@@ -113,7 +116,7 @@ class Worker:
             self.seconds[stage] += time.perf_counter() - start
 
 
-_worker: Worker | None = None
+_worker: Worker | PixelmillError | None = None
 
 
 def start_worker(
@@ -126,19 +129,25 @@ def start_worker(
 ) -> None:
     """Load the model once for all the shards of this process."""
     global _worker  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
-    _worker = Worker(
-        session=load_session(bundle.onnx_path, provider),
-        spec=bundle.image_spec(),
-        labels=bundle.labels(),
-        images=images,
-        facts=facts,
-        top_k=top_k,
-        max_pixels=max_pixels,
-    )
+    try:
+        _worker = Worker(
+            session=load_session(bundle.onnx_path, provider),
+            spec=bundle.image_spec(),
+            labels=bundle.labels(),
+            images=images,
+            facts=facts,
+            top_k=top_k,
+            max_pixels=max_pixels,
+        )
+    except PixelmillError as error:
+        # An initializer's error is lost on its way to the parent; a task's is not.
+        _worker = error
 
 
 def score_shard(task: ShardTask) -> ShardResult:
     """Score one shard in a process that `start_worker` has set up."""
+    if isinstance(_worker, PixelmillError):
+        raise _worker
     if _worker is None:
         raise RuntimeError("start_worker comes first")
     return _worker.score(task)
@@ -151,8 +160,11 @@ def _read(path: Path, problem: str | None) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
                 raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
+            if facts.st_size > _MOST_BYTES:
+                raise ImageFailure(FailureCode.TOO_LARGE, f"{facts.st_size} bytes, over {_MOST_BYTES}")
             return file.read()
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):

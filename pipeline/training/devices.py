@@ -6,6 +6,7 @@ import tempfile
 from typing import Literal
 
 from pipeline.errors import RequestError
+from pipeline.resources import processor_limit
 
 
 def import_tensorflow() -> None:
@@ -35,6 +36,8 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> str:
     """
     import tensorflow as tf
 
+    # TensorFlow counts the host's processors, and a container may have fewer.
+    tf.config.threading.set_intra_op_parallelism_threads(processor_limit().count)
     gpus = tf.config.list_physical_devices("GPU")
     if wanted == "gpu" and not gpus:
         built = "with" if tf.test.is_built_with_cuda() else "without"

@@ -127,23 +127,27 @@ def _watcher(advance: Advance, images: int, training: TrainingSpec) -> Any:
             self.started = time.monotonic()
             self.note = ""
 
+        def require_number(self, name: str, value: float, place: str = "") -> None:
+            if not math.isfinite(value):
+                raise WorkError(
+                    f"the {name} is {value} in epoch {self.epoch}{place}",
+                    "a number",
+                    "Lower training.learning_rate.peak.",
+                )
+
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.started = time.monotonic()
             self.epoch = epoch + 1
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            if not math.isfinite(logs["loss"]):
-                raise WorkError(
-                    f"the loss is {logs['loss']} in epoch {self.epoch}, step {batch + 1}",
-                    "a number",
-                    "Lower training.learning_rate.peak.",
-                )
+            self.require_number("loss", logs["loss"], f", step {batch + 1}")
             size = training.batch_size
             done = min(size, images - batch * size)
             epoch = f"epoch {self.epoch}/{training.epochs}, loss {logs['loss']:.4f}"
             advance(done, f"{epoch}{self.note}")
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.require_number("validation loss", logs["val_loss"])
             self.note = f", validation accuracy {logs['val_accuracy']:.4f}"
             seconds = time.monotonic() - self.started
             self.rows.append({"epoch": epoch + 1, **logs, "seconds": seconds})

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.artifacts import replacing
+from pipeline.artifacts import write_array
 from pipeline.datasets import PreparedDataset, SplitName
 from pipeline.progress import progress
 from pipeline.training import TrainedModel
 from pipeline.training.devices import choose_device, import_tensorflow
 
-Probabilities = npt.NDArray[np.float32]
 _BATCH = 250
 
 
@@ -32,6 +30,5 @@ def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitNam
             batch = np.asarray(pixels[start : start + _BATCH])
             answers.append(network.predict_on_batch(batch))
             advance(len(batch), "")
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(answers).astype(np.float32))
+    write_array(path, np.concatenate(answers).astype(np.float32))
     return path

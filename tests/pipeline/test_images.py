@@ -65,7 +65,10 @@ VALID: dict[str, bytes] = {
 LAB = encoded(Image.new("LAB", (WIDTH, HEIGHT)), "TIFF")
 
 # Pillow warns of broken metadata in images that it then decodes.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::UserWarning:PIL.{module}")
+    for module in ("TiffImagePlugin", "PngImagePlugin")
+]
 
 
 def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
@@ -166,6 +169,27 @@ def test_damaged_bytes_of_valid_files(
     for position, value in changes:
         data[position % len(data)] = value
     accepts_or_fails(bytes(data[: cut and cut % len(data)]), spec)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    bits=st.sampled_from([1, 2, 4, 8, 16]),
+    colour_type=st.sampled_from([0, 2, 3, 4, 6]),
+    chunks=st.lists(
+        st.tuples(
+            st.sampled_from([b"PLTE", b"tRNS", b"eXIf", b"iCCP", b"gAMA", b"zTXt", b"iTXt", b"acTL"]),
+            st.binary(max_size=40),
+        ),
+        max_size=3,
+    ),
+    spec=st.sampled_from(SPECS),
+)
+def test_png_chunks_that_say_anything_under_a_right_checksum(
+    bits: int, colour_type: int, chunks: list[tuple[bytes, bytes]], spec: ImageSpec
+) -> None:
+    header = png_header(3, 2, bits, colour_type)
+    row = bytes(range(-(-3 * bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type] // 8)))
+    accepts_or_fails(png_of_chunks(header, *chunks, png_rows(row, row), (b"IEND", b"")), spec)
 
 
 @pytest.mark.parametrize("name", sorted(VALID))

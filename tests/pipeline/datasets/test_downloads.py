@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.downloads import Mirror, WantedFile, download, fetch_files, https_mirror
+from pipeline.datasets.downloads import Mirror, MirrorFailed, WantedFile, download, fetch_files, https_mirror
 from pipeline.errors import DownloadError
 from tests.servers import FileServer, serving
 
 # Random bytes do not compress, so that a response can break off in the middle of the file.
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(1000)
-WANTED = WantedFile("data", hashlib.sha256(CONTENT).hexdigest())
+LIMIT = 1_000_000
+WANTED = WantedFile("data", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
 
 
 def good_files() -> dict[str, bytes]:
@@ -43,7 +44,7 @@ def test_a_file_is_fetched_once_and_then_comes_from_the_cache(tmp_path: Path) ->
 
 def test_a_broken_connection_is_resumed_where_it_broke(tmp_path: Path) -> None:
     with serving(FileServer(good_files(), break_after=[100_000, 50_000])) as server:
-        assert gzip.decompress(download(f"{server.url}data.gz", tmp_path)) == CONTENT
+        assert gzip.decompress(download(f"{server.url}data.gz", tmp_path, LIMIT)) == CONTENT
     ranges = [wanted for _, wanted in server.requests]
     assert ranges[0] is None
     starts = [int(wanted[6:-1]) for wanted in ranges[1:] if wanted]
@@ -56,14 +57,14 @@ def test_a_later_run_resumes_what_an_earlier_one_left(tmp_path: Path) -> None:
     with serving(FileServer(good_files())) as server:
         url = f"{server.url}data.gz"
         (tmp_path / hashlib.sha256(url.encode()).hexdigest()).write_bytes(compressed[:1234])
-        assert download(url, tmp_path) == compressed
+        assert download(url, tmp_path, LIMIT) == compressed
         assert server.requests == [("data.gz", "bytes=1234-")]
     assert not list(tmp_path.iterdir())
 
 
 def test_a_server_without_ranges_is_read_from_the_start(tmp_path: Path) -> None:
     with serving(FileServer(good_files(), break_after=[9000], honours_ranges=False)) as server:
-        assert gzip.decompress(download(f"{server.url}data.gz", tmp_path)) == CONTENT
+        assert gzip.decompress(download(f"{server.url}data.gz", tmp_path, LIMIT)) == CONTENT
 
 
 def test_a_leftover_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_leftover_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
     with serving(FileServer(good_files())) as server:
         url = f"{server.url}data.gz"
         (tmp_path / hashlib.sha256(url.encode()).hexdigest()).write_bytes(compressed + b"more")
-        assert download(url, tmp_path) == compressed
+        assert download(url, tmp_path, LIMIT) == compressed
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,33 @@ def test_where_no_mirror_has_it_every_reason_is_named_and_nothing_is_cached(tmp_
     assert "ConnectError" in str(caught.value)
     assert "SHA-256" in str(caught.value)
     assert not (tmp_path / WANTED.sha256).exists()
+
+
+def test_what_one_mirror_gave_is_not_asked_of_the_next(tmp_path: Path) -> None:
+    other = WantedFile("other", hashlib.sha256(OTHER).hexdigest(), len(OTHER))
+    first, second = FileServer(good_files()), FileServer({"other.gz": gzip.compress(OTHER)})
+    with serving(first), serving(second):
+        mirrors = [https_mirror(first.url), https_mirror(second.url)]
+        paths, _ = fetch_files([WANTED, other], mirrors, tmp_path)
+    assert paths["other"].read_bytes() == OTHER
+    assert [name for name, _ in second.requests] == ["other.gz"]
+
+
+@pytest.mark.parametrize(
+    "base", ["http://127.0.0.1:no-port/", "nonsense", "ftp://127.0.0.1/", f"http://{'a' * 70}/"]
+)
+def test_an_address_that_makes_no_sense_is_a_mirror_that_failed(tmp_path: Path, base: str) -> None:
+    with serving(FileServer(good_files())) as good:
+        _, provenance = fetch_files([WANTED], [https_mirror(base), https_mirror(good.url)], tmp_path)
+    assert provenance == good.url
+
+
+def test_a_server_that_sends_without_end_is_cut_off(tmp_path: Path) -> None:
+    with (
+        serving(FileServer({"data.gz": CONTENT * 2})) as server,
+        pytest.raises(MirrorFailed, match="more than"),
+    ):
+        download(f"{server.url}data.gz", tmp_path, len(CONTENT))
 
 
 def test_a_damaged_cache_is_fetched_again(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def pets(tmp_path: Path) -> Path:
 
 
 def contents(dataset: PreparedDataset, split: SplitName) -> set[str]:
-    return {hashlib.sha256(pixels).hexdigest() for pixels in dataset.split(split).pixels}
+    return {hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in dataset.split(split).pixels}
 
 
 def test_every_image_lands_in_one_split_as_the_decoder_gives_it(pets: Path, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_every_image_lands_in_one_split_as_the_decoder_gives_it(pets: Path, tmp_
     assert dataset.class_names == ("cat", "dog")
     assert dataset.counts == {"train": 28, "validation": 4, "test": 8}
     wanted = {
-        hashlib.sha256(decode(path.read_bytes(), recipe.image).pixels).hexdigest(): path.parent.name
+        hashlib.sha256(decode(path.read_bytes(), recipe.image).pixels.tobytes()).hexdigest(): path.parent.name
         for path in pets.rglob("*.png")
     }
     found = {}
@@ -58,7 +58,7 @@ def test_every_image_lands_in_one_split_as_the_decoder_gives_it(pets: Path, tmp_
         images = dataset.split(split)
         assert images.pixels.dtype == np.uint8
         for pixels, label in zip(images.pixels, images.labels, strict=True):
-            found[hashlib.sha256(pixels).hexdigest()] = dataset.class_names[label]
+            found[hashlib.sha256(pixels.tobytes()).hexdigest()] = dataset.class_names[label]
     assert found == wanted
 
 

@@ -1,0 +1,100 @@
+"""What several commands share: their options, the checks of these, and how results are shown."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import RequestError
+
+if TYPE_CHECKING:
+    from pipeline.registry import ModelVersion
+
+Store = Annotated[Path, typer.Option("--store", envvar="PIXELMILL_STORE", help="The artifacts root.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field.")]
+Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
+RecipeReference = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a YAML file.")]
+DEFAULT_STORE = Path("artifacts")
+
+
+def check_store(store: Path) -> None:
+    """Refuse a store that is no folder.
+
+    Raises:
+        RequestError: It is a file or an address.
+    """
+    if store.exists() and not store.is_dir():
+        raise RequestError(f"store {store} is a file", "a folder", "Name another with --store.")
+    if "://" in str(store) or ":/" in str(store):
+        raise RequestError(
+            f"store {store}", "a folder on this machine", "Remote stores are not supported yet."
+        )
+
+
+def refuse_group_options(context: typer.Context) -> None:
+    """Refuse an option before the subcommand: it would be the group's and change nothing.
+
+    Raises:
+        RequestError: There is one.
+    """
+    for name in ("store", "as_json"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise RequestError(
+                f"an option before {context.invoked_subcommand!r}",
+                "options after the whole command",
+                f"Write `{context.command_path} {context.invoked_subcommand} ...`, then the options.",
+            )
+
+
+def describe_model(model: "ModelVersion") -> dict[str, Any]:
+    """A version as `models show --json` prints it."""
+    return {
+        "name": model.name,
+        "version": model.version,
+        "aliases": model.aliases,
+        "folder": str(model.folder),
+        "parameters": model.manifest["parameters"],
+        "metrics": {key: model.metrics[key] for key in ("test", "validation", "training", "classes")},
+        "parity": model.parity,
+        "opset": model.manifest["opset"],
+        "licence": model.manifest["licence"],
+        "seed": model.manifest["seed"],
+        "run_id": model.manifest["run_id"],
+        "dataset_fingerprint": model.manifest["dataset_fingerprint"],
+        "git_commit": model.manifest["git_commit"],
+        "created_at": model.manifest["created_at"],
+        "onnx": model.manifest["files"]["model.onnx"],
+    }
+
+
+def print_model(model: "ModelVersion", as_json: bool) -> None:
+    """Print a version for people or as JSON."""
+    if as_json:
+        print_json(describe_model(model))
+        return
+    test, parity = model.metrics["test"], model.parity
+    pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    print(
+        f"""{model.name}@{model.version}{pointing}
+  test accuracy  {test["accuracy"]:.4f} on {test["images"]:,} images, loss {test["loss"]:.4f}
+  parity         {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
+largest difference {parity["max_abs_difference"]:.1e}
+  parameters     {model.manifest["parameters"]:,}
+  made           {model.manifest["created_at"]}, run {model.manifest["run_id"]}
+  report         {shown(model.folder)}/report/index.html
+  bundle         {shown(model.folder)}"""
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as the user can type it: relative where it is below the current folder."""
+    resolved, here = path.resolve(), Path.cwd()
+    return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(value))
