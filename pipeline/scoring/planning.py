@@ -208,6 +208,8 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 def _begin_run(request: ScoringRequest, run: RunFacts | None) -> RunFacts:
     """Write down which run this is, before any part of it is written."""
+    if run is not None and (request.work / _RUN_FILE).is_file():
+        return run
     if run is None:
         shutil.rmtree(request.parts, ignore_errors=True)
         run = RunFacts(

@@ -1,0 +1,67 @@
+"""The deployments that ship: their parameters fit the flows, and a real server schedules them."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Recipe
+from pipeline.recipes import load_recipe
+from tests.flows.conftest import PrefectServer
+from tests.flows.test_retraining import ask
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS_TO_SCHEDULE = 120
+
+pytestmark = pytest.mark.xdist_group("prefect-server")
+
+
+@pytest.fixture(scope="module")
+def deployments() -> dict[str, Any]:
+    content = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())
+    return {deployment["name"]: deployment for deployment in content["deployments"]}
+
+
+def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
+    from prefect.flows import load_flow_from_entrypoint
+
+    for deployment in deployments.values():
+        flow = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+        validated = flow.validate_parameters(deployment["parameters"])
+        assert set(validated) <= set(flow.parameters.properties)
+
+
+def test_the_nightly_recipe_is_the_one_that_ships(deployments: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(deployments["nightly"]["parameters"]["recipe"])
+    assert recipe == load_recipe("mnist")
+
+
+def test_a_real_server_creates_scheduled_runs(server: PrefectServer) -> None:
+    environment = {**os.environ, **server.environment, "PIXELMILL_HOME": str(ROOT)}
+    prefect = [sys.executable, "-m", "prefect"]
+    for command in (
+        ["work-pool", "create", "pixelmill", "--type", "process"],
+        ["--no-prompt", "deploy", "--all", "--prefect-file", "deploy/prefect.yaml"],
+    ):
+        done = subprocess.run(
+            [*prefect, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    deadline = time.monotonic() + SECONDS_TO_SCHEDULE
+    scheduled: list[Any] = []
+    # With a SQLAlchemy that Prefect does not know, its scheduler fails silently and none ever appears.
+    while not scheduled and time.monotonic() < deadline:
+        scheduled = ask(
+            server,
+            "flow_runs/filter",
+            flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}},
+            deployments={"name": {"any_": ["nightly"]}},
+        )
+        time.sleep(1)
+    assert scheduled
+    assert all(run["expected_start_time"][11:16] == "02:00" for run in scheduled)
