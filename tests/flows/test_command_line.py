@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.predictions import read_predictions
-from tests.conftest import PIXELMILL, Answer, Run, write_images
+from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, write_images
 
 
 def refused(answer: Answer, code: int, *words: str) -> None:
@@ -162,18 +162,6 @@ def test_ctrl_c_says_how_to_go_on(trained_store: Path, tmp_path: Path) -> None:
     assert "Run the same command again to go on" in errors.strip().splitlines()[-1]
 
 
-def full_disk(command: list[str], disk: Path, size: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with a really full disk: a small file system in memory that only it sees."""
-    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
-    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("user namespaces are not permitted here; allow unprivileged user namespaces")
-    disk.mkdir(exist_ok=True)
-    script = f"mount -t tmpfs -o size={size} tmpfs {disk} && exec \"$@\"; echo 'no mount'"
-    return subprocess.run(
-        [*unshare, "sh", "-c", script, "sh", *command], capture_output=True, text=True, check=False
-    )
-
-
 def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3000)
     disk = tmp_path / "disk"
@@ -187,12 +175,34 @@ def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path
         f"diff -r {disk}/first {tmp_path}/before && echo same; "
         f"test -e {disk}/second/manifest.json || echo none"
     )
-    done = full_disk(["sh", "-c", script], disk, "4m")
+    done = on_small_disk(["sh", "-c", script], disk, "4m")
     assert done.stdout.split("\n")[:4] == ["first 0", "second 1", "same", "none"], done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("pixelmill: ")
     assert "No space left on device" in last
+
+
+def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 3)
+    (tmp_path / "empty").mkdir()
+    output = tmp_path / "out"
+    options = ("--output", output, "--store", trained_store)
+    assert run("score", "digits@1", tmp_path / "images", *options).code == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    refused(run("score", "digits@1", tmp_path / "images", *options, "--top-k", "2"), 2, "top_k 1", "--fresh")
+    refused(run("score", "digits@1", tmp_path / "empty", *options), 2, "holds a run with images")
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    new = ("--output", tmp_path / "new", "--store", trained_store)
+    refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "holds no images")
+    refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is no folder")
+    refused(run("score", tmp_path / "images", tmp_path / "images", *new), 2, "has no manifest.json")
+    refused(run("score", output, tmp_path / "images", *new), 2, "holds a prediction-table")
+    refused(run("models", "--store", tmp_path / "images/00000.png"), 2, "is a file")
+    refused(run("models", "--json", "list"), 2, "options after the whole command")
+    (tmp_path / "file").touch()
+    refused(run("score", "digits@1", tmp_path / "images", *options[2:], "--output", tmp_path / "file"), 2)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

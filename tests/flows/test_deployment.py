@@ -31,7 +31,7 @@ def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     for deployment in deployments.values():
-        flow = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+        flow: Any = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
         validated = flow.validate_parameters(deployment["parameters"])
         assert set(validated) <= set(flow.parameters.properties)
 

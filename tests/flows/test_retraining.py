@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 
 from pipeline.datasets.mnist import FILES
 from pipeline.registry import list_models
-from tests.conftest import Answer, Run
+from tests.conftest import PIXELMILL, Answer, Run, on_small_disk
 from tests.flows.conftest import PrefectServer
 from tests.servers import FileServer, serving
 
@@ -155,6 +155,17 @@ def test_a_class_without_images_is_one_line(server: PrefectServer, run: Run, tmp
     assert answer.code == 2
     assert answer.last_error.startswith("pixelmill: class 'cat'")
     assert "Traceback" not in answer.errors
+
+
+def test_a_disk_that_fills_up_while_preparing_is_one_line(
+    server: PrefectServer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [str(PIXELMILL), "retrain", "digits", "--store", f"{tmp_path}/disk/store"]
+    done = on_small_disk(command, tmp_path / "disk", "64k", {**environment, **server.environment})
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("pixelmill: No space left on device")
 
 
 def test_a_gpu_that_is_not_there_is_said_by_the_training_process(
