@@ -11,7 +11,8 @@ BIN := .venv/bin
 .venv/installed: pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "No Python 3.11 to 3.13 found; name one with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
+	@echo "Installing into .venv: a few minutes, once."
+	$(BIN)/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 

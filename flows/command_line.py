@@ -17,6 +17,7 @@ from flows.options import (
     Store,
     check_store,
     describe_model,
+    how_to_call,
     print_json,
     print_model,
     shown,
@@ -77,6 +78,7 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
     reference = f"{result.model.name}@{result.model.aliases[0]}"
     images, table = shown(result.images), shown(result.table.folder)
     folder = shown(result.model.folder)
+    command = how_to_call(sys.argv[0])
     elsewhere = "" if store == DEFAULT_STORE else f" --store {store}"
     print(
         f"""
@@ -91,9 +93,9 @@ Scored {counts["scored"]:,} of {counts["listed"]:,} files at {counts["images_per
   prediction table   {table}
 
 Next:
-  pixelmill models show {reference}{elsewhere}
-  pixelmill score {reference} {images} --output scored --format csv --top-k 3{elsewhere}
-  pixelmill retrain digits --set training.epochs=10{elsewhere}"""
+  {command} models show {reference}{elsewhere}
+  {command} score {reference} {images} --output scored --format csv --top-k 3{elsewhere}
+  {command} retrain digits --set training.epochs=10{elsewhere}"""
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,6 +94,12 @@ def shown(path: Path) -> str:
     """A path as the user can type it: relative where it is below the current folder."""
     resolved, here = path.resolve(), Path.cwd()
     return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
+
+
+def how_to_call(program: str) -> str:
+    """What a user types to call this command again: its name where the shell finds it, else its path."""
+    path, found = Path(program), which(Path(program).name)
+    return path.name if found and Path(found).samefile(path) else shown(path)
 
 
 def print_json(value: object) -> None:
