@@ -1,5 +1,6 @@
 """A real Prefect server."""
 
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +77,15 @@ def prefect_server(home: Path, **settings: str) -> Iterator[PrefectServer]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     with prefect_server(tmp_path_factory.mktemp("prefect-server")) as running:
         yield running
+
+
+def ask(server: PrefectServer, path: str, **body: object) -> Any:
+    """Ask the server's API."""
+    request = urllib.request.Request(
+        f"{server.url}/api/{path}",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)

@@ -12,8 +12,7 @@ import yaml
 
 from pipeline.config import Recipe
 from pipeline.recipes import load_recipe
-from tests.flows.conftest import PrefectServer
-from tests.flows.test_retraining import ask
+from tests.flows.conftest import PrefectServer, ask
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_SCHEDULE = 120

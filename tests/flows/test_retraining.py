@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,11 @@ from playwright.sync_api import Browser
 from pipeline.datasets.mnist import FILES
 from pipeline.registry import list_models
 from tests.conftest import PIXELMILL, Answer, Run, on_small_disk
-from tests.flows.conftest import PrefectServer
+from tests.flows.conftest import PrefectServer, ask
 from tests.servers import FileServer, serving
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
 STAGES = {"download", "prepare", "train", "evaluate", "export", "register", "promote"}
-
-
-def ask(server: PrefectServer, path: str, **body: object) -> Any:
-    request = urllib.request.Request(
-        f"{server.url}/api/{path}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-        method="POST",
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 @pytest.fixture(scope="module")

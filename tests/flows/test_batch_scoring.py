@@ -1,0 +1,77 @@
+"""The scoring flow on a real Prefect server: the stages, the artifact, the gate, the same table."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.export import ModelBundle
+from pipeline.predictions import read_predictions
+from pipeline.scoring import ScoringRequest
+from pipeline.scoring.folder import score_folder
+from tests.conftest import write_images
+from tests.flows.conftest import PrefectServer, ask
+
+pytestmark = pytest.mark.xdist_group("prefect-server")
+SCRIPT = """
+import sys
+from pathlib import Path
+from flows.batch_scoring import score
+
+if __name__ == "__main__":
+    store, images, output = map(Path, sys.argv[1:])
+    print(score("digits@champion", images, output, store=store, workers=2)["listed"])
+"""
+
+
+def run_flow(
+    server: PrefectServer, folder: Path, store: Path, images: Path, output: Path
+) -> subprocess.CompletedProcess[str]:
+    script = folder / "score_once.py"
+    script.write_text(SCRIPT)
+    command: list[str | Path] = [sys.executable, script, store, images, output]
+    environment = {**os.environ, **server.environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_flow_lists_scores_and_commits(
+    server: PrefectServer, trained_store: Path, bundle: ModelBundle, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    write_images(images, 1500)
+    done = run_flow(server, tmp_path, trained_store, images, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1500"
+    (run,) = ask(
+        server, "flow_runs/filter", flows={"name": {"any_": ["score"]}}, limit=1, sort="START_TIME_DESC"
+    )
+    assert run["name"] == f"score {images} with digits@champion"
+    assert run["state"]["type"] == "COMPLETED"
+    tasks = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    assert {task["name"].rsplit("-", 1)[0] for task in tasks} == {"list", "score", "commit"}
+    artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
+    assert "scoring-counts" in {artifact["key"] for artifact in artifacts}
+    # The command's functions without Prefect give the same table.
+    table = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "bare"))
+    flow, bare = read_predictions(tmp_path / "out"), read_predictions(table.folder)
+    data = [name for name in bare.columns if name not in ("run_id", "scored_at")]
+    pd.testing.assert_frame_equal(flow[data], bare[data])
+
+
+def test_too_many_failures_fail_the_run_and_leave_the_table(
+    server: PrefectServer, trained_store: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    write_images(images, 5)
+    (images / "bad.png").write_bytes(b"bad")
+    done = run_flow(server, tmp_path, trained_store, images, tmp_path / "out")
+    assert done.returncode != 0
+    assert len(read_predictions(tmp_path / "out")) == 6
+    (run,) = ask(
+        server, "flow_runs/filter", flows={"name": {"any_": ["score"]}}, limit=1, sort="START_TIME_DESC"
+    )
+    assert run["state"]["type"] == "FAILED"
+    assert "1 of 6 images failed (not_an_image 1)" in run["state"]["message"]
