@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -89,3 +91,49 @@ def ask(server: PrefectServer, path: str, **body: object) -> Any:
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a PostgreSQL server on a free port of 127.0.0.1; gives its address for Prefect."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        pytest.skip("no PostgreSQL here; install the packages in .ci/apt-packages.txt")
+    program = programs[-1].parent
+    # PostgreSQL refuses to run as root.
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as place:
+        data, port = Path(place) / "data", free_port()
+        if user:
+            shutil.chown(place, "postgres")
+        initialize: list[str | Path] = [
+            program / "initdb",
+            "-D",
+            data,
+            "-U",
+            "prefect",
+            "--auth=trust",
+            "-E",
+            "UTF8",
+        ]
+        subprocess.run([*user, *initialize], check=True, capture_output=True, cwd=place)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place}"
+        control: list[str | Path] = [*user, program / "pg_ctl", "-D", data, "-w"]
+        start = [*control, "-l", data / "log", "-o", options, "start"]
+        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=place)
+        try:
+            create: list[str | Path] = [
+                program / "createdb",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-U",
+                "prefect",
+                "prefect",
+            ]
+            subprocess.run([*user, *create], check=True, capture_output=True, cwd=place)
+            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
+        finally:
+            stop = [*control, "-m", "immediate", "stop"]
+            subprocess.run(stop, check=True, stdout=subprocess.DEVNULL, cwd=place)

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.config import Recipe
 from pipeline.recipes import load_recipe
-from tests.flows.conftest import PrefectServer, ask
+from tests.flows.conftest import PrefectServer, ask, postgresql, prefect_server
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_SCHEDULE = 120
@@ -41,6 +41,18 @@ def test_the_nightly_recipe_is_the_one_that_ships(deployments: dict[str, Any]) -
 
 
 def test_a_real_server_creates_scheduled_runs(server: PrefectServer) -> None:
+    deploy_and_wait_for_a_scheduled_run(server)
+
+
+def test_a_server_on_postgresql_creates_scheduled_runs(tmp_path: Path) -> None:
+    with (
+        postgresql() as url,
+        prefect_server(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=url) as server,
+    ):
+        deploy_and_wait_for_a_scheduled_run(server)
+
+
+def deploy_and_wait_for_a_scheduled_run(server: PrefectServer) -> None:
     environment = {**os.environ, **server.environment, "PIXELMILL_HOME": str(ROOT)}
     prefect = [sys.executable, "-m", "prefect"]
     for command in (
