@@ -36,6 +36,7 @@ class FailureCode(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_LARGE = "too_large"
     UNSUPPORTED = "unsupported"
+    WORKER_DIED = "worker_died"
 
 
 class ImageFailure(Exception):

@@ -2,28 +2,24 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.errors import WorkError
 from pipeline.inference import require_provider
 from pipeline.predictions import part_listing, part_name, read_columns
-from pipeline.processes import spawned_pool
 from pipeline.progress import progress
 from pipeline.resources import processor_limit
 from pipeline.scoring import ScoringOutcome, ScoringPlan
 from pipeline.scoring.planning import SHARD_SIZE, answer_key, shard_path
-from pipeline.scoring.working import ShardResult, ShardTask, score_shard, start_worker
+from pipeline.scoring.pool import run_tasks
+from pipeline.scoring.working import ShardTask
 
 
 def score_shards(plan: ScoringPlan) -> ScoringOutcome:
     """Answer the shards that no earlier try of this run has answered, and failed rows once more.
 
     Raises:
-        WorkError: A worker died, or the disk is full; what is finished is kept.
+        WorkError: The workers cannot work; what is finished is kept.
     """
     start = time.monotonic()
     request = plan.request
@@ -39,7 +35,7 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
         finished = plan.shards - len(tasks)
         if finished:
             advance(min(finished * SHARD_SIZE, plan.listed), "found finished")
-        for result in _run(plan, tasks, workers):
+        for result in run_tasks(plan, tasks, workers):
             computed += result.computed
             failed += result.failed
             seconds.update(result.seconds)
@@ -79,31 +75,3 @@ def _task_for(plan: ScoringPlan, shard: int) -> ShardTask | None:
     except (OSError, ValueError):
         return task  # Its end is whole and its middle is not.
     return replace(task, earlier=found) if has_failures else None
-
-
-def _run(plan: ScoringPlan, tasks: list[ShardTask], workers: int) -> Iterator[ShardResult]:
-    request = plan.request
-    arguments = (
-        request.bundle,
-        request.provider,
-        request.images,
-        plan.facts,
-        request.top_k,
-        request.max_pixels,
-    )
-    if not tasks:
-        return
-    pool = spawned_pool(workers, start_worker, arguments)
-    try:
-        futures: list[Future[ShardResult]] = [pool.submit(score_shard, task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise WorkError(
-            "a scoring worker died",
-            "all of them to live",
-            "Look for an out-of-memory kill in the system's log; run the same command again, and it "
-            "goes on with what is missing.",
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +24,22 @@ from pipeline.scoring.planning import read_shard
 
 _BATCH = 64
 _MOST_BYTES = 1 << 30
+_KILLER = "kills its worker"
 
 
 @dataclass(frozen=True)
 class ShardTask:
     """One shard's work, told in paths.
 
-    `earlier` is a part of this run whose failed rows alone are to be tried again, or None.
+    `earlier` is a part of this run whose failed rows alone are to be tried again, or None. `killers` are
+    the places in the shard of images that are known to kill a worker, and are not touched again.
     """
 
     shard: Path
     part: Path
     answer_key: str
     earlier: Path | None
+    killers: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,29 @@ class Worker:
     def score(self, task: ShardTask) -> ShardResult:
         """Write a shard's part."""
         self.seconds.clear()
-        listed = read_shard(task.shard)
+        listed = [
+            replace(image, problem=_KILLER) if place in task.killers else image
+            for place, image in enumerate(read_shard(task.shard))
+        ]
         rows: dict[str, Row] = {}
         if task.earlier is not None:
             with self._timed("read"):
                 kept = [row for row in read_rows(task.earlier) if row["status"] == "scored"]
             rows = {row["image_path"]: row for row in kept}
         due = [image for image in listed if image.path not in rows]
-        failed = 0
-        for start in range(0, len(due), _BATCH):
-            for prediction in self._answer(due[start : start + _BATCH]):
-                failed += prediction.error is not None
-                rows[prediction.image_path] = table_row(prediction, self.labels, self.facts, self.top_k)
+        predictions = self.answer(due)
+        for prediction in predictions:
+            rows[prediction.image_path] = table_row(prediction, self.labels, self.facts, self.top_k)
+        failed = sum(prediction.error is not None for prediction in predictions)
         with self._timed("write"):
             in_order = [rows[image.path] for image in listed]
             write_part(task.part, in_order, self.top_k, task.answer_key)
         return ShardResult(len(listed), len(due), failed, dict(self.seconds))
+
+    def answer(self, images: list[ListedImage]) -> list[Prediction]:
+        """A prediction for every image, in their order."""
+        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        return [prediction for batch in batches for prediction in self._answer(batch)]
 
     def _answer(self, batch: list[ListedImage]) -> list[Prediction]:
         """A row for every image, in their order; the network sees those that could be decoded."""
@@ -146,15 +156,35 @@ def start_worker(
 
 def score_shard(task: ShardTask) -> ShardResult:
     """Score one shard in a process that `start_worker` has set up."""
+    mark = begun_mark(task)
+    mark.touch()
+    result = _this_worker().score(task)
+    mark.unlink()
+    return result
+
+
+def try_images(task: ShardTask, start: int, stop: int) -> None:
+    """Answer some images of a shard, by their places in it, and write nothing."""
+    _this_worker().answer(read_shard(task.shard)[start:stop])
+
+
+def begun_mark(task: ShardTask) -> Path:
+    """A file that is there while a worker is at a shard, and stays if that worker dies."""
+    return task.part.with_suffix(".begun")
+
+
+def _this_worker() -> Worker:
     if isinstance(_worker, PixelmillError):
         raise _worker
     if _worker is None:
         raise RuntimeError("start_worker comes first")
-    return _worker.score(task)
+    return _worker
 
 
 def _read(path: Path, problem: str | None) -> bytes:
     """A regular file's bytes; never waits for a pipe that took the file's place."""
+    if problem == _KILLER:
+        raise ImageFailure(FailureCode.WORKER_DIED, "every process that takes it up dies")
     if problem is not None:
         raise ImageFailure(FailureCode.NOT_A_FILE, problem)
     try:
