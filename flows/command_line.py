@@ -192,9 +192,10 @@ def _require_flows() -> None:
             "pixelmill with its extras `flows` and `train`",
             "Install them: pip install 'pixelmill[flows,train]'.",
         )
-    from flows.console import prepare_prefect
+    from flows.console import prepare_prefect, require_server
 
     prepare_prefect()
+    require_server()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 
+from pipeline.errors import WorkError
+
 _PREFECT_DEFAULTS = {
     # Nothing calls out on its own.
     "DO_NOT_TRACK": "1",
@@ -40,6 +42,30 @@ def prepare_prefect() -> None:
     lines = _StageLines()
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addHandler(lines)
+
+
+def require_server() -> None:
+    """See that the Prefect server of the settings answers, or that one may be started.
+
+    Raises:
+        WorkError: It does not, or none is named and none may be started.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
+
+    url = PREFECT_API_URL.value()
+    trouble: object = "PREFECT_API_URL is not set"
+    if url:
+        with get_client(sync_client=True) as client:
+            trouble = client.api_healthcheck()
+    elif PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        return
+    if trouble is not None:
+        raise WorkError(
+            f"no Prefect server answers at {url or 'any address'} ({trouble})",
+            "the server that PREFECT_API_URL names",
+            "Start it with `prefect server start`, or unset PREFECT_API_URL to run without one.",
+        )
 
 
 def show_pipeline_warnings() -> None:

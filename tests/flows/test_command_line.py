@@ -235,6 +235,19 @@ def test_a_recipe_file_with_a_wrong_key_names_the_file_and_the_key(run: Run, tmp
     assert run("recipes", "show", recipe).output == shown
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"PREFECT_API_URL": "http://127.0.0.1:9/api"}, {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}],
+    ids=["a server that is gone", "no server"],
+)
+def test_a_prefect_server_that_does_not_answer_is_one_line(
+    run: Run, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    answer = run("retrain", "digits", cwd=tmp_path, env=settings)
+    refused(answer, 1, "no Prefect server answers", "prefect server start")
+    assert not list(tmp_path.iterdir())
+
+
 def test_usage_errors_exit_2(run: Run) -> None:
     for arguments in (("score",), ("nothing",), ("score", "m", "i", "--output", "o", "--format", "xls")):
         answer = run(*arguments)
