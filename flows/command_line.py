@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from flows.console import (
+    NOTHING_LOST,
+    end_on_interrupt,
+    explain_os_error,
+    prepare_prefect,
+    require_server,
+    show_pipeline_warnings,
+    telling_of_interrupts,
+)
 from flows.model_commands import models_app
 from flows.options import (
     DEFAULT_STORE,
@@ -45,8 +54,6 @@ _NEEDED_TO_RETRAIN = (
 
 def main() -> None:
     """Run the command; every known error is one line and its exit code."""
-    from flows.console import explain_os_error, show_pipeline_warnings
-
     show_pipeline_warnings()
     # A file name that is not text must not end a command at the moment it is shown.
     for stream in (sys.stdout, sys.stderr):
@@ -69,7 +76,8 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
     _require_flows()
     from flows.demo import demonstrate
 
-    result = demonstrate(store, tuple(overrides or ()))
+    with telling_of_interrupts(NOTHING_LOST):
+        result = demonstrate(store, tuple(overrides or ()))
     counts = result.table.manifest
     if as_json:
         print_json({"model": describe_model(result.model), "scoring": counts, "agreement": result.agreement})
@@ -115,7 +123,8 @@ def retrain(
     from flows.retraining import retrain as run_flow
     from pipeline.registry import show_model
 
-    promotion = run_flow(checked, store)
+    with telling_of_interrupts(NOTHING_LOST):
+        promotion = run_flow(checked, store)
     model = show_model(store, f"{promotion.name}@{promotion.version}")
     print_model(model, as_json)
 
@@ -158,15 +167,9 @@ def score(
         max_pixels=max_pixels,
         fresh=fresh,
     )
-    try:
+    kept = f"finished shards are kept in {output}. Run the same command again to go on."
+    with telling_of_interrupts(kept):
         table = score_folder(request)
-    except KeyboardInterrupt:
-        print(
-            f"\npixelmill: interrupted; finished shards are kept in {output}. "
-            "Run the same command again to go on.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from None
     counts = table.manifest
     if as_json:
         print_json({"output": str(output), **counts})
@@ -192,10 +195,9 @@ def _require_flows() -> None:
             "pixelmill with its extras `flows` and `train`",
             "Install them: pip install 'pixelmill[flows,train]'.",
         )
-    from flows.console import prepare_prefect, require_server
-
     prepare_prefect()
     require_server()
+    end_on_interrupt()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,20 @@
 
 import errno
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
 
 from pipeline.errors import WorkError
 
-_PREFECT_DEFAULTS = {
+NOTHING_LOST = "what is registered and promoted stays as it is."
+_INTERRUPTED = 130
+_DEFAULTS = {
     # Nothing calls out on its own.
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -16,6 +24,8 @@ _PREFECT_DEFAULTS = {
     # The console gets our lines; Prefect's page gets everything, the pipeline's warnings too.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
+    # After Ctrl-C Python's own tidying up says what it tidied.
+    "PYTHONWARNINGS": "ignore:resource_tracker",
 }
 
 
@@ -34,14 +44,50 @@ class _StageLines(logging.Handler):
 
 
 def prepare_prefect() -> None:
-    """Set what Prefect reads on import, where the user has not, and show stages on the terminal."""
-    for name, value in _PREFECT_DEFAULTS.items():
+    """Set what Prefect and child processes read, where the user has not, and show stages on the terminal."""
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import prefect.main  # noqa: F401  # Sets its logging up, which must be done before ours.
 
     lines = _StageLines()
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addHandler(lines)
+
+
+@contextmanager
+def telling_of_interrupts(consequence: str) -> Iterator[None]:
+    """On Ctrl-C say what it means for the work, and end with the exit code of an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\npixelmill: interrupted; {consequence}", file=sys.stderr)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def end_on_interrupt() -> None:
+    """Have Ctrl-C end a flow at once where Prefect's own server runs inside this command.
+
+    That server dies of the same Ctrl-C, and Prefect would ask it for minutes how to report the end. With
+    a server of its own Prefect reports the run as crashed, which takes no time.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+
+    def end(*_: object) -> None:
+        print(f"\npixelmill: interrupted; {NOTHING_LOST}", file=sys.stderr)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        for server in SubprocessASGIServer._instances.values():
+            # Asked politely, it waits for this process to close its connections.
+            if server.server_process is not None:
+                server.server_process.kill()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
+
+    signal.signal(signal.SIGINT, end)
 
 
 def require_server() -> None:

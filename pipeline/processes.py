@@ -4,9 +4,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import ParamSpec, TypeVar
 
@@ -36,16 +37,26 @@ def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs:
         ) from error
 
 
+@contextmanager
 def spawned_pool(
     workers: int, initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()
-) -> ProcessPoolExecutor:
-    """A pool of spawned processes that end with their parent, however it ends."""
-    return ProcessPoolExecutor(
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of spawned processes that end with their parent, however it ends, and on Ctrl-C at once."""
+    pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
         initargs=(initializer, arguments),
     )
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        # Only a terminal tells the children, too.
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start(initializer: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:

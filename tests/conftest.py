@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -131,4 +132,19 @@ def on_small_disk(
         text=True,
         env=environment,
         check=False,
+    )
+
+
+def start_interruptible(
+    command: list[str], environment: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """Start a command as a terminal does: in a group of its own, and with Ctrl-C not ignored."""
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        # What runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )

@@ -8,7 +8,7 @@ that do it, and these become failed rows.
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from logging import getLogger
 
@@ -89,8 +89,7 @@ def _find_killers(plan: ScoringPlan, task: ShardTask, start: int, stop: int) -> 
     return _find_killers(plan, task, start, middle) + _find_killers(plan, task, middle, stop)
 
 
-@contextmanager
-def _pool(plan: ScoringPlan, workers: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(plan: ScoringPlan, workers: int) -> AbstractContextManager[ProcessPoolExecutor]:
     request = plan.request
     arguments = (
         request.bundle,
@@ -100,11 +99,7 @@ def _pool(plan: ScoringPlan, workers: int) -> Iterator[ProcessPoolExecutor]:
         request.top_k,
         request.max_pixels,
     )
-    pool = spawned_pool(workers, start_worker, arguments)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return spawned_pool(workers, start_worker, arguments)
 
 
 def _cannot_work(received: str) -> WorkError:

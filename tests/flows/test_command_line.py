@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.predictions import read_predictions
-from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, write_images
+from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
 
 
 def refused(answer: Answer, code: int, *words: str) -> None:
@@ -152,7 +152,7 @@ def test_ctrl_c_says_how_to_go_on(trained_store: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     options = ["--output", str(output), "--store", str(trained_store), "--workers", "1"]
     command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images"), *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with start_interruptible(command) as process:
         while process.poll() is None and not (output / ".pixelmill/parts/part-00000.parquet").exists():
             pass
         os.killpg(process.pid, signal.SIGINT)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from playwright.sync_api import Browser
 
 from pipeline.datasets.mnist import FILES
 from pipeline.registry import list_models
-from tests.conftest import PIXELMILL, Answer, Run, on_small_disk
+from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible
 from tests.flows.conftest import PrefectServer, ask
 from tests.servers import FileServer, serving
 
@@ -154,6 +155,33 @@ def test_a_disk_that_fills_up_while_preparing_is_one_line(
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("pixelmill: No space left on device")
+
+
+@pytest.mark.parametrize("with_server", [True, False], ids=["with a server", "without"])
+def test_ctrl_c_ends_a_run_at_once(
+    server: PrefectServer, environment: dict[str, str], tmp_path: Path, with_server: bool
+) -> None:
+    command = [str(PIXELMILL), "retrain", "digits", "--store", str(tmp_path / "store")]
+    # Long enough to be interrupted, whatever the machine.
+    command += ["--set", "training.epochs=10000"]
+    settings = {**environment, **(server.environment if with_server else {})}
+    process = start_interruptible(command, settings)
+    seen = ""
+    assert process.stderr is not None
+    for line in process.stderr:
+        seen += line
+        if line.lstrip().startswith("train:"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    # Reading ends when nobody is left to write: no process outlives the interrupt.
+    seen += process.stderr.read()
+    assert process.wait() == 130
+    assert "Traceback" not in seen
+    assert "interrupted" in seen.strip().splitlines()[-1]
+    assert list_models(tmp_path / "store") == []
+    if with_server:
+        (run,) = ask(server, "flow_runs/filter", sort="START_TIME_DESC", limit=1)
+        assert run["state"]["type"] in ("CRASHED", "CANCELLED", "FAILED")
 
 
 def test_a_gpu_that_is_not_there_is_said_by_the_training_process(
