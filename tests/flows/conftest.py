@@ -100,40 +100,29 @@ def postgresql() -> Iterator[str]:
     if not programs:
         pytest.skip("no PostgreSQL here; install the packages in .ci/apt-packages.txt")
     program = programs[-1].parent
-    # PostgreSQL refuses to run as root.
-    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+    user = "postgres" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="postgresql-") as place:
         data, port = Path(place) / "data", free_port()
         if user:
-            shutil.chown(place, "postgres")
-        initialize: list[str | Path] = [
-            program / "initdb",
-            "-D",
-            data,
-            "-U",
-            "prefect",
-            "--auth=trust",
-            "-E",
-            "UTF8",
-        ]
-        subprocess.run([*user, *initialize], check=True, capture_output=True, cwd=place)
+            shutil.chown(place, user)
+
+        def call(name: str, *arguments: str | Path) -> None:
+            # Not to a pipe: the server that pg_ctl starts would hold it open.
+            subprocess.run(
+                [program / name, *arguments],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                user=user,
+                group=user,
+                cwd=place,
+            )
+
+        call("initdb", "-D", data, "-U", "prefect", "--auth=trust", "-E", "UTF8")
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place}"
-        control: list[str | Path] = [*user, program / "pg_ctl", "-D", data, "-w"]
-        start = [*control, "-l", data / "log", "-o", options, "start"]
-        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, cwd=place)
+        call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
         try:
-            create: list[str | Path] = [
-                program / "createdb",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(port),
-                "-U",
-                "prefect",
-                "prefect",
-            ]
-            subprocess.run([*user, *create], check=True, capture_output=True, cwd=place)
+            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
             yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
         finally:
-            stop = [*control, "-m", "immediate", "stop"]
-            subprocess.run(stop, check=True, stdout=subprocess.DEVNULL, cwd=place)
+            call("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
