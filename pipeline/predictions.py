@@ -235,6 +235,7 @@ def _read_csv(path: Path) -> "pd.DataFrame":
 
 
 def _csv_rows(part: Path, top_k: int) -> Iterator[list[object]]:
+    columns = csv_columns(top_k)
     for row in read_rows(part):
         names = row.pop("top_labels", None) or []
         values = row.pop("top_probabilities", None) or []
@@ -242,7 +243,7 @@ def _csv_rows(part: Path, top_k: int) -> Iterator[list[object]]:
             row[f"label_{i}"] = names[i - 1] if len(names) >= i else None
             row[f"probability_{i}"] = values[i - 1] if len(values) >= i else None
         row["image_path"] = _path_for_csv(row["image_path"])
-        yield [_cell(row[name]) for name in csv_columns(top_k)]
+        yield [_cell(row[name]) for name in columns]
 
 
 def _path_for_csv(path: str) -> str:
