@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow benchmark lint format clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
@@ -27,9 +27,15 @@ lint: .venv/installed
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-# Everything that takes minutes: benchmarks and the tests marked `slow`.
+# The tests that take minutes.
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# The numbers of the README; on a machine that does nothing else, about half an hour.
+benchmark: .venv/installed
+	$(BIN)/python -m tests.benchmarks.score_throughput
+	$(BIN)/python -m tests.benchmarks.reuse_cost
+	$(BIN)/python -m tests.benchmarks.many_files
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -2,8 +2,6 @@
 
 import io
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,16 +9,17 @@ from flows.console import (
     NOTHING_LOST,
     end_on_interrupt,
     explain_os_error,
+    explain_remote_trouble,
     prepare_prefect,
     require_server,
     show_pipeline_warnings,
     telling_of_interrupts,
 )
+from flows.explain_command import explain
 from flows.model_commands import models_app
 from flows.options import (
     DEFAULT_STORE,
     Json,
-    Model,
     Overrides,
     RecipeReference,
     Store,
@@ -32,10 +31,9 @@ from flows.options import (
     shown,
 )
 from flows.recipe_commands import recipes_app
+from flows.scoring_commands import score
 from pipeline.errors import ExitCode, PixelmillError, RequestError
-from pipeline.images import DEFAULT_MAX_PIXELS
-from pipeline.inference import Provider
-from pipeline.predictions import TableFormat
+from pipeline.locations import is_remote_trouble
 
 app = typer.Typer(
     help="Retrain an image classifier, prove its ONNX file, score folders of images into tables.",
@@ -43,6 +41,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("score")(score)
+app.command("explain")(explain)
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 
@@ -66,6 +66,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         print(f"pixelmill: {explain_os_error(error)}", file=sys.stderr)
+        sys.exit(ExitCode.WORK_FAILED)
+    except Exception as error:
+        if not is_remote_trouble(error):
+            raise
+        print(f"pixelmill: {explain_remote_trouble(error)}", file=sys.stderr)
         sys.exit(ExitCode.WORK_FAILED)
 
 
@@ -124,65 +129,9 @@ def retrain(
     from pipeline.registry import show_model
 
     with telling_of_interrupts(NOTHING_LOST):
-        promotion = run_flow(checked, store)
+        promotion = run_flow(checked, str(store))
     model = show_model(store, f"{promotion.name}@{promotion.version}")
     print_model(model, as_json)
-
-
-@app.command()
-def score(
-    model: Model,
-    images: Annotated[Path, typer.Argument(help="The folder to score, all levels of it.")],
-    output: Annotated[Path, typer.Option("--output", help="The folder of the table.")],
-    format: Annotated[TableFormat, typer.Option("--format")] = "parquet",  # noqa: A002
-    top_k: Annotated[int, typer.Option("--top-k", help="Choices kept for each image.")] = 1,
-    workers: Annotated[int | None, typer.Option("--workers", help="Default: the processors.")] = None,
-    provider: Annotated[Provider, typer.Option("--provider")] = "cpu",
-    max_failure_rate: Annotated[
-        float, typer.Option("--max-failure-rate", help="More failed rows: exit code 3.")
-    ] = 0.01,
-    max_pixels: Annotated[
-        int, typer.Option("--max-pixels", help="Larger images are failed rows.")
-    ] = DEFAULT_MAX_PIXELS,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the output holds.")] = False,
-    store: Store = DEFAULT_STORE,
-    as_json: Json = False,
-) -> None:
-    """Score a folder of images: one row for every image, always."""
-    check_store(store)
-    from pipeline.registry import find_bundle
-    from pipeline.scoring import ScoringRequest
-    from pipeline.scoring.committing import require_failure_rate
-    from pipeline.scoring.folder import score_folder
-
-    request = ScoringRequest(
-        bundle=find_bundle(store, model),
-        images=images,
-        output=output,
-        format=format,
-        top_k=top_k,
-        workers=workers,
-        provider=provider,
-        max_failure_rate=max_failure_rate,
-        max_pixels=max_pixels,
-        fresh=fresh,
-    )
-    kept = f"finished shards are kept in {output}. Run the same command again to go on."
-    with telling_of_interrupts(kept):
-        table = score_folder(request)
-    counts = table.manifest
-    if as_json:
-        print_json({"output": str(output), **counts})
-    else:
-        print(
-            f"Scored {counts['scored']:,} of {counts['listed']:,} images in {counts['seconds']:.1f} s "
-            f"({counts['images_per_second']:,.0f} images/s, {counts['provider']}, "
-            f"{counts['threads']} processes)."
-        )
-        for code, count in counts["failures"].items():
-            print(f"  failed: {code} {count:,}")
-        print(f"Table: {output}")
-    require_failure_rate(table, max_failure_rate)
 
 
 def _require_flows() -> None:

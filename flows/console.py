@@ -133,3 +133,12 @@ def explain_os_error(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{error.strerror}{place}; expected a place this user may write to. Choose another."
     return f"{error.strerror or error}{place}; expected the system to allow it. Look at the path."
+
+
+def explain_remote_trouble(error: Exception) -> str:
+    """One line for what a remote store did not do, however often it was asked."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"the remote store does not do its work ({said}); expected it to answer. Nothing finished is lost: "
+        "run the same command again when it does."
+    )

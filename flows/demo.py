@@ -12,6 +12,7 @@ from pipeline.datasets.downloading import download_dataset
 from pipeline.datasets.image_folders import write_image_folder
 from pipeline.datasets.preparation import prepare_dataset
 from pipeline.errors import DownloadError
+from pipeline.locations import workspace
 from pipeline.predictions import read_predictions
 from pipeline.promotion import Promotion
 from pipeline.recipes import load_recipe
@@ -38,7 +39,7 @@ def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
     request = ScoringRequest(
         bundle=find_bundle(store, reference),
         images=images,
-        output=store / "demo" / f"{promotion.name}-{promotion.version}-predictions",
+        output=workspace(store) / "demo" / f"{promotion.name}-{promotion.version}-predictions",
     )
     table = score_folder(request)
     return Demonstration(show_model(store, reference), images, table, measure_agreement(table))
@@ -48,18 +49,19 @@ def retrain_on_what_can_be_had(store: Path, overrides: tuple[str, ...]) -> tuple
     """Retrain the `mnist` recipe, or the `digits` recipe where no source of MNIST answers."""
     recipe = load_recipe("mnist", overrides)
     try:
-        return recipe, retrain(recipe, store)
+        return recipe, retrain(recipe, str(store))
     except DownloadError as error:
         print(f"MNIST cannot be had: {error}", file=sys.stderr)
         print("Going on with digits, which scikit-learn bundles.", file=sys.stderr)
     recipe = load_recipe("digits")
-    return recipe, retrain(recipe, store)
+    return recipe, retrain(recipe, str(store))
 
 
 def write_test_images(recipe: Recipe, store: Path) -> Path:
     """Write the test split as image files."""
-    dataset: PreparedDataset = prepare_dataset(download_dataset(recipe.dataset, store), recipe, store)
-    folder = store / "demo" / f"{recipe.name}-images"
+    work = workspace(store)
+    dataset: PreparedDataset = prepare_dataset(download_dataset(recipe.dataset, work), recipe, work)
+    folder = work / "demo" / f"{recipe.name}-images"
     return write_image_folder(dataset, "test", folder)
 
 

@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import RequestError
+from pipeline.locations import is_remote, parse_location, require_reachable
 
 if TYPE_CHECKING:
     from pipeline.registry import ModelVersion
 
-Store = Annotated[Path, typer.Option("--store", envvar="PIXELMILL_STORE", help="The artifacts root.")]
+Store = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        envvar="PIXELMILL_STORE",
+        parser=parse_location,
+        metavar="PATH",
+        help="The artifacts root; an address, too.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field.")]
 Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
@@ -24,14 +34,11 @@ def check_store(store: Path) -> None:
     """Refuse a store that is no folder.
 
     Raises:
-        RequestError: It is a file or an address.
+        RequestError: It is a file, or an address that cannot be reached.
     """
+    require_reachable(store)
     if store.exists() and not store.is_dir():
         raise RequestError(f"store {store} is a file", "a folder", "Name another with --store.")
-    if "://" in str(store) or ":/" in str(store):
-        raise RequestError(
-            f"store {store}", "a folder on this machine", "Remote stores are not supported yet."
-        )
 
 
 def refuse_group_options(context: typer.Context) -> None:
@@ -92,6 +99,8 @@ largest difference {parity["max_abs_difference"]:.1e}
 
 def shown(path: Path) -> str:
     """A path as the user can type it: relative where it is below the current folder."""
+    if is_remote(path):
+        return str(path)
     resolved, here = path.resolve(), Path.cwd()
     return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
 

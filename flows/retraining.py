@@ -20,6 +20,7 @@ from pipeline.evaluation.summary import summarize_evaluation, tabulate_classes
 from pipeline.export import ModelBundle
 from pipeline.export.bundling import export_bundle
 from pipeline.layers import summarize_layers
+from pipeline.locations import parse_location, workspace
 from pipeline.processes import run_in_spawned_process
 from pipeline.promotion import Promotion, promote_bundle
 from pipeline.registry import register_bundle, release_version, reserve_version
@@ -29,16 +30,18 @@ from pipeline.training.prediction import predict_split
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
-def retrain(recipe: Recipe, store: Path = Path("artifacts")) -> Promotion:
+def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
-    run = store / "runs" / new_run_id(recipe.name)
-    raw = download(recipe.dataset, store)
-    dataset = prepare(raw, recipe, store)
+    models = parse_location(store)
+    work = workspace(models)
+    run = work / "runs" / new_run_id(recipe.name)
+    raw = download(recipe.dataset, work)
+    dataset = prepare(raw, recipe, work)
     model = train(dataset, recipe, run)
     evaluation = evaluate(model, dataset, recipe, run)
-    bundle = export(model, evaluation, dataset, recipe, run, store)
-    registered = register(bundle, store)
-    return promote(registered, recipe.promotion, store)
+    bundle = export(model, evaluation, dataset, recipe, run, models)
+    registered = register(bundle, models)
+    return promote(registered, recipe.promotion, models)
 
 
 def is_network_trouble(task: Any, run: Any, state: Any) -> bool:

@@ -11,17 +11,19 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import numpy as np
 
 from pipeline.errors import RequestError, WorkError
+from pipeline.locations import content_of, file_system, is_remote
 
 MANIFEST = "manifest.json"
 _RECORDED_PACKAGES = (
@@ -32,6 +34,7 @@ _RECORDED_PACKAGES = (
     "onnxruntime",
     "pillow",
     "prefect",
+    "simplejpeg",
     "tensorflow-cpu",
     "tensorflow",
     "tf2onnx",
@@ -77,8 +80,16 @@ def temporary_sibling(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Hand out a temporary name; when the block ends well, it takes the place of `path`.
 
-    When the block raises, the temporary file goes and `path` stays as it was.
+    When the block raises, the temporary file goes and `path` stays as it was. For a remote `path` the
+    temporary file is a local one; a remote object appears whole when it is put there, or not at all.
     """
+    if is_remote(path):
+        with TemporaryDirectory() as folder:
+            local = Path(folder) / path.name
+            yield local
+            system, name = file_system(path)
+            system.put_file(str(local), name)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_sibling(path)
     try:
@@ -88,6 +99,50 @@ def replacing(path: Path) -> Iterator[Path]:
         flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened_for_reading(path: Path) -> "Iterator[str | BinaryIO]":
+    """What Arrow reads a file from: its name, or a remote file's bytes, fetched once."""
+    if is_remote(path):
+        yield io.BytesIO(content_of(path))
+    else:
+        yield str(path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a file of the same file system in the place of another; the target is never half a file."""
+    if is_remote(source):
+        system, name = file_system(source)
+        # One file by its name: `mv` and `rm` take a name for a pattern.
+        system.cp_file(name, file_system(target)[1])
+        system.rm_file(name)
+    else:
+        source.replace(target)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    if is_remote(path):
+        system, name = file_system(path)
+        with suppress(FileNotFoundError):
+            system.rm_file(name)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all it holds, if it is there."""
+    if is_remote(folder):
+        system, name = file_system(folder)
+        found = system.find(name, withdirs=True, detail=True)
+        for place in [*sorted(found, reverse=True), name]:
+            if place in found and found[place]["type"] == "file":
+                system.rm_file(place)
+            elif system.isdir(place):
+                system.rmdir(place)  # In an object store it went with its last file.
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -118,7 +173,7 @@ def read_json(path: Path) -> Any:
         RequestError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content_of(path))
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{path} cannot be read ({error})",

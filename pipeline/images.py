@@ -1,26 +1,41 @@
 """From a file's bytes to the uint8 tensor a network takes: the only module that opens an image.
 
 Training, evaluation and scoring all come here, so an image is the same array for each of them.
-`describe_preprocessing` tells the steps exactly enough to write them again in another language.
+`pipeline.preprocessing` tells the steps to readers in another language.
+
+JPEG files go through simplejpeg, all others and odd JPEG files through Pillow. Both rest on libjpeg-turbo
+and give the same pixels, so the way a file takes changes its speed alone.
 """
 
-import hashlib
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from pipeline.artifacts import canonical_json
 from pipeline.config import ImageSpec
 
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+_JPEG_START = b"\xff\xd8\xff"
+_JPEG_FACTORS = (1, 2, 4, 8)
+# What undoes each orientation of EXIF.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own line between an image and a decompression bomb: a quarter of a gigabyte as RGB."""
 
@@ -29,6 +44,7 @@ class FailureCode(StrEnum):
     """Why an image has no prediction; the first word of a row's `error`."""
 
     UNREADABLE = "unreadable"
+    CHANGED = "changed"
     NOT_A_FILE = "not_a_file"
     EMPTY = "empty"
     NOT_AN_IMAGE = "not_an_image"
@@ -60,6 +76,17 @@ class DecodedImage:
     height: int
 
 
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file's header says: `width`, `height` as stored; `orientation` from 1 to 8 as EXIF counts."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    orientation: int
+
+
 def decode(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
     """Decode a file's bytes by content, turn by EXIF, flatten transparency, resize.
 
@@ -73,16 +100,63 @@ def decode(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -
     """
     if not data:
         raise ImageFailure(FailureCode.EMPTY, "the file holds no bytes")
-    image = _load(data, max_pixels)
-    image = _turn_upright(image)
-    width, height = image.size
+    if data.startswith(_JPEG_START):
+        decoded = _decode_plain_jpeg(data, spec, max_pixels)
+        if decoded is not None:
+            return decoded
+    return decode_with_pillow(data, spec, max_pixels)
+
+
+def decode_with_pillow(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
+    """What `decode` gives, by the slower way that every file can take.
+
+    Raises:
+        ImageFailure: With the code that says why.
+    """
+    image = _open(data, max_pixels)
+    orientation = _orientation(image)
+    width, height = _as_displayed(image.size, orientation)
+    if image.format in ("JPEG", "MPO"):
+        factor = _jpeg_factor(width, height, spec)
+        image.draft(None, (image.width // factor, image.height // factor))
     try:
-        pixels = _to_tensor(image, spec)
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen types on a damaged file.
+        raise ImageFailure(FailureCode.CORRUPT, f"{type(error).__name__}: {error}") from error
+    if image.format == "TIFF":  # Pillow turns these upright as it loads them.
+        orientation, (width, height) = 1, image.size
+    try:
+        pixels = _to_tensor(_turn_upright(image, orientation), spec)
     except (ImageFailure, MemoryError):
         raise
     except Exception as error:  # Colour spaces that Pillow opens and cannot convert.
         raise ImageFailure(FailureCode.UNSUPPORTED, f"mode {image.mode}: {error}") from error
     return DecodedImage(pixels, width, height)
+
+
+def describe_file(data: bytes) -> FileFacts:
+    """What a file's header says, for people.
+
+    Raises:
+        ImageFailure: The bytes are no image.
+    """
+    image = _open(data, max_pixels=None)
+    return FileFacts(image.format or "", image.mode, *image.size, _orientation(image))
+
+
+def encode_thumbnail(data: bytes, side: int) -> bytes:
+    """A small picture of a file as the bytes of a PNG file, at most `side` pixels wide and high.
+
+    Raises:
+        ImageFailure: The bytes are no image that can be shown.
+    """
+    image = _open(data, DEFAULT_MAX_PIXELS)
+    width, height = _as_displayed(image.size, _orientation(image))
+    scale = min(1, side / max(width, height))
+    spec = ImageSpec(height=max(1, round(height * scale)), width=max(1, round(width * scale)), channels=3)
+    return encode_png(decode(data, spec).pixels)
 
 
 def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
@@ -97,54 +171,53 @@ def encode_png(array: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
-    """Every step from file bytes to the input tensor, for readers in another language."""
-    return {
-        "input": {
-            "name": "image",
-            "dtype": "uint8",
-            "layout": "NHWC",
-            "height": spec.height,
-            "width": spec.width,
-            "channels": spec.channels,
-            "channel_order": "RGB" if spec.channels == 3 else "grey",
-            "range": [0, 255],
-        },
-        "steps": [
-            {"step": "decode", "formats": list(FORMATS), "by": "content", "frame": 0},
-            {"step": "turn", "by": "EXIF orientation, tag 274"},
-            {"step": "reduce_to_8_bits", "how": "the upper byte of each 16-bit sample"},
-            {"step": "flatten_transparency", "background": [spec.background] * 3},
-            {
-                "step": "convert",
-                "to": _mode(spec),
-                "grey": "(19595 R + 38470 G + 7471 B + 32768) >> 16",
-            },
-            {
-                "step": "resize",
-                "how": spec.resize,
-                "height": spec.height,
-                "width": spec.width,
-                "filter": "triangle, widened by the scale when shrinking (Pillow's BILINEAR)",
-                "padding": [spec.background] * spec.channels if spec.resize == "pad" else None,
-                "skipped_when": "the size is right already",
-            },
-        ],
-        "scaling": "none: the graph takes uint8 and scales inside",
-        "spec": spec.model_dump(),
-    }
-
-
-def preprocessing_sha256(description: dict[str, object]) -> str:
-    """The hash of a description of the preprocessing, as the ONNX file carries it."""
-    return hashlib.sha256(canonical_json(description).encode()).hexdigest()
-
-
 def _to_image(array: Pixels) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
-def _load(data: bytes, max_pixels: int) -> Image.Image:
+def _decode_plain_jpeg(data: bytes, spec: ImageSpec, max_pixels: int) -> DecodedImage | None:
+    """Decode a JPEG file the fast way, or None where Pillow has to say what it is, or what is wrong."""
+    try:
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        if colors not in ("Gray", "YCbCr", "RGB") or width * height > max_pixels or max(height, width) < 8:
+            return None  # Below 8 pixels a size does not tell its scale, and simplejpeg is asked for sizes.
+        orientation = _jpeg_orientation(data)
+        shown_width, shown_height = _as_displayed((width, height), orientation)
+        factor = _jpeg_factor(shown_width, shown_height, spec)
+        pixels: Pixels = simplejpeg.decode_jpeg(
+            data,
+            "GRAY" if colors == "Gray" and spec.channels == 1 else "RGB",
+            min_height=-(-height // factor) if factor > 1 else 0,
+            min_width=-(-width // factor) if factor > 1 else 0,
+        )
+    except ValueError:
+        return None
+    if orientation != 1 or pixels.shape != (spec.height, spec.width, spec.channels):
+        pixels = _to_tensor(_turn_upright(_to_image(pixels), orientation), spec)
+    return DecodedImage(pixels, shown_width, shown_height)
+
+
+def _jpeg_factor(width: int, height: int, spec: ImageSpec) -> int:
+    """By how much a JPEG file is shrunk while it is decoded: both sides stay at least as long as asked."""
+    return max(
+        factor
+        for factor in _JPEG_FACTORS
+        if factor == 1 or (width // factor >= spec.width and height // factor >= spec.height)
+    )
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    # Few files tell of an orientation, and reading EXIF takes longer than decoding a small file.
+    if b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
+        return 1
+    try:
+        return _orientation(Image.open(io.BytesIO(data), formats=("JPEG",)))
+    except Exception as error:
+        raise ValueError("no header that Pillow reads") from error
+
+
+def _open(data: bytes, max_pixels: int | None) -> Image.Image:
+    """An image whose header is read, and its pixels not yet."""
     # Our limit stands in for Pillow's, which warns on the terminal and has no code of its own.
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -158,26 +231,31 @@ def _load(data: bytes, max_pixels: int) -> Image.Image:
     except Exception as error:
         raise ImageFailure(FailureCode.CORRUPT, f"broken header: {error}") from error
     width, height = image.size
-    if width * height > max_pixels:
+    if max_pixels is not None and width * height > max_pixels:
         raise ImageFailure(
             FailureCode.TOO_MANY_PIXELS,
             f"{width} x {height} pixels, over the limit of {max_pixels}",
         )
-    try:
-        image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise a dozen types on a damaged file.
-        raise ImageFailure(FailureCode.CORRUPT, f"{type(error).__name__}: {error}") from error
     return image
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 as EXIF counts; 1, as it lies, where EXIF says nothing or is broken, as viewers take it."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return ImageOps.exif_transpose(image) if orientation != 1 else image
-    except Exception:  # noqa: BLE001  # Broken EXIF: viewers show such a file as it lies, and so do we.
-        return image
+        with warnings.catch_warnings(action="ignore"):
+            found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in _TURNS else 1
+    except Exception:  # noqa: BLE001  # Pillow's parser raises a dozen types.
+        return 1
+
+
+def _as_displayed(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation >= 5 else size
+
+
+def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_tensor(image: Image.Image, spec: ImageSpec) -> Pixels:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -42,7 +42,7 @@ def spawned_pool(
     workers: int, initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool of spawned processes that end with their parent, however it ends, and on Ctrl-C at once."""
-    pool = ProcessPoolExecutor(
+    pool = _Pool(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
@@ -59,9 +59,35 @@ def spawned_pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class _Pool(ProcessPoolExecutor):
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        # Where it starts processes, Ctrl-C would leave halves of them, and the pool could not end.
+        with _holding_interrupts():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Have Ctrl-C wait for the end of a block, and in a process started there until it can end quietly."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    # Another thread may be given the signal, which Python then answers in the main one.
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if is_main else None
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _start(initializer: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
     # Ctrl-C reaches the whole process group: the parent answers it, a child just ends.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:
         initializer(*arguments)

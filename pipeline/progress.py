@@ -2,8 +2,9 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -12,13 +13,22 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-Advance = Callable[[int, str], None]
-"""Call with how many units are done since the last call, and a note to show (may be empty)."""
+
+class Meter(Protocol):
+    """Shows how far a step has come."""
+
+    def __call__(self, count: int, note: str) -> None:
+        """Say how many units are done since the last call, and a note to show (may be empty)."""
+
+    def expect(self, total: int) -> None:
+        """Say how many units there are, once that is known."""
+
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -30,7 +40,7 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def progress(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+def progress(description: str, total: int | None, unit: str) -> Iterator[Meter]:
     """Show how far a step has come.
 
     Args:
@@ -47,7 +57,7 @@ def progress(description: str, total: int | None, unit: str) -> Iterator[Advance
 
 
 @contextmanager
-def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+def _bar(description: str, total: int | None, unit: str) -> Iterator[Meter]:
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=24),
@@ -58,29 +68,46 @@ def _bar(description: str, total: int | None, unit: str) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), speed_estimate_period=10) as bars:
-        task = bars.add_task(description, total=total, note="")
-        yield lambda count, note: bars.update(task, advance=count, note=note)
+        yield _Bar(bars, bars.add_task(description, total=total, note=""))
 
 
 @contextmanager
-def _lines(description: str, total: int | None, unit: str) -> Iterator[Advance]:
-    start = last = time.monotonic()
-    done = 0
+def _lines(description: str, total: int | None, unit: str) -> Iterator[Meter]:
+    lines = _Lines(description, total, unit)
+    yield lines
+    lines.show(f"in {time.monotonic() - lines.start:.1f} s")
 
-    def line(note: str) -> None:
-        seconds = max(time.monotonic() - start, 1e-9)
+
+class _Bar:
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def __call__(self, count: int, note: str) -> None:
+        self._bars.update(self._task, advance=count, note=note)
+
+    def expect(self, total: int) -> None:
+        self._bars.update(self._task, total=total)
+
+
+class _Lines:
+    def __init__(self, description: str, total: int | None, unit: str) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self.start = self._last = time.monotonic()
+        self._done = 0
+
+    def __call__(self, count: int, note: str) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self.show(note)
+
+    def expect(self, total: int) -> None:
+        self._total = total
+
+    def show(self, note: str) -> None:
+        seconds = max(time.monotonic() - self.start, 1e-9)
+        done, total, rate = self._done, self._total, self._done / seconds
         of_total = f" of {total:,}" if total is not None else ""
-        rate = done / seconds
         left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""
-        text = f"  {description}: {done:,}{of_total} {unit}, {rate:,.0f}/s{left}"
+        text = f"  {self._description}: {done:,}{of_total} {self._unit}, {rate:,.0f}/s{left}"
         print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)
-
-    def advance(count: int, note: str) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            line(note)
-
-    yield advance
-    line(f"in {time.monotonic() - start:.1f} s")

@@ -2,22 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from pipeline.artifacts import read_json, read_manifest, verify_files
+from pipeline.artifacts import read_json, read_manifest, sha256_of, verify_files
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
 from pipeline.evaluation import BASELINE_FILE
 
 ONNX_FILE = "model.onnx"
+Precision = Literal["fp32", "fp16", "int8"]
+ONNX_FILES: dict[Precision, str] = {"fp32": ONNX_FILE, "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 LABELS_FILE = "labels.json"
 PREPROCESSING_FILE = "preprocessing.json"
 PARITY_FILE = "parity.json"
 RECIPE_FILE = "recipe.yaml"
 README_FILE = "README.md"
-_NEEDED_TO_SCORE = (ONNX_FILE, LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
+_NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,26 @@ class ModelBundle:
         folder: Where it is.
         name: The model's name.
         version: Its number in the registry, from 1.
-        onnx_sha256: The SHA-256 of `model.onnx`, in hexadecimal.
+        onnx_sha256: The SHA-256 of the ONNX file, in hexadecimal.
+        precision: Which of the bundle's ONNX files is meant.
+        address: Where `folder` was fetched from, if it is a copy of a remote bundle.
     """
 
     folder: Path
     name: str
     version: int
     onnx_sha256: str
+    precision: Precision = "fp32"
+    address: str | None = None
 
     @property
     def onnx_path(self) -> Path:
         """The file that leaves the house."""
-        return self.folder / ONNX_FILE
+        return self.folder / ONNX_FILES[self.precision]
+
+    def sha256_of(self, name: str) -> str:
+        """The SHA-256 of one of the bundle's files."""
+        return sha256_of(self.folder / name)
 
     def labels(self) -> tuple[str, ...]:
         """The class names in the order of the probabilities."""
@@ -78,13 +88,22 @@ def read_bundle_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def open_bundle(folder: Path) -> ModelBundle:
+def open_bundle(folder: Path, precision: Precision = "fp32") -> ModelBundle:
     """Open a bundle after verifying the files that scoring needs.
 
     Raises:
-        RequestError: The folder is no bundle.
+        RequestError: The folder is no bundle, or has no model of that precision.
         WorkError: A file's bytes are not those the manifest lists.
     """
     manifest = read_bundle_manifest(folder)
-    verify_files(folder, _NEEDED_TO_SCORE)
-    return ModelBundle(folder, manifest["name"], manifest["version"], manifest["files"][ONNX_FILE]["sha256"])
+    name = ONNX_FILES[precision]
+    if name not in manifest["files"]:
+        there = [kind for kind, file in ONNX_FILES.items() if file in manifest["files"]]
+        raise RequestError(
+            f"precision {precision}, and {folder} has no {name}",
+            f"one of {', '.join(there)}",
+            "Take one of these, or export the model with that variant.",
+        )
+    verify_files(folder, (name, *_NEEDED_TO_SCORE))
+    sha256 = manifest["files"][name]["sha256"]
+    return ModelBundle(folder, manifest["name"], manifest["version"], sha256, precision)

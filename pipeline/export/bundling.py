@@ -24,8 +24,8 @@ from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pipeline.export.parity import compare_with_keras, require_parity
 from pipeline.export.readme import render_readme
 from pipeline.export.standardizing import serialize, standardize
-from pipeline.images import describe_preprocessing, preprocessing_sha256
 from pipeline.inference import Probabilities, load_session
+from pipeline.preprocessing import describe_preprocessing, preprocessing_sha256
 from pipeline.recipes import dump_recipe
 from pipeline.training import MODEL_FILE, TrainedModel
 

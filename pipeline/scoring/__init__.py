@@ -1,17 +1,21 @@
 """The last stages: list a folder of images, score it, commit the prediction table.
 
-`planning` lists, `running` scores, `committing` writes the table's manifest. While a run is under way it
-works in a hidden folder of the output, `.pixelmill/`; what stood in the output stays until the commit.
+`planning` checks the request, `running` lists and scores, `committing` writes the table's manifest. While a
+run is under way it works in a hidden folder of the output, `.pixelmill/`; what stood in the output stays
+until the commit.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.export import ModelBundle
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
-from pipeline.predictions import WORK_FOLDER, RunFacts, TableFormat
+from pipeline.predictions import WORK_FOLDER, TableFormat
+from pipeline.predictions.columns import RunFacts, TableLayout
+
+Engine = Literal["local", "dask"]
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,22 @@ class ScoringRequest:
     """What a scoring run is asked to do.
 
     Attributes:
-        bundle: The model.
-        images: The folder to score, all levels of it.
-        output: The folder of the table.
+        bundle: The model, in the precision asked for.
+        images: The folder to score, all levels of it; on this machine or remote.
+        output: The folder of the table; on this machine or remote.
         format: Of the table.
         top_k: How many choices a row keeps, from 1.
         workers: Processes that decode and infer; None for one a processor that may be used.
         provider: Where onnxruntime runs.
         max_failure_rate: The largest share of failed rows that is no failure of the run.
         max_pixels: The largest width times height that is decoded.
+        globs: Shell patterns of the file names to list, instead of the images' extensions.
+        labels_from_folders: Whether the first folder of an image's path is its true label.
+        previous: An earlier table whose rows are taken where model, preprocessing and bytes are the same.
+        trust_mtime: Take rows of `previous` also where size, time and inode alone are the same.
         fresh: Replace what the output holds, whatever run it is from.
+        engine: Processes of this machine, or a Dask cluster.
+        dask_address: Of the scheduler, where the engine is Dask.
     """
 
     bundle: ModelBundle
@@ -40,7 +50,13 @@ class ScoringRequest:
     provider: Provider = "cpu"
     max_failure_rate: float = 0.01
     max_pixels: int = DEFAULT_MAX_PIXELS
+    globs: tuple[str, ...] = ()
+    labels_from_folders: bool = False
+    previous: Path | None = None
+    trust_mtime: bool = False
     fresh: bool = False
+    engine: Engine = "local"
+    dask_address: str | None = None
 
     @property
     def work(self) -> Path:
@@ -57,15 +73,18 @@ class ScoringRequest:
         """The table's finished parts, until they are committed."""
         return self.work / "parts"
 
+    @property
+    def layout(self) -> TableLayout:
+        """The columns of the table."""
+        return TableLayout(self.top_k, self.labels_from_folders)
+
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """A request whose images are listed: how many, in how many shards, under which run."""
+    """A request that was checked, and the run that answers it; `started` is a time of `time.time`."""
 
     request: ScoringRequest
     facts: RunFacts
-    listed: int
-    shards: int
     started: float
 
 
@@ -74,18 +93,27 @@ class ScoringOutcome:
     """What scoring took.
 
     Attributes:
+        listed: How many images there are.
+        answer_keys: What the part of each shard answers, by the shard's number.
         provider: The execution provider onnxruntime used.
         workers: How many processes worked, and in `workers_reason` why so many.
         computed: Images this run answered itself, not found from an interrupted one.
-        seconds: Wall time.
+        reused: Images whose answer came from an earlier table.
+        copied: Images of the same bytes as another of this run, which was scored once for all.
+        seconds: Wall time, and in `startup_seconds` the part of it until the first worker was ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
     """
 
+    listed: int
+    answer_keys: tuple[str, ...]
     provider: str
     workers: int
     workers_reason: str
     computed: int
+    reused: int
+    copied: int
     seconds: float
+    startup_seconds: float
     stage_seconds: dict[str, float]
 
 

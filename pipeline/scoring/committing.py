@@ -1,35 +1,33 @@
 """The last stage of scoring: check that no row is missing, put the table in its place, say what it holds."""
 
-import shutil
-import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import MANIFEST, describe_file, provenance, write_json
-from pipeline.drift import AnswerCounts, measure_drift
-from pipeline.errors import GateRefused, WorkError
-from pipeline.predictions import (
-    CSV_FILE,
-    part_name,
-    read_columns,
-    table_files,
-    write_csv,
+from pipeline.artifacts import (
+    MANIFEST,
+    describe_file,
+    move,
+    provenance,
+    remove_file,
+    remove_folder,
+    write_json,
+    write_text,
 )
+from pipeline.drift import measure_drift
+from pipeline.errors import GateRefused, WorkError
+from pipeline.images import ImageFailure, encode_thumbnail
+from pipeline.locations import absolute, children
+from pipeline.predictions import CSV_FILE, REPORT_FILE, table_files
+from pipeline.predictions.csv_form import write_csv
+from pipeline.predictions.parts import part_name
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan
+from pipeline.scoring.counting import TableCounts, count_rows
 from pipeline.scoring.planning import LOCK_FILE, describe_request
-from pipeline.scoring.running import find_part
+from pipeline.scoring.reading import read_again
+from pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
+from pipeline.scoring.shards import find_part
 
-
-@dataclass
-class _Totals:
-    rows: int = 0
-    scored: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-    answers: AnswerCounts | None = None
-    last_path: str = ""
+_THUMBNAIL_SIDE = 96
 
 
 def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
@@ -38,31 +36,23 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     Raises:
         WorkError: A shard has no part, or a path stands twice or out of order.
     """
-    request = plan.request
-    parts = [_require_part(plan, shard) for shard in range(plan.shards)]
-    totals = _count(plan, parts)
+    parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.answer_keys)]
+    counts = count_rows(parts, plan.request.bundle.labels(), plan.request.layout)
+    if counts.rows != outcome.listed:
+        raise WorkError(
+            f"{counts.rows} rows",
+            f"{outcome.listed}, one for every image listed",
+            "The output was changed while the run wrote it: run again with --fresh.",
+        )
+    manifest = _describe_run(plan, outcome, counts)
+    # Written before anything is removed, because this is where a disk fills up.
+    write_text(plan.request.work / REPORT_FILE, _render_report(plan, manifest, counts))
     _put_in_place(plan, parts)
-    manifest: dict[str, Any] = {
-        "kind": "prediction-table",
-        "listed": plan.listed,
-        "scored": totals.scored,
-        "failed": totals.rows - totals.scored,
-        "failures": dict(sorted(totals.failures.items())),
-        "labels": dict(sorted(totals.labels.items())),
-        "drift": totals.answers and measure_drift(request.bundle.baseline(), totals.answers),
-        "computed": outcome.computed,
-        "seconds": round(time.monotonic() - plan.started, 3),
-        "images_per_second": round(outcome.computed / outcome.seconds, 1),
-        "stage_seconds": outcome.stage_seconds,
-        "provider": outcome.provider,
-        "threads": outcome.workers,
-        "threads_reason": f"{outcome.workers_reason}; one single-threaded session a process",
-        "request": describe_request(request),
-        "run": vars(plan.facts),
-        **provenance(),
-    }
-    _finish(plan, {**manifest, "files": _describe_table(request.output)})
-    return PredictionTable(request.output, manifest)
+    files = [*table_files(plan.request.output), plan.request.output / REPORT_FILE]
+    manifest["files"] = {path.name: describe_file(path) for path in files}
+    write_json(plan.request.output / MANIFEST, manifest)
+    _clear_work(plan)
+    return PredictionTable(plan.request.output, manifest)
 
 
 def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> None:
@@ -81,77 +71,92 @@ def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> Non
         )
 
 
-def _require_part(plan: ScoringPlan, shard: int) -> Path:
-    part = find_part(plan, shard)
+def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
+    part = find_part(plan, number, key)
     if part is None:
         raise WorkError(
-            f"shard {shard} of {plan.shards} has no part",
+            f"shard {number} has no part",
             "a part for every shard",
             "Run the same command again; it scores what is missing.",
         )
     return part
 
 
-def _count(plan: ScoringPlan, parts: list[Path]) -> _Totals:
-    """Read every row back and see that listed = scored + failed, with no path twice."""
-    totals = _Totals()
-    classes = len(plan.request.bundle.labels())
-    names = ["image_path", "status", "error", "label", "class_index", "probability"]
-    for part in parts:
-        rows = read_columns(part, names)
-        for path in rows["image_path"]:
-            if path <= totals.last_path:
-                raise WorkError(
-                    f"row {path!r} comes after {totals.last_path!r}",
-                    "every path once, in order",
-                    "The output was changed while the run wrote it: run again with --fresh.",
-                )
-            totals.last_path = path
-        totals.rows += len(rows["status"])
-        totals.scored += rows["status"].count("scored")
-        totals.failures.update(text.split(":")[0] for text in rows["error"] if text)
-        totals.labels.update(label for label in rows["label"] if label is not None)
-        answers = AnswerCounts.of(
-            [index for index in rows["class_index"] if index is not None],
-            [value for value in rows["probability"] if value is not None],
-            classes,
+def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCounts) -> dict[str, Any]:
+    request = plan.request
+    answered = outcome.computed + outcome.reused + outcome.copied
+    at_work = max(outcome.seconds - outcome.startup_seconds, 1e-9)
+    return {
+        "kind": "prediction-table",
+        "listed": outcome.listed,
+        "scored": counts.scored,
+        "failed": counts.rows - counts.scored,
+        "failures": dict(sorted(counts.failures.items())),
+        "labels": dict(sorted(counts.labels.items())),
+        "drift": measure_drift(request.bundle.baseline(), counts.answers),
+        **({"accuracy": counts.accuracy()} if request.labels_from_folders else {}),
+        "computed": outcome.computed,
+        "reused": outcome.reused,
+        "copied": outcome.copied,
+        "previous": request.previous and absolute(request.previous),
+        "seconds": round(outcome.seconds, 3),
+        "startup_seconds": round(outcome.startup_seconds, 3),
+        "images_per_second": round(answered / at_work, 1),
+        "stage_seconds": outcome.stage_seconds,
+        "provider": outcome.provider,
+        "threads": outcome.workers,
+        "threads_reason": f"{outcome.workers_reason}; one single-threaded session a process",
+        "request": describe_request(request),
+        "run": vars(plan.facts),
+        **provenance(),
+    }
+
+
+def _render_report(plan: ScoringPlan, manifest: dict[str, Any], counts: TableCounts) -> str:
+    return render_scoring_report(
+        ReportContent(
+            manifest=manifest,
+            confidence_counts=counts.answers.confidences.tolist(),
+            failures=counts.failed_images,
+            least_confident=[
+                UncertainImage(row.path, row.label, row.probability, _thumbnail(plan, row.path))
+                for row in counts.least_confident
+            ],
         )
-        totals.answers = answers if totals.answers is None else totals.answers + answers
-    if totals.rows != plan.listed:
-        raise WorkError(
-            f"{totals.rows} rows",
-            f"{plan.listed}, one for every image listed",
-            "The output was changed while the run wrote it: run again with --fresh.",
-        )
-    return totals
+    )
+
+
+def _thumbnail(plan: ScoringPlan, path: str) -> bytes | None:
+    """A picture of an image that was scored; None where it changed or went since."""
+    try:
+        return encode_thumbnail(read_again(plan.request.images, path), _THUMBNAIL_SIDE)
+    except (ImageFailure, OSError):
+        return None
 
 
 def _put_in_place(plan: ScoringPlan, parts: list[Path]) -> None:
     """From the first removal to the manifest the table is not one; a run killed there goes on here."""
     output, work = plan.request.output, plan.request.work
     if plan.request.format == "csv":
-        # Written before anything is removed, because this is where a disk fills up.
-        write_csv(work / CSV_FILE, parts, plan.request.top_k)
+        write_csv(work / CSV_FILE, parts, plan.request.layout)
         moves = {work / CSV_FILE: output / CSV_FILE}
     else:
-        moves = {part: output / part_name(shard) for shard, part in enumerate(parts)}
-    (output / MANIFEST).unlink(missing_ok=True)
+        moves = {part: output / part_name(number) for number, part in enumerate(parts)}
+    moves[work / REPORT_FILE] = output / REPORT_FILE
+    remove_file(output / MANIFEST)
     for source, target in moves.items():
-        source.replace(target)
+        if source != target:
+            move(source, target)
+    kept = {path.name for path in moves.values()}
     for old in table_files(output):
-        if old not in moves.values():
-            old.unlink()
+        if old.name not in kept:
+            remove_file(old)
 
 
-def _describe_table(output: Path) -> dict[str, dict[str, str | int]]:
-    return {path.name: describe_file(path) for path in table_files(output)}
-
-
-def _finish(plan: ScoringPlan, manifest: dict[str, Any]) -> None:
-    write_json(plan.request.output / MANIFEST, manifest)
+def _clear_work(plan: ScoringPlan) -> None:
     # Its run file first: without it the rest is litter, not a run to go on with.
-    for path in sorted(plan.request.work.iterdir(), key=lambda path: path.is_dir()):
+    for path in sorted(children(plan.request.work), key=lambda path: path.is_dir()):
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_folder(path)
         elif path.name != LOCK_FILE:
-            path.unlink()
+            remove_file(path)

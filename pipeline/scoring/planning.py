@@ -1,37 +1,29 @@
-"""The first stage of scoring: check the request, list the images, cut the listing into shards."""
+"""The first stage of scoring: check the request, and begin its run or find the one it goes on with."""
 
-import hashlib
-import itertools
-import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts import (
-    MANIFEST,
-    new_run_id,
-    now,
-    read_json,
-    sha256_of,
-    write_json,
-    write_text,
-)
+from pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_file, remove_folder, write_json
 from pipeline.errors import RequestError
-from pipeline.export import PREPROCESSING_FILE
+from pipeline.export import PREPROCESSING_FILE, ModelBundle
 from pipeline.inference import require_provider
-from pipeline.predictions import WORK_FOLDER, RunFacts, table_files
-from pipeline.progress import progress
+from pipeline.locations import absolute, children, is_remote, parse_location, require_reachable
+from pipeline.predictions import REPORT_FILE, WORK_FOLDER, table_files
+from pipeline.predictions.columns import RunFacts
+from pipeline.registry import fetch_bundle
 from pipeline.scoring import ScoringPlan, ScoringRequest
-from pipeline.scoring.listing import ListedImage, list_images
+from pipeline.scoring.answered import ANSWERED_FILE
+from pipeline.scoring.listing import holds_images
+from pipeline.scoring.previous import index_previous
 
-SHARD_SIZE = 1024
 _RUN_FILE = "run.json"
+PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
 
 
@@ -39,9 +31,14 @@ LOCK_FILE = "lock"
 def holding_output(output: Path) -> Iterator[None]:
     """Keep an output for one run, from its plan to its commit.
 
+    An object store has no locks: of a remote output the caller has to see that one run at a time uses it.
+
     Raises:
         RequestError: Another run is at work there, or the output is no folder.
     """
+    if is_remote(output):
+        yield
+        return
     if output.exists() and not output.is_dir():
         raise RequestError(f"output {output} is a file", "a folder", "Choose another --output.")
     work = output / WORK_FOLDER
@@ -56,8 +53,8 @@ def holding_output(output: Path) -> Iterator[None]:
             "Wait for it to end, or choose another --output.",
         ) from None
     try:
-        for leftover in output.glob(f".{MANIFEST}.*.tmp"):
-            leftover.unlink()  # Of a run that was killed while it wrote its manifest.
+        for leftover in output.glob(".*.tmp"):
+            leftover.unlink()  # Of a run that was killed while it wrote its manifest or its report.
         yield
     finally:
         if [path.name for path in work.iterdir()] == [LOCK_FILE]:
@@ -68,52 +65,59 @@ def holding_output(output: Path) -> Iterator[None]:
 
 
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:
-    """List the images of a request, ready to be scored; go on with an interrupted run of the same.
+    """Check a request, and begin its run or go on with an interrupted run of the same.
 
     To be called while `holding_output`.
 
     Raises:
         RequestError: A folder without images, an output that holds something else, a value out of range.
     """
-    started = time.monotonic()
+    started = time.time()
     _check_values(request)
     run = _find_run(request)
-    images = list_images(request.images)
-    first = next(images, None)
-    if first is None:
+    if not holds_images(request.images, request.globs):
         raise RequestError(
             f"folder {request.images} holds no images",
-            "files with an image's extension, such as .png or .jpg, at any depth",
+            f"files that match {' or '.join(request.globs)}, at any depth"
+            if request.globs
+            else "files with an image's extension, such as .png or .jpg, at any depth",
             "Check the path.",
         )
-    facts = _begin_run(request, run)
-    shutil.rmtree(request.shards, ignore_errors=True)
-    request.parts.mkdir(parents=True, exist_ok=True)
-    listed = shards = 0
-    with progress("list", None, "images") as advance:
-        for batch in _batches(itertools.chain([first], images)):
-            lines = "".join(f"{json.dumps(astuple(image))}\n" for image in batch)
-            write_text(shard_path(request, shards), lines)
-            shards += 1
-            listed += len(batch)
-            advance(len(batch), "")
-    return ScoringPlan(request, facts, listed, shards, started)
+    index_previous(request)
+    plan = ScoringPlan(request, _begin_run(request, run), started)
+    remove_folder(request.shards)
+    remove_file(request.work / ANSWERED_FILE)
+    if not is_remote(request.parts):
+        request.parts.mkdir(parents=True, exist_ok=True)
+    write_json(request.work / PLAN_FILE, _dump_plan(plan))
+    return plan
 
 
-def shard_path(request: ScoringRequest, shard: int) -> Path:
-    """The file of one shard of the listing: a line of JSON an image."""
-    return request.shards / f"{shard:05d}.jsonl"
+def read_plan(work: Path) -> ScoringPlan:
+    """The plan of the run in a work folder, as a worker on any machine needs it."""
+    content = read_json(work / PLAN_FILE)
+    request = content["request"]
+    for name in ("images", "output", "previous"):
+        request[name] = request[name] and parse_location(request[name])
+    request["globs"] = tuple(request["globs"])
+    bundle = content["bundle"]
+    bundle["folder"] = Path(bundle["folder"])
+    if bundle["address"] and not bundle["folder"].is_dir():  # On another machine than the plan's.
+        bundle["folder"] = fetch_bundle(parse_location(bundle["address"]))
+    return ScoringPlan(
+        ScoringRequest(bundle=ModelBundle(**bundle), **request),
+        RunFacts(**content["run"]),
+        content["started"],
+    )
 
 
-def read_shard(path: Path) -> list[ListedImage]:
-    """The images of one shard."""
-    return [ListedImage(*json.loads(line)) for line in path.read_text("utf-8").splitlines()]
-
-
-def answer_key(plan: ScoringPlan, shard: int) -> str:
-    """A hash of the run and of a shard's listing: a part that carries it holds the shard's answers."""
-    listing = sha256_of(shard_path(plan.request, shard))
-    return hashlib.sha256(f"{plan.facts.run_id}\0{listing}".encode()).hexdigest()
+def _dump_plan(plan: ScoringPlan) -> dict[str, Any]:
+    request = {**vars(plan.request)}
+    bundle = {**vars(request.pop("bundle"))}
+    bundle["folder"] = absolute(bundle["folder"])
+    for name in ("images", "output", "previous"):
+        request[name] = request[name] and absolute(request[name])
+    return {"request": request, "bundle": bundle, "run": vars(plan.facts), "started": plan.started}
 
 
 def describe_request(request: ScoringRequest) -> dict[str, Any]:
@@ -121,8 +125,11 @@ def describe_request(request: ScoringRequest) -> dict[str, Any]:
     return {
         "model": f"{request.bundle.name}@{request.bundle.version}",
         "model_sha256": request.bundle.onnx_sha256,
-        "preprocessing_sha256": sha256_of(request.bundle.folder / PREPROCESSING_FILE),
-        "images": str(request.images.resolve()),
+        "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
+        "precision": request.bundle.precision,
+        "images": absolute(request.images),
+        "globs": list(request.globs),
+        "labels_from_folders": request.labels_from_folders,
         "format": request.format,
         "top_k": request.top_k,
         "max_pixels": request.max_pixels,
@@ -146,11 +153,27 @@ def _check_values(request: ScoringRequest) -> None:
             "a share from 0 to 1",
         ),
         (request.max_pixels < 1, "--max-pixels", request.max_pixels, "at least 1"),
+        (
+            request.trust_mtime and request.previous is None,
+            "--trust-mtime",
+            "without --previous",
+            "an earlier table to take rows from",
+        ),
+        (
+            (request.engine == "dask") != (request.dask_address is not None),
+            "--engine",
+            f"{request.engine} with --dask-address {request.dask_address}",
+            "dask with the address of its scheduler, or local without one",
+        ),
     ]
     for is_wrong, option, value, expected in checks:
         if is_wrong:
             raise RequestError(f"{option} {value}", expected, "Correct the option.")
-    require_provider(request.provider)
+    if request.engine == "local":  # The machines of a cluster are not this one.
+        require_provider(request.provider)
+    for place in (request.images, request.output, request.previous):
+        if place is not None:
+            require_reachable(place)
     if not request.images.is_dir():
         raise RequestError(f"{request.images} is no folder", "a folder of images", "Check the path.")
 
@@ -167,8 +190,8 @@ def _find_run(request: ScoringRequest) -> RunFacts | None:
     output, unfinished = request.output, request.work / _RUN_FILE
     runs = [path for path in (unfinished, output / MANIFEST) if path.is_file()]
     held = _read_run(runs[0]) if runs else None
-    ours = {MANIFEST, *(path.name for path in table_files(output))} if held else set()
-    foreign = [path.name for path in output.iterdir() if path.name not in ours and path.name[0] != "."]
+    ours = {MANIFEST, REPORT_FILE, *(path.name for path in table_files(output))} if held else set()
+    foreign = [path.name for path in children(output) if path.name not in ours and path.name[0] != "."]
     if foreign:
         raise RequestError(
             f"output {output} holds {sorted(foreign)[0]!r}, which no scoring run wrote",
@@ -211,7 +234,7 @@ def _begin_run(request: ScoringRequest, run: RunFacts | None) -> RunFacts:
     if run is not None and (request.work / _RUN_FILE).is_file():
         return run
     if run is None:
-        shutil.rmtree(request.parts, ignore_errors=True)
+        remove_folder(request.parts)
         run = RunFacts(
             model_name=request.bundle.name,
             model_version=str(request.bundle.version),
@@ -222,9 +245,3 @@ def _begin_run(request: ScoringRequest, run: RunFacts | None) -> RunFacts:
     content = {"request": describe_request(request), "run": vars(run), "fresh": request.fresh}
     write_json(request.work / _RUN_FILE, content)
     return run
-
-
-def _batches(images: Iterable[ListedImage]) -> Iterator[list[ListedImage]]:
-    iterator = iter(images)
-    while batch := list(itertools.islice(iterator, SHARD_SIZE)):
-        yield batch

@@ -5,101 +5,126 @@ died is tried again alone; if that kills its worker too, the shard is halved unt
 that do it, and these become failed rows.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from logging import getLogger
+from pathlib import Path
+from queue import SimpleQueue
 
 from pipeline.errors import WorkError
+from pipeline.locations import absolute
 from pipeline.processes import spawned_pool
 from pipeline.scoring import ScoringPlan
-from pipeline.scoring.planning import read_shard
-from pipeline.scoring.working import (
-    ShardResult,
-    ShardTask,
-    begun_mark,
-    score_shard,
-    start_worker,
-    try_images,
-)
+from pipeline.scoring.killers import find_killers
+from pipeline.scoring.shards import Shard, shard_images
+from pipeline.scoring.working import ShardResult, begun_mark, score_shard, start_worker, try_images
 
 _log = getLogger(__name__)
 _DEATHS = (BrokenProcessPool, MemoryError)
+Event = Shard | Future[ShardResult] | BaseException | None
+"""A shard that was listed, one that was answered, what ended the listing early, or None at its end."""
 
 
-def run_tasks(plan: ScoringPlan, tasks: list[ShardTask], workers: int) -> Iterator[ShardResult]:
-    """Answer shards, in whatever order they get done.
+@dataclass
+class WorkerPool:
+    """Answers shards as they are listed, in whatever order they get done.
 
-    Raises:
-        WorkError: Workers die before they begin a shard, or with a shard that no single image explains.
+    Attributes:
+        plan: The run.
+        workers: How many processes may work at once.
+        marks: A folder of this machine for the marks of shards that were begun.
+        is_due: Whether a listed shard is still to be answered.
+        all_listed: Called when the last shard was listed.
+        events: Where listed shards come in, and None after the last.
     """
-    due = list(tasks)
-    while due:
-        for task in due:
-            begun_mark(task).unlink(missing_ok=True)
+
+    plan: ScoringPlan
+    workers: int
+    marks: Path
+    is_due: Callable[[Shard], bool]
+    all_listed: Callable[[], None]
+    events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
+
+    def results(self) -> Iterator[ShardResult]:
+        """Every shard's result.
+
+        Raises:
+            WorkError: Workers die before they begin a shard, or with a shard that no image explains.
+            BaseException: What ended the listing.
+        """
+        waiting: list[int] = []
+        listing = True
+        while waiting or listing:
+            answered = 0
+            try:
+                with self._pool(self.workers) as pool:
+                    futures = {self._submit(pool, number): number for number in waiting}
+                    while futures or listing:
+                        event = self.events.get()
+                        if event is None:
+                            listing = False
+                            self.all_listed()
+                        elif isinstance(event, BaseException):
+                            raise event
+                        elif isinstance(event, Shard):
+                            if self.is_due(event):
+                                waiting.append(event.number)
+                                futures[self._submit(pool, event.number)] = event.number
+                        elif event in futures:  # And not of a pool that broke before.
+                            result = event.result()
+                            waiting.remove(futures.pop(event))
+                            answered += 1
+                            yield result
+            except _DEATHS as error:
+                suspects = [number for number in waiting if begun_mark(self.marks, number).exists()]
+                if not suspects and not answered:
+                    raise _cannot_work("a scoring worker died before it began a shard") from error
+                yield from self._after_a_death(waiting, suspects)
+
+    def _submit(self, pool: ProcessPoolExecutor, number: int) -> "Future[ShardResult]":
+        future = pool.submit(score_shard, absolute(self.plan.request.work), number)
+        future.add_done_callback(self.events.put)
+        return future
+
+    def _after_a_death(self, waiting: list[int], suspects: list[int]) -> Iterator[ShardResult]:
+        _log.warning("a worker died; looking into %d shards, one by one", len(suspects))
+        for number in suspects:
+            result = self._run_alone(number)
+            begun_mark(self.marks, number).unlink(missing_ok=True)
+            waiting.remove(number)
+            yield result
+
+    def _run_alone(self, number: int) -> ShardResult:
+        """Try a shard once more, then without the images that kill its worker."""
+        work = absolute(self.plan.request.work)
         try:
-            with _pool(plan, min(workers, len(due))) as pool:
-                futures: dict[Future[ShardResult], ShardTask] = {
-                    pool.submit(score_shard, task): task for task in due
-                }
-                for future in as_completed(futures):
-                    result = future.result()
-                    due.remove(futures[future])
-                    yield result
+            with self._pool(1) as pool:
+                return pool.submit(score_shard, work, number).result()
+        except _DEATHS:
+            killers = find_killers(
+                shard_images(self.plan, number), lambda start, stop: self._survives(number, start, stop)
+            )
+        try:
+            with self._pool(1) as pool:
+                return pool.submit(score_shard, work, number, killers).result()
         except _DEATHS as error:
-            suspects = [task for task in due if begun_mark(task).exists()]
-            if not suspects:
-                raise _cannot_work("a scoring worker died before it began a shard") from error
-            _log.warning("a worker died; looking into %d shards, one by one", len(suspects))
-            for task in suspects:
-                result = _run_alone(plan, task)
-                due.remove(task)
-                yield result
+            raise _cannot_work(
+                f"the worker of shard {number} dies, though none of its images kills one alone"
+            ) from error
 
+    def _survives(self, number: int, start: int, stop: int) -> bool:
+        try:
+            with self._pool(1) as pool:
+                pool.submit(try_images, absolute(self.plan.request.work), number, start, stop).result()
+        except _DEATHS:
+            return False
+        return True
 
-def _run_alone(plan: ScoringPlan, task: ShardTask) -> ShardResult:
-    """Try a shard once more, then without the images that kill its worker."""
-    try:
-        with _pool(plan, 1) as pool:
-            return pool.submit(score_shard, task).result()
-    except _DEATHS:
-        killers = _find_killers(plan, task, 0, len(read_shard(task.shard)))
-    try:
-        with _pool(plan, 1) as pool:
-            return pool.submit(score_shard, replace(task, killers=frozenset(killers))).result()
-    except _DEATHS as error:
-        raise _cannot_work(
-            f"the worker of {task.shard.name} dies, though none of its images kills one alone"
-        ) from error
-
-
-def _find_killers(plan: ScoringPlan, task: ShardTask, start: int, stop: int) -> list[int]:
-    """The places in a shard, from `start` to before `stop`, of the images that kill a worker."""
-    try:
-        with _pool(plan, 1) as pool:
-            pool.submit(try_images, task, start, stop).result()
-        return []
-    except _DEATHS:
-        if stop - start == 1:
-            _log.warning("%s kills its worker", read_shard(task.shard)[start].path)
-            return [start]
-    middle = (start + stop) // 2
-    return _find_killers(plan, task, start, middle) + _find_killers(plan, task, middle, stop)
-
-
-def _pool(plan: ScoringPlan, workers: int) -> AbstractContextManager[ProcessPoolExecutor]:
-    request = plan.request
-    arguments = (
-        request.bundle,
-        request.provider,
-        request.images,
-        plan.facts,
-        request.top_k,
-        request.max_pixels,
-    )
-    return spawned_pool(workers, start_worker, arguments)
+    def _pool(self, workers: int) -> AbstractContextManager[ProcessPoolExecutor]:
+        return spawned_pool(workers, start_worker, (absolute(self.plan.request.work), self.marks))
 
 
 def _cannot_work(received: str) -> WorkError:

@@ -1,77 +1,120 @@
-"""The second stage of scoring: every shard answered, by a pool of single-threaded sessions."""
+"""The second stage of scoring: every image listed, and every shard of the listing answered."""
 
+import threading
 import time
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pipeline.inference import require_provider
-from pipeline.predictions import part_listing, part_name, read_columns
-from pipeline.progress import progress
+from pipeline.artifacts import remove_folder
+from pipeline.locations import is_remote
+from pipeline.progress import Meter, progress
 from pipeline.resources import processor_limit
-from pipeline.scoring import ScoringOutcome, ScoringPlan
-from pipeline.scoring.planning import SHARD_SIZE, answer_key, shard_path
-from pipeline.scoring.pool import run_tasks
-from pipeline.scoring.working import ShardTask
+from pipeline.scoring import Engine, ScoringOutcome, ScoringPlan
+from pipeline.scoring.cluster import score_on_cluster
+from pipeline.scoring.pool import WorkerPool
+from pipeline.scoring.shards import Shard, growing_limits, write_shards
+from pipeline.scoring.tally import Tally
 
 
 def score_shards(plan: ScoringPlan) -> ScoringOutcome:
-    """Answer the shards that no earlier try of this run has answered, and failed rows once more.
+    """List the images, and answer the shards that no earlier try of this run has answered, and failed
+    rows once more.
 
     Raises:
+        RequestError: The model cannot be loaded.
         WorkError: The workers cannot work; what is finished is kept.
     """
-    start = time.monotonic()
-    request = plan.request
-    limit = processor_limit()
-    tasks = [task for shard in range(plan.shards) if (task := _task_for(plan, shard)) is not None]
-    workers = request.workers or limit.count
-    reason = "as asked for" if request.workers else limit.reason
-    if len(tasks) < workers:
-        workers, reason = max(len(tasks), 1), f"shards of {SHARD_SIZE} images that were due: {len(tasks)}"
-    computed = failed = 0
-    seconds: Counter[str] = Counter()
-    with progress("score", plan.listed, "images") as advance:
-        finished = plan.shards - len(tasks)
-        if finished:
-            advance(min(finished * SHARD_SIZE, plan.listed), "found finished")
-        for result in run_tasks(plan, tasks, workers):
-            computed += result.computed
-            failed += result.failed
-            seconds.update(result.seconds)
-            advance(result.rows, f"{failed:,} failed" if failed else "")
+    tally = Tally()
+    with progress("score", None, "images") as meter:
+        workers, reason = _ENGINES[plan.request.engine](plan, tally, meter)
+    return outcome_of(plan, tally, workers, reason)
+
+
+def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> ScoringOutcome:
+    """The outcome that a tally comes to when all is done."""
     return ScoringOutcome(
-        provider=require_provider(request.provider),
+        listed=tally.listed,
+        answer_keys=tuple(tally.answer_keys),
+        provider=", ".join(sorted(tally.providers)) or "none: no image was due",
         workers=workers,
         workers_reason=reason,
-        computed=computed,
-        seconds=time.monotonic() - start,
-        stage_seconds={stage: round(seconds[stage], 3) for stage in sorted(seconds)},
+        computed=tally.computed,
+        reused=tally.reused,
+        copied=tally.copied,
+        seconds=time.time() - plan.started,
+        startup_seconds=max(tally.ready_at - plan.started, 0.0),
+        stage_seconds={stage: round(tally.seconds[stage], 3) for stage in sorted(tally.seconds)},
     )
 
 
-def find_part(plan: ScoringPlan, shard: int) -> Path | None:
-    """The part that answers a shard of this run, committed already or not; None if there is none."""
-    key = answer_key(plan, shard)
-    for folder in (plan.request.parts, plan.request.output):
-        path = folder / part_name(shard)
-        if path.is_file() and part_listing(path) == key:
-            return path
-    return None
+def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, str]:
+    limit = processor_limit()
+    # A GPU has one owner, whose decoders are as many as there would be workers.
+    on_gpu = plan.request.provider == "cuda"
+    workers = 1 if on_gpu else plan.request.workers or limit.count
+
+    def is_due(shard: Shard) -> bool:
+        due = tally.list_shard(plan, shard)
+        if not due:
+            meter(shard.images, tally.note)
+        return due
+
+    with _folder_for_marks(plan) as marks:
+        pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed))
+        with _listing(plan, pool):
+            for result in pool.results():
+                tally.add(result)
+                meter(result.rows, tally.note)
+    # A worker that took the place of a dead one is no further one.
+    at_work = min(len(tally.workers), workers)
+    if on_gpu:
+        return at_work, f"one process owns the GPU, and {plan.request.workers or limit.count} decode for it"
+    if tally.due < workers:
+        return at_work, f"the shards of the listing that were due: {tally.due}"
+    return at_work, "as asked for" if plan.request.workers else limit.reason
 
 
-def _task_for(plan: ScoringPlan, shard: int) -> ShardTask | None:
-    task = ShardTask(
-        shard=shard_path(plan.request, shard),
-        part=plan.request.parts / part_name(shard),
-        answer_key=answer_key(plan, shard),
-        earlier=None,
-    )
-    found = find_part(plan, shard)
-    if found is None:
-        return task
+@contextmanager
+def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
+    """An empty folder of this machine."""
+    if is_remote(plan.request.work):
+        with TemporaryDirectory(prefix="pixelmill-") as folder:
+            yield Path(folder)
+    else:
+        marks = plan.request.work / "begun"
+        remove_folder(marks)
+        marks.mkdir()
+        yield marks
+
+
+@contextmanager
+def _listing(plan: ScoringPlan, pool: WorkerPool) -> Iterator[None]:
+    """List the images while the pool works, which would else wait for the last of them."""
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            for shard in write_shards(plan, growing_limits()):
+                if stopped.is_set():
+                    return
+                pool.events.put(shard)
+            pool.events.put(None)
+        except BaseException as error:  # noqa: BLE001  # Raised again where the pool is waited for.
+            pool.events.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
-        has_failures = "failed" in read_columns(found, ["status"])["status"]
-    except (OSError, ValueError):
-        return task  # Its end is whole and its middle is not.
-    return replace(task, earlier=found) if has_failures else None
+        yield
+    finally:
+        stopped.set()
+        # It may be in the middle of a very large folder, which nobody who pressed Ctrl-C waits for.
+        thread.join(timeout=1)
+
+
+_ENGINES: dict[Engine, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] = {
+    "local": _score_locally,
+    "dask": score_on_cluster,
+}

@@ -1,202 +1,287 @@
-"""What a worker process does: read, hash, decode, infer, and write one shard's part of the table."""
+"""What a worker process does: have images prepared, infer, and write one shard's part of the table."""
 
-import errno
-import hashlib
 import os
-import stat
+import socket
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.config import ImageSpec
 from pipeline.errors import PixelmillError
-from pipeline.export import ModelBundle
-from pipeline.images import DecodedImage, FailureCode, ImageFailure, decode
-from pipeline.inference import InferenceSession, Provider, load_session
-from pipeline.predictions import Prediction, Row, RunFacts, read_rows, table_row, write_part
+from pipeline.images import Pixels
+from pipeline.inference import Provider, load_session
+from pipeline.locations import is_remote, parse_location
+from pipeline.predictions.arrays import number_array
+from pipeline.predictions.columns import Answers
+from pipeline.predictions.parts import file_facts, is_intact, part_name, read_row_groups, writing_part
+from pipeline.resources import processor_limit
+from pipeline.scoring import ScoringPlan
+from pipeline.scoring.decoders import DecoderPool
 from pipeline.scoring.listing import ListedImage, unescape
-from pipeline.scoring.planning import read_shard
+from pipeline.scoring.planning import read_plan
+from pipeline.scoring.preparing import Preparation, Prepared, batches
+from pipeline.scoring.reading import KILLER
+from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
 
-_BATCH = 64
-_MOST_BYTES = 1 << 30
-_KILLER = "kills its worker"
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard's work, told in paths.
-
-    `earlier` is a part of this run whose failed rows alone are to be tried again, or None. `killers` are
-    the places in the shard of images that are known to kill a worker, and are not touched again.
-    """
-
-    shard: Path
-    part: Path
-    answer_key: str
-    earlier: Path | None
-    killers: frozenset[int] = frozenset()
+# Measured: on a processor more does not fit its cache, a GPU wants more.
+_BATCH: dict[Provider, int] = {"cpu": 16, "cuda": 128}
+_GROUPS_AHEAD = 1
+_NO_KILLERS: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one shard took: its rows, those computed now, how many of these failed, seconds by stage."""
+    """What one shard took.
 
+    `rows` are all of it; `computed` were answered now, `reused` came from an earlier table, `copied` have
+    the bytes of another image of the run; `failed` of all these. `seconds` are by stage; `ready_at` is when
+    its worker had loaded the model, by `time.time`, and `provider` the execution provider that onnxruntime
+    uses there; `worker` names the process.
+    """
+
+    number: int
     rows: int
     computed: int
     failed: int
+    reused: int
+    copied: int
     seconds: dict[str, float]
+    ready_at: float
+    provider: str
+    worker: str
 
 
-@dataclass
 class Worker:
-    """What a worker process keeps from shard to shard."""
+    """What a worker keeps from shard to shard.
 
-    session: InferenceSession
-    spec: ImageSpec
-    labels: tuple[str, ...]
-    images: Path
-    facts: RunFacts
-    top_k: int
-    max_pixels: int
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    On the CPU it prepares and infers in turn, as all the workers together fill the processors. A GPU is
+    owned by one worker, whose `decoders` prepare ahead of it.
+    """
 
-    def score(self, task: ShardTask) -> ShardResult:
-        """Write a shard's part."""
-        self.seconds.clear()
-        listed = [
-            replace(image, problem=_KILLER) if place in task.killers else image
-            for place, image in enumerate(read_shard(task.shard))
-        ]
-        rows: dict[str, Row] = {}
-        if task.earlier is not None:
-            with self._timed("read"):
-                kept = [row for row in read_rows(task.earlier) if row["status"] == "scored"]
-            rows = {row["image_path"]: row for row in kept}
-        due = [image for image in listed if image.path not in rows]
-        predictions = self.answer(due)
-        for prediction in predictions:
-            rows[prediction.image_path] = table_row(prediction, self.labels, self.facts, self.top_k)
-        failed = sum(prediction.error is not None for prediction in predictions)
-        with self._timed("write"):
-            in_order = [rows[image.path] for image in listed]
-            write_part(task.part, in_order, self.top_k, task.answer_key)
-        return ShardResult(len(listed), len(due), failed, dict(self.seconds))
+    def __init__(self, plan: ScoringPlan, decoders: int = 0) -> None:
+        import pyarrow.parquet  # noqa: F401  # Now, and not while the first shard's time is taken.
 
-    def answer(self, images: list[ListedImage]) -> list[Prediction]:
-        """A prediction for every image, in their order."""
-        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
-        return [prediction for batch in batches for prediction in self._answer(batch)]
-
-    def _answer(self, batch: list[ListedImage]) -> list[Prediction]:
-        """A row for every image, in their order; the network sees those that could be decoded."""
-        answers: list[Prediction | None] = []
-        decoded: list[tuple[int, str, DecodedImage]] = []
-        for image in batch:
-            sha256 = None
-            try:
-                with self._timed("read"):
-                    data = _read(self.images / unescape(image.path), image.problem)
-                    sha256 = hashlib.sha256(data).hexdigest()
-                with self._timed("decode"):
-                    decoded.append((len(answers), sha256, decode(data, self.spec, self.max_pixels)))
-                answers.append(None)
-            except ImageFailure as failure:
-                answers.append(Prediction(image.path, sha256, str(failure)))
-        if decoded:
-            with self._timed("infer"):
-                tensor = np.stack([item.pixels for _, _, item in decoded])
-                probabilities = self.session.probabilities(tensor)
-            order = np.argsort(-probabilities, axis=1, kind="stable")[:, : self.top_k]
-            for row, (at, sha256, item) in enumerate(decoded):
-                choices = tuple((int(i), float(probabilities[row, i])) for i in order[row])
-                answers[at] = Prediction(batch[at].path, sha256, None, choices, item.width, item.height)
-        return [answer for answer in answers if answer is not None]
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
-
-
-_worker: Worker | PixelmillError | None = None
-
-
-def start_worker(
-    bundle: ModelBundle,
-    provider: Provider,
-    images: Path,
-    facts: RunFacts,
-    top_k: int,
-    max_pixels: int,
-) -> None:
-    """Load the model once for all the shards of this process."""
-    global _worker  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
-    try:
-        _worker = Worker(
-            session=load_session(bundle.onnx_path, provider),
-            spec=bundle.image_spec(),
-            labels=bundle.labels(),
-            images=images,
-            facts=facts,
-            top_k=top_k,
-            max_pixels=max_pixels,
+        request = plan.request
+        self._plan = plan
+        self._session = load_session(request.bundle.onnx_path, request.provider)
+        self._labels = request.bundle.labels()
+        self._preparation = Preparation(plan)
+        self._decoders = DecoderPool(plan, decoders) if decoders else None
+        spec = self._preparation.spec
+        # One for all batches: fresh memory costs more time than the copying.
+        self._batch: Pixels = np.zeros(
+            (_BATCH[request.provider], spec.height, spec.width, spec.channels), np.uint8
         )
-    except PixelmillError as error:
-        # An initializer's error is lost on its way to the parent; a task's is not.
-        _worker = error
+        self._session.probabilities(self._batch)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
+        self._ready_at = time.time()
+
+    def score(self, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+        """Write a shard's part; failed rows that an earlier try of the run left are tried again.
+
+        Args:
+            number: The shard.
+            killers: The places in it of images that kill a worker, and are not touched again.
+        """
+        self._seconds.clear()
+        request = self._plan.request
+        key = answer_key(self._plan, number)
+        found = find_part(self._plan, number, key)
+        earlier = read_row_groups(found) if found and is_intact(found) else None
+        rows = 0
+        counts: Counter[str] = Counter()
+        with writing_part(request.parts / part_name(number), request.layout, key) as part:
+            for images in read_shard(self._plan, number):
+                kept = next(earlier, None) if earlier else None
+                due = _places_due(images, kept)
+                answers, reused, copied = self.answer(
+                    [
+                        images[place]._replace(problem=KILLER) if rows + place in killers else images[place]
+                        for place in due
+                    ]
+                )
+                start = time.perf_counter()
+                files = file_facts([image[1:4] for image in images])
+                part.write(self._join(images, kept, due, answers), files)
+                self._seconds["write"] += time.perf_counter() - start
+                rows += len(images)
+                failed = sum(error is not None for error in answers.errors)
+                counts.update(
+                    computed=len(due) - reused - copied, failed=failed, reused=reused, copied=copied
+                )
+        return ShardResult(
+            number=number,
+            rows=rows,
+            computed=counts["computed"],
+            failed=counts["failed"],
+            reused=counts["reused"],
+            copied=counts["copied"],
+            seconds=dict(self._seconds),
+            ready_at=self._ready_at,
+            provider=self._session.provider,
+            worker=self._name,
+        )
+
+    def answer(self, images: Sequence[ListedImage]) -> tuple[Answers, int, int]:
+        """A row for every image, in their order; how many came from an earlier table, and how many have
+        the bytes and so the answer of another image of this run.
+        """
+        answers = Answers([image.path for image in images], self._plan.request.top_k)
+        reused = copied = 0
+        inferred: list[int] = []
+        twins: list[tuple[int, int]] = []
+        waiting: list[tuple[int, Pixels]] = []
+        for prepared in self._prepare_all(images):
+            answers.paste(prepared.start, prepared.answers)
+            for stage, seconds in prepared.seconds.items():
+                self._seconds[stage] += seconds
+            reused += prepared.taken
+            copied += prepared.copied
+            inferred += [place for place, _ in prepared.pixels]
+            twins += prepared.twins
+            waiting += prepared.pixels
+            while len(waiting) >= len(self._batch):
+                self._infer(waiting[: len(self._batch)], answers)
+                del waiting[: len(self._batch)]
+        if waiting:
+            self._infer(waiting, answers)
+        for place, first in twins:
+            answers.copy_row(first, place)
+        if self._preparation.answered:
+            self._preparation.answered.add(answers, inferred)
+        return answers, reused, copied
+
+    def close(self) -> None:
+        """End what the worker has started."""
+        if self._decoders:
+            self._decoders.close()
+
+    def _prepare_all(self, images: Sequence[ListedImage]) -> Iterator[Prepared]:
+        if self._decoders:
+            yield from self._decoders.prepare_all(images)
+            return
+        seen: dict[str, int] = {}
+        prepare = partial(self._preparation.prepare, seen=seen)
+        if not is_remote(self._plan.request.images):
+            for start, batch in batches(images):
+                yield prepare(batch, start)
+            return
+        # Remote files take long to come: the next are fetched while these are inferred.
+        with ThreadPoolExecutor(1) as ahead:
+            coming: deque[Future[Prepared]] = deque()
+            for start, batch in batches(images):
+                coming.append(ahead.submit(prepare, batch, start))
+                if len(coming) > _GROUPS_AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def _infer(self, batch: Sequence[tuple[int, Pixels]], answers: Answers) -> None:
+        start = time.perf_counter()
+        np.stack([pixels for _, pixels in batch], out=self._batch[: len(batch)])
+        # A batch of always one size, whatever fills its end: an image's answer must not depend, not in its
+        # last bit, on how many others happen to be beside it.
+        probabilities = self._session.probabilities(self._batch)[: len(batch)]
+        # Of equal probabilities the first class comes first.
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : answers.choices.shape[1]]
+        places = [place for place, _ in batch]
+        answers.choices[places] = order
+        answers.probabilities[places] = np.take_along_axis(probabilities, order, axis=1)
+        self._seconds["infer"] += time.perf_counter() - start
+
+    def _join(
+        self,
+        images: Sequence[ListedImage],
+        kept: "pa.Table | None",
+        due: Sequence[int],
+        answers: Answers,
+    ) -> "pa.Table":
+        import pyarrow as pa
+
+        layout = self._plan.request.layout
+        true_labels = [_first_folder(path) for path in answers.paths] if layout.true_labels else None
+        new = answers.to_table(self._labels, self._plan.facts, layout, true_labels)
+        if kept is None:
+            return new
+        order = np.arange(len(images))
+        order[list(due)] = len(images) + np.arange(len(due))
+        return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
 
 
-def score_shard(task: ShardTask) -> ShardResult:
-    """Score one shard in a process that `start_worker` has set up."""
-    mark = begun_mark(task)
+# One a thread: a Dask worker may run several, and each has its own session.
+_workers = threading.local()
+_marks: Path | None = None
+
+
+def start_worker(work: str, marks: Path) -> None:
+    """Load the model once for all the shards of this process; what goes wrong the first shard tells.
+
+    Args:
+        work: The run's work folder, on this machine or remote.
+        marks: A folder for the marks of shards that were begun.
+    """
+    global _marks  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
+    _marks = marks
+    # An initializer's error is lost on its way to the parent; a task's is not.
+    with suppress(PixelmillError):
+        _worker_of(work)
+
+
+def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+    """Score one shard of the run in a work folder."""
+    worker = _worker_of(work)
+    if _marks is None:
+        return worker.score(number, killers)
+    mark = begun_mark(_marks, number)
     mark.touch()
-    result = _this_worker().score(task)
+    result = worker.score(number, killers)
     mark.unlink()
     return result
 
 
-def try_images(task: ShardTask, start: int, stop: int) -> None:
+def try_images(work: str, number: int, start: int, stop: int) -> None:
     """Answer some images of a shard, by their places in it, and write nothing."""
-    _this_worker().answer(read_shard(task.shard)[start:stop])
+    plan = read_plan(parse_location(work))
+    _worker_of(work).answer(shard_images(plan, number)[start:stop])
 
 
-def begun_mark(task: ShardTask) -> Path:
+def begun_mark(marks: Path, number: int) -> Path:
     """A file that is there while a worker is at a shard, and stays if that worker dies."""
-    return task.part.with_suffix(".begun")
+    return marks / str(number)
 
 
-def _this_worker() -> Worker:
-    if isinstance(_worker, PixelmillError):
-        raise _worker
-    if _worker is None:
-        raise RuntimeError("start_worker comes first")
-    return _worker
+def _worker_of(work: str) -> Worker:
+    # Read each time: in a process of a cluster another run may work in the same folder meanwhile.
+    plan = read_plan(parse_location(work))
+    if getattr(_workers, "plan", None) != plan:
+        if hasattr(_workers, "worker"):
+            _workers.worker.close()
+        on_gpu = plan.request.provider == "cuda"
+        decoders = plan.request.workers or processor_limit().count
+        _workers.worker = Worker(plan, decoders if on_gpu else 0)
+        _workers.plan = plan
+    worker: Worker = _workers.worker
+    return worker
 
 
-def _read(path: Path, problem: str | None) -> bytes:
-    """A regular file's bytes; never waits for a pipe that took the file's place."""
-    if problem == _KILLER:
-        raise ImageFailure(FailureCode.WORKER_DIED, "every process that takes it up dies")
-    if problem is not None:
-        raise ImageFailure(FailureCode.NOT_A_FILE, problem)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
-            if facts.st_size > _MOST_BYTES:
-                raise ImageFailure(FailureCode.TOO_LARGE, f"{facts.st_size} bytes, over {_MOST_BYTES}")
-            return file.read()
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise  # The machine's trouble, not the file's.
-        raise ImageFailure(FailureCode.UNREADABLE, error.strerror or "cannot be read") from error
+def _places_due(images: Sequence[ListedImage], kept: "pa.Table | None") -> Sequence[int]:
+    if kept is None:
+        return range(len(images))
+    return [place for place, status in enumerate(kept["status"].to_pylist()) if status == "failed"]
+
+
+def _first_folder(path: str) -> str | None:
+    folder, slash, _ = path.partition("/")
+    return unescape(folder) if slash else None

@@ -12,7 +12,7 @@ from pipeline.artifacts import publishing
 from pipeline.config import Recipe, TrainingSpec
 from pipeline.datasets import Images, PreparedDataset
 from pipeline.errors import WorkError
-from pipeline.progress import Advance, progress
+from pipeline.progress import Meter, progress
 from pipeline.training import HISTORY_FILE, MODEL_FILE, TrainedModel
 from pipeline.training.devices import choose_device, import_tensorflow
 from pipeline.training.network import build_network
@@ -115,7 +115,7 @@ def _fit(network: Any, train: Images, validation: Images, training: TrainingSpec
     return pd.DataFrame(watcher.rows)
 
 
-def _watcher(advance: Advance, images: int, training: TrainingSpec) -> Any:
+def _watcher(advance: Meter, images: int, training: TrainingSpec) -> Any:
     import keras
 
     class Watcher(keras.callbacks.Callback):  # type: ignore[misc]

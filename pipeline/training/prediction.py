@@ -1,11 +1,15 @@
-"""What the trained Keras model says of a split. Run it in a process of its own."""
+"""What the trained Keras model says of images. Run it in a process of its own."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.artifacts import write_array
 from pipeline.datasets import PreparedDataset, SplitName
+from pipeline.errors import WorkError
+from pipeline.images import Pixels
+from pipeline.inference import Probabilities
 from pipeline.progress import progress
 from pipeline.training import TrainedModel
 from pipeline.training.devices import choose_device, import_tensorflow
@@ -18,11 +22,7 @@ def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitNam
 
     On the CPU in float32, whatever it was trained on: this is what the ONNX file must equal.
     """
-    import_tensorflow()
-    choose_device("cpu")
-    import keras
-
-    network = keras.saving.load_model(model.model_path, safe_mode=True, compile=False)
+    network = _load(model.model_path)
     pixels = dataset.split(split).pixels
     answers = []
     with progress("evaluate", len(pixels), "images") as advance:
@@ -32,3 +32,29 @@ def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitNam
             advance(len(batch), "")
     write_array(path, np.concatenate(answers).astype(np.float32))
     return path
+
+
+def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:
+    """A model file's probabilities, float32 [images, classes], for a few images, as `predict_split` asks.
+
+    Raises:
+        WorkError: The Keras that is installed here cannot load it.
+    """
+    try:
+        network = _load(model_path)
+    except Exception as error:  # noqa: BLE001  # Of many types; some do not survive the way to another process.
+        raise WorkError(
+            f"{model_path} cannot be loaded ({type(error).__name__}: {error})",
+            "a model that the Keras installed here can read",
+            "Install the version of Keras that the bundle's manifest names.",
+        ) from None
+    answer: Probabilities = network.predict_on_batch(pixels).astype(np.float32)
+    return answer
+
+
+def _load(path: Path) -> Any:
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    return keras.saving.load_model(path, safe_mode=True, compile=False)

@@ -18,11 +18,10 @@ from tests.flows.conftest import PrefectServer, ask
 pytestmark = pytest.mark.xdist_group("prefect-server")
 SCRIPT = """
 import sys
-from pathlib import Path
 from flows.batch_scoring import score
 
 if __name__ == "__main__":
-    store, images, output = map(Path, sys.argv[1:])
+    store, images, output = sys.argv[1:]
     print(score("digits@champion", images, output, store=store, workers=2)["listed"])
 """
 
@@ -37,7 +36,7 @@ def run_flow(
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_the_flow_lists_scores_and_commits(
+def test_the_flow_plans_scores_and_commits(
     server: PrefectServer, trained_store: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
@@ -51,7 +50,7 @@ def test_the_flow_lists_scores_and_commits(
     assert run["name"] == f"score {images} with digits@champion"
     assert run["state"]["type"] == "COMPLETED"
     tasks = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
-    assert {task["name"].rsplit("-", 1)[0] for task in tasks} == {"list", "score", "commit"}
+    assert {task["name"].rsplit("-", 1)[0] for task in tasks} == {"plan", "score", "commit"}
     artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
     assert "scoring-counts" in {artifact["key"] for artifact in artifacts}
     # The command's functions without Prefect give the same table.

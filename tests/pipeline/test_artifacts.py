@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ import pytest
 from pipeline.artifacts import (
     MANIFEST,
     canonical_json,
+    move,
+    opened_for_reading,
     provenance,
     publishing,
     read_json,
     read_manifest,
+    remove_file,
+    remove_folder,
     replacing,
     sha256_of,
     verify_files,
@@ -31,6 +36,8 @@ from pipeline.artifacts import (
     write_text,
 )
 from pipeline.errors import PixelmillError, RequestError, WorkError
+from pipeline.locations import children, content_of, parse_location
+from tests.s3 import S3Server, s3_server
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = "old text\n", "new text\n" * 20_000
@@ -372,3 +379,59 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
 def test_sha256_of_a_known_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["local", "memory", "s3", "s3 that fails"])
+def place(
+    request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A folder to write to: here, or remote, and there also one where every request fails at first."""
+    if request.param == "local":
+        yield tmp_path / "odd [1] #*?"
+    elif request.param == "memory":
+        yield parse_location(f"memory://{tmp_path.name}/odd [1] #*")
+    else:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        with s3.bucket("bucket"):
+            s3.first_fails = request.param == "s3 that fails"
+            yield parse_location("s3://bucket/odd [1] #*")
+
+
+def written(folder: Path) -> set[str]:
+    return {path.name for path in children(folder)} if folder.exists() else set()
+
+
+def test_files_are_replaced_moved_and_removed_wherever_they_are(place: Path) -> None:
+    write_text(place / "a", OLD)
+    write_json(place / "b [2]*.json", {"key": 1})
+    with suppress(Interrupted), replacing(place / "a") as temporary:
+        temporary.write_text("half")
+        raise Interrupted
+    assert content_of(place / "a").decode() == OLD
+    write_text(place / "a", NEW)
+    assert content_of(place / "a").decode() == NEW
+    move(place / "b [2]*.json", place / "a")
+    assert read_json(place / "a") == {"key": 1}
+    assert written(place) == {"a"}
+    with opened_for_reading(place / "a") as file:
+        content = Path(file).read_bytes() if isinstance(file, str) else file.read()
+    assert json.loads(content) == {"key": 1}
+    for _ in range(2):
+        remove_file(place / "a")
+    assert written(place) == set()
+
+
+def test_removing_a_folder_removes_nothing_beside_it(place: Path) -> None:
+    for name in ("a/1", "a/b/2", "a/[3]*", "ab/4", "a.txt", "[a]"):
+        write_text(place / name, OLD)
+    for _ in range(2):
+        remove_folder(place / "a")
+    assert written(place) == {"ab", "a.txt", "[a]"}
+    assert written(place / "ab") == {"4"}

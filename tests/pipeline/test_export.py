@@ -19,7 +19,7 @@ from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
 from pipeline.export import ModelBundle
 from pipeline.export.bundling import export_bundle
 from pipeline.export.parity import compare_with_keras
-from pipeline.images import describe_preprocessing, preprocessing_sha256
+from pipeline.preprocessing import describe_preprocessing, preprocessing_sha256
 from pipeline.processes import run_in_spawned_process
 from pipeline.recipes import load_recipe
 from pipeline.training import TrainedModel

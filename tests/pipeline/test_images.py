@@ -1,7 +1,6 @@
 """One decoder for every stage: formats, damage, orientation, transparency, geometry."""
 
 import io
-import json
 import struct
 import zlib
 from typing import Any
@@ -16,13 +15,15 @@ from pipeline.config import ImageSpec
 from pipeline.images import (
     FORMATS,
     FailureCode,
+    FileFacts,
     ImageFailure,
     Pixels,
     decode,
-    describe_preprocessing,
+    decode_with_pillow,
+    describe_file,
     encode_png,
+    encode_thumbnail,
     fit_array,
-    preprocessing_sha256,
 )
 
 HEIGHT, WIDTH = 9, 12
@@ -445,28 +446,59 @@ def test_fit_array_takes_a_grey_image_without_a_channel_axis() -> None:
     assert np.array_equal(fit_array(grey, GREY), grey[..., np.newaxis])
 
 
-@pytest.mark.parametrize("spec", [SPEC, GREY, *SPECS])
-def test_the_description_is_json_and_holds_the_whole_spec(spec: ImageSpec) -> None:
-    description = json.loads(json.dumps(describe_preprocessing(spec)))
-    assert description == describe_preprocessing(spec)
-    assert ImageSpec.model_validate(description["spec"]) == spec
+@settings(max_examples=150, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    target=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    channels=st.sampled_from((1, 3)),
+    resize=st.sampled_from(("stretch", "crop", "pad")),
+    mode=st.sampled_from(("RGB", "L", "CMYK")),
+    orientation=st.integers(1, 8),
+    options=st.fixed_dictionaries(
+        {
+            "quality": st.integers(20, 100),
+            "subsampling": st.sampled_from((0, 1, 2)),
+            "progressive": st.booleans(),
+        }
+    ),
+)
+def test_a_jpeg_is_the_same_by_either_decoder(
+    size: tuple[int, int],
+    target: tuple[int, int],
+    channels: Any,
+    resize: Any,
+    mode: str,
+    orientation: int,
+    options: dict[str, Any],
+) -> None:
+    image = Image.fromarray(colourful(*size)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image, "JPEG", exif=exif, **options)
+    spec = ImageSpec(height=target[0], width=target[1], channels=channels, resize=resize)
+    fast, slow = decode(data, spec), decode_with_pillow(data, spec)
+    assert np.array_equal(fast.pixels, slow.pixels)
+    assert (fast.width, fast.height) == (slow.width, slow.height)
 
 
-def test_the_hash_is_the_same_for_equal_specs_only() -> None:
-    base = {"height": 8, "width": 9, "channels": 3, "resize": "pad", "background": 5}
-    changes: list[dict[str, object]] = [
-        {},
-        {"height": 9},
-        {"width": 8},
-        {"channels": 1},
-        {"resize": "crop"},
-        {"background": 6},
-    ]
-    hashes = []
-    for change in changes:
-        specs = [ImageSpec.model_validate({**base, **change}) for _ in range(2)]
-        first, again = (preprocessing_sha256(describe_preprocessing(spec)) for spec in specs)
-        assert first == again
-        assert len(first) == 64
-        hashes.append(first)
-    assert len(set(hashes)) == len(changes)
+def test_a_large_jpeg_is_shrunk_while_it_is_decoded_and_looks_the_same() -> None:
+    ramp = np.add.outer(np.arange(480), np.arange(640)) / 1118 * 255
+    data = encoded(Image.fromarray(np.repeat(ramp[..., None], 3, 2).astype(np.uint8)), "JPEG", quality=95)
+    spec = ImageSpec(height=60, width=80, channels=3)
+    whole = np.asarray(Image.open(io.BytesIO(data)).resize((80, 60), Image.Resampling.BILINEAR))
+    assert np.abs(decode(data, spec).pixels.astype(int) - whole).max() <= 4
+
+
+def test_a_thumbnail_keeps_the_shape_and_is_never_enlarged() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("RGB", (200, 100)), "JPEG", exif=exif)
+    assert Image.open(io.BytesIO(encode_thumbnail(data, 50))).size == (25, 50)
+    assert Image.open(io.BytesIO(encode_thumbnail(VALID["png"], 50))).size == (WIDTH, HEIGHT)
+
+
+def test_the_header_is_told_as_stored() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    facts = describe_file(encoded(Image.new("CMYK", (20, 10)), "JPEG", exif=exif))
+    assert facts == FileFacts("JPEG", "CMYK", 20, 10, 6)

@@ -11,8 +11,10 @@ from pipeline.export import ModelBundle
 from pipeline.predictions import read_predictions
 from pipeline.scoring import ScoringRequest
 from pipeline.scoring.folder import score_folder
-from pipeline.scoring.planning import SHARD_SIZE
+from pipeline.scoring.shards import growing_limits
 from tests.conftest import write_images
+
+SHARD_IMAGES = next(growing_limits())[0]
 
 # Run by each worker process when it starts: the decoder dies of certain images as by a crash of its own or
 # by the system's out-of-memory killer.
@@ -39,6 +41,24 @@ def crash(data, *arguments):
 pipeline.images.decode = crash
 """
 
+# Dies once, when the mark of the second shard that it began is gone.
+DYING_BETWEEN_SHARDS = """
+import os, signal
+from pathlib import Path
+
+unlink, once, ended = Path.unlink, Path(__file__).with_name("died-once"), []
+
+def dying_unlink(path, *arguments, **options):
+    unlink(path, *arguments, **options)
+    if path.parent.name == "begun":
+        ended.append(path)
+        if len(ended) == 2 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Path.unlink = dying_unlink
+"""
+
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
@@ -46,7 +66,7 @@ def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(CRASHING_DECODER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    write_images(tmp_path / "images", 2 * SHARD_SIZE + 50)
+    write_images(tmp_path / "images", 2 * SHARD_IMAGES + 50)
     return ScoringRequest(bundle=bundle, images=tmp_path / "images", output=tmp_path / "out", workers=2)
 
 
@@ -61,7 +81,7 @@ def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
-    killers = {poison(request_, index, b"kill") for index in (0, SHARD_SIZE + 7, SHARD_SIZE + 8)}
+    killers = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
     killers.add(poison(request_, 300, b"memory"))
     table = score_folder(request_)
     assert table.manifest["failures"] == {"worker_died": 4}
@@ -77,7 +97,14 @@ def test_a_death_that_does_not_come_again_costs_nothing(request_: ScoringRequest
     table = score_folder(request_)
     assert (tmp_path / "site/died-once").exists()
     assert table.manifest["failed"] == 0
-    assert table.manifest["scored"] == 2 * SHARD_SIZE + 50
+    assert table.manifest["scored"] == 2 * SHARD_IMAGES + 50
+
+
+def test_a_death_between_two_shards_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+    (tmp_path / "site/sitecustomize.py").write_text(DYING_BETWEEN_SHARDS)
+    table = score_folder(replace(request_, workers=1))
+    assert (tmp_path / "site/died-once").exists()
+    assert (table.manifest["failed"], table.manifest["scored"]) == (0, 2 * SHARD_IMAGES + 50)
 
 
 def test_workers_that_never_begin_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:

@@ -1,29 +1,31 @@
 """Versions of models and the aliases that point to them, safe under several processes at once.
 
-`models/NAME/VERSION/` is a bundle. A version is set aside by making its folder, empty, which only one
-process can do; a bundle is published by renaming it there. `models/NAME/aliases.json` holds where each
-alias points and where it pointed before; it is replaced whole, under a lock.
+`models/NAME/VERSION/` is a bundle, and `models/NAME/aliases.json` holds where each alias points and where
+it pointed before; it is replaced whole. `storage` does what must be safe, `remote` does it in an object
+store.
 """
 
+import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from pipeline.artifacts import MANIFEST, flush_to_disk, now, read_json, write_json
+from pipeline.artifacts import MANIFEST, now, read_json
 from pipeline.errors import RequestError
 from pipeline.evaluation import METRICS_FILE
-from pipeline.export import PARITY_FILE, ModelBundle, open_bundle, read_bundle_manifest
+from pipeline.export import PARITY_FILE, ModelBundle, Precision, open_bundle, read_bundle_manifest
+from pipeline.locations import children, content_of, is_remote, parse_location
+from pipeline.registry.remote import RemoteStorage
+from pipeline.registry.storage import LocalStorage, Storage
 
 _ALIASES_FILE = "aliases.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_SECONDS_FOR_LOCK = 60
+T = TypeVar("T")
 
 
 class AliasMoved(Exception):
@@ -50,40 +52,26 @@ class ModelVersion:
 
 def reserve_version(store: Path, name: str) -> int:
     """Set the next version number of a model aside; no other process gets it."""
-    models = _folder(store, name)
-    models.mkdir(parents=True, exist_ok=True)
-    while True:
-        taken = [int(path.name) for path in models.iterdir() if path.name.isdecimal()]
-        version = max(taken, default=0) + 1
-        try:
-            (models / str(version)).mkdir()
-        except FileExistsError:
-            continue
-        return version
+    return _storage_of(store).reserve(_folder(store, name))
 
 
 def release_version(store: Path, name: str, version: int) -> None:
     """Give a version number back that nothing was published under."""
-    folder = _folder(store, name) / str(version)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    _storage_of(store).release(_folder(store, name) / str(version))
 
 
 def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
-    """Publish a bundle under its version by renaming its folder into the registry."""
+    """Publish a bundle, whose folder is on this machine, under its version."""
     target = _folder(store, bundle.name) / str(bundle.version)
-    bundle.folder.rename(target)
-    flush_to_disk(target.parent)
+    _storage_of(store).publish(bundle.folder, target)
     return replace(bundle, folder=target)
 
 
 def list_models(store: Path) -> list[ModelVersion]:
     """Every registered version, by name and number."""
-    models = store / "models"
-    names = sorted(path.name for path in models.iterdir()) if models.is_dir() else []
     return [
         _read_version(store, _folder(store, name) / str(version))
-        for name in names
+        for name in _names(store)
         for version in _versions(store, name)
     ]
 
@@ -94,35 +82,30 @@ def show_model(store: Path, reference: str) -> ModelVersion:
     Raises:
         RequestError: There is none of that name; says which there are.
     """
-    return _read_version(store, find_folder(store, reference))
+    return _read_version(store, _find_folder(store, reference))
 
 
-def find_bundle(store: Path, reference: str) -> ModelBundle:
+def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> ModelBundle:
     """Open the bundle that a folder's path or a `name@alias` or `name@version` stands for.
+
+    A remote one is fetched into this machine's cache first, if it is not there yet.
 
     Raises:
         RequestError: There is none; says which there are.
         WorkError: Its files are damaged.
     """
-    return open_bundle(find_folder(store, reference))
+    folder = _find_folder(store, reference)
+    bundle = open_bundle(fetch_bundle(folder), precision)
+    return replace(bundle, address=str(folder)) if is_remote(folder) else bundle
 
 
-def find_folder(store: Path, reference: str) -> Path:
-    """The folder of the bundle that a path, a `name@alias` or a `name@version` stands for.
+def fetch_bundle(folder: Path) -> Path:
+    """A folder of this machine that holds a bundle: its own, or a verified copy of a remote one.
 
     Raises:
-        RequestError: There is none; says which there are.
+        WorkError: Its files are damaged.
     """
-    if Path(reference).is_dir():
-        return Path(reference)
-    name, _, wanted = reference.partition("@")
-    versions = _versions(store, name)
-    aliases = aliases_of(store, name) if versions else {}
-    numbers = {str(version): version for version in versions}
-    version = numbers.get(wanted, aliases.get(wanted))
-    if version not in versions:
-        raise _no_model(store, reference)
-    return _folder(store, name) / str(version)
+    return _storage_of(folder).fetch(folder)
 
 
 def aliases_of(store: Path, name: str) -> dict[str, int]:
@@ -152,15 +135,16 @@ def promote_version(store: Path, name: str, version: int, alias: str, replacing:
         )
     if version not in _versions(store, name):
         raise _no_model(store, f"{name}@{version}")
-    with _changing_aliases(store, name) as content:
+
+    def point(content: _Aliases) -> None:
         before = content.aliases.get(alias)
         if replacing is not None and (before or 0) != replacing:
             raise AliasMoved
-        if before == version:
-            return
-        if before is not None:
+        if before is not None and before != version:
             content.history.setdefault(alias, []).append(before)
         content.aliases[alias] = version
+
+    _change_aliases(store, name, point)
 
 
 def rollback_alias(store: Path, name: str, alias: str) -> int:
@@ -172,7 +156,8 @@ def rollback_alias(store: Path, name: str, alias: str) -> int:
     versions = _versions(store, name)
     if not versions:
         raise _no_model(store, f"{name}@{alias}")
-    with _changing_aliases(store, name) as content:
+
+    def point_back(content: _Aliases) -> int:
         history = content.history.get(alias, [])
         # A version whose folder was removed since is no place to go back to, nor is where it points now.
         while history and (history[-1] not in versions or history[-1] == content.aliases.get(alias)):
@@ -187,9 +172,34 @@ def rollback_alias(store: Path, name: str, alias: str) -> int:
         content.aliases[alias] = version
         return version
 
+    return _change_aliases(store, name, point_back)
+
+
+def _storage_of(place: Path) -> Storage:
+    return RemoteStorage() if is_remote(place) else LocalStorage()
+
+
+def _find_folder(store: Path, reference: str) -> Path:
+    """Where the bundle lies that a path, an address, a `name@alias` or a `name@version` stands for."""
+    if "://" in reference or Path(reference).is_dir():
+        return parse_location(reference)
+    name, _, wanted = reference.partition("@")
+    versions = _versions(store, name)
+    aliases = aliases_of(store, name) if versions else {}
+    numbers = {str(version): version for version in versions}
+    version = numbers.get(wanted, aliases.get(wanted))
+    if version not in versions:
+        raise _no_model(store, reference)
+    return _folder(store, name) / str(version)
+
 
 def _folder(store: Path, name: str) -> Path:
     return store / "models" / name
+
+
+def _names(store: Path) -> list[str]:
+    models = store / "models"
+    return sorted(path.name for path in children(models)) if models.is_dir() else []
 
 
 def _versions(store: Path, name: str) -> list[int]:
@@ -197,16 +207,15 @@ def _versions(store: Path, name: str) -> list[int]:
     if not _NAME.fullmatch(name) or not folder.is_dir():
         return []
     return sorted(
-        int(path.name) for path in folder.iterdir() if path.name.isdecimal() and (path / MANIFEST).is_file()
+        int(path.name) for path in children(folder) if path.name.isdecimal() and (path / MANIFEST).exists()
     )
 
 
 def _no_model(store: Path, reference: str) -> RequestError:
     models = store / "models"
-    names = sorted(path.name for path in models.iterdir()) if models.is_dir() else []
     known = [
         f"{name}@{pointer}"
-        for name in names
+        for name in _names(store)
         for versions in [_versions(store, name)]
         if versions
         for pointer in (*sorted(aliases_of(store, name)), *versions)
@@ -243,10 +252,14 @@ def _read_version(store: Path, folder: Path) -> ModelVersion:
 
 def _read_aliases(store: Path, name: str) -> _Aliases:
     path = _folder(store, name) / _ALIASES_FILE
-    if not path.is_file():
+    return _parse_aliases(path, content_of(path) if path.exists() else None)
+
+
+def _parse_aliases(path: Path, content: bytes | None) -> _Aliases:
+    if content is None:
         return _Aliases()
     try:
-        return _Aliases.model_validate(read_json(path))
+        return _Aliases.model_validate_json(content)
     except ValidationError as error:
         raise RequestError(
             f"{path} does not say where aliases point",
@@ -255,12 +268,18 @@ def _read_aliases(store: Path, name: str) -> _Aliases:
         ) from error
 
 
-@contextmanager
-def _changing_aliases(store: Path, name: str) -> Iterator[_Aliases]:
-    folder = _folder(store, name)
-    with FileLock(folder / ".aliases.lock", timeout=_SECONDS_FOR_LOCK):
-        content = _read_aliases(store, name)
-        before = dict(content.aliases)
-        yield content
-        if content.aliases != before:
-            write_json(folder / _ALIASES_FILE, {**content.model_dump(), "changed_at": now()})
+def _change_aliases(store: Path, name: str, change: Callable[[_Aliases], T]) -> T:
+    """Let a function change where aliases point; it is called again where another process came first."""
+    path = _folder(store, name) / _ALIASES_FILE
+    answers: list[T] = []
+
+    def rewrite(before: bytes | None) -> str | None:
+        content = _parse_aliases(path, before)
+        pointing = dict(content.aliases)
+        answers.append(change(content))
+        if content.aliases == pointing:
+            return None
+        return json.dumps({**content.model_dump(), "changed_at": now()}, indent=2) + "\n"
+
+    _storage_of(store).change(path, rewrite)
+    return answers[-1]

@@ -1,0 +1,135 @@
+"""The columns of the prediction table, and the answers that fill them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.predictions.arrays import list_array, number_array, text_array
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is the same in every row of a run; `scored_at` is in UTC, ISO 8601."""
+
+    model_name: str
+    model_version: str
+    model_sha256: str
+    run_id: str
+    scored_at: str
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """Which columns a table has beside the usual ones, and how many choices a row keeps."""
+
+    top_k: int = 1
+    true_labels: bool = False
+
+
+class Answers:
+    """What scoring finds out about some images, column by column: row i is about the i-th path.
+
+    A row with an error is a failed one. `choices` and `probabilities` are [rows, top_k], the likeliest
+    first, and mean something in scored rows alone; a width and a height of 0 say that they are unknown.
+    """
+
+    def __init__(self, paths: Sequence[str], top_k: int) -> None:
+        count = len(paths)
+        self.paths = list(paths)
+        self.sha256: list[str | None] = [None] * count
+        self.errors: list[str | None] = [None] * count
+        self.choices: npt.NDArray[np.int32] = np.zeros((count, top_k), np.int32)
+        self.probabilities: npt.NDArray[np.float32] = np.zeros((count, top_k), np.float32)
+        self.widths: npt.NDArray[np.int32] = np.zeros(count, np.int32)
+        self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
+
+    def paste(self, start: int, others: "Answers") -> None:
+        """Put the rows of others in the place of the same number of rows, from `start` on."""
+        stop = start + len(others.paths)
+        self.sha256[start:stop] = others.sha256
+        self.errors[start:stop] = others.errors
+        self.choices[start:stop] = others.choices
+        self.probabilities[start:stop] = others.probabilities
+        self.widths[start:stop] = others.widths
+        self.heights[start:stop] = others.heights
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Give one row the answer of another whose file has the same bytes."""
+        self.errors[target] = self.errors[source]
+        for column in (self.choices, self.probabilities, self.widths, self.heights):
+            column[target] = column[source]
+
+    def to_table(
+        self,
+        labels: Sequence[str],
+        facts: RunFacts,
+        layout: TableLayout,
+        true_labels: Sequence[str | None] | None = None,
+    ) -> "pa.Table":
+        """The rows with all the columns of the table.
+
+        Args:
+            labels: The class names in the order of the probabilities.
+            facts: The same for every row of the run.
+            layout: The table's columns.
+            true_labels: By row, where the layout has them.
+        """
+        import pyarrow as pa
+
+        failed = np.fromiter((error is not None for error in self.errors), bool, len(self.errors))
+        names, states = text_array(labels), text_array(["scored", "failed"])
+        first = np.where(failed, 0, self.choices[:, 0])
+        columns: dict[str, Any] = {
+            "image_path": text_array(self.paths),
+            "image_sha256": text_array(self.sha256),
+            "status": states.take(number_array(failed.astype(np.int8))),
+            "error": text_array(self.errors),
+            "label": names.take(number_array(first, failed)),
+            "class_index": number_array(first, failed),
+            "probability": number_array(self.probabilities[:, 0], failed),
+            "width": number_array(self.widths, self.widths == 0),
+            "height": number_array(self.heights, self.heights == 0),
+        }
+        if layout.top_k > 1:
+            chosen = names.take(number_array(self.choices[~failed].ravel()))
+            values = number_array(self.probabilities[~failed].ravel())
+            columns["top_labels"] = list_array(chosen, layout.top_k, failed)
+            columns["top_probabilities"] = list_array(values, layout.top_k, failed)
+        if layout.true_labels:
+            columns["true_label"] = text_array(true_labels or [])
+        for name, value in vars(facts).items():
+            columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
+        wanted = schema(layout)
+        return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+
+def schema(layout: TableLayout) -> "pa.Schema":
+    """The table's columns; `top_labels` and `top_probabilities` only with more than one choice."""
+    import pyarrow as pa
+
+    top = [
+        ("top_labels", pa.list_(pa.string())),
+        ("top_probabilities", pa.list_(pa.float32())),
+    ]
+    return pa.schema(
+        [
+            pa.field("image_path", pa.string(), nullable=False),
+            ("image_sha256", pa.string()),
+            pa.field("status", pa.string(), nullable=False),
+            ("error", pa.string()),
+            ("label", pa.string()),
+            ("class_index", pa.int32()),
+            ("probability", pa.float32()),
+            *(top if layout.top_k > 1 else []),
+            *([("true_label", pa.string())] if layout.true_labels else []),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            *(pa.field(name, pa.string(), nullable=False) for name in RunFacts.__annotations__),
+        ]
+    )

@@ -1,0 +1,90 @@
+"""The prediction table as CSV: safe to open in a spreadsheet, and read back as it was."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.artifacts import replacing
+from pipeline.predictions.columns import TableLayout, schema
+from pipeline.predictions.parts import read_row_groups
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What a spreadsheet runs as a formula, with any quotes that guard it; and such a text guarded once more.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_GUARDED = r"'+[=+\-@\t\r]"
+
+
+def write_csv(path: Path, parts: Sequence[Path], layout: TableLayout) -> None:
+    """Join parts in Parquet to one CSV file, whole or not at all, a row group in memory at a time."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\r\n")
+        writer.writerow(csv_columns(layout))
+        for part in parts:
+            writer.writerows(_csv_rows(part, layout))
+
+
+def csv_columns(layout: TableLayout) -> list[str]:
+    """The columns of the CSV form: `label_2`, `probability_2`, ... stand for the lists."""
+    names = []
+    for name in schema(layout).names:
+        if name == "top_labels":
+            places = range(2, layout.top_k + 1)
+            names += [f"{kind}_{i}" for i in places for kind in ("label", "probability")]
+        elif name != "top_probabilities":
+            names.append(name)
+    return names
+
+
+def read_csv(path: Path) -> "pd.DataFrame":
+    """The rows of a CSV file that `write_csv` wrote."""
+    import pandas as pd
+
+    # Class names such as "7" or "NA" are text, and so is a version.
+    with path.open("rb") as file:
+        columns = pd.read_csv(file, nrows=0).columns
+    numbers = ("class_index", "probability", "width", "height")
+    texts = [name for name in columns if not name.startswith(numbers)]
+    with path.open("rb") as file:
+        frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    frame["image_path"] = frame["image_path"].str.removeprefix("./")
+    for name in set(texts) - {"image_path"}:
+        guarded = frame[name].str.match(_GUARDED).fillna(value=False).astype(bool)
+        frame.loc[guarded, name] = frame.loc[guarded, name].str[1:]
+    floats = [name for name in columns if name.startswith("probability")]
+    return frame.astype(dict.fromkeys(floats, "float32"))
+
+
+def _csv_rows(part: Path, layout: TableLayout) -> Iterator[list[object]]:
+    columns = csv_columns(layout)
+    for group in read_row_groups(part):
+        for row in group.to_pylist():
+            names = row.pop("top_labels", None) or []
+            values = row.pop("top_probabilities", None) or []
+            for i in range(2, layout.top_k + 1):
+                row[f"label_{i}"] = names[i - 1] if len(names) >= i else None
+                row[f"probability_{i}"] = values[i - 1] if len(values) >= i else None
+            row["image_path"] = _path_for_csv(row["image_path"])
+            yield [_cell(row[name]) for name in columns]
+
+
+def _path_for_csv(path: str) -> str:
+    # `./=x.png` names the same file as `=x.png`, and is no formula.
+    return f"./{path}" if _FORMULA.match(path) else path
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        # The shortest digits that give the same float32 back.
+        return np.format_float_positional(np.float32(value), trim="0")
+    if isinstance(value, str) and _FORMULA.match(value):
+        return f"'{value}"
+    return value

@@ -1,0 +1,158 @@
+"""One row of a prediction table, found by its path without reading the rest of the table."""
+
+import csv
+import io
+import itertools
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline.errors import WorkError
+from pipeline.predictions import CSV_FILE, table_files
+from pipeline.predictions.csv_form import read_csv
+
+_PATH = "image_path"
+_NEIGHBOURS = 100
+_ROWS_AT_ONCE = 1 << 16
+
+
+def find_row(folder: Path, path: str) -> dict[str, Any] | None:
+    """The row of one image by column, in the form that Parquet has; None where the table has none.
+
+    Args:
+        folder: Of a finished table, in either form.
+        path: As the column `image_path` has it.
+
+    Raises:
+        WorkError: A part's bytes are damaged.
+    """
+    files = table_files(folder)
+    if files and files[0].name == CSV_FILE:
+        return _find_in_csv(files[0], path)
+    # The parts follow each other in the order of their paths.
+    place = bisect_left(files, path, key=_last_path)
+    return _find_in_part(files[place], path) if place < len(files) else None
+
+
+def nearest_paths(folder: Path, path: str, count: int = 3) -> list[str]:
+    """The paths of a table that are most like one it does not have: its neighbours, and namesakes."""
+    before: list[str] = []
+    after: list[str] = []
+    namesakes: list[str] = []
+    name = path.rpartition("/")[2]
+    for paths in itertools.chain.from_iterable(_blocks_of_paths(file) for file in table_files(folder)):
+        place = bisect_left(paths, path)
+        if place:
+            before = paths[max(place - _NEIGHBOURS, 0) : place]
+        after = after or paths[place : place + _NEIGHBOURS]
+        if len(namesakes) < _NEIGHBOURS:
+            namesakes += [other for other in paths if other.rpartition("/")[2] == name][:_NEIGHBOURS]
+    candidates = list(dict.fromkeys([*before, *after, *namesakes]))
+    # A namesake in another folder is near however long the folders' names are.
+    likest = get_close_matches(path, candidates, count)
+    return list(dict.fromkeys([*likest, *namesakes]))[:count]
+
+
+def _find_in_part(file: Path, path: str) -> dict[str, Any] | None:
+    with _opened(file) as part:
+        for group in range(part.num_row_groups):
+            if _last_of(part, group) >= path:
+                paths = part.read_row_group(group, columns=[_PATH])[_PATH].to_pylist()
+                if path not in paths:
+                    return None
+                row: dict[str, Any] = part.read_row_group(group).slice(paths.index(path), 1).to_pylist()[0]
+                return row
+    return None
+
+
+def _last_path(file: Path) -> str:
+    with _opened(file) as part:
+        return _last_of(part, part.num_row_groups - 1)
+
+
+def _last_of(part: Any, group: int) -> str:
+    """The last path of a row group, by its statistics where it has any."""
+    statistics = part.metadata.row_group(group).column(0).statistics
+    if part.schema_arrow.names[0] == _PATH and statistics is not None and statistics.has_min_max:
+        return str(statistics.max)
+    return str(part.read_row_group(group, columns=[_PATH])[_PATH][-1])
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A part whose footer is read, and of the rest only what is asked for."""
+    import pyarrow.parquet as pq
+
+    with file.open("rb") as content:
+        try:
+            yield pq.ParquetFile(content)
+        except ValueError as error:  # What Arrow raises on damaged bytes.
+            raise WorkError(
+                f"{file} cannot be read ({error})",
+                "a part of a table as `pixelmill score` wrote it",
+                "Score the folder again, or restore the part from a copy.",
+            ) from error
+
+
+def _find_in_csv(file: Path, path: str) -> dict[str, Any] | None:
+    """Lines are compared as bytes: a table has millions, and only one has to be taken apart."""
+    # A path that a spreadsheet would run stands behind `./`.
+    beginnings = tuple(_first_cell(text) for text in (path, f"./{path}"))
+    with file.open("rb") as lines:
+        header = next(lines)
+        for line in lines:
+            if line.startswith(beginnings):
+                # A class's name may hold the end of a line.
+                texts = (text.decode() for text in itertools.chain([line], lines))
+                return _parse(header, next(csv.reader(texts)))
+    return None
+
+
+def _first_cell(text: str) -> bytes:
+    return _as_csv([text, ""]).encode(errors="surrogateescape").removesuffix(b"\r\n")
+
+
+def _as_csv(cells: list[str]) -> str:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _parse(header: bytes, cells: list[str]) -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        alone = Path(folder) / CSV_FILE
+        alone.write_bytes(header + _as_csv(cells).encode())
+        (found,) = read_csv(alone).to_dict("records")
+    row: dict[str, Any] = {str(name): _known(value) for name, value in found.items()}
+    for name in ("class_index", "width", "height"):
+        row[name] = None if row[name] is None else int(row[name])
+    more = [name.removeprefix("label_") for name in row if name.startswith("label_")]
+    if more and row["label"] is not None:
+        row["top_labels"] = [row["label"], *(row[f"label_{place}"] for place in more)]
+        row["top_probabilities"] = [row["probability"], *(row[f"probability_{place}"] for place in more)]
+    return row
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _blocks_of_paths(file: Path) -> Iterator[list[str]]:
+    if file.name == CSV_FILE:
+        import pandas as pd
+
+        with file.open("rb") as content:
+            blocks = pd.read_csv(
+                content, usecols=[_PATH], dtype=str, keep_default_na=False, chunksize=_ROWS_AT_ONCE
+            )
+            for block in blocks:
+                yield block[_PATH].str.removeprefix("./").tolist()
+        return
+    with _opened(file) as part:
+        for rows in part.iter_batches(_ROWS_AT_ONCE, columns=[_PATH]):
+            yield rows.column(0).to_pylist()

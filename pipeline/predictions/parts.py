@@ -1,0 +1,130 @@
+"""The parts of a prediction table: Parquet files that know which listing they answer."""
+
+import base64
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.artifacts import opened_for_reading, replacing
+from pipeline.predictions.columns import TableLayout, schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ANSWER_KEY = b"pixelmill.listing"
+_FILES_KEY = "pixelmill.files"
+_PART = re.compile(r"part-\d{5,}\.parquet")
+_64_BITS = (1 << 64) - 1
+_DIFFERENT_IN_EVERY_ROW = ("image_path", "image_sha256", "probability", "top_probabilities")
+FileFacts = npt.NDArray[np.int64]
+
+
+def part_name(index: int) -> str:
+    """The file name of one part of a table in Parquet."""
+    return f"part-{index:05d}.parquet"
+
+
+def is_part(name: str) -> bool:
+    """Whether a file name is that of a part."""
+    return _PART.fullmatch(name) is not None
+
+
+def file_facts(files: Sequence[tuple[int, int, int]]) -> FileFacts:
+    """Size, time of the last change and inode of files; of what is over 64 bits the lower ones are kept."""
+    # Some file systems number files from 2**63 on, and a clock that was wrong dates them to the year 2300.
+    low = [[value & _64_BITS for value in file] for file in files]
+    return np.array(low, np.uint64).view(np.int64).reshape(-1, 3)
+
+
+class PartWriter:
+    """Takes the rows of one part, a row group at a time."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._files: list[FileFacts] = []
+
+    def write(self, rows: "pa.Table", files: FileFacts) -> None:
+        """Add rows, and what the `file_facts` of their files are."""
+        self._writer.write_table(rows, row_group_size=max(len(rows), 1))
+        self._files.append(files)
+
+    def finish(self) -> None:
+        """Add what the rows were read from, for a later run that trusts it."""
+        content = zlib.compress(np.concatenate(self._files).T.tobytes(), level=1) if self._files else b""
+        self._writer.add_key_value_metadata({_FILES_KEY: base64.b64encode(content).decode()})
+
+
+@contextmanager
+def writing_part(path: Path, layout: TableLayout, answer_key: str) -> Iterator[PartWriter]:
+    """Write one part, whole or not at all.
+
+    Args:
+        path: Its file.
+        layout: Its columns.
+        answer_key: The hash of the run and the listing that the rows answer; kept in the file, so that
+            a later run knows whether the part still holds.
+    """
+    import pyarrow.parquet as pq
+
+    columns = schema(layout).with_metadata({_ANSWER_KEY: answer_key.encode()})
+    options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, columns, **options) as writer:
+        part = PartWriter(writer)
+        yield part
+        part.finish()
+
+
+def part_answer_key(path: Path) -> str | None:
+    """The hash of the run and listing that a part answers; None where there is no intact part."""
+    import pyarrow.parquet as pq
+
+    try:
+        with opened_for_reading(path) as file:
+            metadata = pq.read_schema(file).metadata or {}
+        return metadata.get(_ANSWER_KEY, b"").decode() or None
+    except (OSError, ValueError, NotImplementedError):  # What Arrow raises on damaged bytes.
+        return None
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Some columns of one part, or all."""
+    import pyarrow.parquet as pq
+
+    with opened_for_reading(path) as file:
+        part = pq.ParquetFile(file, page_checksum_verification=True)
+        return part.read(columns=columns and list(columns))
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a part can be read, and holds what was written."""
+    try:
+        read_part(path)
+    except (OSError, ValueError):  # What Arrow raises on damaged bytes.
+        return False
+    return True
+
+
+def read_row_groups(path: Path) -> "Iterator[pa.Table]":
+    """The rows of one part, as they were written, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    with opened_for_reading(path) as file:
+        part = pq.ParquetFile(file)
+        for group in range(part.num_row_groups):
+            yield part.read_row_group(group)
+
+
+def read_file_facts(path: Path) -> FileFacts:
+    """Size, time of the last change in nanoseconds and inode of the file of each row; int64 [rows, 3]."""
+    import pyarrow.parquet as pq
+
+    with opened_for_reading(path) as file:
+        content = (pq.read_metadata(file).metadata or {}).get(_FILES_KEY.encode(), b"")
+    values = np.frombuffer(zlib.decompress(base64.b64decode(content)), np.int64) if content else np.zeros(0)
+    return values.astype(np.int64).reshape(3, -1).T

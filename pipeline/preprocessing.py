@@ -1,0 +1,61 @@
+"""The steps from a file's bytes to the input tensor, told exactly enough to write them again elsewhere."""
+
+import hashlib
+
+from pipeline.artifacts import canonical_json
+from pipeline.config import ImageSpec
+from pipeline.images import FORMATS
+
+
+def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
+    """Every step from file bytes to the input tensor, for readers in another language."""
+    return {
+        "input": {
+            "name": "image",
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "height": spec.height,
+            "width": spec.width,
+            "channels": spec.channels,
+            "channel_order": "RGB" if spec.channels == 3 else "grey",
+            "range": [0, 255],
+        },
+        "steps": [
+            {
+                "step": "decode",
+                "formats": list(FORMATS),
+                "by": "content",
+                "frame": 0,
+                "jpeg": {
+                    "decoder": "libjpeg-turbo: integer DCT, fancy upsampling",
+                    "shrunk_by": "the largest f of 1, 2, 4, 8 for which floor(width / f) and "
+                    "floor(height / f), as displayed, are at least the tensor's width and height; else 1",
+                    "to": "ceil(width / f) x ceil(height / f), while it is decoded",
+                },
+            },
+            {"step": "turn", "by": "EXIF orientation, tag 274"},
+            {"step": "reduce_to_8_bits", "how": "the upper byte of each 16-bit sample"},
+            {"step": "flatten_transparency", "background": [spec.background] * 3},
+            {
+                "step": "convert",
+                "to": "RGB" if spec.channels == 3 else "L",
+                "grey": "(19595 R + 38470 G + 7471 B + 32768) >> 16",
+            },
+            {
+                "step": "resize",
+                "how": spec.resize,
+                "height": spec.height,
+                "width": spec.width,
+                "filter": "triangle, widened by the scale when shrinking (Pillow's BILINEAR)",
+                "padding": [spec.background] * spec.channels if spec.resize == "pad" else None,
+                "skipped_when": "the size is right already",
+            },
+        ],
+        "scaling": "none: the graph takes uint8 and scales inside",
+        "spec": spec.model_dump(),
+    }
+
+
+def preprocessing_sha256(description: dict[str, object]) -> str:
+    """The hash of a description of the preprocessing, as the ONNX file carries it."""
+    return hashlib.sha256(canonical_json(description).encode()).hexdigest()

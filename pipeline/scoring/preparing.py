@@ -1,0 +1,139 @@
+"""From listed images to pixels: read, hash, take what an earlier table knows, decode."""
+
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipeline.images import ImageFailure, Pixels, decode
+from pipeline.locations import is_remote
+from pipeline.predictions.columns import Answers
+from pipeline.scoring import ScoringPlan
+from pipeline.scoring.answered import ANSWERED_FILE, AnsweredImages
+from pipeline.scoring.listing import ListedImage
+from pipeline.scoring.previous import PreviousTable
+from pipeline.scoring.reading import reader_of
+
+FILES_AT_ONCE = 64
+_BYTES_AT_ONCE = 64 << 20
+
+
+@dataclass
+class Prepared:
+    """What became of a few images.
+
+    Attributes:
+        start: The place of the first of them in the listing they are from.
+        answers: A row for each, complete where `pixels` and `twins` say nothing of it.
+        pixels: The place in the listing of each image that the network must see, and its tensor.
+        twins: A place in the listing, and an earlier place of the same bytes.
+        taken: How many rows came from an earlier table.
+        copied: How many rows have the bytes of another row of this run, and so its answer.
+        seconds: By stage.
+    """
+
+    start: int
+    answers: Answers
+    pixels: list[tuple[int, Pixels]] = field(default_factory=list)
+    twins: list[tuple[int, int]] = field(default_factory=list)
+    taken: int = 0
+    copied: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the block's time for a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+class Preparation:
+    """What prepares the images of one run."""
+
+    def __init__(self, plan: ScoringPlan) -> None:
+        request = plan.request
+        self.spec = request.bundle.image_spec()
+        self._read = reader_of(request.images)
+        self._previous = PreviousTable(request) if request.previous else None
+        # Appending is safe for the processes of one machine only.
+        together = request.engine == "local" and not is_remote(request.work)
+        path = request.work / ANSWERED_FILE
+        self.answered = AnsweredImages(path, request.top_k) if together else None
+        self._top_k, self._max_pixels = request.top_k, request.max_pixels
+
+    def prepare(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
+        """Prepare a few images.
+
+        Args:
+            images: As listed.
+            start: The place of the first of them in their listing.
+            seen: The places in the listing of the contents met so far, by SHA-256; grows.
+        """
+        answers = Answers([image.path for image in images], self._top_k)
+        prepared = Prepared(start, answers)
+        with prepared.timed("read"):
+            known = self._previous.take_unchanged(images, answers) if self._previous else set()
+            due = [at for at in range(len(images)) if at not in known] if known else range(len(images))
+            contents = self._read_new(images, due, prepared, seen)
+            if self._previous:
+                # Twins as well, so that they count among the rows that were taken.
+                read = [*(at for at, _ in contents), *(place - start for place, _ in prepared.twins)]
+                same = self._previous.take_same_bytes(read, answers)
+                contents = [item for item in contents if item[0] not in same]
+                prepared.twins = [twin for twin in prepared.twins if twin[0] - start not in same]
+                prepared.taken = len(known) + len(same)
+            if self.answered:
+                same = self.answered.take_same_bytes([at for at, _ in contents], answers)
+                contents = [item for item in contents if item[0] not in same]
+                prepared.copied = len(same)
+            prepared.copied += len(prepared.twins)
+        with prepared.timed("decode"):
+            for at, content in contents:
+                try:
+                    image = decode(content, self.spec, self._max_pixels)
+                except ImageFailure as failure:
+                    answers.errors[at] = str(failure)
+                    continue
+                answers.widths[at], answers.heights[at] = image.width, image.height
+                prepared.pixels.append((start + at, image.pixels))
+        return prepared
+
+    def _read_new(
+        self,
+        images: Sequence[ListedImage],
+        due: Sequence[int],
+        prepared: Prepared,
+        seen: dict[str, int],
+    ) -> list[tuple[int, bytes]]:
+        """The bytes of the images that are the first with these bytes."""
+        new = []
+        for at, content in zip(due, self._read([images[at] for at in due]), strict=True):
+            if isinstance(content, ImageFailure):
+                prepared.answers.errors[at] = str(content)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            prepared.answers.sha256[at] = digest
+            place = prepared.start + at
+            first = seen.setdefault(digest, place)
+            if first == place:
+                new.append((at, content))
+            else:
+                prepared.twins.append((place, first))
+        return new
+
+
+def batches(images: Sequence[ListedImage]) -> Iterator[tuple[int, Sequence[ListedImage]]]:
+    """Cut images into groups whose files fit into memory together, each with the place of its first."""
+    start = size = 0
+    for place, image in enumerate(images):
+        if place > start and (place - start == FILES_AT_ONCE or size + image.size > _BYTES_AT_ONCE):
+            yield start, images[start:place]
+            start, size = place, 0
+        size += image.size
+    if start < len(images):
+        yield start, images[start:]

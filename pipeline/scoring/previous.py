@@ -1,0 +1,172 @@
+"""Answers taken from an earlier table: by the bytes of a file, or by its size, time and inode.
+
+The scored rows of the earlier table become two arrays in the work folder, sorted by the first eight bytes
+of the hash. Workers map them, so that all share one copy.
+"""
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.artifacts import read_json, write_array, write_json
+from pipeline.errors import RequestError
+from pipeline.export import PREPROCESSING_FILE
+from pipeline.locations import absolute, content_of, is_remote, parse_location
+from pipeline.predictions import CSV_FILE, require_table, table_files
+from pipeline.predictions.columns import Answers
+from pipeline.predictions.csv_form import read_csv
+from pipeline.predictions.parts import file_facts, read_file_facts, read_part
+from pipeline.scoring import ScoringRequest
+from pipeline.scoring.listing import ListedImage
+from pipeline.scoring.records import Records, digests_of, fill_rows, keys_of, record_type
+
+_log = getLogger(__name__)
+_KEYS, _ROWS, _SPANS = "previous-keys.npy", "previous-rows.npy", "previous-parts.json"
+
+
+class PreviousTable:
+    """An earlier table as one worker uses it."""
+
+    def __init__(self, request: ScoringRequest) -> None:
+        self._keys = _load(request.work / _KEYS)
+        self._rows = _load(request.work / _ROWS)
+        self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
+        self._labels = request.bundle.labels()
+        self._top_k = request.top_k
+        self._max_pixels = request.max_pixels
+        # Of this object's own: another run may find another table under the same name.
+        self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
+
+    def take_same_bytes(self, places: Sequence[int], answers: Answers) -> set[int]:
+        """Fill the rows whose hash the earlier table has; the places filled come back."""
+        if not places or not len(self._keys):
+            return set()
+        digests = digests_of(answers, places)
+        found = np.minimum(np.searchsorted(self._keys, keys_of(digests)), len(self._keys) - 1)
+        rows = self._rows[found]
+        same = rows["sha256"] == digests
+        filled = np.array(places)[same]
+        fill_rows(answers, filled, rows[same])
+        return set(filled.tolist())
+
+    def take_unchanged(self, images: Sequence[ListedImage], answers: Answers) -> set[int]:
+        """Fill the rows whose file has the size, time and inode that the earlier table was read from."""
+        taken: set[int] = set()
+        if not self._spans or not images:
+            return taken
+        first, last = images[0].path, images[-1].path
+        facts = file_facts([image[1:4] for image in images]).tolist()
+        for name, begin, end in self._spans:
+            if begin <= last and end >= first:
+                rows = self._read_unchangeable(name, self._labels, self._top_k, self._max_pixels)
+                for place, image in enumerate(images):
+                    row = rows.get((image.path, *facts[place]))
+                    if row is not None and image.problem is None:
+                        answers.sha256[place] = row["sha256"].tobytes().hex()
+                        fill_rows(answers, np.array([place]), np.array([row]))
+                        taken.add(place)
+        return taken
+
+
+def index_previous(request: ScoringRequest) -> None:
+    """Write the arrays of an earlier table into the work folder; 48 bytes a row are in memory meanwhile.
+
+    Raises:
+        RequestError: The folder holds no table, or one that tells of no times where they are to be trusted.
+    """
+    if request.previous is None:
+        return
+    if request.images == request.previous:
+        raise RequestError(f"--previous {request.previous}", "an earlier table", "Name its output folder.")
+    manifest = require_table(request.previous)
+    wanted = {
+        "model_sha256": request.bundle.onnx_sha256,
+        "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
+    }
+    differing = [key for key, value in wanted.items() if manifest["request"].get(key) != value]
+    files = table_files(request.previous)
+    if request.trust_mtime and CSV_FILE in (file.name for file in files):
+        raise RequestError(
+            f"--trust-mtime with {request.previous / CSV_FILE}",
+            "an earlier table in Parquet: CSV keeps no file times",
+            "Leave the option out: files are then read and compared by their bytes.",
+        )
+    if differing or manifest["request"]["top_k"] < request.top_k:
+        what = differing[0] if differing else "top_k"
+        _log.warning("nothing can be taken from %s: its %s is another", request.previous, what)
+        files = []
+    labels = request.bundle.labels()
+    try:
+        blocks = [_read_records(file, labels, request.top_k)[0] for file in files]
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(
+            f"--previous {request.previous} cannot be read ({error})",
+            "a table as `pixelmill score` wrote it",
+            "Restore it, or leave the option out: all images are then computed.",
+        ) from error
+    rows = np.concatenate([np.empty(0, record_type(request.top_k)), *blocks])
+    rows = rows[_is_small(rows, request.max_pixels)]
+    keys = keys_of(rows["sha256"])
+    order = np.argsort(keys, kind="stable")
+    write_array(request.work / _KEYS, keys[order])
+    write_array(request.work / _ROWS, rows[order])
+    if request.trust_mtime:
+        write_json(request.work / _SPANS, [_span(file) for file in files])
+
+
+def _read_records(file: Path, labels: Sequence[str], top_k: int) -> tuple[Records, npt.NDArray[np.intp]]:
+    """The scored rows of one file of a table, and their places among its rows."""
+    frame = read_csv(file) if file.name == CSV_FILE else read_part(file).to_pandas()
+    places = np.flatnonzero((frame["status"] == "scored").to_numpy())
+    frame = frame.iloc[places]
+    records = np.zeros(len(frame), record_type(top_k))
+    records["sha256"] = np.frombuffer(bytes.fromhex("".join(frame["image_sha256"])), "V32")
+    records["choices"][:, 0] = frame["class_index"]
+    records["probabilities"][:, 0] = frame["probability"]
+    numbers = {label: index for index, label in enumerate(labels)}
+    for place in range(1, top_k):
+        if "top_labels" in frame:
+            names, values = frame["top_labels"].str[place], frame["top_probabilities"].str[place]
+        else:
+            names, values = frame[f"label_{place + 1}"], frame[f"probability_{place + 1}"]
+        records["choices"][:, place] = names.map(numbers)
+        records["probabilities"][:, place] = values
+    records["width"], records["height"] = frame["width"], frame["height"]
+    return records, places
+
+
+def _is_small(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
+    sizes: npt.NDArray[np.int64] = records["width"].astype(np.int64) * records["height"]
+    return sizes <= max_pixels
+
+
+def _read_unchangeable(
+    name: str, labels: tuple[str, ...], top_k: int, max_pixels: int
+) -> dict[tuple[str, int, int, int], np.void]:
+    """The scored rows of one part by path, size, time and inode."""
+    file = parse_location(name)
+    records, places = _read_records(file, labels, top_k)
+    facts = read_file_facts(file)
+    paths = read_part(file, ["image_path"])["image_path"].to_pylist()
+    return {
+        (paths[place], *map(int, facts[place])): record
+        for place, record, small in zip(places, records, _is_small(records, max_pixels), strict=True)
+        if len(facts) and small
+    }
+
+
+def _span(file: Path) -> tuple[str, str, str]:
+    paths = read_part(file, ["image_path"])["image_path"]
+    return absolute(file), paths[0].as_py(), paths[-1].as_py()
+
+
+def _load(path: Path) -> Any:
+    if is_remote(path):
+        return np.load(io.BytesIO(content_of(path)), allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,141 @@
+"""Reading the files that were listed: each whole, and each the one that was listed."""
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import WorkError
+from pipeline.images import FailureCode, ImageFailure
+from pipeline.locations import content_of, file_system, is_remote
+from pipeline.scoring.listing import ListedImage, unescape
+
+_MOST_BYTES = 1 << 30
+# A pipe that took a file's place must not be waited for.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_TRIES = 4
+KILLER = "kills its worker"
+"""The problem of a listed image that is known to kill the process that takes it up."""
+
+
+class Reader(Protocol):
+    """Gives for every image its bytes, or why there are none."""
+
+    def __call__(self, images: Sequence[ListedImage], /) -> list[bytes | ImageFailure]:
+        """Read images; what comes back is in their order."""
+
+
+def reader_of(folder: Path) -> Reader:
+    """What reads the images of a folder, on this machine or remote."""
+    if is_remote(folder):
+        system, root = file_system(folder)
+        return partial(_read_remote, system, root.rstrip("/"))
+    return partial(_read_local, os.fspath(folder))
+
+
+def read_again(folder: Path, path: str) -> bytes:
+    """The bytes that the file of a row has now.
+
+    Raises:
+        OSError: There is no such file any more.
+    """
+    return content_of(folder / unescape(path))
+
+
+def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
+    contents: list[bytes | ImageFailure] = []
+    for image in images:
+        try:
+            contents.append(_read_file(f"{folder}/{unescape(image.path)}", image))
+        except ImageFailure as failure:
+            contents.append(failure)
+    return contents
+
+
+def _read_file(place: str, image: ListedImage) -> bytes:
+    _refuse_what_is_no_file(image)
+    try:
+        descriptor = os.open(place, _FLAGS)
+        try:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
+            if facts.st_size != image.size or facts.st_mtime_ns != image.modified_ns:
+                raise ImageFailure(FailureCode.CHANGED, "not the file that was listed any more")
+            data = os.read(descriptor, facts.st_size + 1)
+            while 0 < len(data) < facts.st_size and (more := os.read(descriptor, facts.st_size - len(data))):
+                data += more
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _MACHINE_TROUBLE:
+            raise
+        raise ImageFailure(FailureCode.UNREADABLE, error.strerror or "cannot be read") from error
+    if len(data) != image.size:
+        raise ImageFailure(FailureCode.CHANGED, f"{len(data)} bytes of the {image.size} that were listed")
+    return data
+
+
+def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
+    """All at once: a remote file takes long to come, and takes no processor meanwhile."""
+    names = [f"{root}/{unescape(image.path)}" for image in images]
+    contents: list[bytes | ImageFailure] = [ImageFailure(FailureCode.UNREADABLE, "not fetched")] * len(names)
+    due = []
+    for at, image in enumerate(images):
+        try:
+            _refuse_what_is_no_file(image)
+            due.append(at)
+        except ImageFailure as failure:
+            contents[at] = failure
+    for _ in range(_TRIES):
+        if not due:
+            break
+        # Ranges, because `cat` takes a name for a pattern. One byte more than was listed shows a file
+        # that grew; of an empty file no range can be asked for.
+        sizes = [images[at].size for at in due]
+        answers = system.cat_ranges(
+            [names[at] for at in due],
+            [0 if size else None for size in sizes],
+            [size + 1 if size else None for size in sizes],
+            on_error="return",
+        )
+        for at, answer in zip(due, answers, strict=True):
+            contents[at] = _check_remote(answer, images[at])
+        due = [at for at in due if _is_worth_another_try(contents[at])]
+    if len(due) == len(names) > 1:
+        # That none of many files comes is no fact about these files.
+        raise WorkError(
+            f"{root} gives no file any more ({answers[0]})",
+            "a store that answers",
+            "Run the same command again when it does; what is finished is kept.",
+        )
+    return contents
+
+
+def _check_remote(answer: bytes | Exception, image: ListedImage) -> bytes | ImageFailure:
+    if isinstance(answer, bytes):
+        if len(answer) == image.size:
+            return answer
+        return ImageFailure(FailureCode.CHANGED, "not the size that was listed any more")
+    failure = ImageFailure(FailureCode.UNREADABLE, str(answer) or type(answer).__name__)
+    failure.__cause__ = answer
+    return failure
+
+
+def _is_worth_another_try(content: bytes | ImageFailure) -> bool:
+    if isinstance(content, bytes) or content.code is not FailureCode.UNREADABLE:
+        return False
+    return not isinstance(content.__cause__, FileNotFoundError | PermissionError)
+
+
+def _refuse_what_is_no_file(image: ListedImage) -> None:
+    if image.problem == KILLER:
+        raise ImageFailure(FailureCode.WORKER_DIED, "every process that takes it up dies")
+    if image.problem is not None:
+        raise ImageFailure(FailureCode.NOT_A_FILE, image.problem)
+    if image.size > _MOST_BYTES:
+        raise ImageFailure(FailureCode.TOO_LARGE, f"{image.size} bytes, over {_MOST_BYTES}")

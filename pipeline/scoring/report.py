@@ -1,0 +1,232 @@
+"""The page that shows people what a scoring run answered: labels, confidence, failures, doubtful images.
+
+One file without outside references, so that it can be mailed, archived and opened anywhere.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import __version__
+
+_TEMPLATE = "report.html.jinja"
+_MOST_BARS = 50
+_STAGES = ("read", "decode", "infer", "write")
+_STABLE_BELOW, _SHIFTED_ABOVE, _SCALE_END = 0.1, 0.25, 0.5
+_FEW_ANSWERS = 500
+_SMALL_IMAGE = 64
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image without a prediction, and why."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class UncertainImage:
+    """An image and the first choice for it; `thumbnail` is a PNG, None where the file cannot be read now."""
+
+    path: str
+    label: str
+    probability: float
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What the page shows of a run.
+
+    Attributes:
+        manifest: Of the run's table.
+        confidence_counts: Images by the first choice's probability, in equal bins over 0..1.
+        failures: A few images for each failure code.
+        least_confident: The scored images with the lowest probabilities, the lowest first.
+    """
+
+    manifest: Mapping[str, Any]
+    confidence_counts: Sequence[int]
+    failures: Mapping[str, Sequence[FailedImage]]
+    least_confident: Sequence[UncertainImage]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A named count, its share of the whole, and its bar's width in percent."""
+
+    name: str
+    count: int
+    share: str
+    width: float
+
+
+@dataclass(frozen=True)
+class DriftReading:
+    """A population stability index, how it is read, and its place on the scale in percent."""
+
+    of: str
+    index: float
+    verdict: str
+    place: float
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage took over all processes; `microseconds` for each image, None where none was computed."""
+
+    name: str
+    seconds: float
+    share: str
+    width: float
+    microseconds: float | None
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """How often the images of one true label were named right."""
+
+    name: str
+    images: int
+    correct: int
+    share: str
+    width: float
+
+
+def render_scoring_report(content: ReportContent) -> str:
+    """The report as one HTML page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pipeline.scoring", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["compact"] = compact
+    environment.filters["duration"] = duration
+    environment.filters["moment"] = _moment
+    environment.filters["picture"] = _picture
+    environment.filters["is_small"] = _is_small
+    manifest = content.manifest
+    accuracy = manifest.get("accuracy")
+    page = environment.get_template(_TEMPLATE).render(
+        content=content,
+        manifest=manifest,
+        labels=count_bars(manifest["labels"], manifest["scored"]),
+        failures=count_bars(manifest["failures"], manifest["listed"]),
+        most_bars=_MOST_BARS,
+        highest_bin=max([*content.confidence_counts, 1]),
+        drift=read_drift(manifest["drift"]),
+        few_answers=_FEW_ANSWERS,
+        stages=_stage_times(manifest),
+        accuracy=accuracy,
+        accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
+        classes=_class_accuracies(accuracy["classes"]) if accuracy else [],
+        pixelmill_version=__version__,
+    )
+    # A folder's name need not be text, and a page that cannot be written as UTF-8 would show nothing.
+    return page.encode("utf-8", "backslashreplace").decode()
+
+
+def count_bars(counts: Mapping[str, int], whole: int) -> list[Bar]:
+    """Counts as bars, the highest first; the highest fills the width."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    highest = max([*counts.values(), 1])
+    return [Bar(name, count, share(count, whole), 100 * count / highest) for name, count in ordered]
+
+
+def read_drift(drift: Mapping[str, float] | None) -> list[DriftReading]:
+    """Both indices with their customary reading; none where the run has no answers."""
+    if drift is None:
+        return []
+    indices = [("labels", drift["class_psi"]), ("confidence", drift["confidence_psi"])]
+    return [
+        DriftReading(of, index, _verdict(index), 100 * min(max(index, 0.0) / _SCALE_END, 1.0))
+        for of, index in indices
+    ]
+
+
+def share(part: float, whole: float) -> str:
+    """A part in percent; only all of the whole is 100%, and only nothing is 0%."""
+    if whole <= 0:
+        return "—"
+    percent = 100 * part / whole
+    if 0 < percent < 0.05:
+        return "<0.1%"
+    if 99.95 <= percent < 100:
+        return ">99.9%"
+    return f"{percent:.1f}%"
+
+
+def compact(count: int) -> str:
+    """A count in at most five characters: `987`, `12.3k`, `4.6M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        value = count / size
+        if value >= 0.9995:
+            return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
+    return str(count)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `3.4 s`, `4 min 12 s`, `2 h 5 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def _verdict(index: float) -> str:
+    if index < _STABLE_BELOW:
+        return "stable"
+    return "shifted" if index > _SHIFTED_ABOVE else "moved"
+
+
+def _stage_times(manifest: Mapping[str, Any]) -> list[StageTime]:
+    seconds = {stage: float(manifest["stage_seconds"].get(stage, 0)) for stage in _STAGES}
+    total, computed = sum(seconds.values()), manifest.get("computed", 0)
+    if not total:
+        return []
+    return [
+        StageTime(
+            name=stage,
+            seconds=taken,
+            share=share(taken, total),
+            width=100 * taken / total,
+            microseconds=1e6 * taken / computed if computed else None,
+        )
+        for stage, taken in seconds.items()
+    ]
+
+
+def _class_accuracies(classes: Mapping[str, Mapping[str, int]]) -> list[ClassAccuracy]:
+    rows = [
+        ClassAccuracy(
+            name=name,
+            images=counts["images"],
+            correct=counts["correct"],
+            share=share(counts["correct"], counts["images"]),
+            width=100 * counts["correct"] / max(counts["images"], 1),
+        )
+        for name, counts in classes.items()
+        if counts["images"]
+    ]
+    return sorted(rows, key=lambda row: (row.width, row.name))
+
+
+def _moment(time: str) -> str:
+    return time.replace("T", " ").replace("Z", " UTC")
+
+
+def _picture(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _is_small(png: bytes) -> bool:
+    """Whether a PNG, whose width and height stand in its first chunk, has few pixels to show."""
+    return max(int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) <= _SMALL_IMAGE

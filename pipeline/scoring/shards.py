@@ -1,0 +1,103 @@
+"""The listing cut into shards: files that tell a worker which images to answer."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifacts import replacing
+from pipeline.predictions.parts import part_answer_key, part_name
+from pipeline.scoring import ScoringPlan
+from pipeline.scoring.listing import ListedImage, list_images
+
+_SHARDS_OF_A_SIZE = 64
+_MOST_DOUBLINGS = 6
+BLOCK = 8192
+"""How many images of a shard are in memory at once."""
+ShardLimit = tuple[int, float]
+"""At how many images, or bytes of them, a shard is full."""
+FIRST_LIMIT: ShardLimit = 1024, 4 << 20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the listing: its number, how many images it lists, and what its part must answer."""
+
+    number: int
+    images: int
+    answer_key: str
+
+
+def growing_limits() -> Iterator[ShardLimit]:
+    """Small shards at first, so that all workers are busy soon and until the end, then larger ones, so
+    that a table of many millions has hundreds of parts, not thousands.
+    """
+    images, size = FIRST_LIMIT
+    for number in itertools.count():
+        growth = 1 << min(number // _SHARDS_OF_A_SIZE, _MOST_DOUBLINGS)
+        yield images * growth, size * growth
+
+
+def write_shards(plan: ScoringPlan, limits: Iterable[ShardLimit]) -> Iterator[Shard]:
+    """List the images of a plan and write the listing down, a shard each time one is asked for."""
+    images = list_images(plan.request.images, plan.request.globs)
+    for number, limit in enumerate(limits):
+        first = next(images, None)
+        if first is None:
+            return
+        count, digest = 0, hashlib.sha256(f"{plan.facts.run_id}\0".encode())
+        with replacing(shard_path(plan, number)) as temporary, temporary.open("wb") as file:
+            for image in _until_full(itertools.chain([first], images), limit):
+                line = f"{json.dumps(image)}\n".encode()
+                digest.update(line)
+                file.write(line)
+                count += 1
+        yield Shard(number, count, digest.hexdigest())
+
+
+def shard_path(plan: ScoringPlan, number: int) -> Path:
+    """The file of one shard: a line of JSON an image."""
+    return plan.request.shards / f"{number:05d}.jsonl"
+
+
+def read_shard(plan: ScoringPlan, number: int) -> Iterator[list[ListedImage]]:
+    """The images of one shard, a block at a time."""
+    with shard_path(plan, number).open("rb") as file:
+        while lines := list(itertools.islice(file, BLOCK)):
+            # One text for all is read three times as fast as a text for each.
+            yield [ListedImage(*image) for image in json.loads(b"[%s]" % b",".join(lines))]
+
+
+def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
+    """All images of one shard."""
+    return [image for block in read_shard(plan, number) for image in block]
+
+
+def answer_key(plan: ScoringPlan, number: int) -> str:
+    """A hash of the run and of a shard's listing: a part that carries it holds the shard's answers."""
+    digest = hashlib.sha256(f"{plan.facts.run_id}\0".encode())
+    with shard_path(plan, number).open("rb") as file:
+        while content := file.read(1 << 20):
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def find_part(plan: ScoringPlan, number: int, key: str) -> Path | None:
+    """The part that answers a shard of this run, committed already or not; None if there is none."""
+    for folder in (plan.request.parts, plan.request.output):
+        path = folder / part_name(number)
+        if path.is_file() and part_answer_key(path) == key:
+            return path
+    return None
+
+
+def _until_full(images: Iterable[ListedImage], limit: ShardLimit) -> Iterator[ListedImage]:
+    most_images, most_bytes = limit
+    size = 0
+    for count, image in enumerate(images, start=1):
+        yield image
+        size += image.size
+        if count >= most_images or size >= most_bytes:
+            return

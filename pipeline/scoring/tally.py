@@ -1,0 +1,63 @@
+"""Keeping count of a scoring run while it goes on."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pipeline.predictions.parts import is_intact, read_part
+from pipeline.scoring import ScoringPlan
+from pipeline.scoring.shards import Shard, find_part
+from pipeline.scoring.working import ShardResult
+
+
+@dataclass
+class Tally:
+    """What a run has done so far."""
+
+    listed: int = 0
+    found: int = 0
+    failed: int = 0
+    reused: int = 0
+    copied: int = 0
+    computed: int = 0
+    due: int = 0
+    ready_at: float = 0.0
+    providers: set[str] = field(default_factory=set)
+    workers: set[str] = field(default_factory=set)
+    answer_keys: list[str] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:
+        """Count a shard, and say whether it is still to be answered."""
+        self.listed += shard.images
+        self.answer_keys.append(shard.answer_key)
+        if is_answered(plan, shard):
+            self.found += shard.images
+            return False
+        self.due += 1
+        return True
+
+    def add(self, result: ShardResult) -> None:
+        """Count a shard's result."""
+        self.computed += result.computed
+        self.failed += result.failed
+        self.reused += result.reused
+        self.copied += result.copied
+        self.seconds.update(result.seconds)
+        self.providers.add(result.provider)
+        self.workers.add(result.worker)
+        # The first, because what took a dead worker's place was ready late.
+        self.ready_at = min(self.ready_at or result.ready_at, result.ready_at)
+
+    @property
+    def note(self) -> str:
+        """What a progress bar says beside its numbers."""
+        notes = [(self.found, "found finished"), (self.reused, "reused"), (self.failed, "failed")]
+        return ", ".join(f"{count:,} {what}" for count, what in notes if count)
+
+
+def is_answered(plan: ScoringPlan, shard: Shard) -> bool:
+    """Whether a part answers a shard, without a failed row that is worth another try."""
+    found = find_part(plan, shard.number, shard.answer_key)
+    if found is None or not is_intact(found):
+        return False
+    return "failed" not in read_part(found, ["status"])["status"].to_pylist()

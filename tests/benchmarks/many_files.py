@@ -1,0 +1,125 @@
+"""Memory and speed on a folder of a million files, against a small one: neither may depend on the number.
+
+    python -m tests.benchmarks.many_files [--files N] [--few N] [--folder DIR]
+
+Runs the real command on both folders and watches all its processes: the sum of their proportional set
+sizes (memory that processes share is counted once), and when the first part of the table is there.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.benchmarks.material import SMALL, Workload, prepare
+
+_DISTINCT = 10_000
+_FILES_A_FOLDER = 100_000
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the command: memory in bytes, times in seconds."""
+
+    manifest: dict[str, Any]
+    peak_memory: int
+    seconds_to_first_part: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Files to finished table, start-up apart."""
+        seconds = float(self.manifest["seconds"]) - float(self.manifest["startup_seconds"])
+        return float(self.manifest["listed"]) / seconds
+
+
+def main() -> None:
+    """Print what both runs took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=1_000_000)
+    parser.add_argument("--few", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        few, many = compare(arguments.folder or Path(temporary), arguments.few, arguments.files)
+    for run in (few, many):
+        print(
+            f"{run.manifest['listed']:10,} files: {run.images_per_second:8,.0f} images/s, "
+            f"at most {run.peak_memory / 1e6:5.0f} MB in all processes, "
+            f"first part after {run.seconds_to_first_part:.1f} s"
+        )
+    print(f"rate on many files over rate on few: {many.images_per_second / few.images_per_second:.2f}")
+
+
+def compare(folder: Path, few: int, many: int) -> tuple[Run, Run]:
+    """Score a small folder and a large one, with files of the same kind."""
+    workload = prepare(SMALL, _DISTINCT, folder)
+    runs = []
+    for count in (few, many):
+        images = folder / f"files-{count}"
+        if not images.exists():
+            write_files(workload, images, count)
+        runs.append(watch(workload.bundle, images, folder / f"table-{count}"))
+    return runs[0], runs[1]
+
+
+def write_files(workload: Workload, folder: Path, count: int) -> None:
+    """Write files of different bytes: what follows the end of a JPEG file is no part of its image."""
+    contents = [Path(file).read_bytes() for file in workload.files()]
+    for number in range(count):
+        if number % _FILES_A_FOLDER == 0:
+            place = folder / f"{number // _FILES_A_FOLDER:04d}"
+            place.mkdir(parents=True)
+        with (place / f"{number:09d}.jpg").open("wb", buffering=0) as file:
+            file.write(contents[number % len(contents)] + number.to_bytes(8, "big"))
+
+
+def watch(bundle: Path, images: Path, output: Path) -> Run:
+    """Run the command, and look at its processes until it is done."""
+    command = [Path(sys.executable).with_name("pixelmill"), "score", bundle, images]
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [str(word) for word in (*command, "--output", output, "--fresh", "--json")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    peak, first = 0, 0.0
+    parts = output / ".pixelmill/parts"
+    while process.poll() is None:
+        peak = max(peak, memory_of(psutil.Process(process.pid)))
+        if not first and parts.is_dir() and any(parts.glob("part-*.parquet")):
+            first = time.monotonic() - start
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    answer, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the command ended with {process.returncode}")
+    return Run(json.loads(answer), peak, first)
+
+
+def memory_of(process: psutil.Process) -> int:
+    """The proportional set size of a process and all below it."""
+    total = 0
+    for one in (process, *_children(process)):
+        try:
+            total += one.memory_full_info().pss
+        except psutil.Error:
+            continue  # It ended meanwhile.
+    return total
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+if __name__ == "__main__":
+    main()

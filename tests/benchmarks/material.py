@@ -1,0 +1,176 @@
+"""What the benchmark scores: JPEG files made of bundled pictures, and models with random weights."""
+
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from pipeline.artifacts import MANIFEST, publishing, write_json
+from pipeline.config import (
+    Activation,
+    BatchNormalization,
+    Convolution,
+    Dense,
+    ExportSpec,
+    GlobalPooling,
+    ImageSpec,
+    Layer,
+    ModelSpec,
+    Pooling,
+    Softmax,
+)
+from pipeline.drift import CONFIDENCE_BINS, AnswerCounts
+from pipeline.evaluation import BASELINE_FILE
+from pipeline.export import LABELS_FILE, ONNX_FILE, PREPROCESSING_FILE
+from pipeline.preprocessing import describe_preprocessing
+from pipeline.processes import run_in_spawned_process, spawned_pool
+from pipeline.resources import processor_limit
+from pipeline.training import MODEL_FILE
+
+CLASSES = 10
+
+
+def _block(filters: int, stride: int = 1, kernel_size: int = 3) -> list[Layer]:
+    return [
+        Convolution(layer="convolution", filters=filters, kernel_size=kernel_size, stride=stride),
+        BatchNormalization(layer="batch_normalization"),
+        Activation(layer="activation"),
+    ]
+
+
+def _network(*blocks: list[Layer]) -> ModelSpec:
+    end: list[Layer] = [
+        GlobalPooling(layer="global_average_pooling"),
+        Dense(layer="dense", units="classes"),
+        Softmax(layer="softmax"),
+    ]
+    return ModelSpec(layers=(*(layer for block in blocks for layer in block), *end))
+
+
+_HALVE: list[Layer] = [Pooling(layer="max_pooling")]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of images to score: their size and JPEG quality on disk, and the network they are for."""
+
+    name: str
+    width: int
+    height: int
+    quality: int
+    image: ImageSpec
+    model: ModelSpec
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A kind's files, below a folder with one subfolder per class, and the bundle to score them with."""
+
+    kind: Kind
+    images: Path
+    bundle: Path
+
+    def files(self) -> list[str]:
+        """The names of all images, in order."""
+        return sorted(map(str, self.images.rglob("*.jpg")))
+
+
+SMALL = Kind(
+    name="small",
+    width=32,
+    height=32,
+    quality=90,
+    image=ImageSpec(height=32, width=32, channels=3),
+    model=_network(_block(32), _block(32), _HALVE, _block(64), _HALVE, _block(96, kernel_size=1)),
+)
+PHOTOGRAPHS = Kind(
+    name="photographs",
+    width=1600,
+    height=1200,
+    quality=85,
+    image=ImageSpec(height=224, width=224, channels=3),
+    model=_network(_block(32, 2), _block(64, 2), _block(128, 2), _block(128), _block(128)),
+)
+
+
+def prepare(kind: Kind, images: int, folder: Path) -> Workload:
+    """Make the images and the bundle of a kind, or take those that an earlier run left in `folder`."""
+    workload = Workload(kind, folder / f"{kind.name}-{images}", folder / f"{kind.name}-model")
+    if not workload.images.exists():
+        partial = folder / f"{kind.name}-{images}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        with spawned_pool(processor_limit().count) as pool:
+            made = [
+                pool.submit(_write_images, kind, partial / f"class_{number}", number, images)
+                for number in range(CLASSES)
+            ]
+            for future in made:
+                future.result()
+        partial.rename(workload.images)
+    if not (workload.bundle / MANIFEST).exists():
+        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
+    # From the memory of the system, whoever comes first: no disk is measured here.
+    for file in workload.files():
+        Path(file).read_bytes()
+    return workload
+
+
+def _write_images(kind: Kind, folder: Path, first: int, images: int) -> None:
+    """Write every tenth image, from `first` on."""
+    folder.mkdir(parents=True)
+    photographs = _bundled_photographs()
+    chance = random.Random(first)
+    for number in range(first, images, CLASSES):
+        image = _vary(chance.choice(photographs), kind, chance)
+        image.save(folder / f"{number:06d}.jpg", quality=kind.quality)
+
+
+def _vary(photograph: Image.Image, kind: Kind, chance: random.Random) -> Image.Image:
+    """Crop, perhaps mirror, lighten or darken, and resize, each by chance."""
+    scale = chance.uniform(0.4, 1) * min(photograph.width / kind.width, photograph.height / kind.height)
+    width, height = scale * kind.width, scale * kind.height
+    left = chance.uniform(0, photograph.width - width)
+    top = chance.uniform(0, photograph.height - height)
+    image = photograph.resize(
+        (kind.width, kind.height),
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + width, top + height),
+    )
+    if chance.random() < 0.5:
+        image = ImageOps.mirror(image)
+    return ImageEnhance.Brightness(image).enhance(chance.uniform(0.7, 1.3))
+
+
+def _bundled_photographs() -> list[Image.Image]:
+    """Pictures that scikit-image and scikit-learn bring along, so that nothing is downloaded."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    names = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry")
+    arrays = [*(getattr(data, name)() for name in names), *load_sample_images().images]
+    return [Image.fromarray(np.asarray(array, np.uint8)) for array in arrays]
+
+
+def _publish_bundle(kind: Kind, folder: Path) -> None:
+    """Make a model and export it as a retraining run does, but for the training."""
+    from pipeline.export.conversion import convert
+    from pipeline.export.standardizing import serialize, standardize
+    from pipeline.training.devices import choose_device, import_tensorflow
+    from pipeline.training.network import build_network
+
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    keras.utils.set_random_seed(0)
+    even = AnswerCounts(np.ones(CLASSES, np.int64), np.ones(CONFIDENCE_BINS, np.int64))
+    with publishing(folder, {"kind": "model-bundle", "name": kind.name, "version": 1}) as staging:
+        build_network(kind.model, kind.image, CLASSES).save(staging / MODEL_FILE)
+        converted = convert(staging / MODEL_FILE, kind.image, ExportSpec())
+        (staging / ONNX_FILE).write_bytes(serialize(standardize(converted, {}, "")))
+        write_json(staging / LABELS_FILE, [f"class_{number}" for number in range(CLASSES)])
+        write_json(staging / PREPROCESSING_FILE, describe_preprocessing(kind.image))
+        write_json(staging / BASELINE_FILE, even.to_baseline())

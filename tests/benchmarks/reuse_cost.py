@@ -1,0 +1,85 @@
+"""What a run costs that takes 99% of its rows from an earlier table, against reading and hashing the files.
+
+    python -m tests.benchmarks.reuse_cost [--small-images N] [--photographs N] [--rounds R]
+
+Both get the same files, of which every hundredth was changed since the earlier table was made.
+"""
+
+import argparse
+import hashlib
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline.export import open_bundle
+from pipeline.processes import spawned_pool
+from pipeline.resources import processor_limit
+from pipeline.scoring import ScoringRequest
+from pipeline.scoring.folder import score_folder
+from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Kind, Workload, prepare
+
+
+def main() -> None:
+    """Print both rates and their ratio, for both kinds of images."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small-images", type=int, default=50_000)
+    parser.add_argument("--photographs", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, count in ((SMALL, arguments.small_images), (PHOTOGRAPHS, arguments.photographs)):
+            if count:
+                measure(kind, prepare(kind, count, Path(folder)), Path(folder), arguments.rounds)
+
+
+def measure(kind: Kind, workload: Workload, folder: Path, rounds: int) -> None:
+    """Take both in turn, and print medians and the median ratio."""
+    files = workload.files()
+    earlier = ScoringRequest(open_bundle(workload.bundle), workload.images, folder / "earlier")
+    score_folder(earlier)
+    for number, file in enumerate(files[::100]):
+        # Bytes after the end of a JPEG file change the file, and not the image.
+        with Path(file).open("ab") as changed:
+            changed.write(number.to_bytes(4, "big"))
+    hashing, scoring = [], []
+    for turn in range(rounds):
+        hashing.append(seconds_to_hash(files))
+        output = folder / f"again-{turn}"
+        start = time.perf_counter()
+        table = score_folder(ScoringRequest(earlier.bundle, earlier.images, output, previous=earlier.output))
+        scoring.append(time.perf_counter() - start - table.manifest["startup_seconds"])
+        print(
+            table.manifest["stage_seconds"],
+            table.manifest["startup_seconds"],
+            table.manifest["seconds"],
+            time.perf_counter() - start,
+        )
+        if table.manifest["reused"] + len(files[::100]) != len(files):
+            raise SystemExit(f"{table.manifest['reused']} rows were reused of {len(files)} files")
+        shutil.rmtree(output)
+    shutil.rmtree(earlier.output)
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(scoring, hashing, strict=True))
+    for name, seconds in (("read and hash", hashing), ("pixelmill --previous, 1% changed", scoring)):
+        print(f"{kind.name:12} {name:34} {len(files) / statistics.median(seconds):10,.0f} files/s")
+    print(f"{kind.name:12} costs {ratio:.2f} of reading and hashing (median of {rounds} rounds)")
+
+
+def seconds_to_hash(files: list[str]) -> float:
+    """Read and hash all files with as many processes as there are processors; their start apart."""
+    count = processor_limit().count
+    with spawned_pool(count) as pool:
+        list(pool.map(hash_files, [files[:1]] * count))
+        start = time.perf_counter()
+        list(pool.map(hash_files, [files[part::count] for part in range(count)]))
+        return time.perf_counter() - start
+
+
+def hash_files(files: list[str]) -> list[str]:
+    """The SHA-256 of each file."""
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The scoring flow on a real Prefect server and a real Dask cluster, of which a worker is killed half-way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.export import ModelBundle
+from pipeline.predictions import read_predictions
+from pipeline.scoring import ScoringRequest
+from pipeline.scoring.folder import score_folder
+from tests.clusters import Cluster, running_cluster
+from tests.conftest import write_images
+from tests.flows.conftest import PrefectServer, ask
+
+pytestmark = pytest.mark.xdist_group("prefect-server")
+# Shards of so little work that a small folder has many.
+SCRIPT = """
+import json, sys
+from flows.batch_scoring import score
+from pipeline.scoring import cluster
+
+if __name__ == "__main__":
+    store, images, output, address = sys.argv[1:]
+    cluster.SECONDS_A_SHARD = 0.02
+    manifest = score("digits@1", images, output, store=store, engine="dask", dask_address=address)
+    print(json.dumps(manifest))
+"""
+
+
+def data(folder: Path) -> pd.DataFrame:
+    return read_predictions(folder).drop(columns=["run_id", "scored_at"])
+
+
+def kill_one_half_way(running: Cluster, parts: Path, over: threading.Event, killed: list[int]) -> None:
+    victim = running.worker_processes()[0]
+    while not over.is_set():
+        if len(list(parts.glob("part-*.parquet"))) >= 2:
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+            return
+
+
+def test_a_killed_worker_of_the_cluster_changes_nothing(
+    server: PrefectServer, trained_store: Path, bundle: ModelBundle, tmp_path: Path
+) -> None:
+    images, output = tmp_path / "images", tmp_path / "there"
+    write_images(images, 4000)
+    (tmp_path / "score_once.py").write_text(SCRIPT)
+    over, killed = threading.Event(), list[int]()
+    with running_cluster(environment=server.environment) as running:
+        command = [sys.executable, tmp_path / "score_once.py", trained_store, images, output, running.address]
+        watcher = threading.Thread(
+            target=kill_one_half_way, args=(running, output / ".pixelmill/parts", over, killed)
+        )
+        watcher.start()
+        done = subprocess.run(
+            [str(word) for word in command],
+            env={**os.environ, **server.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        over.set()
+        watcher.join()
+    assert done.returncode == 0, done.stderr
+    assert killed, "the run was over before its worker could be killed"
+    manifest = json.loads(done.stdout.splitlines()[-1])
+    assert (manifest["listed"], manifest["failed"]) == (4000, 0)
+    assert "Dask cluster" in manifest["threads_reason"]
+    here = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "here"))
+    pd.testing.assert_frame_equal(data(output), data(here.folder))
+    # On Prefect's page the shards are tasks of their own, told by a folder and a number.
+    (run,) = ask(server, "flow_runs/filter", flows={"name": {"any_": ["score shards"]}}, limit=1)
+    shards = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+    assert len(shards) == len(list(output.glob("part-*.parquet")))

@@ -1,0 +1,168 @@
+"""The columns of the table, and the answers that fill them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.predictions.columns import Answers, TableLayout, schema
+from tests.pipeline.predictions.tables import (
+    AFTER_PROBABILITY,
+    COLUMNS,
+    FACTS,
+    LABELS,
+    PLAIN,
+    ROWS,
+    SHA256,
+    Row,
+    answers_of,
+    failed,
+    plain_row,
+    scored,
+)
+
+float32s = st.floats(0, 1, width=32)
+paths = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+sizes = st.integers(0, 2**31 - 1)
+choices = st.lists(st.tuples(st.integers(0, 2), float32s), min_size=3, max_size=3).map(tuple)
+any_row = st.builds(
+    Row, paths, choices, st.none(), st.just(SHA256), st.integers(1, 9), st.integers(1, 9)
+) | st.builds(Row, paths, st.just(()), paths.filter(bool), st.none() | st.just(SHA256), sizes, sizes)
+
+
+def test_the_columns_are_the_documented_ones_in_their_order() -> None:
+    assert schema(PLAIN).names == COLUMNS
+    top = ["top_labels", "top_probabilities"]
+    before, after = COLUMNS[:AFTER_PROBABILITY], COLUMNS[AFTER_PROBABILITY:]
+    assert schema(TableLayout(top_k=3)).names == [*before, *top, *after]
+    assert schema(TableLayout(true_labels=True)).names == [*before, "true_label", *after]
+    assert schema(TableLayout(2, true_labels=True)).names == [*before, *top, "true_label", *after]
+
+
+def test_the_types_are_the_documented_ones() -> None:
+    types = {field.name: field.type for field in schema(TableLayout(2, true_labels=True))}
+    assert types.pop("class_index") == types.pop("width") == types.pop("height") == pa.int32()
+    assert types.pop("probability") == pa.float32()
+    assert types.pop("top_labels") == pa.list_(pa.string())
+    assert types.pop("top_probabilities") == pa.list_(pa.float32())
+    assert set(types.values()) == {pa.string()}
+
+
+def test_what_every_row_has_is_never_null() -> None:
+    required = {field.name for field in schema(TableLayout(2, true_labels=True)) if not field.nullable}
+    assert required == {"image_path", "status", *vars(FACTS)}
+
+
+def test_a_scored_and_a_failed_row() -> None:
+    one, other = answers_of(ROWS[:2]).to_table(LABELS, FACTS, PLAIN).to_pylist()
+    same = vars(FACTS)
+    assert one == {
+        "image_path": "a.png",
+        "image_sha256": SHA256,
+        "status": "scored",
+        "error": None,
+        "label": "dog",
+        "class_index": 1,
+        "probability": float(np.float32(0.7)),
+        "width": 640,
+        "height": 480,
+        **same,
+    }
+    nothing = ["image_sha256", "label", "class_index", "probability", "width", "height"]
+    assert other == {
+        **dict.fromkeys(nothing),
+        "image_path": "b.png",
+        "status": "failed",
+        "error": 'corrupt: a comma, a "quote"',
+        **same,
+    }
+
+
+def test_the_choices_of_a_row_are_lists() -> None:
+    layout = TableLayout(top_k=3)
+    one, other, _ = answers_of(ROWS, 3).to_table(LABELS, FACTS, layout).to_pylist()
+    assert one["top_labels"] == ["dog", "cat", "bird"]
+    assert one["top_probabilities"] == np.array([0.7, 0.2, 0.1], np.float32).tolist()
+    assert other["top_labels"] is other["top_probabilities"] is None
+
+
+@given(
+    st.lists(any_row, max_size=12),
+    st.integers(1, 3),
+    st.none() | st.lists(st.none() | paths, min_size=12, max_size=12),
+)
+def test_any_answers_give_the_rows_they_stand_for(
+    rows: list[Row], top_k: int, true_labels: list[str | None] | None
+) -> None:
+    layout = TableLayout(top_k, true_labels is not None)
+    truths = (true_labels or [None] * 12)[: len(rows)]
+    table = answers_of(rows, top_k).to_table(LABELS, FACTS, layout, truths)
+    table.validate(full=True)
+    assert table.schema == schema(layout)
+    assert table.to_pylist() == [
+        plain_row(row, layout=layout, true_label=truth) for row, truth in zip(rows, truths, strict=True)
+    ]
+
+
+def test_what_a_failed_row_was_about_to_be_does_not_show() -> None:
+    answers = answers_of([scored("a.png", (2, 0.9)), scored("b.png", (1, 0.8))])
+    answers.errors[0], answers.choices[0] = "corrupt: at its end", 99
+    row = answers.to_table(LABELS, FACTS, PLAIN).to_pylist()[0]
+    assert (row["status"], row["label"], row["class_index"], row["probability"]) == (
+        "failed",
+        None,
+        None,
+        None,
+    )
+    assert (row["width"], row["height"], row["image_sha256"]) == (640, 480, SHA256)
+
+
+def test_a_choice_that_is_no_class_is_an_error() -> None:
+    with pytest.raises(pa.ArrowIndexError):
+        answers_of([scored("a.png", (3, 0.9))]).to_table(LABELS, FACTS, PLAIN)
+
+
+def test_a_column_with_a_value_too_few_is_an_error() -> None:
+    answers = answers_of(ROWS)
+    layout = TableLayout(true_labels=True)
+    for true_labels in (None, ["cat", "dog"]):
+        with pytest.raises(pa.ArrowInvalid):
+            answers.to_table(LABELS, FACTS, layout, true_labels)
+    answers.sha256.pop()
+    with pytest.raises(pa.ArrowInvalid):
+        answers.to_table(LABELS, FACTS, PLAIN)
+
+
+@pytest.mark.parametrize("source", [0, 1])
+def test_a_copied_row_is_the_other_but_for_its_file(source: int) -> None:
+    rows = [scored("a.png", (1, 0.7), (0, 0.2)), failed("b.png"), Row("c.png", sha256="11" * 32)]
+    answers, layout = answers_of(rows, 2), TableLayout(top_k=2)
+    before = answers.to_table(LABELS, FACTS, layout).to_pylist()
+    answers.copy_row(source, 2)
+    after = answers.to_table(LABELS, FACTS, layout).to_pylist()
+    assert after[:2] == before[:2]
+    assert after[2] == {**before[source], "image_path": "c.png", "image_sha256": "11" * 32}
+
+
+@given(st.lists(any_row, max_size=8), st.lists(any_row, max_size=4), st.integers(1, 3), st.data())
+def test_pasted_rows_take_the_place_of_as_many(
+    rows: list[Row], others: list[Row], top_k: int, data: st.DataObject
+) -> None:
+    others = others[: len(rows)]
+    start = data.draw(st.integers(0, len(rows) - len(others)))
+    stop = start + len(others)
+    # Rows keep their own paths.
+    others = [replace(other, path=row.path) for other, row in zip(others, rows[start:stop], strict=True)]
+    answers = answers_of(rows, top_k)
+    answers.paste(start, answers_of(others, top_k))
+    expected = answers_of([*rows[:start], *others, *rows[stop:]], top_k)
+    layout = TableLayout(top_k)
+    assert answers.to_table(LABELS, FACTS, layout) == expected.to_table(LABELS, FACTS, layout)
+
+
+def test_answers_begin_without_any() -> None:
+    (row,) = Answers(["a.png"], 1).to_table(LABELS, FACTS, PLAIN).to_pylist()
+    assert row["image_sha256"] is row["width"] is row["height"] is row["error"] is None

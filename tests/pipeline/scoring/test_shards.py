@@ -1,0 +1,203 @@
+"""The listing cut into shards: nothing lost, nothing twice, and a part knows the shard it answers."""
+
+import itertools
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.export import ModelBundle
+from pipeline.predictions.columns import Answers, RunFacts
+from pipeline.predictions.parts import file_facts, part_name, writing_part
+from pipeline.scoring import ScoringPlan, ScoringRequest
+from pipeline.scoring.listing import list_images
+from pipeline.scoring.shards import (
+    BLOCK,
+    FIRST_LIMIT,
+    Shard,
+    ShardLimit,
+    answer_key,
+    find_part,
+    growing_limits,
+    read_shard,
+    shard_images,
+    write_shards,
+)
+
+LIMITS = st.tuples(st.integers(1, 4), st.integers(1, 40) | st.just(float("inf")))
+
+
+def plan_of(folder: Path, run_id: str = "run") -> ScoringPlan:
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    bundle = ModelBundle(folder / "model", "digits", 1, "0" * 64)
+    facts = RunFacts("digits", "1", "0" * 64, run_id, "2026-01-31T23:59:59Z")
+    return ScoringPlan(ScoringRequest(bundle, images, folder / "out"), facts, 0.0)
+
+
+def fill(plan: ScoringPlan, *sizes: int) -> None:
+    for number, size in enumerate(sizes):
+        (plan.request.images / f"{number:03d}.png").write_bytes(bytes(size))
+
+
+def write_part(folder: Path, number: int, key: str) -> Path:
+    plan = plan_of(folder.parent)
+    path = folder / part_name(number)
+    with writing_part(path, plan.request.layout, key) as part:
+        table = Answers(["a.png"], 1).to_table(["cat"], plan.facts, plan.request.layout)
+        part.write(table, file_facts([(1, 2, 3)]))
+    return path
+
+
+def test_shards_grow_to_a_size_and_no_further() -> None:
+    limits = list(itertools.islice(growing_limits(), 2000))
+    images, size = zip(*limits, strict=True)
+    assert limits[0] == FIRST_LIMIT
+    assert list(images) == sorted(images)
+    assert {later // earlier for earlier, later in itertools.pairwise(images)} == {1, 2}
+    assert {size / images for images, size in limits} == {FIRST_LIMIT[1] / FIRST_LIMIT[0]}
+    assert images[-1] == images[1000] == 64 * FIRST_LIMIT[0]
+    # Small ones last long enough to keep many workers busy; a billion images are not a million parts.
+    assert images[:64] == (FIRST_LIMIT[0],) * 64
+    assert sum(images) > 50_000_000
+    assert size[-1] < 1 << 30
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 30), max_size=25),
+    cycle=st.lists(LIMITS, min_size=1, max_size=3),
+)
+def test_shards_hold_the_listing_once_and_in_order(
+    sizes: list[int], cycle: list[ShardLimit], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    plan = plan_of(tmp_path_factory.mktemp("plan"))
+    fill(plan, *sizes)
+    shards = list(write_shards(plan, itertools.cycle(cycle)))
+    assert [shard.number for shard in shards] == list(range(len(shards)))
+    contents = [shard_images(plan, shard.number) for shard in shards]
+    assert [len(images) for images in contents] == [shard.images for shard in shards]
+    assert list(itertools.chain(*contents)) == list(list_images(plan.request.images))
+    assert [answer_key(plan, shard.number) for shard in shards] == [shard.answer_key for shard in shards]
+    assert len({shard.answer_key for shard in shards}) == len(shards)
+    for images, limit in zip(contents, itertools.cycle(cycle), strict=False):
+        held = [image.size for image in images]
+        # Full with its last image, if at all, and never before.
+        assert len(held) <= limit[0]
+        assert sum(held[:-1]) < limit[1]
+        if images is not contents[-1]:
+            assert len(held) == limit[0] or sum(held) >= limit[1]
+
+
+def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
+    assert list(write_shards(plan_of(tmp_path), growing_limits())) == []
+
+
+def test_a_shard_is_listed_when_it_is_asked_for(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    for name in ("a/1.png", "b/1.png"):
+        (plan.request.images / name).parent.mkdir()
+        (plan.request.images / name).touch()
+    shards = write_shards(plan, itertools.repeat((1, 1)))
+    next(shards)
+    assert len(list(plan.request.shards.iterdir())) == 1
+    (plan.request.images / "b/2.png").touch()
+    assert len(list(shards)) == 2
+
+
+def test_a_large_shard_is_read_block_by_block(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    (plan.request.images / "a.png").touch()
+    for number in range(BLOCK + 2):
+        os.link(plan.request.images / "a.png", plan.request.images / f"b{number:06d}.png")
+    (shard,) = write_shards(plan, itertools.repeat((10**6, 10**9)))
+    assert shard.images == BLOCK + 3
+    blocks = list(read_shard(plan, 0))
+    assert [len(block) for block in blocks] == [BLOCK, 3]
+    assert [image for block in blocks for image in block] == list(list_images(plan.request.images))
+
+
+def test_what_a_shard_says_of_an_image_survives(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    with open(os.fsencode(plan.request.images) + b"/\xff\n%41 \xc3\xa9.png", "wb"):
+        pass
+    (plan.request.images / "\u2028.png").touch()
+    os.mkfifo(plan.request.images / "pipe.png")
+    far = plan.request.images / "far.png"
+    far.touch()
+    os.utime(far, ns=(0, 10**19))
+    (shard,) = write_shards(plan, growing_limits())
+    assert shard_images(plan, 0) == list(list_images(plan.request.images))
+    assert {image.problem for image in shard_images(plan, shard.number)} == {None, "a pipe"}
+
+
+def only_shard(plan: ScoringPlan) -> Shard:
+    (shard,) = write_shards(plan, growing_limits())
+    return shard
+
+
+def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    fill(plan, 5, 6, 7)
+    file = plan.request.images / "001.png"
+    keys = [only_shard(plan).answer_key]
+    assert only_shard(plan).answer_key == keys[0]
+
+    def is_new(key: str) -> bool:
+        keys.append(key)
+        return key not in keys[:-1]
+
+    before = file.stat().st_mtime_ns
+    file.write_bytes(bytes(8))
+    os.utime(file, ns=(before, before))
+    assert is_new(only_shard(plan).answer_key), "its size changed"
+    os.utime(file, ns=(before, before + 1))
+    assert is_new(only_shard(plan).answer_key), "its time changed"
+    file.rename(file.with_name("0010.png"))
+    assert is_new(only_shard(plan).answer_key), "its name changed"
+    (plan.request.images / "000.png").unlink()
+    assert is_new(only_shard(plan).answer_key), "there is one less"
+    other = ScoringPlan(plan.request, replace(plan.facts, run_id="another"), 0.0)
+    assert is_new(only_shard(other).answer_key), "the run is another"
+
+
+def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    fill(plan, 5)
+    file = plan.request.images / "000.png"
+    key = only_shard(plan).answer_key
+    before = file.stat()
+    beside = file.with_name("beside")
+    beside.write_bytes(b"other")
+    os.utime(beside, ns=(before.st_mtime_ns, before.st_mtime_ns))
+    beside.replace(file)
+    assert only_shard(plan).answer_key != key
+
+
+def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    assert find_part(plan, 0, "key") is None
+    committed = write_part(plan.request.output, 0, "key")
+    assert find_part(plan, 0, "key") == committed
+    assert find_part(plan, 0, "other") is None
+    assert find_part(plan, 1, "key") is None
+    # What was written last counts, and only if it answers.
+    waiting = write_part(plan.request.parts, 0, "other")
+    assert find_part(plan, 0, "other") == waiting
+    assert find_part(plan, 0, "key") == committed
+    write_part(plan.request.parts, 0, "key")
+    assert find_part(plan, 0, "key") == waiting
+
+
+def test_a_part_without_a_key_is_never_found(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    part = write_part(plan.request.parts, 0, "")
+    assert find_part(plan, 0, "") is None
+    part.write_bytes(b"no part at all")
+    assert find_part(plan, 0, "key") is None
+    part.unlink()
+    part.mkdir()
+    assert find_part(plan, 0, "key") is None
