@@ -100,7 +100,7 @@ class ScoringOutcome:
         computed: Images this run answered itself, not found from an interrupted one.
         reused: Images whose answer came from an earlier table.
         copied: Images of the same bytes as another of this run, which was scored once for all.
-        seconds: Wall time, and in `startup_seconds` the part of it until the first worker was ready.
+        seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
     """
 

@@ -17,9 +17,10 @@ from pipeline.processes import spawned_pool
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.planning import read_plan
-from pipeline.scoring.preparing import FILES_AT_ONCE, Preparation, Prepared, batches
+from pipeline.scoring.preparing import Preparation, Prepared, batches
 
 _SLOTS_A_PROCESS = 2
+IMAGES_A_SLOT = 64
 
 
 class DecoderPool:
@@ -27,7 +28,7 @@ class DecoderPool:
 
     def __init__(self, plan: ScoringPlan, processes: int) -> None:
         spec = plan.request.bundle.image_spec()
-        self._shape = (FILES_AT_ONCE, spec.height, spec.width, spec.channels)
+        self._shape = (IMAGES_A_SLOT, spec.height, spec.width, spec.channels)
         context = multiprocessing.get_context("spawn")
         slots = [
             context.RawArray(ctypes.c_uint8, int(np.prod(self._shape)))
@@ -42,7 +43,7 @@ class DecoderPool:
         """Prepare images, some groups ahead of the one that is asked for; groups come in their order."""
         free = deque(range(len(self._slots)))
         running: deque[tuple[int, Future[Prepared]]] = deque()
-        due = batches(images)
+        due = batches(images, IMAGES_A_SLOT)
         while True:
             while free and (batch := next(due, None)) is not None:
                 slot = free.popleft()

@@ -78,6 +78,8 @@ class WorkerPool:
                             waiting.remove(futures.pop(event))
                             answered += 1
                             yield result
+                    # The processes end while the table is committed.
+                    pool.shutdown(wait=False)
             except _DEATHS as error:
                 suspects = [number for number in waiting if begun_mark(self.marks, number).exists()]
                 if not suspects and not answered:

@@ -16,8 +16,8 @@ from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.previous import PreviousTable
 from pipeline.scoring.reading import reader_of
 
-FILES_AT_ONCE = 64
-_BYTES_AT_ONCE = 64 << 20
+_FILES_AT_ONCE = 256
+_BYTES_AT_ONCE = 4 << 20
 
 
 @dataclass
@@ -127,11 +127,13 @@ class Preparation:
         return new
 
 
-def batches(images: Sequence[ListedImage]) -> Iterator[tuple[int, Sequence[ListedImage]]]:
+def batches(
+    images: Sequence[ListedImage], most_files: int = _FILES_AT_ONCE
+) -> Iterator[tuple[int, Sequence[ListedImage]]]:
     """Cut images into groups whose files fit into memory together, each with the place of its first."""
     start = size = 0
     for place, image in enumerate(images):
-        if place > start and (place - start == FILES_AT_ONCE or size + image.size > _BYTES_AT_ONCE):
+        if place > start and (place - start == most_files or size + image.size > _BYTES_AT_ONCE):
             yield start, images[start:place]
             start, size = place, 0
         size += image.size

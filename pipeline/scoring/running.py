@@ -53,7 +53,7 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
     limit = processor_limit()
     # A GPU has one owner, whose decoders are as many as there would be workers.
     on_gpu = plan.request.provider == "cuda"
-    workers = 1 if on_gpu else plan.request.workers or limit.count
+    workers = tally.most_workers = 1 if on_gpu else plan.request.workers or limit.count
 
     def is_due(shard: Shard) -> bool:
         due = tally.list_shard(plan, shard)

@@ -21,6 +21,7 @@ class Tally:
     computed: int = 0
     due: int = 0
     ready_at: float = 0.0
+    most_workers: int = 1
     providers: set[str] = field(default_factory=set)
     workers: set[str] = field(default_factory=set)
     answer_keys: list[str] = field(default_factory=list)
@@ -44,9 +45,10 @@ class Tally:
         self.copied += result.copied
         self.seconds.update(result.seconds)
         self.providers.add(result.provider)
+        # What took a dead worker's place was ready late, and is no part of the start.
+        if result.worker not in self.workers and len(self.workers) < self.most_workers:
+            self.ready_at = max(self.ready_at, result.ready_at)
         self.workers.add(result.worker)
-        # The first, because what took a dead worker's place was ready late.
-        self.ready_at = min(self.ready_at or result.ready_at, result.ready_at)
 
     @property
     def note(self) -> str:

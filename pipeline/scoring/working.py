@@ -1,5 +1,7 @@
 """What a worker process does: have images prepared, infer, and write one shard's part of the table."""
 
+import io
+import math
 import os
 import socket
 import threading
@@ -34,8 +36,13 @@ from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_ima
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Measured: on a processor more does not fit its cache, a GPU wants more.
-_BATCH: dict[Provider, int] = {"cpu": 16, "cuda": 128}
+# Measured: a network for large images is fastest on a processor while a batch fits its cache, one for small
+# images while calls are few; a GPU wants more.
+_LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}
+_SMALLEST_BATCH = 8
+_BYTES_OF_A_BATCH = 512 << 10
+# onnxruntime lays its memory out anew after the first batch of a shape.
+_BATCHES_TO_WARM_UP = 3
 _GROUPS_AHEAD = 1
 _NO_KILLERS: frozenset[int] = frozenset()
 
@@ -70,8 +77,6 @@ class Worker:
     """
 
     def __init__(self, plan: ScoringPlan, decoders: int = 0) -> None:
-        import pyarrow.parquet  # noqa: F401  # Now, and not while the first shard's time is taken.
-
         request = plan.request
         self._plan = plan
         self._session = load_session(request.bundle.onnx_path, request.provider)
@@ -80,13 +85,21 @@ class Worker:
         self._decoders = DecoderPool(plan, decoders) if decoders else None
         spec = self._preparation.spec
         # One for all batches: fresh memory costs more time than the copying.
-        self._batch: Pixels = np.zeros(
-            (_BATCH[request.provider], spec.height, spec.width, spec.channels), np.uint8
-        )
-        self._session.probabilities(self._batch)
+        shape = (spec.height, spec.width, spec.channels)
+        self._batch: Pixels = np.zeros((batch_size(request.provider, math.prod(shape)), *shape), np.uint8)
+        self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
         self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
         self._ready_at = time.time()
+
+    def _warm_up(self) -> None:
+        """Do everything once: the first time is slow, and would else be the first shard's."""
+        import pyarrow.parquet as pq
+
+        for _ in range(_BATCHES_TO_WARM_UP):
+            self._session.probabilities(self._batch)
+        answers = Answers([""], self._plan.request.top_k)
+        pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
 
     def score(self, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
         """Write a shard's part; failed rows that an earlier try of the run left are tried again.
@@ -218,6 +231,15 @@ class Worker:
         order = np.arange(len(images))
         order[list(due)] = len(images) + np.arange(len(due))
         return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
+
+
+def batch_size(provider: Provider, tensor_bytes: int) -> int:
+    """How many images of a size the network sees at once: a power of two."""
+    largest = _LARGEST_BATCH[provider]
+    if provider == "cuda":
+        return largest
+    fitting = max(_BYTES_OF_A_BATCH // tensor_bytes, 1)
+    return max(_SMALLEST_BATCH, min(largest, 1 << (fitting.bit_length() - 1)))
 
 
 # One a thread: a Dask worker may run several, and each has its own session.

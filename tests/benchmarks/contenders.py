@@ -30,8 +30,6 @@ from pipeline.training import MODEL_FILE
 from tests.benchmarks.material import Workload
 
 _BATCH = 64
-# What measured best on one core: the limit is the best that can be.
-_BATCH_OF_THE_LIMIT = 16
 Item = TypeVar("Item")
 
 
@@ -113,7 +111,7 @@ def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, fl
     contents = [Path(file).read_bytes() for file in workload.files()[place::count]]
     width, height = workload.kind.image.width, workload.kind.image.height
     # One array for all batches: fresh memory costs a page fault every 4 kB.
-    batch = np.empty((_BATCH_OF_THE_LIMIT, height, width, 3), np.uint8)
+    batch = np.empty((workload.kind.best_batch, height, width, 3), np.uint8)
 
     def answer(part: list[bytes]) -> int:
         for at, data in enumerate(part):
@@ -134,11 +132,11 @@ def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, fl
         return len(session.probabilities(batch[: len(part)]))
 
     for _ in range(3):  # onnxruntime lays out its memory anew after the first batch of a shape.
-        answer(contents[:_BATCH_OF_THE_LIMIT])
+        answer(contents[: workload.kind.best_batch])
     assert _barrier is not None
     _barrier.wait()
     start = time.monotonic()
-    answers = sum(answer(part) for part in _batches(contents, _BATCH_OF_THE_LIMIT))
+    answers = sum(answer(part) for part in _batches(contents, workload.kind.best_batch))
     return start, time.monotonic(), answers
 
 

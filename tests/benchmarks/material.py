@@ -55,7 +55,9 @@ _HALVE: list[Layer] = [Pooling(layer="max_pooling")]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of images to score: their size and JPEG quality on disk, and the network they are for."""
+    """A kind of images to score: their size and JPEG quality on disk, the network they are for, and the
+    batch that one core infers fastest.
+    """
 
     name: str
     width: int
@@ -63,6 +65,7 @@ class Kind:
     quality: int
     image: ImageSpec
     model: ModelSpec
+    best_batch: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ SMALL = Kind(
     quality=90,
     image=ImageSpec(height=32, width=32, channels=3),
     model=_network(_block(32), _block(32), _HALVE, _block(64), _HALVE, _block(96, kernel_size=1)),
+    best_batch=32,
 )
 PHOTOGRAPHS = Kind(
     name="photographs",
@@ -93,6 +97,7 @@ PHOTOGRAPHS = Kind(
     quality=85,
     image=ImageSpec(height=224, width=224, channels=3),
     model=_network(_block(32, 2), _block(64, 2), _block(128, 2), _block(128), _block(128)),
+    best_batch=8,
 )
 
 

@@ -76,7 +76,7 @@ def show(kind: str, summary: dict[str, Any]) -> None:
 def main() -> None:
     """Make what is scored, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--small-images", type=int, default=20_000, help="files of 32x32; 0 leaves them out")
+    parser.add_argument("--small-images", type=int, default=60_000, help="files of 32x32; 0 leaves them out")
     parser.add_argument("--photographs", type=int, default=1000, help="files of 1600x1200; 0 leaves them out")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="keep the files there, and use those that are there")

@@ -11,14 +11,14 @@ import pytest
 from pipeline.export import ModelBundle
 from pipeline.predictions.parts import part_name, read_part
 from pipeline.scoring import ScoringPlan, ScoringRequest
+from pipeline.scoring.decoders import IMAGES_A_SLOT
 from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.preparing import FILES_AT_ONCE
 from pipeline.scoring.shards import growing_limits, write_shards
 from pipeline.scoring.working import Worker
 from tests.conftest import write_images
 
 # More groups of files than there are slots, and a part of one.
-IMAGES = 7 * FILES_AT_ONCE + 5
+IMAGES = 7 * IMAGES_A_SLOT + 5
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def request_(bundle: ModelBundle, tmp_path: Path) -> ScoringRequest:
     """A shard with failures, duplicates and ordinary images."""
     paths = write_images(tmp_path / "images", IMAGES)
     paths[3].write_bytes(b"no image")
-    paths[FILES_AT_ONCE].write_bytes(b"")
+    paths[IMAGES_A_SLOT].write_bytes(b"")
     paths[200].write_bytes(paths[199].read_bytes())
     paths[300].write_bytes(paths[10].read_bytes())
     return ScoringRequest(bundle=bundle, images=tmp_path / "images", output=tmp_path / "out", top_k=3)

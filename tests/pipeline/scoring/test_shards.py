@@ -70,13 +70,16 @@ def test_shards_grow_to_a_size_and_no_further() -> None:
 @given(
     sizes=st.lists(st.integers(0, 30), max_size=25),
     cycle=st.lists(LIMITS, min_size=1, max_size=3),
+    whole=st.integers(1, 4),
 )
 def test_shards_hold_the_listing_once_and_in_order(
-    sizes: list[int], cycle: list[ShardLimit], tmp_path_factory: pytest.TempPathFactory
+    sizes: list[int], cycle: list[ShardLimit], whole: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     plan = plan_of(tmp_path_factory.mktemp("plan"))
     fill(plan, *sizes)
-    shards = list(write_shards(plan, itertools.cycle(cycle)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.scoring.shards._WHOLE_BATCHES", whole)
+        shards = list(write_shards(plan, itertools.cycle(cycle)))
     assert [shard.number for shard in shards] == list(range(len(shards)))
     contents = [shard_images(plan, shard.number) for shard in shards]
     assert [len(images) for images in contents] == [shard.images for shard in shards]
@@ -85,11 +88,13 @@ def test_shards_hold_the_listing_once_and_in_order(
     assert len({shard.answer_key for shard in shards}) == len(shards)
     for images, limit in zip(contents, itertools.cycle(cycle), strict=False):
         held = [image.size for image in images]
+        full = [
+            count >= limit[0] or (sum(held[:count]) >= limit[1] and count % whole == 0)
+            for count in range(1, len(held) + 1)
+        ]
         # Full with its last image, if at all, and never before.
-        assert len(held) <= limit[0]
-        assert sum(held[:-1]) < limit[1]
-        if images is not contents[-1]:
-            assert len(held) == limit[0] or sum(held) >= limit[1]
+        assert not any(full[:-1])
+        assert full[-1] or images is contents[-1]
 
 
 def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
