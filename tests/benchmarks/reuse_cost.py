@@ -50,12 +50,6 @@ def measure(kind: Kind, workload: Workload, folder: Path, rounds: int) -> None:
         start = time.perf_counter()
         table = score_folder(ScoringRequest(earlier.bundle, earlier.images, output, previous=earlier.output))
         scoring.append(time.perf_counter() - start - table.manifest["startup_seconds"])
-        print(
-            table.manifest["stage_seconds"],
-            table.manifest["startup_seconds"],
-            table.manifest["seconds"],
-            time.perf_counter() - start,
-        )
         if table.manifest["reused"] + len(files[::100]) != len(files):
             raise SystemExit(f"{table.manifest['reused']} rows were reused of {len(files)} files")
         shutil.rmtree(output)
