@@ -101,13 +101,17 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
         return part.read(columns=columns and list(columns))
 
 
+def read_if_intact(path: Path) -> "pa.Table | None":
+    """All of a part, or None where it cannot be read or does not hold what was written."""
+    try:
+        return read_part(path)
+    except (OSError, ValueError):  # What Arrow raises on damaged bytes.
+        return None
+
+
 def is_intact(path: Path) -> bool:
     """Whether a part can be read, and holds what was written."""
-    try:
-        read_part(path)
-    except (OSError, ValueError):  # What Arrow raises on damaged bytes.
-        return False
-    return True
+    return read_if_intact(path) is not None
 
 
 def read_row_groups(path: Path) -> "Iterator[pa.Table]":

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.predictions.parts import is_intact, read_part
+from pipeline.predictions.parts import read_if_intact
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.shards import Shard, find_part
 from pipeline.scoring.working import ShardResult
@@ -60,6 +60,5 @@ class Tally:
 def is_answered(plan: ScoringPlan, shard: Shard) -> bool:
     """Whether a part answers a shard, without a failed row that is worth another try."""
     found = find_part(plan, shard.number, shard.answer_key)
-    if found is None or not is_intact(found):
-        return False
-    return "failed" not in read_part(found, ["status"])["status"].to_pylist()
+    rows = read_if_intact(found) if found else None
+    return rows is not None and "failed" not in rows["status"].to_pylist()
