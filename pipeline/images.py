@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_FACTORS = (1, 2, 4, 8)
+# Below this many bytes a search of the whole file is faster than finding its header's end.
+_SHORT_JPEG = 4096
 # What undoes each orientation of EXIF.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,8 +70,7 @@ class ImageFailure(Exception):
         return " ".join(f"{self.code}: {self.words}".split())
 
 
-@dataclass(frozen=True)
-class DecodedImage:
+class DecodedImage(NamedTuple):
     """`pixels`: uint8 [height, width, channels] as the spec asks; `width`, `height`: as displayed."""
 
     pixels: Pixels
@@ -199,21 +201,27 @@ def _decode_plain_jpeg(data: bytes, spec: ImageSpec, max_pixels: int) -> Decoded
 
 def _jpeg_factor(width: int, height: int, spec: ImageSpec) -> int:
     """By how much a JPEG file is shrunk while it is decoded: both sides stay at least as long as asked."""
-    return max(
-        factor
-        for factor in _JPEG_FACTORS
-        if factor == 1 or (width // factor >= spec.width and height // factor >= spec.height)
-    )
+    most = min(width // spec.width, height // spec.height)
+    return 1 if most < 2 else max(factor for factor in _JPEG_FACTORS if factor <= most)
 
 
 def _jpeg_orientation(data: bytes) -> int:
     # Few files tell of an orientation, and reading EXIF takes longer than decoding a small file.
-    if b"Exif\0\0" not in data and b"tiff:Orientation" not in data:
+    end = len(data) if len(data) < _SHORT_JPEG else _start_of_scan(data)
+    if data.find(b"Exif\0\0", 0, end) < 0 and data.find(b"tiff:Orientation", 0, end) < 0:
         return 1
     try:
         return _orientation(Image.open(io.BytesIO(data), formats=("JPEG",)))
     except Exception as error:
         raise ValueError("no header that Pillow reads") from error
+
+
+def _start_of_scan(data: bytes) -> int:
+    """Where the compressed image begins, behind all that describes it (ITU-T T.81, B.1.1)."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return at if data[at : at + 2] == b"\xff\xda" else len(data)
 
 
 def _open(data: bytes, max_pixels: int | None) -> Image.Image:
@@ -259,7 +267,9 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _to_tensor(image: Image.Image, spec: ImageSpec) -> Pixels:
-    image = _flatten(_to_8_bits(image), spec.background).convert(_mode(spec))
+    image = _flatten(_to_8_bits(image), spec.background)
+    if image.mode != _mode(spec):  # Else Pillow makes a copy.
+        image = image.convert(_mode(spec))
     if image.size != (spec.width, spec.height):
         image = _RESIZE[spec.resize](image, spec)
     return np.asarray(image, dtype=np.uint8).reshape(spec.height, spec.width, spec.channels)

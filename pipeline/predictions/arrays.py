@@ -1,4 +1,4 @@
-"""Arrow arrays made of their buffers.
+"""Arrow arrays made of their buffers, and read from them.
 
 `pyarrow.array` would import pandas first, which costs every worker process more time and memory than all
 its other imports, and nothing of it is used.
@@ -6,7 +6,7 @@ its other imports, and nothing of it is used.
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Number = TypeVar("Number", np.int32, np.float32)
 Mask = npt.NDArray[np.bool_]
 
 
@@ -43,6 +44,12 @@ def list_array(values: "pa.Array", length: int, nulls: Mask) -> "pa.ListArray":
     ends = np.concatenate([[0], np.cumsum(np.where(nulls, 0, length))]).astype(np.int32)
     buffers = [_validity(nulls), pa.py_buffer(ends)]
     return pa.Array.from_buffers(pa.list_(values.type), len(nulls), buffers, children=[values])
+
+
+def numbers_of(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Number]:
+    """The numbers of a column as they lie in memory; what stands in the place of a null means nothing."""
+    array = column.combine_chunks()
+    return np.frombuffer(array.buffers()[1], of)[array.offset : array.offset + len(array)]
 
 
 def _validity(nulls: Mask | None) -> "pa.Buffer | None":

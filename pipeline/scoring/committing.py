@@ -1,5 +1,7 @@
 """The last stage of scoring: check that no row is missing, put the table in its place, say what it holds."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from pipeline.locations import absolute, children
 from pipeline.predictions import CSV_FILE, REPORT_FILE, table_files
 from pipeline.predictions.csv_form import write_csv
 from pipeline.predictions.parts import part_name
+from pipeline.resources import processor_limit
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan
-from pipeline.scoring.counting import TableCounts, count_rows
+from pipeline.scoring.counting import TableCounts, UncertainRow, count_rows
 from pipeline.scoring.planning import LOCK_FILE, describe_request
 from pipeline.scoring.reading import read_again
 from pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
@@ -118,12 +121,18 @@ def _render_report(plan: ScoringPlan, manifest: dict[str, Any], counts: TableCou
             manifest=manifest,
             confidence_counts=counts.answers.confidences.tolist(),
             failures=counts.failed_images,
-            least_confident=[
-                UncertainImage(row.path, row.label, row.probability, _thumbnail(plan, row.path))
-                for row in counts.least_confident
-            ],
+            least_confident=_show(plan, counts.least_confident),
         )
     )
+
+
+def _show(plan: ScoringPlan, rows: Sequence[UncertainRow]) -> list[UncertainImage]:
+    with ThreadPoolExecutor(processor_limit().count) as pool:
+        thumbnails = pool.map(lambda row: _thumbnail(plan, row.path), rows)
+        return [
+            UncertainImage(row.path, row.label, row.probability, thumbnail)
+            for row, thumbnail in zip(rows, thumbnails, strict=True)
+        ]
 
 
 def _thumbnail(plan: ScoringPlan, path: str) -> bytes | None:

@@ -5,19 +5,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.drift import AnswerCounts
 from pipeline.errors import WorkError
+from pipeline.predictions.arrays import number_array, numbers_of
 from pipeline.predictions.columns import TableLayout
 from pipeline.predictions.parts import read_part
 from pipeline.scoring.report import FailedImage
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _EXAMPLES = 5
 _LEAST_CONFIDENT = 24
-_COLUMNS = ["image_path", "error", "label", "class_index", "probability"]
+_COLUMNS = ["image_path", "error", "class_index", "probability"]
 
 
 class UncertainRow(NamedTuple):
@@ -40,7 +44,7 @@ class TableCounts:
     rows: int = 0
     scored: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, int] = field(default_factory=dict)
     failed_images: dict[str, list[FailedImage]] = field(default_factory=dict)
     least_confident: list[UncertainRow] = field(default_factory=list)
     true_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -72,44 +76,64 @@ def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout
     counts = TableCounts(AnswerCounts.of([], [], len(labels)))
     columns = [*_COLUMNS, "true_label"] if layout.true_labels else _COLUMNS
     for part in parts:
-        _count_part(counts, read_part(part, columns).to_pydict(), len(labels))
+        _count_part(counts, read_part(part, columns), labels)
+    counts.labels = {
+        label: count for label, count in zip(labels, counts.answers.classes.tolist(), strict=True) if count
+    }
     return counts
 
 
-def _count_part(counts: TableCounts, rows: "dict[str, list[Any]]", classes: int) -> None:
-    _require_order(counts, rows["image_path"])
-    counts.rows += len(rows["image_path"])
-    scored = [place for place, error in enumerate(rows["error"]) if error is None]
+def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) -> None:
+    import pyarrow.compute as pc
+
+    paths = rows["image_path"]
+    _require_order(counts, paths)
+    failed = pc.indices_nonzero(pc.is_valid(rows["error"])).to_pylist()
+    scored = np.delete(np.arange(len(rows)), failed)
+    counts.rows += len(rows)
     counts.scored += len(scored)
-    for path, error in zip(rows["image_path"], rows["error"], strict=True):
-        if error is not None:
-            code = error.partition(":")[0]
-            counts.failures[code] += 1
-            examples = counts.failed_images.setdefault(code, [])
-            if len(examples) < _EXAMPLES:
-                examples.append(FailedImage(path, error))
-    labels = [rows["label"][place] for place in scored]
-    counts.labels.update(labels)
-    probabilities = np.array([rows["probability"][place] for place in scored], np.float32)
-    counts.answers += AnswerCounts.of(
-        [rows["class_index"][place] for place in scored], probabilities, classes
-    )
+    _count_failures(counts, paths, rows["error"], failed)
+    classes = numbers_of(rows["class_index"], np.int32)[scored]
+    probabilities = numbers_of(rows["probability"], np.float32)[scored]
+    counts.answers += AnswerCounts.of(classes, probabilities, len(labels))
     for at in np.argsort(probabilities, kind="stable")[:_LEAST_CONFIDENT]:
-        row = UncertainRow(float(probabilities[at]), rows["image_path"][scored[at]], labels[at])
-        counts.least_confident.append(row)
+        path = paths[int(scored[at])].as_py()
+        counts.least_confident.append(UncertainRow(float(probabilities[at]), path, labels[classes[at]]))
     counts.least_confident = heapq.nsmallest(_LEAST_CONFIDENT, counts.least_confident)
-    if "true_label" in rows:
-        true_labels = [rows["true_label"][place] for place in scored]
-        pairs = zip(true_labels, labels, strict=True)
+    if "true_label" in rows.column_names:
+        true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
+        pairs = zip(true_labels, (labels[index] for index in classes), strict=True)
         counts.true_labels.update(pair for pair in pairs if pair[0] is not None)
 
 
-def _require_order(counts: TableCounts, paths: Sequence[str]) -> None:
-    for path in paths:
-        if path <= counts.last_path:
+def _count_failures(
+    counts: TableCounts, paths: "pa.ChunkedArray", errors: "pa.ChunkedArray", failed: Sequence[int]
+) -> None:
+    for place in failed:
+        error = errors[place].as_py()
+        code = error.partition(":")[0]
+        counts.failures[code] += 1
+        examples = counts.failed_images.setdefault(code, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(FailedImage(paths[place].as_py(), error))
+
+
+def _require_order(counts: TableCounts, paths: "pa.ChunkedArray") -> None:
+    import pyarrow.compute as pc
+
+    # As UTF-8 texts sort like the paths themselves.
+    column = paths.combine_chunks()
+    wrong = pc.indices_nonzero(pc.greater_equal(column[:-1], column[1:]))
+    neighbours = [(counts.last_path, column[0].as_py())] if len(column) else []
+    if len(wrong):
+        place = wrong[0].as_py()
+        neighbours.append((column[place].as_py(), column[place + 1].as_py()))
+    for before, path in neighbours:
+        if path <= before:
             raise WorkError(
-                f"row {path!r} comes after {counts.last_path!r}",
+                f"row {path!r} comes after {before!r}",
                 "every path once, in order",
                 "The output was changed while the run wrote it: run again with --fresh.",
             )
-        counts.last_path = path
+    if len(column):
+        counts.last_path = column[-1].as_py()

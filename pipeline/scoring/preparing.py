@@ -1,6 +1,7 @@
 """From listed images to pixels: read, hash, take what an earlier table knows, decode."""
 
 import hashlib
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ class Prepared:
         taken: How many rows came from an earlier table.
         copied: How many rows have the bytes of another row of this run, and so its answer.
         seconds: By stage.
+        waits: How many times reading gave the processor up, to wait for a disk or a network.
     """
 
     start: int
@@ -41,6 +43,7 @@ class Prepared:
     taken: int = 0
     copied: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    waits: int = 0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -76,6 +79,7 @@ class Preparation:
         """
         answers = Answers([image.path for image in images], self._top_k)
         prepared = Prepared(start, answers)
+        waits_before = _waits()
         with prepared.timed("read"):
             known = self._previous.take_unchanged(images, answers) if self._previous else set()
             due = [at for at in range(len(images)) if at not in known] if known else range(len(images))
@@ -92,6 +96,7 @@ class Preparation:
                 contents = [item for item in contents if item[0] not in same]
                 prepared.copied = len(same)
             prepared.copied += len(prepared.twins)
+        prepared.waits = _waits() - waits_before
         with prepared.timed("decode"):
             for at, content in contents:
                 try:
@@ -125,6 +130,11 @@ class Preparation:
             else:
                 prepared.twins.append((place, first))
         return new
+
+
+def _waits() -> int:
+    # Of this thread alone, where the system counts by thread.
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw
 
 
 def batches(

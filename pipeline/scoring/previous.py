@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from pipeline.errors import RequestError
 from pipeline.export import PREPROCESSING_FILE
 from pipeline.locations import absolute, content_of, is_remote, parse_location
 from pipeline.predictions import CSV_FILE, require_table, table_files
+from pipeline.predictions.arrays import Number, numbers_of, text_array
 from pipeline.predictions.columns import Answers
 from pipeline.predictions.csv_form import read_csv
 from pipeline.predictions.parts import file_facts, read_file_facts, read_part
@@ -26,7 +27,12 @@ from pipeline.scoring import ScoringRequest
 from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.records import Records, digests_of, fill_rows, keys_of, record_type
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _log = getLogger(__name__)
+_COLUMNS = ("image_sha256", "error", "class_index", "probability", "width", "height")
+_FURTHER_CHOICES = ("top_labels", "top_probabilities")
 _KEYS, _ROWS, _SPANS = "previous-keys.npy", "previous-rows.npy", "previous-parts.json"
 
 
@@ -122,23 +128,39 @@ def index_previous(request: ScoringRequest) -> None:
 
 def _read_records(file: Path, labels: Sequence[str], top_k: int) -> tuple[Records, npt.NDArray[np.intp]]:
     """The scored rows of one file of a table, and their places among its rows."""
-    frame = read_csv(file) if file.name == CSV_FILE else read_part(file).to_pandas()
-    places = np.flatnonzero((frame["status"] == "scored").to_numpy())
-    frame = frame.iloc[places]
-    records = np.zeros(len(frame), record_type(top_k))
-    records["sha256"] = np.frombuffer(bytes.fromhex("".join(frame["image_sha256"])), "V32")
-    records["choices"][:, 0] = frame["class_index"]
-    records["probabilities"][:, 0] = frame["probability"]
-    numbers = {label: index for index, label in enumerate(labels)}
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())]
+    rows = pa.Table.from_pandas(read_csv(file)) if file.name == CSV_FILE else read_part(file, columns)
+    is_scored = pc.is_null(rows["error"])
+    places = np.array(pc.indices_nonzero(is_scored).to_pylist(), np.intp)
+    rows = rows.filter(is_scored)
+    records = np.zeros(len(rows), record_type(top_k))
+    digests = "".join(rows["image_sha256"].to_pylist())
+    records["sha256"] = np.frombuffer(bytes.fromhex(digests), "V32")
+    records["choices"][:, 0] = _numbers(rows["class_index"], np.int32)
+    records["probabilities"][:, 0] = _numbers(rows["probability"], np.float32)
+    names = text_array(labels)
     for place in range(1, top_k):
-        if "top_labels" in frame:
-            names, values = frame["top_labels"].str[place], frame["top_probabilities"].str[place]
-        else:
-            names, values = frame[f"label_{place + 1}"], frame[f"probability_{place + 1}"]
-        records["choices"][:, place] = names.map(numbers)
-        records["probabilities"][:, place] = values
-    records["width"], records["height"] = frame["width"], frame["height"]
+        chosen, values = _further_choice(rows, place)
+        records["choices"][:, place] = _numbers(pc.index_in(chosen, value_set=names), np.int32)
+        records["probabilities"][:, place] = _numbers(values, np.float32)
+    records["width"] = _numbers(rows["width"], np.int32)
+    records["height"] = _numbers(rows["height"], np.int32)
     return records, places
+
+
+def _numbers(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Number]:
+    return numbers_of(column.cast(np.dtype(of).name), of)
+
+
+def _further_choice(rows: "pa.Table", place: int) -> tuple["pa.ChunkedArray", "pa.ChunkedArray"]:
+    import pyarrow.compute as pc
+
+    if "top_labels" in rows.column_names:
+        return pc.list_element(rows["top_labels"], place), pc.list_element(rows["top_probabilities"], place)
+    return rows[f"label_{place + 1}"], rows[f"probability_{place + 1}"]
 
 
 def _is_small(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:

@@ -48,18 +48,28 @@ def read_again(folder: Path, path: str) -> bytes:
 
 def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
     contents: list[bytes | ImageFailure] = []
-    for image in images:
-        try:
-            contents.append(_read_file(f"{folder}/{unescape(image.path)}", image))
-        except ImageFailure as failure:
-            contents.append(failure)
+    try:
+        # Names are looked up from here, not each from the root.
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _MACHINE_TROUBLE:
+            raise
+        raise _no_source(folder, error.strerror or str(error)) from error
+    try:
+        for image in images:
+            try:
+                contents.append(_read_file(image, place))
+            except ImageFailure as failure:
+                contents.append(failure)
+    finally:
+        os.close(place)
     return contents
 
 
-def _read_file(place: str, image: ListedImage) -> bytes:
+def _read_file(image: ListedImage, folder: int) -> bytes:
     _refuse_what_is_no_file(image)
     try:
-        descriptor = os.open(place, _FLAGS)
+        descriptor = os.open(unescape(image.path), _FLAGS, dir_fd=folder)
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):
@@ -108,12 +118,16 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
         due = [at for at in due if _is_worth_another_try(contents[at])]
     if len(due) == len(names) > 1:
         # That none of many files comes is no fact about these files.
-        raise WorkError(
-            f"{root} gives no file any more ({answers[0]})",
-            "a store that answers",
-            "Run the same command again when it does; what is finished is kept.",
-        )
+        raise _no_source(root, str(answers[0]))
     return contents
+
+
+def _no_source(folder: str, reason: str) -> WorkError:
+    return WorkError(
+        f"{folder} gives no file any more ({reason})",
+        "the folder that was listed",
+        "Run the same command again when it is there; what is finished is kept.",
+    )
 
 
 def _check_remote(answer: bytes | Exception, image: ListedImage) -> bytes | ImageFailure:

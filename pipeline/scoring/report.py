@@ -6,9 +6,13 @@ One file without outside references, so that it can be mailed, archived and open
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _TEMPLATE = "report.html.jinja"
 _MOST_BARS = 50
@@ -95,8 +99,9 @@ class ClassAccuracy:
     width: float
 
 
-def render_scoring_report(content: ReportContent) -> str:
-    """The report as one HTML page."""
+@cache
+def load_template() -> "Template":
+    """The page's template; to compile it takes longer than to fill it in."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -111,9 +116,14 @@ def render_scoring_report(content: ReportContent) -> str:
     environment.filters["moment"] = _moment
     environment.filters["picture"] = _picture
     environment.filters["is_small"] = _is_small
+    return environment.get_template(_TEMPLATE)
+
+
+def render_scoring_report(content: ReportContent) -> str:
+    """The report as one HTML page."""
     manifest = content.manifest
     accuracy = manifest.get("accuracy")
-    page = environment.get_template(_TEMPLATE).render(
+    page = load_template().render(
         content=content,
         manifest=manifest,
         labels=count_bars(manifest["labels"], manifest["scored"]),

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
@@ -16,7 +17,11 @@ from pipeline.scoring.listing import ListedImage, list_images
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
 _WHOLE_BATCHES = 32
-_LINES_AT_ONCE = 1024
+# Each shard of the taper takes a quarter of what is left, in steps of a sixteenth of the whole.
+_TAPERED = 2
+_NEXT_SHARE = 4
+_SMALLEST_SHARE = 16
+_FEWEST_IMAGES = 8
 BLOCK = 8192
 """How many images of a shard are in memory at once."""
 ShardLimit = tuple[int, float]
@@ -33,31 +38,34 @@ class Shard:
     answer_key: str
 
 
-def growing_limits() -> Iterator[ShardLimit]:
-    """Small shards at first, so that all workers are busy soon and until the end, then larger ones, so
-    that a table of many millions has hundreds of parts, not thousands.
+def growing_limits(growth: int = 1) -> Iterator[ShardLimit]:
+    """Small shards at first, so that all workers are busy soon, then larger ones, so that a table of many
+    millions has hundreds of parts, not thousands.
+
+    Args:
+        growth: Of the first ones already.
     """
     images, size = FIRST_LIMIT
     for number in itertools.count():
-        growth = 1 << min(number // _SHARDS_OF_A_SIZE, _MOST_DOUBLINGS)
-        yield images * growth, size * growth
+        doubled = growth << min(number // _SHARDS_OF_A_SIZE, _MOST_DOUBLINGS)
+        yield images * doubled, size * doubled
 
 
-def write_shards(plan: ScoringPlan, limits: Iterable[ShardLimit]) -> Iterator[Shard]:
-    """List the images of a plan and write the listing down, a shard each time one is asked for."""
-    images = list_images(plan.request.images, plan.request.globs)
-    for number, limit in enumerate(limits):
-        first = next(images, None)
-        if first is None:
-            return
-        count, digest = 0, hashlib.sha256(f"{plan.facts.run_id}\0".encode())
-        with replacing(shard_path(plan, number)) as temporary, temporary.open("wb") as file:
-            for batch in _in_batches(_until_full(itertools.chain([first], images), limit)):
-                lines = "".join(map(_line, batch)).encode()
-                digest.update(lines)
-                file.write(lines)
-                count += len(batch)
-        yield Shard(number, count, digest.hexdigest())
+def write_shards(plan: ScoringPlan, limits: Iterable[ShardLimit], tapers: bool = False) -> Iterator[Shard]:
+    """List the images of a plan and write the listing down, a shard each time one is asked for.
+
+    Args:
+        plan: The run.
+        limits: Of each shard in turn.
+        tapers: Cut the last two shards into ever smaller ones, so that no worker is left with a large one
+            when all others are done.
+    """
+    listed = list_images(plan.request.images, plan.request.globs)
+    for number, images in enumerate(cut_images(listed, limits, tapers)):
+        lines = "".join(map(_line, images)).encode()
+        with replacing(shard_path(plan, number)) as temporary:
+            temporary.write_bytes(lines)
+        yield Shard(number, len(images), _key_of(plan, [lines]))
 
 
 def shard_path(plan: ScoringPlan, number: int) -> Path:
@@ -70,7 +78,7 @@ def read_shard(plan: ScoringPlan, number: int) -> Iterator[list[ListedImage]]:
     with shard_path(plan, number).open("rb") as file:
         while lines := list(itertools.islice(file, BLOCK)):
             # One text for all is read three times as fast as a text for each.
-            yield [ListedImage(*image) for image in json.loads(b"[%s]" % b",".join(lines))]
+            yield [*map(ListedImage._make, json.loads(b"[%s]" % b",".join(lines)))]
 
 
 def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
@@ -80,10 +88,14 @@ def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
 
 def answer_key(plan: ScoringPlan, number: int) -> str:
     """A hash of the run and of a shard's listing: a part that carries it holds the shard's answers."""
-    digest = hashlib.sha256(f"{plan.facts.run_id}\0".encode())
     with shard_path(plan, number).open("rb") as file:
-        while content := file.read(1 << 20):
-            digest.update(content)
+        return _key_of(plan, iter(lambda: file.read(1 << 20), b""))
+
+
+def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
+    digest = hashlib.sha256(f"{plan.facts.run_id}\0".encode())
+    for content in contents:
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -103,10 +115,14 @@ def _line(image: ListedImage) -> str:
     return f"[{path}, {image.size}, {image.modified_ns}, {image.inode}, {problem}]\n"
 
 
-def _in_batches(images: Iterable[ListedImage]) -> Iterator[list[ListedImage]]:
-    iterator = iter(images)
-    while batch := list(itertools.islice(iterator, _LINES_AT_ONCE)):
-        yield batch
+def cut_images(
+    images: Iterable[ListedImage], limits: Iterable[ShardLimit], tapers: bool = False
+) -> Iterator[list[ListedImage]]:
+    """The images of each shard; see `write_shards`."""
+    rest = iter(images)
+    full = (list(_until_full(rest, limit)) for limit in limits)
+    shards = itertools.takewhile(bool, full)
+    return _tapering(shards) if tapers else shards
 
 
 def _until_full(images: Iterable[ListedImage], limit: ShardLimit) -> Iterator[ListedImage]:
@@ -118,3 +134,20 @@ def _until_full(images: Iterable[ListedImage], limit: ShardLimit) -> Iterator[Li
         # Whole batches, because a part of one takes the network as long.
         if count >= most_images or (size >= most_bytes and count % _WHOLE_BATCHES == 0):
             return
+
+
+def _tapering(shards: Iterator[list[ListedImage]]) -> Iterator[list[ListedImage]]:
+    last = deque(itertools.islice(shards, _TAPERED))
+    another = next(shards, None)
+    if another is None:  # A table of one or two parts stays one.
+        yield from last
+        return
+    for shard in itertools.chain([another], shards):
+        last.append(shard)
+        yield last.popleft()
+    rest = list(itertools.chain.from_iterable(last))
+    step = max(len(rest) // _SMALLEST_SHARE // _FEWEST_IMAGES, 1) * _FEWEST_IMAGES
+    while rest:
+        size = -(-len(rest) // _NEXT_SHARE // step) * step
+        yield rest[:size]
+        del rest[:size]

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import PixelmillError
 from pipeline.images import Pixels
-from pipeline.inference import Provider, load_session
+from pipeline.inference import Probabilities, Provider, load_session
 from pipeline.locations import is_remote, parse_location
 from pipeline.predictions.arrays import number_array
 from pipeline.predictions.columns import Answers
@@ -36,11 +36,11 @@ from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_ima
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Measured: a network for large images is fastest on a processor while a batch fits its cache, one for small
+# Measured: on a processor a network for large images is fastest while a batch fits its cache, one for small
 # images while calls are few; a GPU wants more.
 _LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}
-_SMALLEST_BATCH = 8
-_BYTES_OF_A_BATCH = 512 << 10
+_SMALLEST_BATCH = 4
+_BYTES_OF_A_BATCH = 64 << 10
 # onnxruntime lays its memory out anew after the first batch of a shape.
 _BATCHES_TO_WARM_UP = 3
 _GROUPS_AHEAD = 1
@@ -186,16 +186,19 @@ class Worker:
             yield from self._decoders.prepare_all(images)
             return
         seen: dict[str, int] = {}
-        prepare = partial(self._preparation.prepare, seen=seen)
+        groups = batches(images)
         if not is_remote(self._plan.request.images):
-            for start, batch in batches(images):
-                yield prepare(batch, start)
-            return
-        # Remote files take long to come: the next are fetched while these are inferred.
+            # Files in the system's memory need no wait, and one thread more would take time from the others.
+            for start, group in groups:
+                prepared = self._preparation.prepare(group, start, seen)
+                yield prepared
+                if prepared.waits > len(group) / 2:
+                    break
+        # What takes long to come is fetched while what came before is inferred.
         with ThreadPoolExecutor(1) as ahead:
             coming: deque[Future[Prepared]] = deque()
-            for start, batch in batches(images):
-                coming.append(ahead.submit(prepare, batch, start))
+            for start, group in groups:
+                coming.append(ahead.submit(self._preparation.prepare, group, start, seen))
                 if len(coming) > _GROUPS_AHEAD:
                     yield coming.popleft().result()
             while coming:
@@ -203,15 +206,15 @@ class Worker:
 
     def _infer(self, batch: Sequence[tuple[int, Pixels]], answers: Answers) -> None:
         start = time.perf_counter()
-        np.stack([pixels for _, pixels in batch], out=self._batch[: len(batch)])
+        for at, (_, pixels) in enumerate(batch):
+            self._batch[at] = pixels
         # A batch of always one size, whatever fills its end: an image's answer must not depend, not in its
         # last bit, on how many others happen to be beside it.
         probabilities = self._session.probabilities(self._batch)[: len(batch)]
-        # Of equal probabilities the first class comes first.
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : answers.choices.shape[1]]
         places = [place for place, _ in batch]
-        answers.choices[places] = order
-        answers.probabilities[places] = np.take_along_axis(probabilities, order, axis=1)
+        answers.choices[places], answers.probabilities[places] = _likeliest(
+            probabilities, answers.choices.shape[1]
+        )
         self._seconds["infer"] += time.perf_counter() - start
 
     def _join(
@@ -231,6 +234,15 @@ class Worker:
         order = np.arange(len(images))
         order[list(due)] = len(images) + np.arange(len(due))
         return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
+
+
+def _likeliest(probabilities: Probabilities, count: int) -> tuple[npt.NDArray[np.intp], Probabilities]:
+    """The classes of the highest probabilities and these, [batch, count]; of equal ones the first class."""
+    if count == 1:
+        order = probabilities.argmax(axis=1)[:, np.newaxis]
+    else:
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    return order, probabilities[np.arange(len(probabilities))[:, np.newaxis], order]
 
 
 def batch_size(provider: Provider, tensor_bytes: int) -> int:

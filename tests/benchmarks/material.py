@@ -88,7 +88,7 @@ SMALL = Kind(
     quality=90,
     image=ImageSpec(height=32, width=32, channels=3),
     model=_network(_block(32), _block(32), _HALVE, _block(64), _HALVE, _block(96, kernel_size=1)),
-    best_batch=32,
+    best_batch=16,
 )
 PHOTOGRAPHS = Kind(
     name="photographs",

@@ -93,6 +93,19 @@ def ask(server: PrefectServer, path: str, **body: object) -> Any:
         return json.load(answer)
 
 
+def newest_run(server: PrefectServer, flow: str) -> Any:
+    """The flow run that began last; a deployment of the server may have others scheduled for later."""
+    (run,) = ask(
+        server,
+        "flow_runs/filter",
+        flows={"name": {"any_": [flow]}},
+        flow_runs={"start_time": {"is_null_": False}},
+        sort="START_TIME_DESC",
+        limit=1,
+    )
+    return run
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
     """Run a PostgreSQL server on a free port of 127.0.0.1; gives its address for Prefect."""

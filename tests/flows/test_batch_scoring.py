@@ -13,7 +13,7 @@ from pipeline.predictions import read_predictions
 from pipeline.scoring import ScoringRequest
 from pipeline.scoring.folder import score_folder
 from tests.conftest import write_images
-from tests.flows.conftest import PrefectServer, ask
+from tests.flows.conftest import PrefectServer, ask, newest_run
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
 SCRIPT = """
@@ -44,9 +44,7 @@ def test_the_flow_plans_scores_and_commits(
     done = run_flow(server, tmp_path, trained_store, images, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1500"
-    (run,) = ask(
-        server, "flow_runs/filter", flows={"name": {"any_": ["score"]}}, limit=1, sort="START_TIME_DESC"
-    )
+    run = newest_run(server, "score")
     assert run["name"] == f"score {images} with digits@champion"
     assert run["state"]["type"] == "COMPLETED"
     tasks = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
@@ -69,8 +67,6 @@ def test_too_many_failures_fail_the_run_and_leave_the_table(
     done = run_flow(server, tmp_path, trained_store, images, tmp_path / "out")
     assert done.returncode != 0
     assert len(read_predictions(tmp_path / "out")) == 6
-    (run,) = ask(
-        server, "flow_runs/filter", flows={"name": {"any_": ["score"]}}, limit=1, sort="START_TIME_DESC"
-    )
+    run = newest_run(server, "score")
     assert run["state"]["type"] == "FAILED"
     assert "1 of 6 images failed (not_an_image 1)" in run["state"]["message"]

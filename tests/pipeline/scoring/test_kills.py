@@ -14,9 +14,18 @@ import pytest
 
 from pipeline.predictions import WORK_FOLDER, read_predictions
 from pipeline.predictions.parts import is_part, part_answer_key, part_name, read_part
+from pipeline.scoring.listing import ListedImage
+from pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import PIXELMILL, start_interruptible, write_images
 
-IMAGES, SHARDS, WORKERS = 6000, 6, 2
+IMAGES, WORKERS = 6000, 2
+SIZES = {
+    part_name(number): len(shard)
+    for number, shard in enumerate(
+        cut_images([ListedImage("", 0, 0, 0)] * IMAGES, growing_limits(), tapers=True)
+    )
+}
+SHARDS = len(SIZES)
 BAD = "03500.png"
 # What appears in an output from the beginning of a run to its end, each a moment to strike at.
 _PLAN = f"{WORK_FOLDER}/plan.json"
@@ -159,9 +168,9 @@ def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
     # A worker had at most one shard in hand: no more than that was lost.
     assert len(set(output.glob(f"{WORK_FOLDER}/parts/.*.tmp")) - unfinished) <= WORKERS
     after = parts_of(output)
-    for path in after.values():
+    for name, path in after.items():
         assert part_answer_key(path) is not None
-        assert read_part(path).num_rows in (1024, IMAGES - 1024 * (SHARDS - 1))
+        assert read_part(path).num_rows == SIZES[name]
     for name, was in before.items():
         assert stamp(after[name]) == was or has_failed_row(after[name])
     if (output / "manifest.json").exists():

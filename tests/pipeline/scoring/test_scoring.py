@@ -20,15 +20,21 @@ from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ModelBundle
 from pipeline.images import encode_png
 from pipeline.predictions import CSV_FILE, REPORT_FILE, read_predictions
+from pipeline.predictions.parts import part_name
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pipeline.scoring.committing import commit_table, require_failure_rate
 from pipeline.scoring.folder import score_folder
+from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.planning import holding_output, plan_scoring
 from pipeline.scoring.running import score_shards
-from pipeline.scoring.shards import growing_limits
+from pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]
+IMAGES = 2 * SHARD_IMAGES + 3
+SIZES = [
+    len(shard) for shard in cut_images([ListedImage("", 0, 0, 0)] * IMAGES, growing_limits(), tapers=True)
+]
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringReq
 def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     manifest = read_manifest(table.folder)
-    assert manifest["listed"] == manifest["scored"] == 2 * SHARD_IMAGES + 3
+    assert manifest["listed"] == manifest["scored"] == IMAGES
     assert manifest["failed"] == 0
     assert sum(manifest["labels"].values()) == manifest["scored"]
     assert manifest["provider"] == "CPUExecutionProvider"
@@ -102,9 +108,7 @@ def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> N
         assert sha256_of(table.folder / name) == facts["sha256"]
     assert sorted(path.name for path in table.folder.iterdir()) == [
         "manifest.json",
-        "part-00000.parquet",
-        "part-00001.parquet",
-        "part-00002.parquet",
+        *map(part_name, range(len(SIZES))),
         "report.html",
     ]
 
@@ -188,7 +192,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_table(
     # As if killed before the second part was there, and before anything was committed.
     (request_.parts / "part-00001.parquet").unlink()
     table = score_folder(request_)
-    assert table.manifest["computed"] == SHARD_IMAGES
+    assert table.manifest["computed"] == SIZES[1]
     assert table.manifest["run"] == vars(plan.facts)
     data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
     pd.testing.assert_frame_equal(answers(table)[data], whole[data])
@@ -201,7 +205,7 @@ def test_a_damaged_part_is_scored_again(request_: ScoringRequest) -> None:
     part.write_bytes(part.read_bytes()[:-100])
     table = score_folder(request_)
     assert table.manifest["computed"] == SHARD_IMAGES
-    assert len(answers(table)) == 2 * SHARD_IMAGES + 3
+    assert len(answers(table)) == IMAGES
 
 
 def test_parts_with_other_bytes_in_their_middle_are_scored_again(
@@ -215,7 +219,7 @@ def test_parts_with_other_bytes_in_their_middle_are_scored_again(
         content[at : at + 50] = bytes(50)
         (request_.parts / name).write_bytes(content)
     table = score_folder(request_)
-    assert table.manifest["computed"] == 2 * SHARD_IMAGES
+    assert table.manifest["computed"] == SIZES[0] + SIZES[1]
     data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
     pd.testing.assert_frame_equal(answers(table)[data], whole[data])
 
@@ -226,7 +230,7 @@ def test_a_run_killed_while_it_commits_loses_nothing(request_: ScoringRequest) -
     # As if killed after the first part was put in its place.
     (request_.parts / "part-00000.parquet").rename(request_.output / "part-00000.parquet")
     table = committed(planned(request_), outcome)
-    assert table.manifest["listed"] == len(answers(table)) == 2 * SHARD_IMAGES + 3
+    assert table.manifest["listed"] == len(answers(table)) == IMAGES
 
 
 def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
@@ -244,7 +248,7 @@ def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: Sc
     last = score_folder(request_)
     assert last.manifest["failed"] == 0
     assert last.manifest["run"] == first.manifest["run"]
-    assert len(answers(last)) == 2 * SHARD_IMAGES + 3
+    assert len(answers(last)) == IMAGES
 
 
 def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
@@ -255,7 +259,7 @@ def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
     paths = answers(table)["image_path"].tolist()
     assert "a/00000.png" not in paths
     assert paths[-1] == "c/00004.png"
-    assert len(paths) == len(set(paths)) == 2 * SHARD_IMAGES + 3 - 1 + 5
+    assert len(paths) == len(set(paths)) == IMAGES - 1 + 5
     shutil.rmtree(request_.images / "b")
     assert len(answers(score_folder(request_))) == SHARD_IMAGES - 1 + 5
 
@@ -369,7 +373,7 @@ def test_an_interrupted_fresh_run_goes_on_as_well(request_: ScoringRequest, tmp_
     for again in (fresh, request_):
         assert planned(again).facts == plan.facts
     table = score_folder(fresh)
-    assert (table.manifest["computed"], table.manifest["listed"]) == (3, 2 * SHARD_IMAGES + 3)
+    assert (table.manifest["computed"], table.manifest["listed"]) == (SIZES[2], IMAGES)
     assert score_folder(fresh).manifest["run"] != table.manifest["run"]
 
 

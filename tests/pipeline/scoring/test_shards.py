@@ -13,13 +13,14 @@ from pipeline.export import ModelBundle
 from pipeline.predictions.columns import Answers, RunFacts
 from pipeline.predictions.parts import file_facts, part_name, writing_part
 from pipeline.scoring import ScoringPlan, ScoringRequest
-from pipeline.scoring.listing import list_images
+from pipeline.scoring.listing import ListedImage, list_images
 from pipeline.scoring.shards import (
     BLOCK,
     FIRST_LIMIT,
     Shard,
     ShardLimit,
     answer_key,
+    cut_images,
     find_part,
     growing_limits,
     read_shard,
@@ -95,6 +96,27 @@ def test_shards_hold_the_listing_once_and_in_order(
         # Full with its last image, if at all, and never before.
         assert not any(full[:-1])
         assert full[-1] or images is contents[-1]
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 5 << 20), max_size=400),
+    limit=st.tuples(st.integers(1, 99), st.integers(1, 40 << 20)),
+)
+def test_the_last_shards_grow_smaller(sizes: list[int], limit: ShardLimit) -> None:
+    images = [ListedImage(f"{place:04d}", size, 0, 0) for place, size in enumerate(sizes)]
+    plain = [len(shard) for shard in cut_images(images, itertools.repeat(limit))]
+    shards = list(cut_images(images, itertools.repeat(limit), tapers=True))
+    assert [image for shard in shards for image in shard] == images
+    tapered = [len(shard) for shard in shards]
+    if len(plain) <= 2:
+        assert tapered == plain
+        return
+    assert tapered[: len(plain) - 2] == plain[:-2]
+    end = tapered[len(plain) - 2 :]
+    assert end == sorted(end, reverse=True)
+    # The first of them is a quarter, rounded up to a step.
+    assert end[0] <= sum(end) / 4 + max(sum(end) / 16, 8)
 
 
 def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
