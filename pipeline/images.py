@@ -149,7 +149,10 @@ def describe_file(data: bytes) -> FileFacts:
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:
-    """A small picture of a file as the bytes of a PNG file, at most `side` pixels wide and high.
+    """A small picture of a file, at most `side` pixels wide and high.
+
+    Returns:
+        The bytes of a JPEG file, or those of a PNG file where the image was that small already.
 
     Raises:
         ImageFailure: The bytes are no image that can be shown.
@@ -158,7 +161,7 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
     width, height = _as_displayed(image.size, _orientation(image))
     scale = min(1, side / max(width, height))
     spec = ImageSpec(height=max(1, round(height * scale)), width=max(1, round(width * scale)), channels=3)
-    return encode_png(decode(data, spec).pixels)
+    return _encode(decode(data, spec).pixels, "PNG" if scale == 1 else "JPEG")
 
 
 def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
@@ -168,8 +171,12 @@ def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
 
 def encode_png(array: Pixels) -> bytes:
     """An array, uint8 [height, width, 1 or 3], as the bytes of a PNG file."""
+    return _encode(array, "PNG")
+
+
+def _encode(array: Pixels, form: str) -> bytes:
     buffer = io.BytesIO()
-    _to_image(array).save(buffer, "PNG")
+    _to_image(array).save(buffer, form)
     return buffer.getvalue()
 
 

@@ -4,7 +4,7 @@ import base64
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ def is_part(name: str) -> bool:
 
 def file_facts(files: Sequence[tuple[int, int, int]]) -> FileFacts:
     """Size, time of the last change and inode of files; of what is over 64 bits the lower ones are kept."""
+    with suppress(OverflowError):
+        return np.array(files, np.int64).reshape(-1, 3)
     # Some file systems number files from 2**63 on, and a clock that was wrong dates them to the year 2300.
     low = [[value & _64_BITS for value in file] for file in files]
     return np.array(low, np.uint64).view(np.int64).reshape(-1, 3)

@@ -20,6 +20,7 @@ _STAGES = ("read", "decode", "infer", "write")
 _STABLE_BELOW, _SHIFTED_ABOVE, _SCALE_END = 0.1, 0.25, 0.5
 _FEW_ANSWERS = 500
 _SMALL_IMAGE = 64
+_PNG_START = b"\x89PNG"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class FailedImage:
 
 @dataclass(frozen=True)
 class UncertainImage:
-    """An image and the first choice for it; `thumbnail` is a PNG, None where the file cannot be read now."""
+    """An image and the first choice for it; `thumbnail` is a PNG or a JPEG file, None where the
+    image cannot be read now.
+    """
 
     path: str
     label: str
@@ -233,10 +236,14 @@ def _moment(time: str) -> str:
     return time.replace("T", " ").replace("Z", " UTC")
 
 
-def _picture(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _picture(image: bytes) -> str:
+    form = "png" if image.startswith(_PNG_START) else "jpeg"
+    return f"data:image/{form};base64," + base64.b64encode(image).decode()
 
 
-def _is_small(png: bytes) -> bool:
-    """Whether a PNG, whose width and height stand in its first chunk, has few pixels to show."""
-    return max(int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) <= _SMALL_IMAGE
+def _is_small(image: bytes) -> bool:
+    """Whether an image has few pixels to show: one that was shrunk, and so is a JPEG file, has many."""
+    if not image.startswith(_PNG_START):
+        return False
+    # Width and height stand in the first chunk.
+    return max(int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) <= _SMALL_IMAGE

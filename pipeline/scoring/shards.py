@@ -26,7 +26,7 @@ BLOCK = 8192
 """How many images of a shard are in memory at once."""
 ShardLimit = tuple[int, float]
 """At how many images, or bytes of them, a shard is full."""
-FIRST_LIMIT: ShardLimit = 1024, 4 << 20
+FIRST_LIMIT: ShardLimit = 1024, 8 << 20
 
 
 @dataclass(frozen=True)
