@@ -32,6 +32,7 @@ from flows.options import (
 )
 from flows.recipe_commands import recipes_app
 from flows.scoring_commands import score
+from flows.verify_command import verify
 from pipeline.errors import ExitCode, PixelmillError, RequestError
 from pipeline.locations import is_remote_trouble
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command("score")(score)
 app.command("explain")(explain)
+app.command("verify")(verify)
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 

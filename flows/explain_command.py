@@ -10,7 +10,7 @@ import typer
 from flows.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pipeline.artifacts import replacing
 from pipeline.errors import ExitCode, RequestError
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.locations import parse_location
 from pipeline.scoring.explaining import Explanation, Stage, explain_image
 

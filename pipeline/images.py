@@ -148,36 +148,9 @@ def describe_file(data: bytes) -> FileFacts:
     return FileFacts(image.format or "", image.mode, *image.size, _orientation(image))
 
 
-def encode_thumbnail(data: bytes, side: int) -> bytes:
-    """A small picture of a file, at most `side` pixels wide and high.
-
-    Returns:
-        The bytes of a JPEG file, or those of a PNG file where the image was that small already.
-
-    Raises:
-        ImageFailure: The bytes are no image that can be shown.
-    """
-    image = _open(data, DEFAULT_MAX_PIXELS)
-    width, height = _as_displayed(image.size, _orientation(image))
-    scale = min(1, side / max(width, height))
-    spec = ImageSpec(height=max(1, round(height * scale)), width=max(1, round(width * scale)), channels=3)
-    return _encode(decode(data, spec).pixels, "PNG" if scale == 1 else "JPEG")
-
-
 def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
     """Make a decoded image, uint8 [height, width] or [height, width, channels], what `decode` would."""
     return _to_tensor(_to_image(array), spec)
-
-
-def encode_png(array: Pixels) -> bytes:
-    """An array, uint8 [height, width, 1 or 3], as the bytes of a PNG file."""
-    return _encode(array, "PNG")
-
-
-def _encode(array: Pixels, form: str) -> bytes:
-    buffer = io.BytesIO()
-    _to_image(array).save(buffer, form)
-    return buffer.getvalue()
 
 
 def _to_image(array: Pixels) -> Image.Image:
@@ -311,8 +284,16 @@ def _crop(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    # What `ImageOps.pad` does, which fails where a long image would become less than a pixel high.
+    if image.width * spec.height > image.height * spec.width:
+        size = spec.width, max(1, round(image.height / image.width * spec.width))
+    else:
+        size = max(1, round(image.width / image.height * spec.height)), spec.height
     color = (spec.background,) * spec.channels if spec.channels == 3 else spec.background
-    return ImageOps.pad(image, (spec.width, spec.height), Image.Resampling.BILINEAR, color=color)
+    canvas = Image.new(image.mode, (spec.width, spec.height), color)
+    place = round((spec.width - size[0]) / 2), round((spec.height - size[1]) / 2)
+    canvas.paste(image.resize(size, Image.Resampling.BILINEAR), place)
+    return canvas
 
 
 _RESIZE: dict[str, Callable[[Image.Image, ImageSpec], Image.Image]] = {

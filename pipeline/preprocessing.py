@@ -6,6 +6,16 @@ from pipeline.artifacts import canonical_json
 from pipeline.config import ImageSpec
 from pipeline.images import FORMATS
 
+# With W x H the tensor's and w x h the image's width and height; `round` takes halves to the even number.
+_GEOMETRY = {
+    "stretch": "the whole image becomes W x H",
+    "crop": "the box of width min(w, h * W / H) and height min(h, w * H / W) in the image's middle, not "
+    "rounded, becomes W x H",
+    "pad": "the whole image becomes W x max(1, round(h / w * W)) where w / h > W / H, else "
+    "max(1, round(w / h * H)) x H, and lies in a W x H image of the padding, from the left by "
+    "round((W - its width) / 2) and from the top by round((H - its height) / 2)",
+}
+
 
 def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
     """Every step from file bytes to the input tensor, for readers in another language."""
@@ -47,6 +57,7 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
                 "height": spec.height,
                 "width": spec.width,
                 "filter": "triangle, widened by the scale when shrinking (Pillow's BILINEAR)",
+                "geometry": _GEOMETRY[spec.resize],
                 "padding": [spec.background] * spec.channels if spec.resize == "pad" else None,
                 "skipped_when": "the size is right already",
             },

@@ -17,7 +17,7 @@ from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from pipeline.export import ModelBundle
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.registry import find_bundle
 
 PIXELMILL = Path(sys.executable).with_name("pixelmill")

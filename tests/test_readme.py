@@ -12,7 +12,8 @@ import pytest
 from typer.main import get_command
 
 from flows.command_line import app
-from pipeline.images import FailureCode, encode_png
+from pipeline.image_encoding import encode_png
+from pipeline.images import FailureCode
 from pipeline.predictions.columns import TableLayout, schema
 from pipeline.recipes import shipped_recipes
 from tests.conftest import PIXELMILL, Run, write_images

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.artifacts import MANIFEST, publishing, read_manifest
 from pipeline.datasets import PreparedDataset, SplitName
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.progress import progress
 
 

@@ -17,7 +17,7 @@ from pipeline.artifacts import now
 from pipeline.config import Recipe
 from pipeline.datasets import Images, PreparedDataset
 from pipeline.evaluation.metrics import Metrics
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.inference import Probabilities
 from pipeline.layers import LayerSummary
 from pipeline.training import TrainedModel

@@ -21,6 +21,7 @@ from pipeline.export import (
     ModelBundle,
 )
 from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
+from pipeline.export.golden import write_golden
 from pipeline.export.parity import compare_with_keras, require_parity
 from pipeline.export.readme import render_readme
 from pipeline.export.standardizing import serialize, standardize
@@ -28,6 +29,7 @@ from pipeline.inference import Probabilities, load_session
 from pipeline.preprocessing import describe_preprocessing, preprocessing_sha256
 from pipeline.recipes import dump_recipe
 from pipeline.training import MODEL_FILE, TrainedModel
+from pipeline.training.prediction import predict_images
 
 _SAMPLE_IMAGES = 4
 
@@ -98,7 +100,11 @@ def export_bundle(
         write_json(staging / LABELS_FILE, dataset.class_names)
         write_json(staging / PREPROCESSING_FILE, preprocessing)
         (staging / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-        _write_test_data(staging, dataset.split("validation"))
+        held_out = dataset.split("validation")
+        _write_test_data(staging, held_out)
+        write_golden(
+            staging, held_out.pixels, recipe.image, lambda pixels: predict_images(model.model_path, pixels)
+        )
         readme = render_readme(recipe, dataset.class_names, version, evaluation, parity)
         (staging / README_FILE).write_text(readme, encoding="utf-8")
     return ModelBundle(folder, recipe.name, version, sha256_of(folder / ONNX_FILE))

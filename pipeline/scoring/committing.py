@@ -17,7 +17,8 @@ from pipeline.artifacts import (
 )
 from pipeline.drift import measure_drift
 from pipeline.errors import GateRefused, WorkError
-from pipeline.images import ImageFailure, encode_thumbnail
+from pipeline.image_encoding import encode_thumbnail
+from pipeline.images import ImageFailure
 from pipeline.locations import absolute, children
 from pipeline.predictions import CSV_FILE, REPORT_FILE, table_files
 from pipeline.predictions.csv_form import write_csv

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.artifacts import sha256_of
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.predictions import read_predictions
 from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
 

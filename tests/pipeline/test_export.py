@@ -106,7 +106,7 @@ def test_the_test_data_replays(bundle: ModelBundle) -> None:
 def test_the_python_example_in_the_readme_runs(
     bundle: ModelBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.images import encode_png
+    from pipeline.image_encoding import encode_png
 
     (tmp_path / "image.png").write_bytes(encode_png(np.zeros((8, 8, 1), np.uint8)))
     shutil.copyfile(bundle.onnx_path, tmp_path / "model.onnx")

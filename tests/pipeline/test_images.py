@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.config import ImageSpec
+from pipeline.image_encoding import encode_png, encode_thumbnail
 from pipeline.images import (
     FORMATS,
     FailureCode,
@@ -21,8 +22,6 @@ from pipeline.images import (
     decode,
     decode_with_pillow,
     describe_file,
-    encode_png,
-    encode_thumbnail,
     fit_array,
 )
 

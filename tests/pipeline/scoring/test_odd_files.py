@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipeline.export import ModelBundle
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.predictions import CSV_FILE, read_predictions
 from pipeline.predictions.parts import read_part
 from pipeline.scoring import PredictionTable, ScoringRequest

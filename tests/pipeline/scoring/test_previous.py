@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.artifacts import MANIFEST, write_json
 from pipeline.errors import RequestError
 from pipeline.export import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
-from pipeline.images import decode, encode_png
+from pipeline.image_encoding import encode_png
+from pipeline.images import decode
 from pipeline.predictions import read_predictions
 from pipeline.predictions.columns import Answers, RunFacts
 from pipeline.predictions.parts import file_facts, part_name, read_file_facts, writing_part

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pipeline.export import ModelBundle
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.locations import parse_location
 from pipeline.predictions import read_predictions
 from pipeline.registry import find_bundle

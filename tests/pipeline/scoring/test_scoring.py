@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.artifacts import read_manifest, sha256_of
 from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ModelBundle
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.predictions import CSV_FILE, REPORT_FILE, read_predictions
 from pipeline.predictions.parts import part_name
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser
 
-from pipeline.images import encode_png
+from pipeline.image_encoding import encode_png
 from pipeline.scoring.report import (
     FailedImage,
     ReportContent,
