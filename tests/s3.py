@@ -101,6 +101,11 @@ class S3Server:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
+def _body(method: str, content: bytes) -> Answer:
+    # A client takes what comes after the head of an answer to HEAD for a broken connection.
+    return [] if method == "HEAD" else [content]
+
+
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """Run a server on a free port of 127.0.0.1 while the block lasts."""
@@ -119,11 +124,6 @@ def s3_server() -> Iterator[S3Server]:
     def front(environ: dict[str, Any], start: StartResponse) -> Answer:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         asked = f"{path}?{environ['QUERY_STRING']}"
-
-        def body_of(content: bytes) -> Answer:
-            # A client takes what comes after the head of an answer to HEAD for a broken connection.
-            return [] if method == "HEAD" else [content]
-
         if "test-setup" in environ.get("HTTP_USER_AGENT", ""):
             return answer(environ, start)
         state.before(method, path)
@@ -133,14 +133,14 @@ def s3_server() -> Iterator[S3Server]:
         if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("403 Forbidden", [("Content-Type", "application/xml")])
-            return body_of(_REFUSAL)
+            return _body(method, _REFUSAL)
         if not fails:
             return answer(environ, start)
         kind = state.chance.choice([*_ERRORS, "dropped", "done and dropped", "broken off"])
         if kind in _ERRORS:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start(kind, [("Content-Type", "application/xml")])
-            return body_of(_ERRORS[kind])
+            return _body(method, _ERRORS[kind])
         if kind == "dropped":
             raise ConnectionResetError
         if kind == "done and dropped":

@@ -63,6 +63,19 @@ def test_scoring_runs_without_tensorflow_and_prefect(base: Path, trained_store: 
     assert "digits@1" in shown.stdout
 
 
+def test_verifying_asks_what_is_there_and_says_how_to_get_the_rest(base: Path, trained_store: Path) -> None:
+    command = [base / "pixelmill", "verify", "digits@1", "--store", trained_store]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime " in done.stdout
+    assert done.stdout.strip().endswith("not installed: onnx ReferenceEvaluator, OpenVINO, OpenCV, tract")
+    done = subprocess.run([*command, "--engine", "tract"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "--engine tract, which is not installed" in line
+    assert line.endswith("pip install tract.")
+
+
 def test_retraining_says_which_extras_it_needs(base: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [base / "pixelmill", "retrain", "digits"], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -125,14 +125,6 @@ def test_a_tampered_bundle_is_refused(copy: ModelBundle, name: str) -> None:
         verify_bundle(copy)
 
 
-def test_an_engine_that_is_not_installed_says_how_to_get_it(bundle: ModelBundle) -> None:
-    missing = [name for name in EngineName if ENGINES[name].version() is None]
-    if not missing:
-        pytest.skip("every engine is installed here; leave the extra `engines` out to run this")
-    with pytest.raises(RequestError, match=f"pip install {ENGINES[missing[0]].packages[0]}"):
-        verify_bundle(bundle, [EngineName.ONNXRUNTIME, missing[0]])
-
-
 def test_a_bundle_of_an_earlier_release_is_told_so(copy: ModelBundle) -> None:
     shutil.rmtree(copy.folder / "golden")
     sign(copy)
