@@ -64,7 +64,7 @@ def test_scoring_runs_without_tensorflow_and_prefect(base: Path, trained_store: 
 
 
 def test_verifying_asks_what_is_there_and_says_how_to_get_the_rest(base: Path, trained_store: Path) -> None:
-    command = [base / "pixelmill", "verify", "digits@1", "--store", trained_store]
+    command: list[str | Path] = [base / "pixelmill", "verify", "digits@1", "--store", trained_store]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "onnxruntime " in done.stdout
