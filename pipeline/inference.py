@@ -28,6 +28,12 @@ class InferenceSession:
     session: "onnxruntime.InferenceSession"
     provider: str
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the model's file says of itself, by name."""
+        found: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        return found
+
     def probabilities(self, images: Pixels) -> Probabilities:
         """Classify uint8 [batch, height, width, channels]; float32 [batch, classes] comes back."""
         (answer,) = self.session.run(["probabilities"], {"image": images})
@@ -59,7 +65,8 @@ def load_session(path: Path, provider: Provider = "cpu", threads: int = 1) -> In
     """Load a model for `threads` threads.
 
     Raises:
-        RequestError: The provider is not there, or would quietly be replaced by the CPU.
+        RequestError: The provider is not there, or would quietly be replaced by the CPU; or the file
+            cannot be loaded.
     """
     import onnxruntime
 
@@ -68,7 +75,15 @@ def load_session(path: Path, provider: Provider = "cpu", threads: int = 1) -> In
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=[name])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[name])
+    except Exception as error:  # onnxruntime has a type for each of its states, none with a base of its own.
+        words = " ".join(str(error).split())
+        raise RequestError(
+            f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__} ({words})",
+            "an ONNX file that is whole and of a version this runtime knows",
+            "Take a bundle that pixelmill exported, or install a newer onnxruntime.",
+        ) from error
     used = session.get_providers()[0]
     if used != name:
         raise RequestError(

@@ -1,15 +1,15 @@
 """Filling a bundle's folder: the ONNX file, its proof, and all a reader needs to use it."""
 
-import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import canonical_json, publishing, sha256_of, write_json
+from pipeline.artifacts import publishing, sha256_of, write_json
 from pipeline.config import Recipe
-from pipeline.datasets import Images, PreparedDataset
+from pipeline.datasets import PreparedDataset
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, Evaluation
 from pipeline.export import (
     LABELS_FILE,
@@ -21,17 +21,15 @@ from pipeline.export import (
     ModelBundle,
 )
 from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
-from pipeline.export.golden import write_golden
+from pipeline.export.golden import GoldenVectors, read_golden, write_golden
+from pipeline.export.metadata import describe_itself
 from pipeline.export.parity import compare_with_keras, require_parity
 from pipeline.export.readme import render_readme
 from pipeline.export.standardizing import serialize, standardize
-from pipeline.inference import Probabilities, load_session
-from pipeline.preprocessing import describe_preprocessing, preprocessing_sha256
+from pipeline.preprocessing import describe_preprocessing
 from pipeline.recipes import dump_recipe
 from pipeline.training import MODEL_FILE, TrainedModel
 from pipeline.training.prediction import predict_images
-
-_SAMPLE_IMAGES = 4
 
 
 def export_bundle(
@@ -61,9 +59,7 @@ def export_bundle(
     preprocessing = describe_preprocessing(recipe.image)
     converted = convert(model.model_path, recipe.image, recipe.export)
     metadata = {
-        "class_names": json.dumps(dataset.class_names, ensure_ascii=False),
-        "preprocessing": canonical_json(preprocessing),
-        "preprocessing_sha256": preprocessing_sha256(preprocessing),
+        **describe_itself(dataset.class_names, preprocessing),
         "dataset_fingerprint": dataset.fingerprint,
         "run": run_id,
         "name": recipe.name,
@@ -100,11 +96,9 @@ def export_bundle(
         write_json(staging / LABELS_FILE, dataset.class_names)
         write_json(staging / PREPROCESSING_FILE, preprocessing)
         (staging / RECIPE_FILE).write_text(dump_recipe(recipe), encoding="utf-8")
-        held_out = dataset.split("validation")
-        _write_test_data(staging, held_out)
-        write_golden(
-            staging, held_out.pixels, recipe.image, lambda pixels: predict_images(model.model_path, pixels)
-        )
+        held_out = dataset.split("validation").pixels
+        write_golden(staging, held_out, recipe.image, partial(predict_images, model.model_path))
+        _write_test_data(staging, read_golden(staging))
         readme = render_readme(recipe, dataset.class_names, version, evaluation, parity)
         (staging / README_FILE).write_text(readme, encoding="utf-8")
     return ModelBundle(folder, recipe.name, version, sha256_of(folder / ONNX_FILE))
@@ -119,16 +113,14 @@ def _copy_results(folder: Path, model: TrainedModel, evaluation: Evaluation) -> 
     shutil.copyfile(evaluation.report_path, folder / report)
 
 
-def _write_test_data(folder: Path, images: Images) -> None:
-    """A few images and their answers in the ONNX model zoo's form, for other teams' test runners."""
+def _write_test_data(folder: Path, golden: GoldenVectors) -> None:
+    """The golden vectors in the ONNX model zoo's form, for other teams' test runners."""
     from onnx import numpy_helper
 
-    pixels = np.ascontiguousarray(images.pixels[:_SAMPLE_IMAGES])
-    answers: Probabilities = load_session(folder / ONNX_FILE).probabilities(pixels)
     data = folder / "test_data_set_0"
     data.mkdir()
     for name, array, title in (
-        ("input_0.pb", pixels, INPUT_NAME),
-        ("output_0.pb", answers, OUTPUT_NAME),
+        ("input_0.pb", golden.tensors, INPUT_NAME),
+        ("output_0.pb", golden.probabilities, OUTPUT_NAME),
     ):
         (data / name).write_bytes(numpy_helper.from_array(array, title).SerializeToString())

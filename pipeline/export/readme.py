@@ -23,8 +23,10 @@ An image classifier as an ONNX file. Trained by pixelmill; nothing of pixelmill 
 | licence | {licence} |
 
 `preprocessing.json` says how a file becomes the tensor, step by step. `labels.json` holds all class names in
-the order of the probabilities; both are in the ONNX file's metadata, too. `test_data_set_0/` holds images and
-the answers they must get, in the form of the ONNX model zoo. `report/index.html` shows how it fares.
+the order of the probabilities; both are in the ONNX file's metadata, too. `golden/` holds image files, the
+tensor each must become (`tensors.npy`) and the probabilities each must give (`probabilities.npy`), in the
+order of `golden.json`; `test_data_set_0/` the same for a runtime's own tests, in the form of the ONNX model
+zoo. `report/index.html` shows how it fares.
 
 ```python
 import json

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PixelmillError
+from pipeline.export.metadata import require_metadata
 from pipeline.images import Pixels
 from pipeline.inference import Probabilities, Provider, load_session
 from pipeline.locations import is_remote, parse_location
@@ -80,6 +81,7 @@ class Worker:
         request = plan.request
         self._plan = plan
         self._session = load_session(request.bundle.onnx_path, request.provider)
+        require_metadata(self._session, request.bundle)
         self._labels = request.bundle.labels()
         self._preparation = Preparation(plan)
         self._decoders = DecoderPool(plan, decoders) if decoders else None

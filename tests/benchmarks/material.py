@@ -25,6 +25,7 @@ from pipeline.config import (
 from pipeline.drift import CONFIDENCE_BINS, AnswerCounts
 from pipeline.evaluation import BASELINE_FILE
 from pipeline.export import LABELS_FILE, ONNX_FILE, PREPROCESSING_FILE
+from pipeline.export.metadata import describe_itself
 from pipeline.preprocessing import describe_preprocessing
 from pipeline.processes import run_in_spawned_process, spawned_pool
 from pipeline.resources import processor_limit
@@ -175,7 +176,10 @@ def _publish_bundle(kind: Kind, folder: Path) -> None:
     with publishing(folder, {"kind": "model-bundle", "name": kind.name, "version": 1}) as staging:
         build_network(kind.model, kind.image, CLASSES).save(staging / MODEL_FILE)
         converted = convert(staging / MODEL_FILE, kind.image, ExportSpec())
-        (staging / ONNX_FILE).write_bytes(serialize(standardize(converted, {}, "")))
-        write_json(staging / LABELS_FILE, [f"class_{number}" for number in range(CLASSES)])
-        write_json(staging / PREPROCESSING_FILE, describe_preprocessing(kind.image))
+        preprocessing = describe_preprocessing(kind.image)
+        class_names = tuple(f"class_{number}" for number in range(CLASSES))
+        metadata = describe_itself(class_names, preprocessing)
+        (staging / ONNX_FILE).write_bytes(serialize(standardize(converted, metadata, "")))
+        write_json(staging / LABELS_FILE, class_names)
+        write_json(staging / PREPROCESSING_FILE, preprocessing)
         write_json(staging / BASELINE_FILE, even.to_baseline())
