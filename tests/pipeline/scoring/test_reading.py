@@ -228,6 +228,21 @@ def test_a_file_with_a_date_far_off_is_read(folder: Path) -> None:
     assert read(folder, list(list_images(folder))) == {**NEIGHBOURS, "m.png": b"12345"}
 
 
+def test_reading_a_file_of_ones_own_changes_nothing_of_it(folder: Path) -> None:
+    file = folder / "m.png"
+    # Never read since it was written: the case in which the system notes the time of the next reading.
+    os.utime(file, ns=(10**18, file.stat().st_mtime_ns))
+    assert read(folder, list(list_images(folder)))["m.png"] == b"12345"
+    assert file.stat().st_atime_ns == 10**18
+
+
+def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path) -> None:
+    images = list(list_images(folder))
+    folder.rename(folder.with_name("moved"))
+    with pytest.raises(WorkError, match="gives no file any more"):
+        reader_of(folder)(images)
+
+
 def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder: Path) -> None:
     import resource
 
