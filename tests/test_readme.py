@@ -78,7 +78,14 @@ def test_the_commands_run(run: Run, trained_store: Path, tmp_path: Path) -> None
         for line in block.splitlines()
         if line.startswith("pixelmill ")
     ]
-    assert {command[0] for command in commands} == {"models", "retrain", "score", "explain", "recipes"}
+    assert {command[0] for command in commands} == {
+        "models",
+        "retrain",
+        "score",
+        "explain",
+        "recipes",
+        "verify",
+    }
     (tmp_path / "artifacts").symlink_to(trained_store)
     write_images(tmp_path / "images", 5)
     for name in ("sevens/0001.png", "sevens/0002.scan"):

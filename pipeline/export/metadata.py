@@ -4,12 +4,17 @@ import json
 
 from pipeline.artifacts import canonical_json, read_json
 from pipeline.errors import RequestError
-from pipeline.export import PREPROCESSING_FILE, ModelBundle
+from pipeline.export import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
 from pipeline.inference import InferenceSession
 from pipeline.preprocessing import preprocessing_sha256
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
-_NEEDED_TO_SCORE = (CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256)
+# And the file of the bundle that says the same.
+_NEEDED_TO_SCORE = {
+    CLASS_NAMES: LABELS_FILE,
+    PREPROCESSING: PREPROCESSING_FILE,
+    PREPROCESSING_SHA256: PREPROCESSING_FILE,
+}
 
 
 def describe_itself(class_names: tuple[str, ...], preprocessing: dict[str, object]) -> dict[str, str]:
@@ -38,8 +43,9 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
     beside = describe_itself(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
     differing = [name for name in _NEEDED_TO_SCORE if found[name] != beside[name]]
     if differing:
+        file = _NEEDED_TO_SCORE[differing[0]]
         raise RequestError(
-            f"{bundle.onnx_path} whose {differing[0]} differs from that of the files beside it",
+            f"{bundle.onnx_path} whose {differing[0]} differs from {file} beside it",
             "a file and a bundle that belong together",
             "Restore the bundle from a copy, or export the model again.",
         )
