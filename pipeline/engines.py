@@ -1,4 +1,4 @@
-"""Engines that run an ONNX file: each takes a file and images, and gives probabilities.
+"""Engines that run an ONNX file: each loads one, and gives probabilities for images.
 
 Every one computes in float32, also where it would by itself take a shorter format for speed.
 """
@@ -13,6 +13,9 @@ import numpy as np
 
 from pipeline.images import Pixels
 from pipeline.inference import Probabilities, load_session
+
+Answer = Callable[[Pixels], Probabilities]
+"""From uint8 [batch, height, width, channels] to float32 [batch, classes]."""
 
 
 class EngineName(StrEnum):
@@ -32,12 +35,12 @@ class Engine:
     Attributes:
         title: What people call it.
         packages: The distributions any of which brings it, the one to install first.
-        answer: From an ONNX file and uint8 [batch, height, width, channels] to float32 [batch, classes].
+        load: Loads an ONNX file.
     """
 
     title: str
     packages: tuple[str, ...]
-    answer: Callable[[Path, Pixels], Probabilities]
+    load: Callable[[Path], Answer]
 
     def version(self) -> str | None:
         """The version installed here, or None."""
@@ -49,46 +52,54 @@ class Engine:
         return None
 
 
-def _run_onnxruntime(path: Path, images: Pixels) -> Probabilities:
-    return load_session(path).probabilities(images)
+def _load_onnxruntime(path: Path) -> Answer:
+    return load_session(path).probabilities
 
 
-def _run_reference(path: Path, images: Pixels) -> Probabilities:
+def _load_reference(path: Path) -> Answer:
     from onnx.reference import ReferenceEvaluator
 
-    (answer,) = ReferenceEvaluator(str(path)).run(None, {"image": images})
-    return np.asarray(answer, np.float32)
+    evaluator = ReferenceEvaluator(str(path))
+
+    def answer(images: Pixels) -> Probabilities:
+        (probabilities,) = evaluator.run(None, {"image": images})
+        return np.asarray(probabilities, np.float32)
+
+    return answer
 
 
-def _run_openvino(path: Path, images: Pixels) -> Probabilities:
+def _load_openvino(path: Path) -> Answer:
     import openvino
 
     # By itself it takes bfloat16 on processors that have it.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-    return np.array(compiled(images)["probabilities"], np.float32)
+    return lambda images: np.array(compiled(images)["probabilities"], np.float32)
 
 
-def _run_opencv(path: Path, images: Pixels) -> Probabilities:
+def _load_opencv(path: Path) -> Answer:
     import cv2
 
     network = cv2.dnn.readNetFromONNX(str(path))
-    network.setInput(images, "image")
-    return np.asarray(network.forward("probabilities"), np.float32)
+
+    def answer(images: Pixels) -> Probabilities:
+        network.setInput(images, "image")
+        return np.array(network.forward("probabilities"), np.float32)
+
+    return answer
 
 
-def _run_tract(path: Path, images: Pixels) -> Probabilities:
+def _load_tract(path: Path) -> Answer:
     import tract
 
     model = tract.onnx().load(str(path)).into_model().into_runnable()
-    (answer,) = model.run([images])
-    return np.asarray(answer.to_numpy(), np.float32)
+    return lambda images: np.asarray(model.run([images])[0].to_numpy(), np.float32)
 
 
 ENGINES: dict[EngineName, Engine] = {
-    EngineName.ONNXRUNTIME: Engine("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), _run_onnxruntime),
-    EngineName.REFERENCE: Engine("onnx ReferenceEvaluator", ("onnx",), _run_reference),
-    EngineName.OPENVINO: Engine("OpenVINO", ("openvino",), _run_openvino),
-    EngineName.OPENCV: Engine("OpenCV", ("opencv-python-headless", "opencv-python"), _run_opencv),
-    EngineName.TRACT: Engine("tract", ("tract",), _run_tract),
+    EngineName.ONNXRUNTIME: Engine("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), _load_onnxruntime),
+    EngineName.REFERENCE: Engine("onnx ReferenceEvaluator", ("onnx",), _load_reference),
+    EngineName.OPENVINO: Engine("OpenVINO", ("openvino",), _load_openvino),
+    EngineName.OPENCV: Engine("OpenCV", ("opencv-python-headless", "opencv-python"), _load_opencv),
+    EngineName.TRACT: Engine("tract", ("tract",), _load_tract),
 }

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
+from pipeline.artifacts import MANIFEST, describe_files, read_json, write_json
 from pipeline.export import ModelBundle
 from pipeline.image_encoding import encode_png
 from pipeline.registry import find_bundle
@@ -148,3 +149,8 @@ def start_interruptible(
         # What runs the tests in the background has Ctrl-C ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
+
+
+def list_files_anew(folder: Path) -> None:
+    """Have an artifact's manifest list its files as they are now."""
+    write_json(folder / MANIFEST, {**read_json(folder / MANIFEST), "files": describe_files(folder)})

@@ -133,8 +133,9 @@ def _becomes(file: Path, tensor: Pixels, spec: ImageSpec) -> bool:
 def _ask(name: EngineName, path: Path, golden: GoldenVectors) -> EngineCheck:
     engine, found = ENGINES[name], ENGINES[name].version() or ""
     try:
-        together = engine.answer(path, golden.tensors)
-        alone = [engine.answer(path, tensor[np.newaxis]) for tensor in golden.tensors]
+        answer_to = engine.load(path)
+        together = answer_to(golden.tensors)
+        alone = [answer_to(tensor[np.newaxis]) for tensor in golden.tensors]
     except Exception as error:  # noqa: BLE001  # What an engine that cannot run the file raises is its own.
         words = " ".join(str(error).split()) or type(error).__name__
         return EngineCheck(name, found, None, words)

@@ -16,7 +16,15 @@ from PIL import Image
 from pipeline.artifacts import sha256_of
 from pipeline.image_encoding import encode_png
 from pipeline.predictions import read_predictions
-from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
+from tests.conftest import (
+    PIXELMILL,
+    Answer,
+    Run,
+    list_files_anew,
+    on_small_disk,
+    start_interruptible,
+    write_images,
+)
 
 
 def refused(answer: Answer, code: int, *words: str) -> None:
@@ -232,9 +240,7 @@ def quantize(bundle: Path, images: Path) -> None:
 
     variant = bundle / "model.int8.onnx"
     quantize_static(bundle / "model.onnx", variant, Reader())
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    manifest["files"][variant.name] = {"sha256": sha256_of(variant), "size": variant.stat().st_size}
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    list_files_anew(bundle)
 
 
 def test_a_precision_is_taken_if_the_bundle_has_it(run: Run, trained_store: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import MANIFEST, describe_files, read_json, write_array, write_json
+from pipeline.artifacts import write_array
 from pipeline.export import ModelBundle
-from tests.conftest import Run
+from tests.conftest import Run, list_files_anew
 
 
 def test_the_table_says_what_every_engine_gave(run: Run, trained_store: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_difference_ends_with_three(run: Run, bundle: ModelBundle, tmp_path: P
     tampered = run("verify", copy)
     assert tampered.code == 1
     assert "has SHA-256" in tampered.last_error
-    write_json(copy / MANIFEST, {**read_json(copy / MANIFEST), "files": describe_files(copy)})
+    list_files_anew(copy)
     answer = run("verify", copy)
     assert answer.code == 3
     assert "differs" in answer.output

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.artifacts import MANIFEST, describe_files, read_json, verify_files, write_json
+from pipeline.artifacts import MANIFEST, read_json, verify_files
 from pipeline.errors import PixelmillError, RequestError
 from pipeline.export import ModelBundle, open_bundle
 from pipeline.scoring import ScoringRequest
 from pipeline.scoring.folder import score_folder
-from tests.conftest import write_images
+from tests.conftest import list_files_anew, write_images
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -40,7 +40,7 @@ def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
     model = onnx.load(path)
     change(model)
     path.write_bytes(model.SerializeToString())
-    write_json(folder / MANIFEST, {**read_json(folder / MANIFEST), "files": describe_files(folder)})
+    list_files_anew(folder)
     return open_bundle(folder)
 
 

@@ -9,24 +9,19 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline.artifacts import MANIFEST, describe_files, read_json, write_array, write_json
+from pipeline.artifacts import MANIFEST, read_json, write_array
 from pipeline.engines import ENGINES, EngineName
 from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ModelBundle
 from pipeline.export.verifying import LARGEST_DIFFERENCE, require_agreement, verify_bundle
 from pipeline.inference import load_session
+from tests.conftest import list_files_anew
 
 
 @pytest.fixture
 def copy(bundle: ModelBundle, tmp_path: Path) -> ModelBundle:
     shutil.copytree(bundle.folder, tmp_path / "copy")
     return replace(bundle, folder=tmp_path / "copy")
-
-
-def sign(bundle: ModelBundle) -> None:
-    """Have the manifest list the files as they are now."""
-    manifest = read_json(bundle.folder / MANIFEST)
-    write_json(bundle.folder / MANIFEST, {**manifest, "files": describe_files(bundle.folder)})
 
 
 def change_array(file: Path, change: Callable[[np.ndarray], None]) -> None:
@@ -62,7 +57,7 @@ def test_other_probabilities_are_refused(copy: ModelBundle) -> None:
         probabilities[2, 3] += 2e-5
 
     change_array(copy.folder / "golden/probabilities.npy", nudge)
-    sign(copy)
+    list_files_anew(copy.folder)
     found = verify_bundle(copy, [EngineName.ONNXRUNTIME])
     assert found.engines[0].difference == pytest.approx(2e-5, rel=0.1)
     with pytest.raises(GateRefused, match="other answers from onnxruntime"):
@@ -71,7 +66,7 @@ def test_other_probabilities_are_refused(copy: ModelBundle) -> None:
 
 def test_no_number_is_no_agreement(copy: ModelBundle) -> None:
     change_array(copy.folder / "golden/probabilities.npy", lambda array: array.fill(np.nan))
-    sign(copy)
+    list_files_anew(copy.folder)
     found = verify_bundle(copy, [EngineName.ONNXRUNTIME])
     assert found.engines[0].difference is not None
     assert found.engines[0].difference > 1
@@ -81,7 +76,7 @@ def test_no_number_is_no_agreement(copy: ModelBundle) -> None:
 def test_an_image_that_becomes_another_tensor_is_named(copy: ModelBundle) -> None:
     shutil.copyfile(copy.folder / "golden/plain.png", copy.folder / "golden/turned.jpg")
     (copy.folder / "golden/enlarged.png").write_bytes(b"no image")
-    sign(copy)
+    list_files_anew(copy.folder)
     found = verify_bundle(copy)
     assert found.changed_tensors == ("enlarged.png", "turned.jpg")
     with pytest.raises(GateRefused, match=r"other answers from enlarged\.png, turned\.jpg;"):
@@ -97,7 +92,7 @@ def test_a_file_that_an_engine_cannot_run_is_told_with_its_words(
         del model.graph.node[0]
         content = model.SerializeToString()
     copy.onnx_path.write_bytes(content)
-    sign(copy)
+    list_files_anew(copy.folder)
     with pytest.raises(Exception) as raised:  # noqa: PT011  # Whatever the engine raises.
         load_session(copy.onnx_path)
     (check,) = verify_bundle(copy, [EngineName.ONNXRUNTIME]).engines
@@ -110,7 +105,7 @@ def test_a_model_of_another_shape_is_told(copy: ModelBundle) -> None:
     change_array(copy.folder / "golden/probabilities.npy", lambda array: None)
     array = np.load(copy.folder / "golden/probabilities.npy")
     write_array(copy.folder / "golden/probabilities.npy", array[:, :-1])
-    sign(copy)
+    list_files_anew(copy.folder)
     (check,) = verify_bundle(copy, [EngineName.ONNXRUNTIME]).engines
     assert check.difference is None
     assert "(4, 10)" in check.trouble
@@ -127,6 +122,6 @@ def test_a_tampered_bundle_is_refused(copy: ModelBundle, name: str) -> None:
 
 def test_a_bundle_of_an_earlier_release_is_told_so(copy: ModelBundle) -> None:
     shutil.rmtree(copy.folder / "golden")
-    sign(copy)
+    list_files_anew(copy.folder)
     with pytest.raises(RequestError, match="no golden"):
         verify_bundle(copy)
