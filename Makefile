@@ -16,6 +16,14 @@ BIN := .venv/bin
 		--constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
+# What some tests run beside Python. Without npm they skip, and say so.
+JAVASCRIPT := tests/javascript/node_modules/.package-lock.json
+$(JAVASCRIPT): tests/javascript/package.json
+	@if command -v npm >/dev/null; then cd $(<D) && \
+		ONNXRUNTIME_NODE_INSTALL=skip npm install --no-package-lock --no-audit --no-fund --loglevel=error && \
+		touch node_modules/.package-lock.json; \
+	else echo "No npm here: the tests that want JavaScript will skip."; fi
+
 demo: .venv/installed
 	@$(BIN)/pixelmill demo
 
@@ -24,7 +32,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint
+test: lint $(JAVASCRIPT)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 # The tests that take minutes.
@@ -42,4 +50,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

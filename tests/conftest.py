@@ -106,6 +106,15 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The npm packages that `make test` installs, and Node.js to run them."""
+    folder = Path(__file__).with_name("javascript") / "node_modules"
+    if not folder.is_dir() or shutil.which("node") is None:
+        pytest.skip("no npm packages here; install Node.js with npm 18 or later, and run `make test`")
+    return folder
+
+
 def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
     """Write different small grey PNG files whose names sort."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ different parts.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.material import SMALL, Workload, prepare
+from tests.benchmarks.material import SMALL, Workload, forget, prepare
 
 _DISTINCT = 10_000
 _FILES_A_FOLDER = 100_000
@@ -70,7 +69,7 @@ def compare(folder: Path, few: int, many: int) -> tuple[Run, Run]:
         images = folder / f"files-{count}"
         if not images.exists():
             write_files(workload, images, count)
-        forget(images)
+        forget(map(str, images.rglob("*.jpg")))
         runs.append(watch(workload.bundle, images, folder / f"table-{count}"))
     return runs[0], runs[1]
 
@@ -84,15 +83,6 @@ def write_files(workload: Workload, folder: Path, count: int) -> None:
             place.mkdir(parents=True)
         with (place / f"{number:09d}.jpg").open("wb", buffering=0) as file:
             file.write(contents[number % len(contents)] + number.to_bytes(8, "big"))
-
-
-def forget(folder: Path) -> None:
-    """Have the system drop from its memory what the files of a folder hold."""
-    os.sync()
-    for file in folder.rglob("*.jpg"):
-        descriptor = os.open(file, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
 
 
 def watch(bundle: Path, images: Path, output: Path) -> Run:

@@ -1,7 +1,9 @@
 """What the benchmark scores: JPEG files made of bundled pictures, and models with random weights."""
 
+import os
 import random
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +124,15 @@ def prepare(kind: Kind, images: int, folder: Path) -> Workload:
     for file in workload.files():
         Path(file).read_bytes()
     return workload
+
+
+def forget(files: Iterable[str]) -> None:
+    """Have the system drop from its memory what files hold, so that they are read from the disk."""
+    os.sync()
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def _write_images(kind: Kind, folder: Path, first: int, images: int) -> None:

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.reuse_cost [--small-images N] [--photographs N] [--rounds R]
 
-Both get the same files, of which every hundredth was changed since the earlier table was made. Reading the
+Both get the same files, of which every hundredth was changed since the earlier table was made; first from
+the system's memory, then from the disk. Reading the
 earlier table counts; the start of the processes does not, for either.
 """
 
@@ -12,17 +13,18 @@ import shutil
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from pipeline.export import open_bundle
 from pipeline.processes import spawned_pool
 from pipeline.resources import processor_limit
-from pipeline.scoring import PredictionTable, ScoringRequest
+from pipeline.scoring import ScoringRequest
 from pipeline.scoring.committing import commit_table
 from pipeline.scoring.folder import score_folder
 from pipeline.scoring.planning import holding_output, plan_scoring
 from pipeline.scoring.running import score_shards
-from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Kind, Workload, prepare
+from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, forget, prepare
 
 
 def main() -> None:
@@ -35,11 +37,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind, count in ((SMALL, arguments.small_images), (PHOTOGRAPHS, arguments.photographs)):
             if count:
-                measure(kind, prepare(kind, count, Path(folder)), Path(folder), arguments.rounds)
+                measure(prepare(kind, count, Path(folder)), Path(folder), arguments.rounds)
 
 
-def measure(kind: Kind, workload: Workload, folder: Path, rounds: int) -> None:
-    """Take both in turn, and print medians and the median ratio."""
+def measure(workload: Workload, folder: Path, rounds: int) -> None:
+    """Compare with the files in the system's memory and, as after a night, on the disk alone."""
     files = workload.files()
     earlier = ScoringRequest(open_bundle(workload.bundle), workload.images, folder / "earlier")
     score_folder(earlier)
@@ -47,24 +49,35 @@ def measure(kind: Kind, workload: Workload, folder: Path, rounds: int) -> None:
         # Bytes after the end of a JPEG file change the file, and not the image.
         with Path(file).open("ab") as changed:
             changed.write(number.to_bytes(4, "big"))
-    hashing, scoring = [], []
-    for turn in range(rounds):
-        hashing.append(seconds_to_hash(files))
-        output = folder / f"again-{turn}"
-        request = ScoringRequest(earlier.bundle, earlier.images, output, previous=earlier.output)
-        cost, table = score_after(request)
-        scoring.append(cost)
-        if table.manifest["reused"] + len(files[::100]) != len(files):
-            raise SystemExit(f"{table.manifest['reused']} rows were reused of {len(files)} files")
-        shutil.rmtree(output)
+    for on_disk in (False, True):
+        compare(workload, earlier, folder / "again", on_disk, rounds)
     shutil.rmtree(earlier.output)
+
+
+def compare(workload: Workload, earlier: ScoringRequest, output: Path, on_disk: bool, rounds: int) -> None:
+    """Take both in turn, and print medians and the median ratio."""
+    files = workload.files()
+    request = ScoringRequest(earlier.bundle, earlier.images, output, previous=earlier.output)
+    runs = {
+        "read and hash": partial(seconds_to_hash, files),
+        "pixelmill --previous, 1% changed": partial(seconds_to_score, request),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if on_disk:
+                forget(files)
+            taken[name].append(run())
+        shutil.rmtree(output)
+    kind = f"{workload.kind.name:12} {'on the disk' if on_disk else 'in memory':12}"
+    for name, seconds in taken.items():
+        print(f"{kind} {name:34} {len(files) / statistics.median(seconds):10,.0f} files/s")
+    hashing, scoring = taken.values()
     ratio = statistics.median(ours / theirs for ours, theirs in zip(scoring, hashing, strict=True))
-    for name, seconds in (("read and hash", hashing), ("pixelmill --previous, 1% changed", scoring)):
-        print(f"{kind.name:12} {name:34} {len(files) / statistics.median(seconds):10,.0f} files/s")
-    print(f"{kind.name:12} costs {ratio:.2f} of reading and hashing (median of {rounds} rounds)")
+    print(f"{kind} costs {ratio:.2f} of reading and hashing (median of {rounds} rounds)")
 
 
-def score_after(request: ScoringRequest) -> tuple[float, PredictionTable]:
+def seconds_to_score(request: ScoringRequest) -> float:
     """Score with an earlier table; the seconds are all but those in which the workers start."""
     start = time.perf_counter()
     with holding_output(request.output):
@@ -73,7 +86,10 @@ def score_after(request: ScoringRequest) -> tuple[float, PredictionTable]:
         outcome = score_shards(plan)
         table = commit_table(plan, outcome)
     seconds = time.perf_counter() - start
-    return seconds - (outcome.startup_seconds - planning), table
+    listed = table.manifest["listed"]
+    if table.manifest["reused"] + len(range(0, listed, 100)) != listed:
+        raise SystemExit(f"{table.manifest['reused']} rows were reused of {listed} files")
+    return seconds - (outcome.startup_seconds - planning)
 
 
 def seconds_to_hash(files: list[str]) -> float:
