@@ -16,6 +16,7 @@ from flows.console import (
     telling_of_interrupts,
 )
 from flows.explain_command import explain
+from flows.export_command import export
 from flows.model_commands import models_app
 from flows.options import (
     DEFAULT_STORE,
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command("score")(score)
 app.command("explain")(explain)
+app.command("export")(export)
 app.command("verify")(verify)
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)

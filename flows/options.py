@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import RequestError
+from pipeline.evaluation import REPORT_FILE
+from pipeline.export import README_FILE
 from pipeline.locations import is_remote, parse_location, require_reachable
 
 if TYPE_CHECKING:
@@ -65,13 +67,14 @@ def describe_model(model: "ModelVersion") -> dict[str, Any]:
         "aliases": model.aliases,
         "folder": str(model.folder),
         "parameters": model.manifest["parameters"],
-        "metrics": {key: model.metrics[key] for key in ("test", "validation", "training", "classes")},
+        "metrics": {key: model.metrics.get(key) for key in ("test", "validation", "training", "classes")},
         "parity": model.parity,
         "opset": model.manifest["opset"],
         "licence": model.manifest["licence"],
-        "seed": model.manifest["seed"],
-        "run_id": model.manifest["run_id"],
-        "dataset_fingerprint": model.manifest["dataset_fingerprint"],
+        # A model that was trained elsewhere has none of these.
+        "seed": model.manifest.get("seed"),
+        "run_id": model.manifest.get("run_id"),
+        "dataset_fingerprint": model.manifest.get("dataset_fingerprint"),
         "git_commit": model.manifest["git_commit"],
         "created_at": model.manifest["created_at"],
         "onnx": model.manifest["files"]["model.onnx"],
@@ -83,18 +86,27 @@ def print_model(model: "ModelVersion", as_json: bool) -> None:
     if as_json:
         print_json(describe_model(model))
         return
-    test, parity = model.metrics["test"], model.parity
+    test, parity, manifest = model.metrics["test"], model.parity, model.manifest
     pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
+    run = f", run {manifest['run_id']}" if "run_id" in manifest else ", trained elsewhere"
     print(
         f"""{model.name}@{model.version}{pointing}
-  test accuracy  {test["accuracy"]:.4f} on {test["images"]:,} images, loss {test["loss"]:.4f}
+  test accuracy  {describe_test(test)}
   parity         {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
 largest difference {parity["max_abs_difference"]:.1e}
-  parameters     {model.manifest["parameters"]:,}
-  made           {model.manifest["created_at"]}, run {model.manifest["run_id"]}
-  report         {shown(model.folder)}/report/index.html
+  parameters     {manifest["parameters"]:,}
+  made           {manifest["created_at"]}{run}
+  report         {shown(model.folder)}/{page}
   bundle         {shown(model.folder)}"""
     )
+
+
+def describe_test(test: dict[str, Any]) -> str:
+    """A model's results on held-out images, in words."""
+    if test["accuracy"] is None:
+        return f"not known: the labels of the {test['images']:,} held-out images are not"
+    return f"{test['accuracy']:.4f} on {test['images']:,} images, loss {test['loss']:.4f}"
 
 
 def shown(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The retraining flow: from a recipe to a promoted version, one task a stage."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -17,12 +18,14 @@ from pipeline.errors import DownloadError
 from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
 from pipeline.evaluation.evaluating import evaluate_model
 from pipeline.evaluation.summary import summarize_evaluation, tabulate_classes
-from pipeline.export import ModelBundle
-from pipeline.export.bundling import export_bundle
+from pipeline.export import PARITY_FILE, ModelBundle
+from pipeline.export.source import source_of_run
 from pipeline.layers import summarize_layers
 from pipeline.locations import parse_location, workspace
 from pipeline.processes import run_in_spawned_process
 from pipeline.promotion import Promotion, promote_bundle
+from pipeline.proving.exporting import export_proven
+from pipeline.proving.held_out import from_dataset
 from pipeline.registry import register_bundle, release_version, reserve_version
 from pipeline.training import TrainedModel
 from pipeline.training.fitting import train_model
@@ -124,12 +127,13 @@ def export(
     run: Path,
     store: Path,
 ) -> ModelBundle:
-    """Write the ONNX file and prove it on every test image, in a process of its own."""
+    """Write the ONNX file and prove it on every test image, as a file."""
     version = reserve_version(store, recipe.name)
+    source = source_of_run(model, evaluation, dataset, recipe, run.name, version)
     try:
-        bundle = run_in_spawned_process(
-            export_bundle, model, evaluation, dataset, recipe, run.name, version, run / "bundle"
-        )
+        with TemporaryDirectory(prefix=".held-out-", dir=run) as files:
+            held_out = from_dataset(dataset, recipe.image, Path(files))
+            bundle = export_proven(source, held_out, run / "bundle", record=run / PARITY_FILE)
     except BaseException:
         release_version(store, recipe.name, version)
         raise

@@ -200,8 +200,9 @@ def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
 def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]:
     """Hand out an empty folder to fill; when the block ends well it becomes `destination`.
 
-    `facts` may still be filled in by the block. The manifest is written last. When the block raises,
-    what it wrote is removed. An empty folder or one without a manifest at `destination` is replaced.
+    `facts` may still be filled in by the block; where they tell of a provenance, it stays. The manifest is
+    written last. When the block raises, what it wrote is removed. An empty folder or one without a manifest
+    at `destination` is replaced.
 
     Raises:
         RequestError: `destination` is a finished artifact already.
@@ -213,7 +214,9 @@ def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]
         yield staging
         for path in staging.rglob("*"):
             flush_to_disk(path)
-        write_json(staging / MANIFEST, {**facts, **provenance(), "files": describe_files(staging)})
+        # What is passed on from another artifact keeps the time and the packages it was made with.
+        made = {name: value for name, value in provenance().items() if name not in facts}
+        write_json(staging / MANIFEST, {**facts, **made, "files": describe_files(staging)})
         if (destination / MANIFEST).exists():
             raise RequestError(
                 f"{destination} is a finished artifact",

@@ -178,11 +178,18 @@ class EvaluationSpec(Part):
 
 
 class ExportSpec(Part):
-    """The gate between Keras and ONNX, over all test images at every batch size listed."""
+    """The gate between Keras and ONNX, over all test images at every batch size listed.
+
+    `runtime_version` is the oldest onnxruntime that has to load the file, such as 1.14; it may ask for
+    an opset below `opset`. Where Keras's first two choices lie within `tie_margin`, another first choice
+    is no other answer.
+    """
 
     opset: Literal[13, 14, 15, 16, 17, 18] = 17
+    runtime_version: str | None = None
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1, 64)
     max_abs_difference: Annotated[float, Field(gt=0)] = 1e-5
+    tie_margin: Annotated[float, Field(ge=0, lt=1)] = 2e-5
     licence: str = "unspecified"
 
     @field_validator("batch_sizes")

@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.artifacts import read_json
 from pipeline.images import Pixels
 
+TEST_ORIGINS_FILE = "test_origins.json"
 SplitName = Literal["train", "validation", "test"]
 Labels = npt.NDArray[np.int64]
 
@@ -53,6 +55,11 @@ class PreparedDataset:
         pixels = np.load(self.folder / f"{name}_images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(self.folder / f"{name}_labels.npy", allow_pickle=False)
         return Images(pixels, labels)
+
+    def test_origins(self) -> list[str]:
+        """Where each test image came from: the path of its file, or what its source calls it."""
+        origins: list[str] = read_json(self.folder / TEST_ORIGINS_FILE)
+        return origins
 
     @staticmethod
     def from_manifest(folder: Path, manifest: dict[str, Any]) -> "PreparedDataset":

@@ -19,14 +19,22 @@ from numpy.lib.format import write_array_header_1_0
 
 from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files, write_array, write_json
 from pipeline.config import FolderSource, ImageSpec, Recipe
-from pipeline.datasets import Images, PreparedDataset, RawDataset, SplitName, digits, mnist
+from pipeline.datasets import (
+    TEST_ORIGINS_FILE,
+    Images,
+    PreparedDataset,
+    RawDataset,
+    SplitName,
+    digits,
+    mnist,
+)
 from pipeline.datasets.folders import LabelledFile, read_index
 from pipeline.errors import RequestError, WorkError
 from pipeline.images import FailureCode, ImageFailure, Pixels, decode, fit_array
 from pipeline.progress import progress
 
 _log = getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
@@ -44,7 +52,8 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
     """Write the arrays of a dataset, or find them where an earlier run left them.
 
     For each split: `SPLIT_images.npy`, uint8 [images, height, width, channels], and `SPLIT_labels.npy`,
-    int64 [images]. Files that cannot be read are listed in `rejected.json`.
+    int64 [images]; for the test split `test_origins.json` says where each image came from. Files that
+    cannot be read are listed in `rejected.json`.
 
     Raises:
         RequestError: A class has too few images to split.
@@ -81,6 +90,7 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
         total = sum(map(len, splits.values()))
         rejected: list[dict[str, str]] = []
         labels: dict[SplitName, list[int]] = {}
+        test_origins: list[str] = []
         with progress("prepare", total, "images") as advance:
             for name, examples in splits.items():
                 path = staging / f"{name}_images.npy"
@@ -88,12 +98,15 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
                 for example, failure in write_images(path, examples, recipe.image):
                     if failure is None:
                         labels[name].append(example.label)
+                        if name == "test":
+                            test_origins.append(example.origin)
                     else:
                         rejected.append({"path": example.origin, "error": str(failure)})
                     advance(1, "")
                 write_array(staging / f"{name}_labels.npy", np.array(labels[name], np.int64))
         _check_rejected(rejected, total, recipe)
         _check_classes(labels, class_names)
+        write_json(staging / TEST_ORIGINS_FILE, test_origins)
         write_json(staging / "rejected.json", rejected)
         facts["rejected"] = len(rejected)
         facts["counts"] = {name: len(known) for name, known in labels.items()}

@@ -1,11 +1,11 @@
 """The page inside a bundle, for the team that receives it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from pipeline.config import Recipe
-from pipeline.evaluation import Evaluation
 from pipeline.evaluation.summary import escape_markdown
-from pipeline.export.parity import Parity
+from pipeline.export.runtimes import choose_version
+from pipeline.export.source import ExportSource
 
 _PAGE = """\
 # {name}, version {version}
@@ -54,36 +54,30 @@ _RESIZE = {
 }
 
 
-def render_readme(
-    recipe: Recipe,
-    class_names: Sequence[str],
-    version: int,
-    evaluation: Evaluation,
-    parity: Parity,
-) -> str:
+def render_readme(source: ExportSource, test: Mapping[str, Any], parity: Any) -> str:
     """The bundle's `README.md`."""
-    shown = ", ".join(escape_markdown(name) for name in class_names[:_NAMES_SHOWN])
-    more = len(class_names) - _NAMES_SHOWN
-    image = recipe.image
+    shown = ", ".join(escape_markdown(name) for name in source.class_names[:_NAMES_SHOWN])
+    more = len(source.class_names) - _NAMES_SHOWN
+    image = source.image
     color = (image.background,) * 3 if image.channels == 3 else image.background
     resize = _RESIZE[image.resize].format(width=image.width, height=image.height, color=color)
     return _PAGE.format(
-        name=recipe.name,
-        version=version,
-        opset=recipe.export.opset,
+        name=source.name,
+        version=source.version,
+        opset=choose_version(source.export).opset,
         height=image.height,
         width=image.width,
         channels=image.channels,
         order="RGB" if image.channels == 3 else "grey",
         mode="RGB" if image.channels == 3 else "L",
         resize=resize,
-        classes=len(class_names),
+        classes=len(source.class_names),
         names=f"{shown} and {more} more" if more > 0 else shown,
-        accuracy=evaluation.accuracy,
-        images=evaluation.images,
-        loss=evaluation.loss,
+        accuracy=test["accuracy"] or 0,
+        images=test["images"],
+        loss=test["loss"] or 0,
         flips=parity.label_flips,
         compared=parity.images,
         difference=parity.max_abs_difference,
-        licence=recipe.export.licence,
+        licence=source.export.licence,
     )

@@ -173,8 +173,7 @@ def _bundled_photographs() -> list[Image.Image]:
 
 def _publish_bundle(kind: Kind, folder: Path) -> None:
     """Make a model and export it as a retraining run does, but for the training."""
-    from pipeline.export.conversion import convert
-    from pipeline.export.standardizing import serialize, standardize
+    from pipeline.export.drafting import write_onnx
     from pipeline.training.devices import choose_device, import_tensorflow
     from pipeline.training.network import build_network
 
@@ -185,12 +184,12 @@ def _publish_bundle(kind: Kind, folder: Path) -> None:
     keras.utils.set_random_seed(0)
     even = AnswerCounts(np.ones(CLASSES, np.int64), np.ones(CONFIDENCE_BINS, np.int64))
     with publishing(folder, {"kind": "model-bundle", "name": kind.name, "version": 1}) as staging:
-        build_network(kind.model, kind.image, CLASSES).save(staging / MODEL_FILE)
-        converted = convert(staging / MODEL_FILE, kind.image, ExportSpec())
+        network = build_network(kind.model, kind.image, CLASSES)
+        network.save(staging / MODEL_FILE)
         preprocessing = describe_preprocessing(kind.image)
         class_names = tuple(f"class_{number}" for number in range(CLASSES))
         metadata = describe_itself(class_names, preprocessing)
-        (staging / ONNX_FILE).write_bytes(serialize(standardize(converted, metadata, "")))
+        (staging / ONNX_FILE).write_bytes(write_onnx(network, kind.image, ExportSpec(), metadata))
         write_json(staging / LABELS_FILE, class_names)
         write_json(staging / PREPROCESSING_FILE, preprocessing)
         write_json(staging / BASELINE_FILE, even.to_baseline())

@@ -11,18 +11,16 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from pipeline.artifacts import read_json, read_manifest, sha256_of, verify_files
-from pipeline.config import Recipe
-from pipeline.datasets import PreparedDataset
+from pipeline.artifacts import describe_file, read_json, read_manifest, verify_files
+from pipeline.config import ExportSpec, Recipe
 from pipeline.errors import GateRefused
-from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
 from pipeline.export import ModelBundle
-from pipeline.export.bundling import export_bundle
-from pipeline.export.parity import compare_with_keras
+from pipeline.export.source import ExportSource
 from pipeline.preprocessing import describe_preprocessing, preprocessing_sha256
-from pipeline.processes import run_in_spawned_process
+from pipeline.proving.exporting import export_proven
+from pipeline.proving.held_out import HeldOut, from_dataset
+from pipeline.proving.sources import find_dataset, source_of_bundle
 from pipeline.recipes import load_recipe
-from pipeline.training import TrainedModel
 from tests.conftest import EPOCHS
 
 FILES = """README.md baseline.json golden/enlarged.png golden/golden.json golden/plain.png
@@ -34,22 +32,6 @@ test_data_set_0/input_0.pb test_data_set_0/output_0.pb"""
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     return load_recipe("digits", [f"training.epochs={EPOCHS}"])
-
-
-@pytest.fixture(scope="module")
-def stages(trained_store: Path, bundle: ModelBundle) -> tuple[TrainedModel, Evaluation, PreparedDataset, str]:
-    """What the stages before the export handed on in the run that made `digits@1`."""
-    run = trained_store / "runs" / read_manifest(bundle.folder)["run_id"]
-    metrics = read_json(bundle.folder / "metrics.json")
-    model = TrainedModel(
-        run / "training", metrics["parameters"], EPOCHS, 1.0, "cpu", *metrics["validation"].values()
-    )
-    test = metrics["test"]
-    evaluation = Evaluation(
-        run / "evaluation", run / PROBABILITIES_FILE, test["images"], test["loss"], test["accuracy"]
-    )
-    (folder,) = (trained_store / "datasets").glob("digits-*")
-    return model, evaluation, PreparedDataset.from_manifest(folder, verify_files(folder)), run.name
 
 
 def test_the_bundle_holds_what_the_design_lists(bundle: ModelBundle) -> None:
@@ -120,49 +102,43 @@ def test_the_python_example_in_the_readme_runs(
     assert 0 < float(probability) <= 1
 
 
+@pytest.fixture(scope="module")
+def source(trained_store: Path, bundle: ModelBundle) -> ExportSource:
+    """What the run that made `digits@1` exported."""
+    manifest = read_manifest(bundle.folder)
+    run = trained_store / "runs" / manifest["run_id"]
+    again = source_of_bundle(bundle, ExportSpec.model_validate(manifest["export"]))
+    return replace(again, model_path=run / "training/model.keras", results=run / "evaluation")
+
+
+@pytest.fixture
+def held_out(trained_store: Path, bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
+    dataset = find_dataset(trained_store, bundle)
+    assert dataset is not None
+    return from_dataset(dataset, bundle.image_spec(), tmp_path_factory.mktemp("held-out"))
+
+
 def test_another_process_exports_the_same_bytes(
-    bundle: ModelBundle,
-    recipe: Recipe,
-    stages: tuple[TrainedModel, Evaluation, PreparedDataset, str],
-    tmp_path: Path,
+    bundle: ModelBundle, source: ExportSource, held_out: HeldOut, tmp_path: Path
 ) -> None:
-    model, evaluation, dataset, run_id = stages
-    again = run_in_spawned_process(
-        export_bundle, model, evaluation, dataset, recipe, run_id, 1, tmp_path / "again"
-    )
-    assert sha256_of(again.onnx_path) == sha256_of(bundle.onnx_path)
+    again = export_proven(source, held_out, tmp_path / "again")
+    different = [
+        name
+        for name, facts in read_manifest(bundle.folder)["files"].items()
+        if facts != describe_file(again.folder / name)
+    ]
+    # Keras writes the time into its files.
+    assert different == ["model.keras"]
 
 
 def test_a_model_that_does_not_equal_keras_is_not_published(
-    recipe: Recipe,
-    stages: tuple[TrainedModel, Evaluation, PreparedDataset, str],
-    tmp_path: Path,
+    source: ExportSource, held_out: HeldOut, tmp_path: Path
 ) -> None:
-    model, evaluation, dataset, run_id = stages
-    # Answers in which one image has another label, as a layer that acts differently would give.
-    answers = np.load(evaluation.probabilities)
-    answers[7] = np.roll(answers[7], 1)
-    np.save(tmp_path / "answers.npy", answers)
-    changed = replace(evaluation, probabilities=tmp_path / "answers.npy")
-    with pytest.raises(GateRefused, match="1 of 359 test images another label"):
-        run_in_spawned_process(
-            export_bundle, model, changed, dataset, recipe, run_id, 1, tmp_path / "refused"
-        )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.npy"]
-
-
-def test_parity_counts_flips_and_measures_differences(
-    bundle: ModelBundle, stages: tuple[TrainedModel, Evaluation, PreparedDataset, str]
-) -> None:
-    _, evaluation, dataset, _ = stages
-    pixels, answers = dataset.split("test").pixels, np.load(evaluation.probabilities)
-    parity = compare_with_keras(bundle.onnx_path, pixels, answers, (1, 64))
-    assert (parity.images, parity.label_flips) == (359, 0)
-    assert parity.max_abs_difference < 1e-5
-    shifted = answers.copy()
-    shifted[3, 0] += 0.25
-    parity = compare_with_keras(bundle.onnx_path, pixels, shifted, (64,))
-    assert parity.max_abs_difference == pytest.approx(0.25, abs=1e-4)
-    assert parity.label_flips == 0
-    shifted[3] = np.nan
-    assert compare_with_keras(bundle.onnx_path, pixels, shifted, (64,)).max_abs_difference == np.inf
+    # No two programs add up in exactly the same order.
+    strict = replace(source, export=source.export.model_copy(update={"max_abs_difference": 1e-12}))
+    with pytest.raises(GateRefused, match=r"0 of 359 held-out images another label .*; the worst is digit "):
+        export_proven(strict, held_out, tmp_path / "refused", record=tmp_path / "parity.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["parity.json"]
+    record = read_json(tmp_path / "parity.json")
+    assert len(record["files"]) == 20
+    assert 1e-12 < record["max_abs_difference"] == record["files"][0]["difference"] < 1e-5

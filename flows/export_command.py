@@ -1,0 +1,76 @@
+"""`pixelmill export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from flows.console import NOTHING_LOST, telling_of_interrupts
+from flows.options import DEFAULT_STORE, Json, Store, check_store, print_json
+from pipeline.artifacts import read_json, read_manifest
+from pipeline.export import PARITY_FILE
+from pipeline.export.loading import PixelRange
+from pipeline.locations import parse_location
+from pipeline.proving.requests import ExportRequest, export_on_request
+
+
+def export(
+    output: Annotated[str, typer.Option("--output", help="The folder of the bundle; an address, too.")],
+    model: Annotated[
+        str | None, typer.Argument(help="The folder of a bundle, name@alias or name@version.")
+    ] = None,
+    runtime_version: Annotated[
+        str | None, typer.Option("--runtime-version", help="The oldest onnxruntime that shall load it.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Held-out images that decide; else the test images.")
+    ] = None,
+    keras_file: Annotated[
+        Path | None,
+        typer.Option("--keras-file", help="A model trained elsewhere, in the folder MODEL or here."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="A JSON list: the class of each of its outputs.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call it; else its file's name.")] = None,
+    resize: Annotated[
+        Literal["stretch", "crop", "pad"] | None,
+        typer.Option("--resize", help="How images are made to fit it; else stretch."),
+    ] = None,
+    pixel_range: Annotated[
+        PixelRange | None, typer.Option("--pixel-range", help="What it expects; else 0..255.")
+    ] = None,
+    from_logits: Annotated[
+        bool, typer.Option("--from-logits", help="Its outputs are no probabilities yet.")
+    ] = False,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Write a model's bundle anywhere, whole or not at all; proven anew where its ONNX file is new."""
+    check_store(store)
+    destination = parse_location(output)
+    request = ExportRequest(
+        output=destination,
+        store=store,
+        model=model,
+        runtime_version=runtime_version,
+        images=images,
+        keras_file=keras_file,
+        labels=labels,
+        name=name,
+        resize=resize,
+        pixel_range=pixel_range,
+        from_logits=from_logits,
+    )
+    with telling_of_interrupts(NOTHING_LOST):
+        export_on_request(request)
+    manifest, parity = read_manifest(destination), read_json(destination / PARITY_FILE)
+    if as_json:
+        print_json({"output": output, "parity": parity, **manifest})
+        return
+    print(
+        f"""{manifest["name"]}@{manifest["version"]}, opset {manifest["opset"]}
+  parity   {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
+largest difference {parity["max_abs_difference"]:.1e}
+  bundle   {output}"""
+    )

@@ -1,0 +1,188 @@
+"""Loading Keras files safely, and making a model that was trained elsewhere one that takes uint8 images.
+
+To be called in a process of its own: it imports TensorFlow.
+"""
+
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import ImageSpec
+from pipeline.errors import RequestError
+from pipeline.training.devices import choose_device, import_tensorflow
+
+PixelRange = Literal["0..255", "0..1", "-1..1"]
+# Scale and offset that take 0 to 255 there.
+_RESCALING: dict[PixelRange, tuple[float, float]] = {
+    "0..255": (1.0, 0.0),
+    "0..1": (1 / 255, 0.0),
+    "-1..1": (1 / 127.5, -1.0),
+}
+_RESCALING_LAYERS = ("Rescaling", "Normalization")
+_FLOAT32 = "float32"
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What a network takes and gives.
+
+    Attributes:
+        image: What it takes.
+        outputs: How many numbers it answers with.
+        rescales: Whether a layer of it brings pixels into a range, or it takes them as uint8.
+    """
+
+    image: ImageSpec
+    outputs: int
+    rescales: bool
+
+
+def inspect_network(path: Path) -> NetworkFacts:
+    """Load a model file and say what it takes and gives.
+
+    Raises:
+        RequestError: It cannot be loaded safely, or is no classifier of images.
+    """
+    network = load_network(path)
+    image = image_spec_of(network)
+    rescaling = any(type(layer).__name__ in _RESCALING_LAYERS for layer in _all_layers(network))
+    takes_pixels = network.inputs[0].dtype == "uint8"
+    return NetworkFacts(image, network.outputs[0].shape[-1], rescaling or takes_pixels)
+
+
+def load_network(path: Path) -> Any:
+    """Load a Keras model without running any code that the file brings along, to compute in float32.
+
+    Raises:
+        RequestError: It is no `.keras` file, or one with a Lambda layer or with classes of its own.
+    """
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    if not zipfile.is_zipfile(path):
+        # Keras reads .h5 files, too, and runs the code in them whatever it is told.
+        raise RequestError(
+            f"{path} is no .keras file",
+            "a model that `model.save('model.keras')` wrote",
+            "Load it where it was made, and save it in this format.",
+        )
+    try:
+        network = keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # noqa: BLE001  # Of many types, by what Keras stumbled over.
+        raise _explain(path, error) from None
+    return in_float32(network)
+
+
+def in_float32(network: Any) -> Any:
+    """The same network where it computes in float32; where it was trained in mixed precision, another."""
+    import keras
+
+    # The answers to prove, and every engine, are in float32.
+    if all(layer.compute_dtype == _FLOAT32 for layer in _all_layers(network)):
+        return network
+    config = _with_float32(keras.saving.serialize_keras_object(network))
+    copied = keras.saving.deserialize_keras_object(config)
+    copied.set_weights(network.get_weights())
+    return copied
+
+
+def adapt_network(network: Any, pixel_range: PixelRange, from_logits: bool) -> Any:
+    """Put a model that was trained elsewhere between uint8 pixels and probabilities.
+
+    Args:
+        network: Takes [batch, height, width, channels] of any number type.
+        pixel_range: What it expects of pixels.
+        from_logits: Whether its outputs still have to go through a softmax.
+    """
+    import keras
+
+    image = image_spec_of(network)
+    pixels = keras.Input((image.height, image.width, image.channels), dtype="uint8", name="image")
+    scale, offset = _RESCALING[pixel_range]
+    answer = network(keras.layers.Rescaling(scale, offset, dtype=_FLOAT32)(pixels))
+    if from_logits:
+        answer = keras.layers.Softmax(dtype=_FLOAT32)(answer)
+    return keras.Model(pixels, answer)
+
+
+def image_spec_of(network: Any) -> ImageSpec:
+    """The image that a network takes.
+
+    Raises:
+        RequestError: It does not take one image of a fixed size, channels last, and answer with one vector.
+    """
+    inputs, outputs = list(network.inputs), list(network.outputs)
+    shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
+    fits = len(inputs) == len(outputs) == 1 and len(shapes[0]) == 4 and len(shapes[1]) == 2
+    if not fits or None in shapes[0][1:] or shapes[0][3] not in (1, 3):
+        raise RequestError(
+            f"a network with inputs {shapes[: len(inputs)]} and outputs {shapes[len(inputs) :]}",
+            "one input [batch, height, width, channels] of a fixed size with 1 or 3 channels, and one "
+            "output [batch, classes]",
+            "Build the network with such an input, and save it again.",
+        )
+    _, height, width, channels = shapes[0]
+    return ImageSpec(height=height, width=width, channels=channels)
+
+
+def require_labels(class_names: Sequence[str], outputs: int) -> None:
+    """See that there is a name for every output, and each but once.
+
+    Raises:
+        RequestError: There are more or fewer, or one twice.
+    """
+    if outputs != len(class_names):
+        raise RequestError(
+            f"{len(class_names)} labels for a network with {outputs} outputs",
+            "a label for each output, in their order",
+            "Correct the list of labels.",
+        )
+    twice = [name for name, count in Counter(class_names).items() if count > 1]
+    if twice:
+        raise RequestError(
+            f"label {twice[0]!r} more than once", "a label of its own for each output", "Correct the labels."
+        )
+
+
+def _all_layers(network: Any) -> list[Any]:
+    return [layer for layer in network._flatten_layers() if layer is not network]
+
+
+def _with_float32(config: Any) -> Any:
+    """A serialised model in which every dtype policy is float32."""
+    if isinstance(config, list | tuple):
+        return [_with_float32(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    if str(config.get("class_name", "")).endswith("DTypePolicy"):
+        return {**config, "config": {**config["config"], "name": _FLOAT32}}
+    return {
+        key: _FLOAT32 if key == "dtype" and str(value).startswith("mixed_") else _with_float32(value)
+        for key, value in config.items()
+    }
+
+
+def _explain(path: Path, error: Exception) -> RequestError:
+    words = " ".join(str(error).split())
+    if "Lambda" in words:
+        return RequestError(
+            f"{path} has a Lambda layer, which holds code",
+            "layers that Keras knows",
+            "Write what it does with layers of Keras, such as Rescaling, and save the model again.",
+        )
+    if unknown := re.search(r"Could not (?:locate|deserialize) (?:class|function|module) '?([\w.>]+)", words):
+        return RequestError(
+            f"{path} needs code that is not in it: {unknown[1]}",
+            "layers that Keras knows",
+            "Replace the layer or function by one of Keras, and save the model again.",
+        )
+    return RequestError(
+        f"{path} cannot be loaded ({type(error).__name__}: {words[:200]})",
+        "a model that the Keras installed here can read",
+        "Install the version of Keras that it was saved with.",
+    )

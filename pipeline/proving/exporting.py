@@ -1,0 +1,125 @@
+"""From a trained model to a published bundle: drafted, proven on files, and only then there."""
+
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import publishing, read_json, sha256_of, write_json
+from pipeline.drift import AnswerCounts
+from pipeline.errors import RequestError
+from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE
+from pipeline.export import ONNX_FILE, PARITY_FILE, README_FILE, RECIPE_FILE, ModelBundle
+from pipeline.export.drafting import draft_bundle
+from pipeline.export.readme import render_readme
+from pipeline.export.runtimes import choose_version
+from pipeline.export.source import ExportSource
+from pipeline.inference import Probabilities
+from pipeline.processes import run_in_spawned_process
+from pipeline.proving.held_out import HeldOut
+from pipeline.proving.parity import Parity, measure_parity, require_parity
+from pipeline.recipes import dump_recipe
+
+_ROUNDING = 1e-3
+_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
+
+
+def export_proven(
+    source: ExportSource, held_out: HeldOut, folder: Path, record: Path | None = None
+) -> ModelBundle:
+    """Write the bundle of a model into a folder, whole or not at all.
+
+    Args:
+        source: The model.
+        held_out: The images that decide.
+        folder: Must not be a finished artifact yet.
+        record: Where the result of the proof is written, also when it refuses the bundle.
+
+    Raises:
+        RequestError: The model cannot be loaded or expressed in ONNX.
+        GateRefused: The file does not answer as the model does; nothing is left in `folder`.
+    """
+    version = choose_version(source.export)
+    facts: dict[str, object] = {
+        "kind": "model-bundle",
+        "name": source.name,
+        "version": source.version,
+        "opset": version.opset,
+        "ir_version": version.ir_version,
+        "runtime_version": source.export.runtime_version,
+        "licence": source.export.licence,
+        "export": source.export.model_dump(mode="json"),
+        **source.facts,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(prefix=".proof-", dir=folder.parent) as work,
+        publishing(folder, facts) as staging,
+    ):
+        answers_path = Path(work) / "answers.npy"
+        facts["parameters"] = run_in_spawned_process(
+            draft_bundle, source, staging, held_out.golden, held_out.files(), answers_path
+        )
+        answers = np.load(answers_path, allow_pickle=False)
+        _require_probabilities(answers, source)
+        _write_results(source, held_out, answers, staging)
+        if source.recipe is not None:
+            (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
+        draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))
+        parity = measure_parity(draft, held_out, answers, source.export, Path(work) / "table")
+        for path in (staging / PARITY_FILE, *([record] if record else [])):
+            write_json(path, _finite(asdict(parity)))
+        require_parity(parity, source.export)
+        _write_readme(source, parity, staging)
+    return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
+
+
+def _require_probabilities(answers: Probabilities, source: ExportSource) -> None:
+    rows = answers[~np.isnan(answers).any(axis=1)].astype(np.float64)
+    if rows.size and (rows.min() < -_ROUNDING or np.abs(rows.sum(axis=1) - 1).max() > _ROUNDING):
+        worst = rows[np.abs(rows.sum(axis=1) - 1).argmax()]
+        raise RequestError(
+            f"{source.model_path} gives numbers from {rows.min():.3g} on, and one answer's add up to "
+            f"{worst.sum():.3g}",
+            "probabilities, which are 0 or more and add up to 1",
+            "If the model gives logits, say so with --from-logits.",
+        )
+
+
+def _write_results(source: ExportSource, held_out: HeldOut, answers: Probabilities, folder: Path) -> None:
+    """What an evaluation found, or what the answers to the held-out images tell."""
+    if source.results is not None:
+        for name in _RESULTS:
+            if (source.results / name).is_file():
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source.results / name, folder / name)
+        return
+    answered = ~np.isnan(answers).any(axis=1)
+    first, classes = answers[answered].argmax(axis=1), len(source.class_names)
+    counts = AnswerCounts.of(first, answers[answered].max(axis=1), classes)
+    test: dict[str, object] = {"images": int(answered.sum()), "accuracy": None, "loss": None}
+    if held_out.labels is not None and answered.any():
+        labels = held_out.labels[answered]
+        chosen = answers[answered][np.arange(len(labels)), labels].astype(np.float64)
+        test["accuracy"] = float(np.mean(first == labels))
+        test["loss"] = float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+    write_json(folder / BASELINE_FILE, counts.to_baseline())
+    write_json(folder / METRICS_FILE, {"test": test})
+
+
+def _write_readme(source: ExportSource, parity: Parity, folder: Path) -> None:
+    page = render_readme(source, read_json(folder / METRICS_FILE)["test"], parity)
+    (folder / README_FILE).write_text(page, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: None in the place of infinity and NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,116 @@
+"""The held-out images that decide over a bundle, as files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import ImageSpec
+from pipeline.datasets import Labels, PreparedDataset
+from pipeline.errors import RequestError
+from pipeline.image_encoding import encode_png
+from pipeline.images import ImageFailure, Pixels, decode
+from pipeline.scoring.listing import list_images, unescape
+
+_GOLDEN = 4
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Image files that the model never saw in training.
+
+    Attributes:
+        folder: Where they are.
+        paths: Relative to it, as a prediction table of the folder has them, in its order.
+        origins: What to call each for people.
+        labels: The true class of each; None where they are not known.
+        golden: A few images that become golden vectors; uint8 [images, height, width, channels].
+        calibration: Training images to find the ranges of a quantised model from; None where there are none.
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    origins: tuple[str, ...]
+    labels: Labels | None
+    golden: Pixels
+    calibration: Pixels | None = None
+
+    def files(self) -> list[Path]:
+        """The files, in the order of the table."""
+        return [self.folder / unescape(path) for path in self.paths]
+
+
+def from_dataset(dataset: PreparedDataset, spec: ImageSpec, folder: Path) -> HeldOut:
+    """The test images of a prepared dataset, each the file it came from, or else a PNG file.
+
+    Args:
+        dataset: Its validation images become the golden vectors.
+        spec: What the dataset was prepared for.
+        folder: Gets the files, and links to those that are at hand; exists.
+    """
+    test, origins = dataset.split("test"), dataset.test_origins()
+    paths = []
+    for index, (tensor, origin) in enumerate(zip(test.pixels, origins, strict=True)):
+        original = Path(origin)
+        if _becomes(original, tensor, spec):
+            paths.append(f"{index:08d}{original.suffix}")
+            (folder / paths[-1]).symlink_to(original.resolve())
+        else:
+            paths.append(f"{index:08d}.png")
+            (folder / paths[-1]).write_bytes(encode_png(tensor))
+    return HeldOut(
+        folder=folder,
+        paths=tuple(paths),
+        origins=tuple(origins),
+        labels=test.labels,
+        golden=dataset.split("validation").pixels[:_GOLDEN],
+        calibration=dataset.split("train").pixels,
+    )
+
+
+def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> HeldOut:
+    """All images below a folder. Where each lies in a folder named after its class, that is its label.
+
+    Raises:
+        RequestError: There are none that can be read.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"images {folder} is no folder", "a folder of held-out images", "Check the path.")
+    paths = tuple(image.path for image in list_images(folder) if image.problem is None)
+    golden = _first_readable([folder / unescape(path) for path in paths], spec)
+    if not golden:
+        raise RequestError(
+            f"folder {folder} holds no image that can be read",
+            "held-out images, on which the ONNX file has to answer as the model",
+            "Name another with --images.",
+        )
+    known = {name: index for index, name in enumerate(class_names)}
+    labels = [known.get(path.partition("/")[0], -1) for path in paths]
+    is_labelled = min(labels) >= 0
+    return HeldOut(
+        folder=folder,
+        paths=paths,
+        origins=paths,
+        labels=np.array(labels, np.int64) if is_labelled else None,
+        golden=np.stack(golden),
+    )
+
+
+def _becomes(file: Path, tensor: Pixels, spec: ImageSpec) -> bool:
+    try:
+        return np.array_equal(decode(file.read_bytes(), spec).pixels, tensor)
+    except (ImageFailure, OSError, ValueError):
+        return False
+
+
+def _first_readable(files: Sequence[Path], spec: ImageSpec) -> list[Pixels]:
+    found = []
+    for file in files:
+        try:
+            found.append(decode(file.read_bytes(), spec).pixels)
+        except (ImageFailure, OSError):
+            continue
+        if len(found) == _GOLDEN:
+            break
+    return found

@@ -1,0 +1,144 @@
+"""Exports on request: a bundle as it is, one more time in another way, or of a model trained elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from pipeline.config import ExportSpec
+from pipeline.errors import RequestError
+from pipeline.export import ModelBundle
+from pipeline.export.loading import PixelRange
+from pipeline.export.runtimes import choose_version
+from pipeline.export.source import ExportSource
+from pipeline.locations import workspace
+from pipeline.proving.delivering import deliver_bundle, require_free
+from pipeline.proving.exporting import export_proven
+from pipeline.proving.held_out import HeldOut, from_dataset, from_folder
+from pipeline.proving.sources import (
+    export_spec_of,
+    find_dataset,
+    is_written_for,
+    source_of_bundle,
+    source_of_keras_file,
+    with_changes,
+)
+from pipeline.registry import find_bundle
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What an export is asked to do.
+
+    Attributes:
+        output: Where the bundle goes, on this machine or remote; a new or an empty folder.
+        store: The artifacts root, where MODEL is looked for, and the data it was trained with.
+        model: `name@alias`, `name@version` or a bundle's folder; with `keras_file` the folder it is in.
+        runtime_version: The oldest onnxruntime that has to load the file.
+        images: Held-out images that decide, instead of the test images.
+        keras_file: A model trained elsewhere.
+        labels: Its class names, a JSON list.
+        name: What to call it; its file's name when None.
+        resize: How images of another shape are made to fit it.
+        pixel_range: What it expects of pixels.
+        from_logits: Whether its outputs still have to go through a softmax.
+    """
+
+    output: Path
+    store: Path
+    model: str | None = None
+    runtime_version: str | None = None
+    images: Path | None = None
+    keras_file: Path | None = None
+    labels: Path | None = None
+    name: str | None = None
+    resize: Literal["stretch", "crop", "pad"] | None = None
+    pixel_range: PixelRange | None = None
+    from_logits: bool = False
+
+
+def export_on_request(request: ExportRequest) -> None:
+    """Write the bundle that was asked for, whole or not at all.
+
+    Raises:
+        RequestError: Options that do not go together, a model that cannot be loaded or expressed, an
+            output that is taken, or no images to prove the export on.
+        GateRefused: The ONNX file does not answer as the Keras model does.
+    """
+    _check(request)
+    require_free(request.output)
+    choose_version(with_changes(ExportSpec(), runtime_version=request.runtime_version))
+    with TemporaryDirectory(prefix="pixelmill-export-") as work:
+        deliver_bundle(_build(request, Path(work)), request.output)
+
+
+def _build(request: ExportRequest, work: Path) -> Path:
+    """A finished bundle in a folder of this machine."""
+    if request.keras_file is not None:
+        source = _source_of_keras_file(request, request.keras_file)
+        with _held_out(request, source, None) as held_out:
+            return export_proven(source, held_out, work / "bundle").folder
+    bundle = find_bundle(request.store, request.model or "")
+    export = with_changes(export_spec_of(bundle), runtime_version=request.runtime_version)
+    if is_written_for(bundle, export):
+        return bundle.folder
+    source = source_of_bundle(bundle, export)
+    with _held_out(request, source, bundle) as held_out:
+        return export_proven(source, held_out, work / "bundle").folder
+
+
+def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
+    beside = Path(request.model) if request.model else Path()
+    return source_of_keras_file(
+        beside / file,
+        beside / (request.labels or ""),
+        with_changes(ExportSpec(), runtime_version=request.runtime_version),
+        name=request.name,
+        resize=request.resize or "stretch",
+        pixel_range=request.pixel_range,
+        from_logits=request.from_logits,
+    )
+
+
+@contextmanager
+def _held_out(request: ExportRequest, source: ExportSource, bundle: ModelBundle | None) -> Iterator[HeldOut]:
+    """The images named, or those of the dataset that the model was trained with."""
+    if request.images is not None:
+        yield from_folder(request.images, source.class_names, source.image)
+        return
+    dataset = find_dataset(workspace(request.store), bundle) if bundle else None
+    if dataset is None:
+        raise RequestError(
+            f"no held-out images to prove {source.name} on",
+            "a folder of images that the model was not trained with: no file leaves unproven",
+            "Name one with --images; subfolders named after the classes give the accuracy, too.",
+        )
+    with TemporaryDirectory(prefix="pixelmill-held-out-") as files:
+        yield from_dataset(dataset, source.image, Path(files))
+
+
+def _check(request: ExportRequest) -> None:
+    if request.keras_file is None and request.model is None:
+        raise RequestError(
+            "no model to export",
+            "MODEL, or --keras-file with --labels",
+            "Name one; see `pixelmill models list`.",
+        )
+    if request.keras_file is not None and request.labels is None:
+        raise RequestError(
+            "--keras-file without --labels", "a JSON list of class names", "Name it with --labels."
+        )
+    of_keras_files = {
+        "--labels": request.labels,
+        "--name": request.name,
+        "--resize": request.resize,
+        "--pixel-range": request.pixel_range,
+        "--from-logits": request.from_logits or None,
+    }
+    given = [option for option, value in of_keras_files.items() if value is not None]
+    if request.keras_file is None and given:
+        raise RequestError(
+            f"{given[0]} without --keras-file", "it only for a model trained elsewhere", "Leave it out."
+        )
