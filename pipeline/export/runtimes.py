@@ -55,7 +55,7 @@ def choose_version(export: ExportSpec) -> OnnxVersion:
 
 
 def _parse(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)*", text)
+    found = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)*", text, re.ASCII)
     if found is None:
         raise RequestError(
             f"runtime version {text!r}", "a release of onnxruntime such as 1.16", "Correct the version."

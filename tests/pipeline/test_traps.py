@@ -1,0 +1,156 @@
+"""The traps between Keras and ONNX: what would go wrong without a word is refused, or right."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from pipeline.config import ExportSpec, ImageSpec
+from pipeline.errors import PixelmillError, RequestError
+from pipeline.export import ModelBundle
+from pipeline.export.conversion import require_standard_ops
+from pipeline.images import Pixels
+from pipeline.inference import Probabilities
+from pipeline.processes import run_in_spawned_process
+
+IMAGE = ImageSpec(height=8, width=8, channels=3)
+_MIXED = "mixed_bfloat16"
+PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of a network: its ONNX file and Keras's answers, or why there is none."""
+
+    onnx: bytes = b""
+    keras: Probabilities | None = None
+    error: PixelmillError | None = None
+
+
+def _layers() -> dict[str, Callable[[Any], list[Any]]]:
+    """Networks of one layer each, between a rescaling and a classifier."""
+    return {
+        "plain": lambda layers: [layers.Conv2D(4, 3)],
+        "random": lambda layers: [layers.RandomFlip(), layers.GaussianNoise(0.5), layers.Dropout(0.5)],
+        "normalization": lambda layers: [_adapted(layers.Normalization(name="scaled"))],
+        "rescaling": lambda layers: [layers.Rescaling([0.5, 2.0, 1.0], [0.1, 0.2, 0.3])],
+        "gelu": lambda layers: [layers.Conv2D(4, 3), layers.Activation("gelu", name="exact")],
+        "approximate": lambda layers: [layers.Conv2D(4, 3), layers.Activation(_approximate_gelu)],
+        "celu": lambda layers: [layers.Conv2D(4, 3), layers.Activation("celu", name="smooth")],
+        "grouped": lambda layers: [layers.Conv2D(6, 3, groups=3, name="parted")],
+        "bicubic": lambda layers: [layers.Resizing(13, 13, interpolation="bicubic", name="enlarged")],
+        "mixed": lambda layers: [layers.Conv2D(4, 3, dtype=_MIXED), layers.Dense(4, dtype=_MIXED)],
+    }
+
+
+def _adapted(layer: Any) -> Any:
+    layer.adapt(np.random.default_rng(2).random((32, 8, 8, 3)))
+    return layer
+
+
+def _approximate_gelu(values: Any) -> Any:
+    import keras
+
+    return keras.activations.gelu(values, approximate=True)
+
+
+def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
+    from pipeline.training.devices import choose_device, import_tensorflow
+
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    from pipeline.export.drafting import write_onnx
+    from pipeline.export.loading import in_float32
+
+    exported = {}
+    for name, layers in _layers().items():
+        keras.utils.set_random_seed(0)
+        inner = layers(keras.layers)
+        ends = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4), keras.layers.Softmax()]
+        network = keras.Sequential(
+            [keras.Input((8, 8, 3), dtype="uint8"), keras.layers.Rescaling(1 / 255), *inner, *ends]
+        )
+        for opset in opsets:
+            try:
+                plain = in_float32(network)
+                content = write_onnx(plain, IMAGE, ExportSpec(opset=opset), {})
+                answers = np.asarray(plain.predict_on_batch(PIXELS))
+                exported[name, opset] = Exported(content, answers)
+            except PixelmillError as error:
+                exported[name, opset] = Exported(error=error)
+    return exported
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[tuple[str, int], Exported]:
+    return run_in_spawned_process(export_all, (13, 17))
+
+
+def answers_of(content: bytes, pixels: Pixels) -> Probabilities:
+    (answers,) = onnxruntime.InferenceSession(content).run(None, {"image": pixels})
+    return np.asarray(answers)
+
+
+@pytest.mark.parametrize("opset", [13, 17])
+@pytest.mark.parametrize("name", ["plain", "random", "rescaling", "approximate", "bicubic", "mixed"])
+def test_what_can_be_expressed_equals_keras(
+    exported: dict[tuple[str, int], Exported], name: str, opset: int
+) -> None:
+    one = exported[name, opset]
+    assert one.error is None, one.error
+    assert one.keras is not None
+    for size in (1, 6):
+        answers = np.concatenate([answers_of(one.onnx, PIXELS[at : at + size]) for at in range(0, 6, size)])
+        assert np.abs(answers - one.keras).max() < 1e-5
+    model = onnx.load_from_string(one.onnx)
+    # Converted to this opset from the start: the file that a conversion downwards gives may be invalid.
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", opset)]
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "instead"),
+    [
+        ("normalization", "layer 'scaled' (Normalization)", "Use Rescaling with a scale and an offset"),
+        ("gelu", "layer 'exact' (Activation)", "Use gelu with approximate=True"),
+        ("celu", "layer 'smooth' (Activation)", "Use elu or relu"),
+        ("grouped", "layer 'parted' (Conv2D)", "Use convolutions without groups"),
+    ],
+)
+@pytest.mark.parametrize("opset", [13, 17])
+def test_what_cannot_be_expressed_names_its_layer(
+    exported: dict[tuple[str, int], Exported], name: str, layer: str, instead: str, opset: int
+) -> None:
+    error = exported[name, opset].error
+    assert isinstance(error, RequestError)
+    assert layer in str(error)
+    assert instead in str(error)
+
+
+def test_ops_of_a_later_opset_are_refused(exported: dict[tuple[str, int], Exported]) -> None:
+    model = onnx.load_from_string(exported["plain", 17].onnx)
+    model.graph.node[-1].op_type = "LayerNormalization"
+    model.graph.node[-1].name = "sequential_1/last_1/op"
+    require_standard_ops(model, 17, {})
+    with pytest.raises(RequestError, match=r"layer 'last' \(Softmax\), which needs LayerNormalization"):
+        require_standard_ops(model, 16, {"last": "Softmax"})
+
+
+def test_ops_of_a_runtime_of_its_own_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(bundle.onnx_path, options)
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert {node.domain for node in optimized.graph.node} - {""}
+    with pytest.raises(RequestError, match="standard ops of opset 17"):
+        require_standard_ops(optimized, 17, {})
+    require_standard_ops(onnx.load(bundle.onnx_path), 17, {})
