@@ -138,7 +138,7 @@ def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> No
     model = standardize(convert(folder / MODEL_FILE, image, ExportSpec()), {}, "")
     (folder / ONNX_FILE).write_bytes(serialize(model))
     write_array(folder / _TENSORS, tensors)
-    write_array(folder / _PROBABILITIES, np.asarray(network.predict(tensors, verbose=0), np.float32))
+    write_array(folder / _PROBABILITIES, np.asarray(network(tensors, training=False), np.float32))
 
 
 def _draw_images(image: ImageSpec, random: np.random.Generator) -> Pixels:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,22 +60,34 @@ def _load_opencv(path: Path) -> Answer:
     return answer
 
 
+@cache
+def _c_compiler() -> Any:
+    """One for every file: nearly all its time goes into templates, which it keeps."""
+    from emx_onnx_cgen.compiler import Compiler, CompilerOptions
+
+    return Compiler(CompilerOptions(large_weight_threshold=0))
+
+
 def _load_plain_c(path: Path) -> Answer:
     """The function that emx-onnx-cgen writes takes the batch size, the images and room for the answers."""
     import onnx
 
-    (probabilities,) = onnx.load(path).graph.output
-    classes = probabilities.type.tensor_type.shape.dim[1].dim_value
+    model = onnx.load(path)
+    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     with TemporaryDirectory() as folder:
         source, library = Path(folder, "model.c"), Path(folder, "model.so")
-        weights_inside = ("--large-weight-threshold", "0")
-        _run(sys.executable, "-m", "emx_onnx_cgen", "compile", *weights_inside, path, source)
+        source.write_text(_c_compiler().compile(model))
         _run("gcc", "-O2", "-shared", "-fPIC", "-o", library, source, "-lm")
         run = ctypes.CDLL(str(library)).model
+    run.argtypes = (
+        ctypes.c_int,
+        np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS"),
+        np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS"),
+    )
 
     def answer(images: Array) -> Array:
         answers = np.empty((len(images), classes), np.float32)
-        run(len(images), images.ctypes.data_as(ctypes.c_void_p), answers.ctypes.data_as(ctypes.c_void_p))
+        run(len(images), images, answers)
         return answers
 
     return answer
