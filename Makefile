@@ -39,8 +39,8 @@ test: lint $(JAVASCRIPT)
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# Every engine that the README's table of engines names; writes that table. Some come in environments of
-# their own, 1.2 GB in all, for which onnxruntime 1.16 has no packages from Python 3.12 on.
+# Asks every engine of the README's table, and writes that table. Some live in environments of their own,
+# 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
 ENGINE_PYTHON ?= $(or $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null),$(BIN)/python)
 ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wildcard tests/engines/requirements/*))
 .engines/%/installed: tests/engines/requirements/%.txt | .venv/installed

@@ -19,7 +19,6 @@ JAVASCRIPT = Path(__file__).resolve().parents[1] / "javascript"
 _ASK = """async (questions) => {
     const ort = await import("/onnxruntime-web/ort.wasm.min.mjs");
     const { answer } = await import("/answering.mjs");
-    ort.env.wasm.numThreads = 1;
     return { version: ort.env.versions.web, answers: await answer(ort, questions) };
 }"""
 

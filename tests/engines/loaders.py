@@ -99,9 +99,8 @@ def _load_tvm(path: Path) -> Answer:
     from tvm import relax
     from tvm.relax.frontend.onnx import from_onnx
 
-    passes = [relax.transform.DecomposeOpsForInference(), relax.transform.LegalizeOps()]
-    module = tvm.transform.Sequential(passes)(from_onnx(onnx.load(path)))
-    machine = relax.VirtualMachine(tvm.compile(module, tvm.target.Target("llvm")), tvm.cpu())
+    compiled = tvm.compile(from_onnx(onnx.load(path)), tvm.target.Target("llvm"))
+    machine = relax.VirtualMachine(compiled, tvm.cpu())
     return lambda images: np.asarray(machine["main"](tvm.runtime.tensor(images)).numpy())
 
 
@@ -111,12 +110,7 @@ def _load_iree(path: Path) -> Answer:
     with TemporaryDirectory() as folder:
         imported = Path(folder, "model.mlir")
         _run(sys.executable, "-m", "iree.compiler.tools.import_onnx", path, "-o", imported)
-        compiled = compiler.compile_file(
-            str(imported),
-            input_type="onnx",
-            target_backends=["llvm-cpu"],
-            extra_args=["--iree-llvmcpu-target-cpu=host"],
-        )
+        compiled = compiler.compile_file(str(imported), target_backends=["llvm-cpu"])
     module = runtime.load_vm_flatbuffer(compiled, driver="local-sync")
     # Named after the graph.
     run = module["pixelmill"]
@@ -127,8 +121,8 @@ def _load_ncnn(path: Path) -> Answer:
     import ncnn
 
     network = ncnn.Net()
-    # By itself it stores and computes in float16, from the loading of the weights on.
-    network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
+    # By itself it takes float16, from the loading of the weights on.
+    network.opt.use_fp16_storage = False
     with TemporaryDirectory() as folder:
         _convert_for_ncnn(path, Path(folder))
         network.load_param(str(Path(folder, "model.ncnn.param")))

@@ -21,7 +21,7 @@ from tests.engines.chromium import JAVASCRIPT
 from tests.engines.loaders import Array
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENTS = ROOT / ".engines"
+_GET_JAVASCRIPT = "install Node.js with npm 18 or later, and run `make test`"
 
 
 class NotInstalledError(Exception):
@@ -79,40 +79,41 @@ def _ask_here(name: EngineName, cases: Sequence[Case]) -> Answers:
     version = engine.version()
     if version is None:
         raise NotInstalledError("pip install '.[engines]'")
-    return Answers(
-        version, {case.name: answering.ask(engine.load(case.onnx_path), case.tensors) for case in cases}
-    )
+    found = {case.name: answering.ask(engine.load(case.onnx_path), case.tensors) for case in cases}
+    return Answers(version, found)
 
 
 def _ask_apart(environment: str, loader: str, cases: Sequence[Case]) -> Answers:
     """Ask an engine in the environment that has it."""
-    python = ENVIRONMENTS / environment / "bin/python"
-    if not (ENVIRONMENTS / environment / "installed").is_file():
-        raise NotInstalledError(f"make .engines/{environment}/installed")
-    return _ask_program((python, "-m", answering.__name__, loader), cases)
+    folder = ROOT / ".engines" / environment
+    _require((folder / "installed").is_file(), f"make .engines/{environment}/installed")
+    return _ask_program((folder / "bin/python", "-m", answering.__name__, loader), cases)
 
 
 def _ask_plain_c(cases: Sequence[Case]) -> Answers:
-    if find_spec("emx_onnx_cgen") is None or shutil.which("gcc") is None:
-        raise NotInstalledError("pip install '.[dev]', and gcc from the system's packages")
+    _require(find_spec("emx_onnx_cgen") is not None, "pip install '.[dev]'")
+    _require(shutil.which("gcc") is not None, "install gcc from the system's packages")
     return _ask_program((sys.executable, "-m", answering.__name__, "plain-c"), cases)
 
 
 def _ask_node(cases: Sequence[Case]) -> Answers:
-    _require_javascript("onnxruntime-node")
+    _require(_has_package("onnxruntime-node") and shutil.which("node") is not None, _GET_JAVASCRIPT)
     return _ask_program(("node", JAVASCRIPT / "onnxruntime_node.mjs"), cases)
 
 
 def _ask_web(cases: Sequence[Case]) -> Answers:
-    _require_javascript("onnxruntime-web")
-    if find_chromium() is None:
-        raise NotInstalledError("install the packages in .ci/apt-packages.txt")
+    _require(_has_package("onnxruntime-web"), _GET_JAVASCRIPT)
+    _require(find_chromium() is not None, "install the packages in .ci/apt-packages.txt")
     return _ask_program((sys.executable, "-m", "tests.engines.chromium"), cases)
 
 
-def _require_javascript(package: str) -> None:
-    if shutil.which("node") is None or not (JAVASCRIPT / "node_modules" / package).is_dir():
-        raise NotInstalledError("install Node.js with npm 18 or later, and run `make test`")
+def _has_package(name: str) -> bool:
+    return (JAVASCRIPT / "node_modules" / name).is_dir()
+
+
+def _require(there: bool, how_to_get_it: str) -> None:
+    if not there:
+        raise NotInstalledError(how_to_get_it)
 
 
 def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answers:
@@ -150,21 +151,16 @@ MATRIX = (
     MatrixEngine("OpenCV", partial(_ask_here, EngineName.OPENCV)),
     MatrixEngine("OpenCV 4.11", partial(_ask_apart, "opencv-4.11", "opencv")),
     MatrixEngine("tract", partial(_ask_here, EngineName.TRACT)),
-    MatrixEngine("plain C, by emx-onnx-cgen and gcc", _ask_plain_c, "nothing: the batch is an argument"),
+    MatrixEngine("plain C, by emx-onnx-cgen and gcc", _ask_plain_c),
     MatrixEngine("onnxruntime-node", _ask_node),
-    MatrixEngine("onnxruntime-web", _ask_web, "`numThreads = 1` where the page is not cross-origin isolated"),
-    MatrixEngine(
-        "TVM",
-        partial(_ask_apart, "tvm", "tvm"),
-        "`DecomposeOpsForInference` and `LegalizeOps` before `tvm.compile`",
-        slow=True,
-    ),
-    MatrixEngine("IREE", partial(_ask_apart, "iree", "iree"), '`input_type="onnx"`', slow=True),
+    MatrixEngine("onnxruntime-web", _ask_web),
+    MatrixEngine("TVM", partial(_ask_apart, "tvm", "tvm"), slow=True),
+    MatrixEngine("IREE", partial(_ask_apart, "iree", "iree"), slow=True),
     MatrixEngine(
         "ncnn, by pnnx",
         partial(_ask_apart, "ncnn", "ncnn"),
-        "`fp16=0` and no `use_fp16_...`: by itself it takes float16; pixels as float32, with `Noop` for "
-        "`Tensor.to`; one image at a time",
+        "`fp16=0` and `use_fp16_storage = False`: by itself it takes float16; pixels as float32, with `Noop` "
+        "for `Tensor.to`; one image at a time",
         slow=True,
     ),
     MatrixEngine(
