@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow benchmark lint format clean
+.PHONY: demo test test-slow test-engines benchmark lint format clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
@@ -39,6 +39,18 @@ test: lint $(JAVASCRIPT)
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
+# Asks every engine of the README's table, and writes that table. Some live in environments of their own,
+# 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
+ENGINE_PYTHON ?= $(or $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null),$(BIN)/python)
+ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wildcard tests/engines/requirements/*))
+.engines/%/installed: tests/engines/requirements/%.txt | .venv/installed
+	$(ENGINE_PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --requirement $<
+	@touch $@
+
+test-engines: .venv/installed $(JAVASCRIPT) $(ENGINES)
+	$(BIN)/python -m tests.engines
+
 # The numbers of the README; on a machine that does nothing else, about half an hour.
 benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
@@ -50,4 +62,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .engines tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from pipeline.artifacts import MANIFEST, describe_files, read_json, write_json
 from pipeline.export import ModelBundle
 from pipeline.image_encoding import encode_png
 from pipeline.registry import find_bundle
+from tests.browsers import find_chromium, headless_chromium
 
 PIXELMILL = Path(sys.executable).with_name("pixelmill")
 EPOCHS = 6
@@ -96,14 +97,10 @@ def bundle(trained_store: Path) -> ModelBundle:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Headless Chromium of the system; it reaches nothing but loopback."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
+    if find_chromium() is None:
         pytest.skip("no Chromium here; install the packages in .ci/apt-packages.txt")
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-        running = playwright.chromium.launch(executable_path=path, args=options)
+    with headless_chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="session")

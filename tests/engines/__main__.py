@@ -1,0 +1,44 @@
+"""`python -m tests.engines`: ask every engine of the matrix, and write the README's table."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pipeline.export.verifying import LARGEST_DIFFERENCE
+from tests.engines.cases import Case, make_cases
+from tests.engines.matrix import MATRIX, MatrixEngine, NotInstalledError
+from tests.engines.table import Row, write_table
+
+
+def main() -> int:
+    """Say what each engine gave; the exit code is 1 where one differs, fails, or is not here."""
+    with TemporaryDirectory() as folder:
+        cases = make_cases(Path(folder, "cases"))
+        print(f"{len(cases)} networks: {', '.join(case.name for case in cases)}", flush=True)
+        rows = [_measure(engine, cases) for engine in MATRIX]
+    agreeing = [row for row in rows if row is not None and row.difference <= LARGEST_DIFFERENCE]
+    if len(agreeing) < len(MATRIX):
+        print("The README's table stays as it is: not every engine agreed.")
+        return 1
+    write_table(agreeing)
+    return 0
+
+
+def _measure(engine: MatrixEngine, cases: Sequence[Case]) -> Row | None:
+    try:
+        answers = engine.ask(cases)
+        differences = answers.differences(cases)
+    except NotInstalledError as error:
+        print(f"{engine.title}: not installed here: {error}", flush=True)
+        return None
+    except Exception as error:  # noqa: BLE001  # What an engine that cannot run a file raises is its own.
+        print(f"{engine.title}: {error}", flush=True)
+        return None
+    told = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
+    print(f"{engine.title} {answers.version}: {told}", flush=True)
+    return Row(engine.title, answers.version, max(differences.values()), engine.needed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

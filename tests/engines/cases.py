@@ -1,0 +1,149 @@
+"""The questions put to every engine: a network of each recipe that ships, and what Keras answers to it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import write_array
+from pipeline.config import ExportSpec, ImageSpec
+from pipeline.export import ONNX_FILE
+from pipeline.images import Pixels
+from pipeline.inference import Probabilities
+from pipeline.processes import run_in_spawned_process
+from pipeline.recipes import load_recipe, shipped_recipes
+from pipeline.training import MODEL_FILE
+
+CLASSES = 10
+BATCH = 4
+_TENSORS, _PROBABILITIES = "tensors.npy", "probabilities.npy"
+_COLOUR = ImageSpec(height=32, width=32, channels=3)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One exported network.
+
+    Attributes:
+        name: The recipe, or the kind of network.
+        onnx_path: The file as a bundle holds it.
+        tensors: uint8 [4, height, width, channels].
+        probabilities: What Keras gives for them; float32 [4, 10].
+    """
+
+    name: str
+    onnx_path: Path
+    tensors: Pixels
+    probabilities: Probabilities
+
+
+def make_cases(folder: Path) -> tuple[Case, ...]:
+    """Export the networks into `folder`, or take those that are there."""
+    if not folder.exists():
+        partial = folder.with_name(f"{folder.name}.partial")
+        run_in_spawned_process(_export_all, partial)
+        partial.rename(folder)
+    return tuple(_read(path) for path in sorted(folder.iterdir()))
+
+
+def _read(folder: Path) -> Case:
+    return Case(folder.name, folder / ONNX_FILE, np.load(folder / _TENSORS), np.load(folder / _PROBABILITIES))
+
+
+def _export_all(folder: Path) -> None:
+    from pipeline.training.devices import choose_device, import_tensorflow
+
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    for name, image, network in _networks():
+        tensors = _draw_images(image, random)
+        _make_trained(network, tensors, random)
+        (folder / name).mkdir(parents=True)
+        _export(network, image, tensors, folder / name)
+
+
+def _networks() -> Iterator[tuple[str, ImageSpec, Any]]:
+    from pipeline.training.network import build_network
+
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        yield name, recipe.image, build_network(recipe.model, recipe.image, CLASSES)
+    yield "residual", _COLOUR, _residual()
+    yield "separable", _COLOUR, _separable()
+
+
+def _residual() -> Any:
+    from keras import Input, Model, layers
+
+    inputs = Input((32, 32, 3), dtype="uint8")
+    tensor = layers.Rescaling(1 / 255)(inputs)
+    tensor = layers.Conv2D(16, 3, padding="same", use_bias=False)(tensor)
+    for filters, stride in ((16, 1), (32, 2)):
+        branch = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(tensor)
+        branch = layers.ReLU()(layers.BatchNormalization()(branch))
+        branch = layers.Conv2D(filters, 3, padding="same", use_bias=False)(branch)
+        branch = layers.BatchNormalization()(branch)
+        if stride > 1:
+            tensor = layers.Conv2D(filters, 1, strides=stride, use_bias=False)(tensor)
+        tensor = layers.ReLU()(layers.Add()([tensor, branch]))
+    return Model(inputs, _classified(tensor))
+
+
+def _separable() -> Any:
+    from keras import Input, Model, layers
+
+    inputs = Input((32, 32, 3), dtype="uint8")
+    tensor = layers.Rescaling(1 / 255)(inputs)
+    tensor = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(tensor)
+    for filters, stride in ((32, 1), (64, 2)):
+        tensor = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(tensor)
+        tensor = layers.ReLU(6.0)(layers.BatchNormalization()(tensor))
+        tensor = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(tensor)
+        tensor = layers.ReLU()(layers.BatchNormalization()(tensor))
+    return Model(inputs, _classified(tensor))
+
+
+def _classified(tensor: Any) -> Any:
+    from keras import layers
+
+    return layers.Softmax()(layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(tensor)))
+
+
+def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> None:
+    """Give a network what training would: normalisations that do something, and answers that differ."""
+    for layer in network.layers:
+        # Without momentum, one call leaves the statistics of these images.
+        layer.momentum = 0.0
+        for weight in layer.weights:
+            if weight.name == "gamma":
+                weight.assign(random.uniform(0.5, 1.5, weight.shape))
+            elif weight.name in {"beta", "bias"}:
+                weight.assign(random.normal(0, 0.2, weight.shape))
+            elif len(weight.shape) == 2:
+                weight.assign(random.normal(0, 1, weight.shape))
+    network(images, training=True)
+
+
+def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> None:
+    from pipeline.export.conversion import convert
+    from pipeline.export.standardizing import serialize, standardize
+
+    network.save(folder / MODEL_FILE)
+    model = standardize(convert(folder / MODEL_FILE, image, ExportSpec()), {}, "")
+    (folder / ONNX_FILE).write_bytes(serialize(model))
+    write_array(folder / _TENSORS, tensors)
+    write_array(folder / _PROBABILITIES, np.asarray(network(tensors, training=False), np.float32))
+
+
+def _draw_images(image: ImageSpec, random: np.random.Generator) -> Pixels:
+    """Blocks of colours under noise: mere noise would look the same to a network in every image."""
+    blocks = random.integers(0, 256, (BATCH, 4, 4, image.channels))
+    rows, columns = np.arange(image.height) * 4 // image.height, np.arange(image.width) * 4 // image.width
+    noise = random.integers(0, 256, (BATCH, image.height, image.width, image.channels))
+    return ((blocks[:, rows][:, :, columns] + noise) // 2).astype(np.uint8)

@@ -1,0 +1,196 @@
+"""How engines that `pixelmill verify` does not ask load an ONNX file; all compute in float32.
+
+Most live in environments of their own, where this is imported: outside the functions, only with numpy.
+"""
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Answer = Callable[[Array], Array]
+"""From uint8 [batch, height, width, channels] to float32 [batch, classes]."""
+
+
+@dataclass(frozen=True)
+class Loader:
+    """One engine.
+
+    Attributes:
+        distribution: The one whose version is the engine's.
+        load: Loads an ONNX file.
+    """
+
+    distribution: str
+    load: Callable[[Path], Answer]
+
+    def version(self) -> str:
+        """The version installed in this environment."""
+        return version(self.distribution)
+
+
+def _load_onnxruntime(path: Path) -> Answer:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run(["probabilities"], {"image": images})[0])
+
+
+def _load_opencv(path: Path) -> Answer:
+    import cv2
+
+    network = cv2.dnn.readNetFromONNX(str(path))
+
+    def answer(images: Array) -> Array:
+        network.setInput(images, "image")
+        return np.array(network.forward("probabilities"))
+
+    return answer
+
+
+@cache
+def _c_compiler() -> Any:
+    """One for every file: nearly all its time goes into templates, which it keeps."""
+    from emx_onnx_cgen.compiler import Compiler, CompilerOptions
+
+    return Compiler(CompilerOptions(large_weight_threshold=0))
+
+
+def _load_plain_c(path: Path) -> Answer:
+    """The function that emx-onnx-cgen writes takes the batch size, the images and room for the answers."""
+    import onnx
+
+    model = onnx.load(path)
+    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    with TemporaryDirectory() as folder:
+        source, library = Path(folder, "model.c"), Path(folder, "model.so")
+        source.write_text(_c_compiler().compile(model))
+        _run("gcc", "-O2", "-shared", "-fPIC", "-o", library, source, "-lm")
+        run = ctypes.CDLL(str(library)).model
+    run.argtypes = (
+        ctypes.c_int,
+        np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS"),
+        np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS"),
+    )
+
+    def answer(images: Array) -> Array:
+        answers = np.empty((len(images), classes), np.float32)
+        run(len(images), images, answers)
+        return answers
+
+    return answer
+
+
+def _load_tvm(path: Path) -> Answer:
+    import onnx
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend.onnx import from_onnx
+
+    compiled = tvm.compile(from_onnx(onnx.load(path)), tvm.target.Target("llvm"))
+    machine = relax.VirtualMachine(compiled, tvm.cpu())
+    return lambda images: np.asarray(machine["main"](tvm.runtime.tensor(images)).numpy())
+
+
+def _load_iree(path: Path) -> Answer:
+    from iree import compiler, runtime
+
+    with TemporaryDirectory() as folder:
+        imported = Path(folder, "model.mlir")
+        _run(sys.executable, "-m", "iree.compiler.tools.import_onnx", path, "-o", imported)
+        compiled = compiler.compile_file(str(imported), target_backends=["llvm-cpu"])
+    module = runtime.load_vm_flatbuffer(compiled, driver="local-sync")
+    # Named after the graph.
+    run = module["pixelmill"]
+    return lambda images: np.asarray(run(images).to_host())
+
+
+def _load_ncnn(path: Path) -> Answer:
+    import ncnn
+
+    network = ncnn.Net()
+    # By itself it takes float16, from the loading of the weights on.
+    network.opt.use_fp16_storage = False
+    with TemporaryDirectory() as folder:
+        _convert_for_ncnn(path, Path(folder))
+        network.load_param(str(Path(folder, "model.ncnn.param")))
+        network.load_model(str(Path(folder, "model.ncnn.bin")))
+
+    def answer_one(image: Array) -> Array:
+        pixels = image.astype(np.float32)
+        extractor = network.create_extractor()
+        # A clone, because a Mat neither copies nor keeps the array that it is made of.
+        extractor.input("in0", ncnn.Mat(pixels).clone())
+        _, probabilities = extractor.extract("out0")
+        return np.array(probabilities)
+
+    # It knows no batches.
+    return lambda images: np.stack([answer_one(image) for image in images])
+
+
+def _convert_for_ncnn(path: Path, folder: Path) -> None:
+    """Write `model.ncnn.param` and `model.ncnn.bin`; pnnx writes beside the file that it reads."""
+    import onnx
+
+    (image,) = onnx.load(path).graph.input
+    height, width, channels = (size.dim_value for size in image.type.tensor_type.shape.dim[1:])
+    # The package imports PyTorch, of which the program in it needs nothing.
+    package = find_spec("pnnx")
+    assert package is not None
+    assert package.origin is not None
+    program = Path(package.origin).with_name("pnnx")
+    shutil.copy(path, folder / "model.onnx")
+    _run(program, folder / "model.onnx", f"inputshape=[1,{height},{width},{channels}]u8", "fp16=0")
+    # ncnn has no layer for the cast of the pixels: they come as float32, and it does nothing.
+    layers = folder / "model.ncnn.param"
+    layers.write_text(layers.read_text().replace("Tensor.to ", "Noop "))
+
+
+def _load_mnn(path: Path) -> Answer:
+    # The command `mnnconvert` does the same, then installs packages and calls home.
+    import _tools
+    from MNN import expr, nn
+
+    with TemporaryDirectory() as folder:
+        converted = Path(folder, "model.mnn")
+        _tools.mnnconvert(
+            ["", "-f", "ONNX", "--modelFile", str(path), "--MNNModel", str(converted), "--bizCode", "none"]
+        )
+        names = (["image"], ["probabilities"])
+        module = nn.load_module_from_file(str(converted), *names, precision_mode=expr.PrecisionMode.High)
+
+    def answer(images: Array) -> Array:
+        # NCHW means: the shape as it is.
+        (probabilities,) = module.forward([expr.const(images, list(images.shape), expr.NCHW, expr.uint8)])
+        return np.array(probabilities.read())
+
+    return answer
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
+
+
+LOADERS = {
+    "onnxruntime": Loader("onnxruntime", _load_onnxruntime),
+    "opencv": Loader("opencv-python-headless", _load_opencv),
+    "plain-c": Loader("emx-onnx-cgen", _load_plain_c),
+    "tvm": Loader("apache-tvm", _load_tvm),
+    "iree": Loader("iree-base-compiler", _load_iree),
+    "ncnn": Loader("ncnn", _load_ncnn),
+    "mnn": Loader("mnn", _load_mnn),
+}

@@ -1,0 +1,69 @@
+"""Every engine gives Keras's probabilities, in one batch and image by image, for every shipped recipe."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.export.verifying import LARGEST_DIFFERENCE
+from pipeline.recipes import shipped_recipes
+from tests.engines.cases import Case, make_cases
+from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
+from tests.engines.table import README, Row, read_table, write_table
+
+# The networks are made once, by the one worker that gets these tests.
+pytestmark = pytest.mark.xdist_group("engines")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
+    return make_cases(tmp_path_factory.mktemp("engines") / "cases")
+
+
+def test_every_recipe_is_a_case_that_tells_its_images_apart(cases: tuple[Case, ...]) -> None:
+    assert {case.name for case in cases} >= set(shipped_recipes())
+    for case in cases:
+        apart = np.abs(case.probabilities[:, np.newaxis] - case.probabilities).max(-1)
+        assert (apart + np.eye(len(apart)) > 100 * LARGEST_DIFFERENCE).all()
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(engine, id=engine.title, marks=[pytest.mark.slow] * engine.slow) for engine in MATRIX],
+)
+def test_an_engine_gives_the_probabilities_of_keras(engine: MatrixEngine, cases: tuple[Case, ...]) -> None:
+    try:
+        answers = engine.ask(cases)
+    except NotInstalledError as error:
+        pytest.skip(f"{engine.title} is not installed here: {error}")
+    differences = answers.differences(cases)
+    assert {name: found for name, found in differences.items() if not found <= LARGEST_DIFFERENCE} == {}
+
+
+def test_answers_in_another_order_or_form_differ(cases: tuple[Case, ...]) -> None:
+    right = {case.name: np.concatenate([case.probabilities] * 2) for case in cases}
+    assert set(Answers("", right).differences(cases).values()) == {0.0}
+    turned = {name: rows[::-1] for name, rows in right.items()}
+    assert min(Answers("", turned).differences(cases).values()) > LARGEST_DIFFERENCE
+    unknown = {name: rows * np.nan for name, rows in right.items()}
+    assert not any(found <= LARGEST_DIFFERENCE for found in Answers("", unknown).differences(cases).values())
+    short = {name: rows[:-1] for name, rows in right.items()}
+    with pytest.raises(ValueError, match="shape"):
+        Answers("", short).differences(cases)
+
+
+def test_the_readme_lists_every_engine_and_no_more() -> None:
+    table = read_table()
+    assert [(row.title, row.needed) for row in table] == [(engine.title, engine.needed) for engine in MATRIX]
+    assert all(0 <= row.difference <= LARGEST_DIFFERENCE and row.version for row in table)
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    shutil.copyfile(README, copy)
+    rows = [Row("an engine", "1.2 in a browser", 3.1e-07, "`nothing`"), Row("another", "2", 0.0, "much")]
+    write_table(rows, copy)
+    assert read_table(copy) == rows
+    write_table(read_table(), copy)
+    assert copy.read_text() == README.read_text()
