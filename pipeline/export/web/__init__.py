@@ -3,11 +3,11 @@
 `index.html` works from a disk as from any web server. A page from a disk may load scripts but fetch no file,
 so the model and the runtime's WebAssembly lie in scripts, as base64.
 
-An opaque PNG, WebP, BMP or GIF file becomes the same tensor as in `pipeline.images`, bit for bit, and so does a
-transparent one where the browser's canvas has 16 bits (Chromium 137 and later); elsewhere it may be a level off
-before it is resized. A JPEG file that is not shrunk while it is decoded becomes the same as well. Of one that is,
-the page takes the mean of each block, which is what libjpeg's reduced transforms compute but for rounding and for
-colours stored at half the resolution.
+An opaque PNG, WebP, BMP or GIF file becomes the tensor that `pipeline.images` makes with Pillow 13, bit for
+bit. So does a transparent one where a canvas can hold 16 bits (Chromium 137 and later); elsewhere it may be a
+level off. So does a JPEG file that is not shrunk while it is decoded; of one that is, the page takes the mean of
+each block. That is what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of
+half the resolution.
 """
 
 import base64
@@ -45,7 +45,7 @@ def find_web_runtime(wanted: Path | None = None) -> Path:
         wanted: The folder; when None, `node_modules/onnxruntime-web` in the current folder or one above it.
 
     Raises:
-        RequestError: There is none, or it is another package, of a version the page does not know, or not whole.
+        RequestError: There is none, or it is another package, of an unknown version, or not whole.
     """
     folder = wanted or next(filter(Path.is_dir, _usual_places()), None)
     if folder is None:
@@ -102,7 +102,9 @@ def _describe_runtime(folder: Path) -> str | None:
     if not (folder / "package.json").is_file():
         return None
     facts = read_json(folder / "package.json")
-    return facts.get("version") if facts.get("name") == WEB_RUNTIME_PACKAGE else None
+    if not isinstance(facts, dict) or facts.get("name") != WEB_RUNTIME_PACKAGE:
+        return None
+    return facts.get("version")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

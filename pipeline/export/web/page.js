@@ -6,14 +6,17 @@ const element = (id) => document.getElementById(id);
 const classifier = loadClassifier();
 let files = Promise.resolve();
 
+/** Whether browsers can show a format; they are asked all the same. */
+const isCommon = (format) => format !== "TIFF";
+
 function describeModel() {
   const { width, height, channels } = MODEL.preprocessing.input;
-  const image = `${width} × ${height} pixels in ${channels === 1 ? "grey" : "colour"}`;
+  const pixels = `${width} × ${height} ${channels === 1 ? "grey" : "coloured"} pixels`;
   document.title = `${MODEL.name}, version ${MODEL.version}`;
   element("name").textContent = MODEL.name;
   element("version").textContent = `version ${MODEL.version}`;
-  element("about").textContent = `Tells ${MODEL.classNames.length} classes apart in images of ${image}.`;
-  element("formats").textContent = MODEL.preprocessing.steps[0].formats.join(", ");
+  element("about").textContent = `An image classifier: ${MODEL.classNames.length} classes, from ${pixels}.`;
+  element("formats").textContent = MODEL.preprocessing.steps[0].formats.filter(isCommon).join(", ");
   element("runtime").textContent = RUNTIME.version;
   element("sha256").textContent = MODEL.sha256;
 }
@@ -31,11 +34,9 @@ async function classifyFile(file, card) {
     const tensor = tensorOf(pixels, format, MODEL.preprocessing);
     showTensor(card.querySelector(".tensor"), tensor);
     const probabilities = await (await classifier)(tensor);
-    const [first] = largest(probabilities, 1);
-    showBars(card.querySelector(".bars"), probabilities, largest(probabilities, BARS_SHOWN));
     card.querySelector(".size").textContent = `${pixels.width} × ${pixels.height}`;
-    card.querySelector(".figures").hidden = false;
-    return `${MODEL.classNames[first]}, ${percent(probabilities[first])}`;
+    card.querySelector(".answer").hidden = false;
+    return showAnswer(card, probabilities, largest(probabilities, BARS_SHOWN));
   } catch (error) {
     const words = error instanceof ImageFailure ? error.message : `cannot be classified here (${error.message})`;
     card.classList.add("failed");
@@ -94,37 +95,33 @@ function takeFiles() {
 
 function takeDrawings() {
   const { input } = MODEL.preprocessing;
-  const bars = element("drawing").querySelector(".bars");
-  const places = Array.from(MODEL.classNames.keys());
+  const section = element("drawing");
+  const seen = section.querySelector(".tensor");
+  const classes = Array.from(MODEL.classNames.keys());
   let isWaiting = false;
 
   const show = async () => {
     isWaiting = false;
     const tensor = tensorOfDrawing(canvas.ink(), input, MODEL.drawing);
-    showTensor(element("seen"), tensor ?? new Uint8Array(input.width * input.height).fill(MODEL.drawing.background));
-    const probabilities = tensor ? await (await classifier)(tensor) : new Float32Array(places.length);
-    showBars(bars, probabilities, places);
-    bars.classList.toggle("empty", tensor === null);
-    return probabilities;
-  };
-  const showOnce = () => {
-    if (!isWaiting) requestAnimationFrame(show);
-    isWaiting = true;
+    section.classList.toggle("empty", tensor === null);
+    showTensor(seen, tensor ?? new Uint8Array(input.width * input.height).fill(MODEL.drawing.background));
+    const probabilities = tensor ? await (await classifier)(tensor) : new Float32Array(classes.length);
+    return showAnswer(section, probabilities, classes);
   };
   const canvas = openPad(element("canvas"), MODEL.drawing.background, async (isDone) => {
-    element("hint").hidden = true;
-    if (!isDone) return showOnce();
-    const probabilities = await show();
-    const [first] = largest(probabilities, 1);
-    announce(`Drawing: ${MODEL.classNames[first]}, ${percent(probabilities[first])}`);
+    if (isDone) {
+      announce(`Drawing: ${await show()}`);
+    } else if (!isWaiting) {
+      isWaiting = true;
+      requestAnimationFrame(show);
+    }
   });
-  element("clear-drawing").addEventListener("click", () => {
+  element("clear-drawing").addEventListener("click", async () => {
     canvas.clear();
-    element("hint").hidden = false;
+    await show();
     announce("Drawing cleared");
-    show();
   });
-  element("drawing").hidden = false;
+  section.hidden = false;
   show();
 }
 

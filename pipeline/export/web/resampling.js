@@ -22,17 +22,23 @@ const WEIGHT_BITS = 32 - 8 - 2;
  * @returns {Pixels}
  */
 function resize(image, width, height, box = { left: 0, top: 0, right: image.width, bottom: image.height }) {
-  const { channels } = image;
-  let { data } = image;
-  if (width !== image.width || box.left !== 0 || box.right !== width) {
-    const columns = weightsOf(image.width, box.left, box.right, width);
-    data = weigh(data, image.height, image.width, channels, columns);
-  }
-  if (height !== image.height || box.top !== 0 || box.bottom !== height) {
-    const rows = weightsOf(image.height, box.top, box.bottom, height);
-    data = weigh(data, 1, image.height, width * channels, rows);
-  }
-  return { data, width, height, channels };
+  const passes = [(part) => resizeWidth(part, width, box), (part) => resizeHeight(part, height, box)];
+  // What lies between the passes is rounded to whole levels, so their order shows; it is that of Pillow 13.
+  const heightFirst = image.height > height && image.height - height > 2 * (image.width - width);
+  if (heightFirst) passes.reverse();
+  return passes.reduce((part, pass) => pass(part), image);
+}
+
+function resizeWidth(image, width, { left, right }) {
+  if (width === image.width && left === 0 && right === width) return image;
+  const columns = weightsOf(image.width, left, right, width);
+  return { ...image, width, data: weigh(image.data, image.height, image.width, image.channels, columns) };
+}
+
+function resizeHeight(image, height, { top, bottom }) {
+  if (height === image.height && top === 0 && bottom === height) return image;
+  const rows = weightsOf(image.height, top, bottom, height);
+  return { ...image, height, data: weigh(image.data, 1, image.height, image.width * image.channels, rows) };
 }
 
 /**

@@ -20,23 +20,28 @@ function largest(probabilities, count) {
 }
 
 /**
- * Fill a list with a bar for each of some classes.
- * @param {HTMLOListElement} list keeps the bars it has, so that they move
+ * Fill an element's `.verdict` with the first choice, and its `.bars` with a bar for each of some classes.
+ * @param {HTMLElement} place what it has is filled anew, so that bars move
  * @param {Float32Array} probabilities of all classes
- * @param {number[]} places the classes to show, in their order
+ * @param {number[]} classes those to show, in their order
+ * @returns {string} the first choice in words
  */
-function showBars(list, probabilities, places) {
-  while (list.children.length < places.length) list.append(copyOf("bar"));
+function showAnswer(place, probabilities, classes) {
+  const bars = place.querySelector(".bars");
+  while (bars.children.length < classes.length) bars.append(copyOf("bar"));
   const [first] = largest(probabilities, 1);
-  places.forEach((place, index) => {
-    const bar = list.children[index];
+  classes.forEach((index, row) => {
+    const bar = bars.children[row];
     const figure = bar.querySelector("data");
-    bar.classList.toggle("first", place === first);
-    bar.querySelector(".name").textContent = MODEL.classNames[place];
-    bar.querySelector("i").style.width = `${probabilities[place] * 100}%`;
-    figure.value = probabilities[place];
-    figure.textContent = percent(probabilities[place]);
+    bar.classList.toggle("first", index === first);
+    bar.querySelector(".name").textContent = MODEL.classNames[index];
+    bar.querySelector("i").style.width = `${probabilities[index] * 100}%`;
+    figure.value = probabilities[index];
+    figure.textContent = percent(probabilities[index]);
   });
+  place.querySelector(".verdict strong").textContent = MODEL.classNames[first];
+  place.querySelector(".verdict span").textContent = percent(probabilities[first]);
+  return `${MODEL.classNames[first]}, ${percent(probabilities[first])}`;
 }
 
 /**
