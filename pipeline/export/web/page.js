@@ -1,0 +1,137 @@
+// The page: what it says of the model, and the ways in which images reach it.
+"use strict";
+
+const BARS_SHOWN = 5;
+const element = (id) => document.getElementById(id);
+const classifier = loadClassifier();
+let files = Promise.resolve();
+
+/** Whether browsers can show a format; they are asked all the same. */
+const isCommon = (format) => format !== "TIFF";
+
+function describeModel() {
+  const { width, height, channels } = MODEL.preprocessing.input;
+  const pixels = `${width} × ${height} ${channels === 1 ? "grey" : "coloured"} pixels`;
+  document.title = `${MODEL.name}, version ${MODEL.version}`;
+  element("name").textContent = MODEL.name;
+  element("version").textContent = `version ${MODEL.version}`;
+  element("about").textContent = `An image classifier: ${MODEL.classNames.length} classes, from ${pixels}.`;
+  element("formats").textContent = MODEL.preprocessing.steps[0].formats.filter(isCommon).join(", ");
+  element("runtime").textContent = RUNTIME.version;
+  element("sha256").textContent = MODEL.sha256;
+}
+
+function announce(words) {
+  element("status").textContent = words;
+}
+
+async function classifyFile(file, card) {
+  const { formats } = MODEL.preprocessing.steps[0];
+  try {
+    const { format, pixels, bitmap } = await decode(file, formats, MODEL.maxPixels);
+    showThumbnail(card.querySelector(".original"), bitmap);
+    bitmap.close();
+    const tensor = tensorOf(pixels, format, MODEL.preprocessing);
+    showTensor(card.querySelector(".tensor"), tensor);
+    const probabilities = await (await classifier)(tensor);
+    card.querySelector(".size").textContent = `${pixels.width} × ${pixels.height}`;
+    card.querySelector(".answer").hidden = false;
+    return showAnswer(card, probabilities, largest(probabilities, BARS_SHOWN));
+  } catch (error) {
+    const words = error instanceof ImageFailure ? error.message : `cannot be classified here (${error.message})`;
+    card.classList.add("failed");
+    card.querySelector(".trouble").textContent = words;
+    return words;
+  } finally {
+    card.removeAttribute("aria-busy");
+  }
+}
+
+/** Classify files one after the other, behind those that are still waiting. */
+function addFiles(list) {
+  const chosen = Array.from(list);
+  if (chosen.length === 0) return;
+  const cards = chosen.map((file) => {
+    const card = copyOf("result");
+    card.querySelector(".file").textContent = file.name;
+    return card;
+  });
+  element("results").prepend(...cards);
+  element("images").classList.add("has-results");
+  files = files.then(async () => {
+    for (const [index, file] of chosen.entries()) {
+      const answer = await classifyFile(file, cards[index]);
+      announce(`${chosen.length > 1 ? `${index + 1} of ${chosen.length}: ` : ""}${file.name}: ${answer}`);
+    }
+  });
+}
+
+function takeFiles() {
+  const input = element("files");
+  input.addEventListener("change", () => {
+    addFiles(input.files);
+    input.value = ""; // So that the same file can be chosen again.
+  });
+  element("clear-results").addEventListener("click", () => {
+    element("results").replaceChildren();
+    element("images").classList.remove("has-results");
+    announce("Results cleared");
+    input.focus();
+  });
+  document.addEventListener("paste", (event) => addFiles(event.clipboardData.files));
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dragging");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (event.relatedTarget === null) document.body.classList.remove("dragging");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dragging");
+    addFiles(event.dataTransfer.files);
+  });
+}
+
+function takeDrawings() {
+  const { input } = MODEL.preprocessing;
+  const section = element("drawing");
+  const seen = section.querySelector(".tensor");
+  const classes = Array.from(MODEL.classNames.keys());
+  let isWaiting = false;
+
+  const show = async () => {
+    isWaiting = false;
+    const tensor = tensorOfDrawing(canvas.ink(), input, MODEL.drawing);
+    section.classList.toggle("empty", tensor === null);
+    showTensor(seen, tensor ?? new Uint8Array(input.width * input.height).fill(MODEL.drawing.background));
+    const probabilities = tensor ? await (await classifier)(tensor) : new Float32Array(classes.length);
+    return showAnswer(section, probabilities, classes);
+  };
+  const canvas = openPad(element("canvas"), MODEL.drawing.background, async (isDone) => {
+    if (isDone) {
+      announce(`Drawing: ${await show()}`);
+    } else if (!isWaiting) {
+      isWaiting = true;
+      requestAnimationFrame(show);
+    }
+  });
+  element("clear-drawing").addEventListener("click", async () => {
+    canvas.clear();
+    await show();
+    announce("Drawing cleared");
+  });
+  section.hidden = false;
+  show();
+}
+
+describeModel();
+takeFiles();
+if (MODEL.drawing) takeDrawings();
+classifier.then(
+  () => document.body.classList.remove("loading"),
+  (error) => {
+    element("no-model").textContent = `The model cannot be loaded in this browser: ${error.message}`;
+    element("no-model").hidden = false;
+  },
+);
