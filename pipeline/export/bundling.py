@@ -24,7 +24,7 @@ from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pipeline.export.golden import GoldenVectors, read_golden, write_golden
 from pipeline.export.metadata import describe_itself
 from pipeline.export.parity import compare_with_keras, require_parity
-from pipeline.export.readme import render_readme
+from pipeline.export.readme import HeldOutResults, ReadmeFacts, render_readme
 from pipeline.export.standardizing import serialize, standardize
 from pipeline.preprocessing import describe_preprocessing
 from pipeline.recipes import dump_recipe
@@ -99,8 +99,17 @@ def export_bundle(
         held_out = dataset.split("validation").pixels
         write_golden(staging, held_out, recipe.image, partial(predict_images, model.model_path))
         _write_test_data(staging, read_golden(staging))
-        readme = render_readme(recipe, dataset.class_names, version, evaluation, parity)
-        (staging / README_FILE).write_text(readme, encoding="utf-8")
+        readme = ReadmeFacts(
+            name=recipe.name,
+            version=version,
+            image=recipe.image,
+            class_names=dataset.class_names,
+            opset=recipe.export.opset,
+            licence=recipe.export.licence,
+            results=HeldOutResults(evaluation.accuracy, evaluation.loss, evaluation.images),
+            parity=parity,
+        )
+        (staging / README_FILE).write_text(render_readme(readme), encoding="utf-8")
     return ModelBundle(folder, recipe.name, version, sha256_of(folder / ONNX_FILE))
 
 
