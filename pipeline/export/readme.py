@@ -21,8 +21,8 @@ _RESIZE = {
     "on both sides with grey {background}.",
 }
 _VARIANTS: dict[Precision, str] = {
-    "fp16": "half the size: weights of 16 bits",
-    "int8": "a quarter of the size: weights and activations of 8 bits",
+    "fp16": "weights of 16 bits",
+    "int8": "weights and activations of 8 bits",
 }
 
 
