@@ -1,83 +1,93 @@
-"""The page inside a bundle, for the team that receives it."""
+"""The page inside a bundle, for the team that receives it: what goes in, what comes out, and programs."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
+from pipeline.config import ImageSpec
 from pipeline.evaluation.summary import escape_markdown
-from pipeline.export.runtimes import choose_version
-from pipeline.export.source import ExportSource
+from pipeline.export import ONNX_FILES, Precision
+from pipeline.export.parity import Parity
 
-_PAGE = """\
-# {name}, version {version}
+ExampleLanguage = Literal["python", "js", "csharp", "java", "cpp"]
+"""The languages of the examples, as their code blocks are marked."""
 
-An image classifier as an ONNX file. Trained by pixelmill; nothing of pixelmill or Keras is needed to run it.
-
-| | |
-|---|---|
-| file | `model.onnx`, opset {opset}, standard ops only |
-| in | `image`: uint8 [batch, {height}, {width}, {channels}], {order}, 0 to 255, batch of any size |
-| out | `probabilities`: float32 [batch, {classes}], each row adds up to 1 |
-| classes | {names} |
-| test accuracy | {accuracy:.4f} on {images:,} images, loss {loss:.4f} |
-| against Keras | {flips} of {compared:,} labels differ, largest difference {difference:.1e} |
-| licence | {licence} |
-
-`preprocessing.json` says how a file becomes the tensor, step by step. `labels.json` holds all class names in
-the order of the probabilities; both are in the ONNX file's metadata, too. `golden/` holds image files, the
-tensor each must become (`tensors.npy`) and the probabilities each must give (`probabilities.npy`), in the
-order of `golden.json`; `test_data_set_0/` the same for a runtime's own tests, in the form of the ONNX model
-zoo. `report/index.html` shows how it fares.
-
-```python
-import json
-import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-session = onnxruntime.InferenceSession("model.onnx")
-names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
-image = ImageOps.exif_transpose(Image.open("image.png")).convert("{mode}")
-image = {resize}
-tensor = np.asarray(image, np.uint8).reshape(1, {height}, {width}, {channels})
-(probabilities,) = session.run(["probabilities"], {{"image": tensor}})
-print(names[probabilities[0].argmax()], probabilities[0].max())
-```
-
-The example is whole for opaque images of 8 bits a sample; `preprocessing.json` says what to do with
-transparency and 16 bits.
-"""
+_TEMPLATE = "readme.md.jinja"
 _NAMES_SHOWN = 20
 _RESIZE = {
-    "stretch": "image.resize(({width}, {height}), Image.Resampling.BILINEAR)",
-    "crop": "ImageOps.fit(image, ({width}, {height}), Image.Resampling.BILINEAR)",
-    "pad": "ImageOps.pad(image, ({width}, {height}), Image.Resampling.BILINEAR, color={color})",
+    "stretch": "Resize the whole image to {width} x {height}, whatever its shape.",
+    "crop": "Cut the largest box with the shape {width} : {height} from the middle and resize it to "
+    "{width} x {height}.",
+    "pad": "Resize the whole image, its shape kept, to fit into {width} x {height}, and fill what remains "
+    "on both sides with grey {background}.",
+}
+_VARIANTS: dict[Precision, str] = {
+    "fp16": "weights of 16 bits",
+    "int8": "weights and activations of 8 bits",
 }
 
 
-def render_readme(source: ExportSource, test: Mapping[str, Any], parity: Any) -> str:
-    """The bundle's `README.md`."""
-    shown = ", ".join(escape_markdown(name) for name in source.class_names[:_NAMES_SHOWN])
-    more = len(source.class_names) - _NAMES_SHOWN
-    image = source.image
-    color = (image.background,) * 3 if image.channels == 3 else image.background
-    resize = _RESIZE[image.resize].format(width=image.width, height=image.height, color=color)
-    return _PAGE.format(
-        name=source.name,
-        version=source.version,
-        opset=choose_version(source.export).opset,
-        height=image.height,
-        width=image.width,
-        channels=image.channels,
-        order="RGB" if image.channels == 3 else "grey",
-        mode="RGB" if image.channels == 3 else "L",
-        resize=resize,
-        classes=len(source.class_names),
-        names=f"{shown} and {more} more" if more > 0 else shown,
-        accuracy=test["accuracy"] or 0,
-        images=test["images"],
-        loss=test["loss"] or 0,
-        flips=parity.label_flips,
-        compared=parity.images,
-        difference=parity.max_abs_difference,
-        licence=source.export.licence,
+@dataclass(frozen=True)
+class HeldOutResults:
+    """How the model did on its test images; `accuracy` from 0 to 1."""
+
+    accuracy: float
+    loss: float
+    images: int
+
+
+@dataclass(frozen=True)
+class ReadmeFacts:
+    """What a bundle's page tells.
+
+    Attributes:
+        name: The model's name.
+        version: Its number in the registry.
+        image: The tensor an image must become.
+        class_names: In the order of the probabilities.
+        opset: The version of ONNX's operators.
+        licence: As the recipe has it.
+        results: Absent for a model that was trained elsewhere.
+        parity: How the ONNX file compares with the model it was exported from.
+        variants: The files beside `model.onnx`.
+        web: Whether the bundle holds a page for browsers.
+    """
+
+    name: str
+    version: int
+    image: ImageSpec
+    class_names: tuple[str, ...]
+    opset: int
+    licence: str
+    results: HeldOutResults | None
+    parity: Parity
+    variants: tuple[Precision, ...] = ()
+    web: bool = False
+
+
+def render_readme(facts: ReadmeFacts) -> str:
+    """The bundle's `README.md`, with a whole program for each of `ExampleLanguage`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pipeline.export", "."),
+        autoescape=False,  # noqa: S701  # Markdown and source code; names pass through `escape_markdown`.
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters["escape_markdown"] = escape_markdown
+    return environment.get_template(_TEMPLATE).render(
+        facts=facts,
+        image=facts.image,
+        names=_list_names(facts.class_names),
+        onnx_files=ONNX_FILES,
+        variant_words=_VARIANTS,
+        resize_words=_RESIZE[facts.image.resize].format(**facts.image.model_dump()),
+    )
+
+
+def _list_names(class_names: tuple[str, ...]) -> str:
+    shown = ", ".join(escape_markdown(name) for name in class_names[:_NAMES_SHOWN])
+    more = len(class_names) - _NAMES_SHOWN
+    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -15,13 +15,14 @@ from pipeline.errors import RequestError
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE
 from pipeline.export import ONNX_FILE, PARITY_FILE, README_FILE, RECIPE_FILE, ModelBundle
 from pipeline.export.drafting import draft_bundle
-from pipeline.export.readme import render_readme
+from pipeline.export.parity import Parity, require_parity
+from pipeline.export.readme import HeldOutResults, ReadmeFacts, render_readme
 from pipeline.export.runtimes import choose_version
 from pipeline.export.source import ExportSource
 from pipeline.inference import Probabilities
 from pipeline.processes import run_in_spawned_process
+from pipeline.proving.answers import measure_parity
 from pipeline.proving.held_out import HeldOut
-from pipeline.proving.parity import Parity, measure_parity, require_parity
 from pipeline.recipes import dump_recipe
 
 _ROUNDING = 1e-3
@@ -112,8 +113,19 @@ def _write_results(source: ExportSource, held_out: HeldOut, answers: Probabiliti
 
 
 def _write_readme(source: ExportSource, parity: Parity, folder: Path) -> None:
-    page = render_readme(source, read_json(folder / METRICS_FILE)["test"], parity)
-    (folder / README_FILE).write_text(page, encoding="utf-8")
+    test = read_json(folder / METRICS_FILE)["test"]
+    known = test["accuracy"] is not None
+    facts = ReadmeFacts(
+        name=source.name,
+        version=source.version,
+        image=source.image,
+        class_names=source.class_names,
+        opset=choose_version(source.export).opset,
+        licence=source.export.licence,
+        results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
+        parity=parity,
+    )
+    (folder / README_FILE).write_text(render_readme(facts), encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,6 @@ from pipeline.images import Pixels
 from pipeline.inference import Probabilities
 from pipeline.processes import run_in_spawned_process
 from pipeline.recipes import load_recipe, shipped_recipes
-from pipeline.training import MODEL_FILE
 
 CLASSES = 10
 BATCH = 4
@@ -131,12 +130,9 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
 
 
 def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> None:
-    from pipeline.export.conversion import convert
-    from pipeline.export.standardizing import serialize, standardize
+    from pipeline.export.drafting import write_onnx
 
-    network.save(folder / MODEL_FILE)
-    model = standardize(convert(folder / MODEL_FILE, image, ExportSpec()), {}, "")
-    (folder / ONNX_FILE).write_bytes(serialize(model))
+    (folder / ONNX_FILE).write_bytes(write_onnx(network, image, ExportSpec(), {}))
     write_array(folder / _TENSORS, tensors)
     write_array(folder / _PROBABILITIES, np.asarray(network(tensors, training=False), np.float32))
 

@@ -3,11 +3,11 @@
 `index.html` works from a disk as from any web server. A page from a disk may load scripts but fetch no file,
 so the model and the runtime's WebAssembly lie in scripts, as base64.
 
-An opaque PNG, WebP, BMP or GIF file becomes the tensor that `pipeline.images` makes with Pillow 13, bit for
-bit. So does a transparent one where a canvas can hold 16 bits (Chromium 137 and later); elsewhere it may be a
-level off. So does a JPEG file that is not shrunk while it is decoded; of one that is, the page takes the mean of
-each block. That is what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of
-half the resolution.
+An opaque PNG, WebP, BMP or GIF file becomes the tensor that `pipeline.images` makes, bit for bit. So does a
+transparent one where a canvas can hold 16 bits (Chromium 137 and later); elsewhere it may be a level off. So
+does a JPEG file that is not shrunk while it is decoded; of one that is, the page takes the mean of each block.
+That is what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of half the
+resolution.
 """
 
 import base64

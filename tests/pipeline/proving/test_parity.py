@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pipeline.config import ExportSpec
 from pipeline.errors import GateRefused
 from pipeline.export import ModelBundle
+from pipeline.export.parity import Comparison, Parity, require_parity
 from pipeline.image_encoding import encode_png
 from pipeline.inference import Probabilities, load_session
+from pipeline.proving.answers import measure_parity
 from pipeline.proving.held_out import HeldOut, from_folder
-from pipeline.proving.parity import Comparison, Parity, measure_parity, require_parity
 
 CLASSES = ("cat", "dog", "bird")
 KERAS = np.array([[0.7, 0.2, 0.1], [0.5, 0.499, 0.001], [0.1, 0.1, 0.8]], np.float32)
