@@ -22,13 +22,29 @@ def standardize(model: Any, metadata: Mapping[str, str], documentation: str) -> 
     Raises:
         WorkError: The result is not a valid standard model with one input and one output.
     """
-    import onnx
     import onnxslim
 
-    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     model = onnxslim.slim(model)
+    _flatten_after_global_pooling(model.graph)
+    return canonicalize(model, metadata, documentation)
+
+
+def canonicalize(model: Any, metadata: Mapping[str, str], documentation: str) -> Any:
+    """Give a graph its final names, order and header, and leave what it computes as it is.
+
+    Args:
+        model: An `onnx.ModelProto`.
+        metadata: Written into the file, replacing what tools left there.
+        documentation: Written into the file for people.
+
+    Raises:
+        WorkError: The result is not a valid standard model with one input and one output.
+    """
+    import onnx
+
+    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     graph = model.graph
-    _flatten_after_global_pooling(graph)
+    _drop_unused_constants(graph)
     _name_batch_dimension(graph)
     _order(graph)
     _rename_values(graph)
@@ -66,7 +82,6 @@ def _flatten_after_global_pooling(graph: Any) -> None:
         if source is not None and source.op_type.startswith("Global"):
             flatten = onnx.helper.make_node("Flatten", node.input[:1], list(node.output), axis=1)
             node.CopyFrom(flatten)
-    _drop_unused_constants(graph)
 
 
 def _drop_unused_constants(graph: Any) -> None:

@@ -1,0 +1,171 @@
+"""The variants of a model in fewer bits: made, measured beside the file they come from, kept or refused."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import ExportSpec, VariantSpec
+from pipeline.datasets import Images, Labels
+from pipeline.export import ONNX_FILE, ONNX_FILES, Precision
+from pipeline.export.reducing import make_variant, sample_evenly
+from pipeline.images import Pixels
+from pipeline.inference import InferenceSession, Probabilities, load_session
+from pipeline.progress import progress
+
+BATCH_SIZE = 64
+_ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """How a model in one precision fares on held-out images.
+
+    Attributes:
+        precision: What it computes in.
+        file: Its name in the bundle.
+        bytes: The size of that file.
+        images: How many images it was asked about.
+        label_flips: For how many its first choice is not that of `model.onnx`, or no number at all.
+        max_abs_difference: The largest difference from a probability of `model.onnx`, 0 to 1; what is not
+            a number counts as 1.
+        accuracy: Share of the images it names right, 0 to 1; None without labels.
+        images_per_second: Per second of one thread's processor time, in batches of `BATCH_SIZE`; the
+            median of rounds in which all precisions took turns.
+        refused: Why it is not published; empty if it is.
+    """
+
+    precision: Precision
+    file: str
+    bytes: int
+    images: int
+    label_flips: int
+    max_abs_difference: float
+    accuracy: float | None
+    images_per_second: float
+    refused: str = ""
+
+
+def export_variants(
+    folder: Path, training: Pixels, held_out: Images, export: ExportSpec
+) -> tuple[VariantResult, ...]:
+    """Write the variants that a recipe asks for beside `model.onnx`, and take away those over its limits.
+
+    Args:
+        folder: Holds `model.onnx`.
+        training: uint8 [images, height, width, channels], whence the calibration images are taken.
+        held_out: The images that decide.
+        export: The variants asked for and their limits.
+
+    Returns:
+        The results of `model.onnx` and of every variant, in the recipe's order; none if none was asked for.
+
+    Raises:
+        WorkError: The model cannot be expressed in one of the precisions.
+    """
+    if not export.variants:
+        return ()
+    content = (folder / ONNX_FILE).read_bytes()
+    calibration = sample_evenly(training, export.int8.calibration_images)
+    for precision in export.variants:
+        (folder / ONNX_FILES[precision]).write_bytes(make_variant(content, precision, calibration))
+    paths = {precision: folder / ONNX_FILES[precision] for precision in ("fp32", *export.variants)}
+    results = judge_variants(measure_variants(paths, held_out.pixels, held_out.labels), export)
+    for result in results:
+        if result.refused:
+            (folder / result.file).unlink()
+    return results
+
+
+def measure_variants(
+    paths: Mapping[Precision, Path], pixels: Pixels, labels: Labels | None
+) -> tuple[VariantResult, ...]:
+    """Ask files of one model in several precisions about the same images.
+
+    Args:
+        paths: The files; that of fp32 must be among them.
+        pixels: uint8 [images, height, width, channels], at least one.
+        labels: int64 [images], the true classes, if they are known.
+    """
+    sessions = {precision: load_session(path) for precision, path in paths.items()}
+    with progress("measure variants", len(pixels) * len(sessions), "images") as advance:
+        answers = {}
+        for precision, session in sessions.items():
+            answers[precision] = _ask(session, pixels)
+            advance(len(pixels), precision)
+    speeds = _time(sessions, np.ascontiguousarray(pixels[:BATCH_SIZE]))
+    return tuple(
+        _compare(precision, path, answers[precision], answers["fp32"], labels, speeds[precision])
+        for precision, path in paths.items()
+    )
+
+
+def judge_variants(results: Sequence[VariantResult], export: ExportSpec) -> tuple[VariantResult, ...]:
+    """The same results, with the reason in those that go beyond the recipe's limits."""
+    limits: dict[Precision, VariantSpec] = {"fp16": export.fp16, "int8": export.int8}
+    (original,) = (result for result in results if result.precision == "fp32")
+    return tuple(
+        replace(result, refused=_refusal(result, original, limits[result.precision]))
+        if result is not original
+        else result
+        for result in results
+    )
+
+
+def _refusal(result: VariantResult, original: VariantResult, limits: VariantSpec) -> str:
+    reasons = []
+    if result.label_flips > limits.max_flip_fraction * result.images:
+        reasons.append(
+            f"{result.label_flips:,} of {result.images:,} labels differ from {original.file} "
+            f"({result.label_flips / result.images:.2%}, at most {limits.max_flip_fraction:.2%})"
+        )
+    if result.accuracy is not None and original.accuracy is not None:
+        drop = original.accuracy - result.accuracy
+        if drop > limits.max_accuracy_drop:
+            reasons.append(f"accuracy falls by {drop:.4f}, at most {limits.max_accuracy_drop:.4f}")
+    return "; ".join(reasons)
+
+
+def _compare(
+    precision: Precision,
+    path: Path,
+    answers: Probabilities,
+    original: Probabilities,
+    labels: Labels | None,
+    speed: float,
+) -> VariantResult:
+    choices = answers.argmax(axis=1)
+    broken = ~np.isfinite(answers).all(axis=1)
+    differences = np.nan_to_num(np.abs(answers - original), nan=1.0, posinf=1.0)
+    return VariantResult(
+        precision=precision,
+        file=path.name,
+        bytes=path.stat().st_size,
+        images=len(answers),
+        label_flips=int(((choices != original.argmax(axis=1)) | broken).sum()),
+        max_abs_difference=float(differences.max()),
+        accuracy=None if labels is None else float(((choices == labels) & ~broken).mean()),
+        images_per_second=speed,
+    )
+
+
+def _ask(session: InferenceSession, pixels: Pixels) -> Probabilities:
+    return np.concatenate(
+        [
+            session.probabilities(np.ascontiguousarray(pixels[start : start + BATCH_SIZE]))
+            for start in range(0, len(pixels), BATCH_SIZE)
+        ]
+    )
+
+
+def _time(sessions: Mapping[Precision, InferenceSession], batch: Pixels) -> dict[Precision, float]:
+    """Images a second of each session; in turns, so that a busy neighbour slows all of them alike."""
+    seconds: dict[Precision, list[float]] = {precision: [] for precision in sessions}
+    for _ in range(_ROUNDS):
+        for precision, session in sessions.items():
+            start = time.thread_time()
+            session.probabilities(batch)
+            seconds[precision].append(time.thread_time() - start)
+    return {precision: len(batch) / float(np.median(taken)) for precision, taken in seconds.items()}
