@@ -182,19 +182,17 @@ class VariantSpec(Part):
     """How far a variant may stray from `model.onnx`, in shares of all test images."""
 
     max_flip_fraction: Annotated[float, Field(ge=0, le=1)]
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)]
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
 
 
 class Float16Spec(VariantSpec):
-    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.002
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.002
+    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.005
 
 
 class Int8Spec(VariantSpec):
-    """`calibration_images`: how many training images decide over the ranges of the activations."""
+    """`calibration_images`: how many training images the ranges of the activations come from."""
 
-    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     calibration_images: Positive = 512
 
 

@@ -116,16 +116,20 @@ def judge_variants(results: Sequence[VariantResult], export: ExportSpec) -> tupl
 
 def _refusal(result: VariantResult, original: VariantResult, limits: VariantSpec) -> str:
     reasons = []
-    if result.label_flips > limits.max_flip_fraction * result.images:
+    flipped = result.label_flips / result.images
+    if flipped > limits.max_flip_fraction:
         reasons.append(
             f"{result.label_flips:,} of {result.images:,} labels differ from {original.file} "
-            f"({result.label_flips / result.images:.2%}, at most {limits.max_flip_fraction:.2%})"
+            f"({flipped:.2%}; at most {limits.max_flip_fraction:.2%})"
         )
     if result.accuracy is not None and original.accuracy is not None:
-        drop = original.accuracy - result.accuracy
-        if drop > limits.max_accuracy_drop:
-            reasons.append(f"accuracy falls by {drop:.4f}, at most {limits.max_accuracy_drop:.4f}")
-    return "; ".join(reasons)
+        # Whole images again: a difference of two shares is not exact.
+        lost = round((original.accuracy - result.accuracy) * result.images)
+        if lost / result.images > limits.max_accuracy_drop:
+            reasons.append(
+                f"accuracy falls by {lost / result.images:.2%} (at most {limits.max_accuracy_drop:.2%})"
+            )
+    return ", and ".join(reasons)
 
 
 def _compare(
