@@ -50,6 +50,45 @@ def make_variant(content: bytes, precision: ReducedPrecision, calibration: Pixel
     return serialize(canonicalize(reduced, {**metadata, PRECISION: precision}, documentation))
 
 
+def round_like_float16(content: bytes) -> bytes:
+    """A float32 model that rounds every weight and every op's result as float16 hardware does.
+
+    On processors onnxruntime computes an fp16 file in float32 and rounds only its weights. What overflows
+    or flips on a GPU shows in this one. Sums inside an op stay in float32, as they do on GPUs.
+
+    Args:
+        content: The bytes of `model.onnx`.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
+    graph = model.graph
+    floats = {
+        value.name for value in graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    largest = np.finfo(np.float16).max
+    for constant in graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(constant).clip(-largest, largest).astype(np.float16)
+            constant.CopyFrom(numpy_helper.from_array(values.astype(np.float32), constant.name))
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        for at, name in enumerate(node.output):
+            if name in floats:
+                exact, half = f"{name}_exact", f"{name}_half"
+                node.output[at] = exact
+                nodes += [
+                    helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16),
+                    helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT),
+                ]
+    rounding = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
+    return serialize(
+        helper.make_model(rounding, opset_imports=model.opset_import, ir_version=model.ir_version)
+    )
+
+
 def sample_evenly(pixels: Pixels, count: int) -> Pixels:
     """At most `count` images at even distances: the same ones each time, of every class where sorted."""
     chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)

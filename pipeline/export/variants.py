@@ -4,13 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from pipeline.config import ExportSpec, VariantSpec
 from pipeline.datasets import Images, Labels
 from pipeline.export import ONNX_FILE, ONNX_FILES, Precision
-from pipeline.export.reducing import make_variant, sample_evenly
+from pipeline.export.reducing import make_variant, round_like_float16, sample_evenly
 from pipeline.images import Pixels
 from pipeline.inference import InferenceSession, Probabilities, load_session
 from pipeline.progress import progress
@@ -27,7 +28,8 @@ class VariantResult:
         precision: What it computes in.
         file: Its name in the bundle.
         bytes: The size of that file.
-        images: How many images it was asked about.
+        images: How many images it was asked about; for fp16 also as float16 hardware rounds, and what
+            follows counts the worse of both answers.
         label_flips: For how many its first choice is not that of `model.onnx`, or no number at all.
         max_abs_difference: The largest difference from a probability of `model.onnx`, 0 to 1; what is not
             a number counts as 1.
@@ -69,9 +71,10 @@ def export_variants(
         return ()
     content = (folder / ONNX_FILE).read_bytes()
     calibration = sample_evenly(training, export.int8.calibration_images)
+    paths: dict[Precision, Path] = {"fp32": folder / ONNX_FILE}
     for precision in export.variants:
-        (folder / ONNX_FILES[precision]).write_bytes(make_variant(content, precision, calibration))
-    paths = {precision: folder / ONNX_FILES[precision] for precision in ("fp32", *export.variants)}
+        paths[precision] = folder / ONNX_FILES[precision]
+        paths[precision].write_bytes(make_variant(content, precision, calibration))
     results = judge_variants(measure_variants(paths, held_out.pixels, held_out.labels), export)
     for result in results:
         if result.refused:
@@ -90,14 +93,14 @@ def measure_variants(
         labels: int64 [images], the true classes, if they are known.
     """
     sessions = {precision: load_session(path) for precision, path in paths.items()}
-    with progress("measure variants", len(pixels) * len(sessions), "images") as advance:
-        answers = {}
-        for precision, session in sessions.items():
-            answers[precision] = _ask(session, pixels)
-            advance(len(pixels), precision)
+    answers = {precision: [_ask(session, pixels, precision)] for precision, session in sessions.items()}
+    if "fp16" in answers:
+        rounded = _load_rounding(paths["fp32"])
+        answers["fp16"].append(_ask(rounded, pixels, "fp16 on float16 hardware"))
     speeds = _time(sessions, np.ascontiguousarray(pixels[:BATCH_SIZE]))
+    (original,) = answers["fp32"]
     return tuple(
-        _compare(precision, path, answers[precision], answers["fp32"], labels, speeds[precision])
+        _compare(precision, path, np.stack(answers[precision]), original, labels, speeds[precision])
         for precision, path in paths.items()
     )
 
@@ -140,28 +143,39 @@ def _compare(
     labels: Labels | None,
     speed: float,
 ) -> VariantResult:
-    choices = answers.argmax(axis=1)
-    broken = ~np.isfinite(answers).all(axis=1)
+    """Hold one or more sets of answers, float32 [sets, images, classes], against those of `model.onnx`."""
+    choices = answers.argmax(axis=2)
+    broken = ~np.isfinite(answers).all(axis=2)
+    flipped = (choices != original.argmax(axis=1)) | broken
     differences = np.nan_to_num(np.abs(answers - original), nan=1.0, posinf=1.0)
+    right = None if labels is None else (choices == labels) & ~broken
     return VariantResult(
         precision=precision,
         file=path.name,
         bytes=path.stat().st_size,
-        images=len(answers),
-        label_flips=int(((choices != original.argmax(axis=1)) | broken).sum()),
+        images=len(original),
+        label_flips=int(flipped.any(axis=0).sum()),
         max_abs_difference=float(differences.max()),
-        accuracy=None if labels is None else float(((choices == labels) & ~broken).mean()),
+        accuracy=None if right is None else float(right.mean(axis=1).min()),
         images_per_second=speed,
     )
 
 
-def _ask(session: InferenceSession, pixels: Pixels) -> Probabilities:
-    return np.concatenate(
-        [
-            session.probabilities(np.ascontiguousarray(pixels[start : start + BATCH_SIZE]))
-            for start in range(0, len(pixels), BATCH_SIZE)
-        ]
-    )
+def _load_rounding(path: Path) -> InferenceSession:
+    with TemporaryDirectory(prefix="pixelmill-") as folder:
+        rounding = Path(folder, path.name)
+        rounding.write_bytes(round_like_float16(path.read_bytes()))
+        return load_session(rounding)
+
+
+def _ask(session: InferenceSession, pixels: Pixels, title: str) -> Probabilities:
+    answers = []
+    with progress(f"measure {title}", len(pixels), "images") as advance:
+        for start in range(0, len(pixels), BATCH_SIZE):
+            batch = np.ascontiguousarray(pixels[start : start + BATCH_SIZE])
+            answers.append(session.probabilities(batch))
+            advance(len(batch), "")
+    return np.concatenate(answers)
 
 
 def _time(sessions: Mapping[Precision, InferenceSession], batch: Pixels) -> dict[Precision, float]:
