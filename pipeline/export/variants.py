@@ -96,7 +96,7 @@ def measure_variants(
     answers = {precision: [_ask(session, pixels, precision)] for precision, session in sessions.items()}
     if "fp16" in answers:
         rounded = _load_rounding(paths["fp32"])
-        answers["fp16"].append(_ask(rounded, pixels, "fp16 on float16 hardware"))
+        answers["fp16"].append(_ask(rounded, pixels, "fp16, rounded"))
     speeds = _time(sessions, np.ascontiguousarray(pixels[:BATCH_SIZE]))
     (original,) = answers["fp32"]
     return tuple(

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -138,12 +138,17 @@ def test_another_process_makes_the_same_bytes(
 @pytest.mark.parametrize("opset", [13, 18])
 @pytest.mark.parametrize("precision", BOTH)
 def test_every_opset_has_its_variants(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], opset: int, precision: ReducedPrecision
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    opset: int,
+    precision: ReducedPrecision,
 ) -> None:
     content, images = small_network(opset), small_images(200)
     variant = make_variant(content, precision, images[:100])
     # What stands on standard output belongs to --json.
     assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
     assert [item.version for item in onnx.load_model_from_string(variant).opset_import] == [opset]
     answers = []
     for name, data in (("original", content), ("variant", variant)):
@@ -186,6 +191,7 @@ def test_a_model_that_no_converter_takes_is_named() -> None:
         make_variant(small_network(17), "int8", np.zeros((5, 3, 3, 2), np.uint8))
 
 
+@settings(deadline=None)
 @given(available=st.integers(1, 300), wanted=st.integers(1, 300))
 def test_calibration_images_are_spread_over_all(available: int, wanted: int) -> None:
     pixels = np.arange(available, dtype=np.uint16).reshape(-1, 1, 1, 1)
@@ -256,6 +262,7 @@ def test_what_goes_beyond_a_limit_is_refused_with_the_reason(
     assert bool(judged.refused) == bool(reason)
 
 
+@settings(deadline=None)
 @given(images=st.integers(1, 10**6), data=st.data())
 def test_a_limit_itself_is_allowed_whatever_the_rounding(images: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, images))
