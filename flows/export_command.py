@@ -1,7 +1,7 @@
 """`pixelmill export`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,13 @@ def export(
     from_logits: Annotated[
         bool, typer.Option("--from-logits", help="Its outputs are no probabilities yet.")
     ] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="Add a page that classifies images in a browser.")
+    ] = False,
+    web_runtime: Annotated[
+        Path | None,
+        typer.Option("--web-runtime", help="The npm package onnxruntime-web; else in node_modules."),
+    ] = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +68,8 @@ def export(
         resize=resize,
         pixel_range=pixel_range,
         from_logits=from_logits,
+        web=web,
+        web_runtime=web_runtime,
     )
     with telling_of_interrupts(NOTHING_LOST):
         export_on_request(request)
@@ -74,3 +83,14 @@ def export(
 largest difference {parity["max_abs_difference"]:.1e}
   bundle   {output}"""
     )
+    for variant in parity["variants"]:
+        print(f"  {variant['precision']:8} {describe_variant(variant)}")
+    if web:
+        print(f"  page     {output}/web/index.html")
+
+
+def describe_variant(variant: dict[str, Any]) -> str:
+    """One line on a variant of the model."""
+    accuracy = "" if variant["accuracy"] is None else f", accuracy {variant['accuracy']:.4f}"
+    words = f"{variant['bytes'] / 1000:,.0f} kB, {variant['images_per_second']:,.0f} images/s{accuracy}"
+    return f"not published: {variant['refused']}" if variant["refused"] else words

@@ -12,6 +12,7 @@ Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Padding = Literal["valid", "same"]
+ReducedPrecision = Literal["fp16", "int8"]
 
 
 class Part(BaseModel):
@@ -177,12 +178,30 @@ class EvaluationSpec(Part):
     worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = 24
 
 
+class VariantSpec(Part):
+    """How far a variant may stray from `model.onnx`, in shares of all test images."""
+
+    max_flip_fraction: Annotated[float, Field(ge=0, le=1)]
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+
+
+class Float16Spec(VariantSpec):
+    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.005
+
+
+class Int8Spec(VariantSpec):
+    """`calibration_images`: how many training images the ranges of the activations come from."""
+
+    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    calibration_images: Positive = 512
+
+
 class ExportSpec(Part):
     """The gate between Keras and ONNX, over all test images at every batch size listed.
 
     `runtime_version` is the oldest onnxruntime that has to load the file, such as 1.14; it may ask for
     an opset below `opset`. Where Keras's first two choices lie within `tie_margin`, another first choice
-    is no other answer.
+    is no other answer. `variants` are exported beside `model.onnx`; `fp16` and `int8` hold their gates.
     """
 
     opset: Literal[13, 14, 15, 16, 17, 18] = 17
@@ -190,6 +209,9 @@ class ExportSpec(Part):
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1, 64)
     max_abs_difference: Annotated[float, Field(gt=0)] = 1e-5
     tie_margin: Annotated[float, Field(ge=0, lt=1)] = 2e-5
+    variants: tuple[ReducedPrecision, ...] = ()
+    fp16: Float16Spec = Float16Spec()
+    int8: Int8Spec = Int8Spec()
     licence: str = "unspecified"
 
     @field_validator("batch_sizes")
@@ -199,6 +221,14 @@ class ExportSpec(Part):
         if len(set(sizes)) < 2:
             raise ValueError("two different batch sizes")
         return sizes
+
+    @field_validator("variants")
+    @classmethod
+    def names_each_once(cls, variants: tuple[ReducedPrecision, ...]) -> tuple[ReducedPrecision, ...]:
+        """Refuse a variant named twice."""
+        if len(set(variants)) < len(variants):
+            raise ValueError("each variant once")
+        return variants
 
 
 class PromotionSpec(Part):

@@ -21,12 +21,29 @@ def standardize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], d
     Raises:
         WorkError: The result is not a valid standard model with one input and one output.
     """
-    import onnx
     import onnxslim
 
     model = onnxslim.slim(model)
+    _flatten_after_global_pooling(model.graph)
+    return canonicalize(model, version, metadata, documentation)
+
+
+def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], documentation: str) -> Any:
+    """Give a graph its final names, order and header, and leave what it computes as it is.
+
+    Args:
+        model: An `onnx.ModelProto`.
+        version: The opset its ops are of, and the IR version to write.
+        metadata: Written into the file, replacing what tools left there.
+        documentation: Written into the file for people.
+
+    Raises:
+        WorkError: The result is not a valid standard model with one input and one output.
+    """
+    import onnx
+
     graph = model.graph
-    _flatten_after_global_pooling(graph)
+    _drop_unused_constants(graph)
     _name_batch_dimension(graph)
     _order(graph)
     _rename_values(graph)
@@ -64,7 +81,6 @@ def _flatten_after_global_pooling(graph: Any) -> None:
         if source is not None and source.op_type.startswith("Global"):
             flatten = onnx.helper.make_node("Flatten", node.input[:1], list(node.output), axis=1)
             node.CopyFrom(flatten)
-    _drop_unused_constants(graph)
 
 
 def _drop_unused_constants(graph: Any) -> None:

@@ -3,28 +3,32 @@
 import math
 import shutil
 from dataclasses import asdict
+from logging import getLogger
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import publishing, read_json, sha256_of, write_json
+from pipeline.artifacts import publishing, sha256_of, write_json
 from pipeline.drift import AnswerCounts
 from pipeline.errors import RequestError
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE
-from pipeline.export import ONNX_FILE, PARITY_FILE, README_FILE, RECIPE_FILE, ModelBundle
+from pipeline.export import ONNX_FILE, PARITY_FILE, RECIPE_FILE, ModelBundle
 from pipeline.export.drafting import draft_bundle
-from pipeline.export.parity import Parity, require_parity
-from pipeline.export.readme import HeldOutResults, ReadmeFacts, render_readme
+from pipeline.export.parity import require_parity
+from pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
 from pipeline.export.runtimes import choose_version
 from pipeline.export.source import ExportSource
+from pipeline.export.variants import VariantResult, export_variants
 from pipeline.inference import Probabilities
 from pipeline.processes import run_in_spawned_process
 from pipeline.proving.answers import measure_parity
+from pipeline.proving.describing import write_readme
 from pipeline.proving.held_out import HeldOut
 from pipeline.recipes import dump_recipe
 
+_log = getLogger(__name__)
 _ROUNDING = 1e-3
 _RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
 
@@ -72,10 +76,17 @@ def export_proven(
             (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
         draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))
         parity = measure_parity(draft, held_out, answers, source.export, Path(work) / "table")
-        for path in (staging / PARITY_FILE, *([record] if record else [])):
-            write_json(path, _finite(asdict(parity)))
+        if record is not None:
+            write_json(record, _finite(asdict(parity)))
         require_parity(parity, source.export)
-        _write_readme(source, parity, staging)
+        variants = _export_variants(source, held_out, staging)
+        proof = {**asdict(parity), "variants": [asdict(variant) for variant in variants]}
+        write_json(staging / PARITY_FILE, _finite(proof))
+        title = f"{source.name}, version {source.version}"
+        page = render_export_report(title, parity, source.export.max_abs_difference, variants)
+        (staging / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
+        (staging / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
+        write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
 
 
@@ -112,20 +123,17 @@ def _write_results(source: ExportSource, held_out: HeldOut, answers: Probabiliti
     write_json(folder / METRICS_FILE, {"test": test})
 
 
-def _write_readme(source: ExportSource, parity: Parity, folder: Path) -> None:
-    test = read_json(folder / METRICS_FILE)["test"]
-    known = test["accuracy"] is not None
-    facts = ReadmeFacts(
-        name=source.name,
-        version=source.version,
-        image=source.image,
-        class_names=source.class_names,
-        opset=choose_version(source.export).opset,
-        licence=source.export.licence,
-        results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
-        parity=parity,
-    )
-    (folder / README_FILE).write_text(render_readme(facts), encoding="utf-8")
+def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> tuple[VariantResult, ...]:
+    if not source.export.variants:
+        return ()
+    if held_out.arrays is None:
+        _log.warning("no variants of %s: there are no training images to make them with", source.name)
+        return ()
+    results = export_variants(folder, held_out.arrays.training, held_out.arrays.held_out, source.export)
+    for result in results:
+        if result.refused:
+            _log.warning("%s of %s is not published: %s", result.file, source.name, result.refused)
+    return results
 
 
 def _finite(value: Any) -> Any:

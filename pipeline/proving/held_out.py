@@ -7,13 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import ImageSpec
-from pipeline.datasets import Labels, PreparedDataset
+from pipeline.datasets import Images, Labels, PreparedDataset
 from pipeline.errors import RequestError
 from pipeline.image_encoding import encode_png
 from pipeline.images import ImageFailure, Pixels, decode
 from pipeline.scoring.listing import list_images, unescape
 
 _GOLDEN = 4
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images as uint8 [images, height, width, channels], the held-out ones with their labels."""
+
+    training: Pixels
+    held_out: Images
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class HeldOut:
         origins: What to call each for people.
         labels: The true class of each; None where they are not known.
         golden: A few images that become golden vectors; uint8 [images, height, width, channels].
-        calibration: Training images to find the ranges of a quantised model from; None where there are none.
+        arrays: The same images as arrays, where they are at hand as such, and training images beside them:
+            what it takes to make a model of fewer bits and to judge it.
     """
 
     folder: Path
@@ -34,7 +43,7 @@ class HeldOut:
     origins: tuple[str, ...]
     labels: Labels | None
     golden: Pixels
-    calibration: Pixels | None = None
+    arrays: Arrays | None = None
 
     def files(self) -> list[Path]:
         """The files, in the order of the table."""
@@ -65,7 +74,7 @@ def from_dataset(dataset: PreparedDataset, spec: ImageSpec, folder: Path) -> Hel
         origins=tuple(origins),
         labels=test.labels,
         golden=dataset.split("validation").pixels[:_GOLDEN],
-        calibration=dataset.split("train").pixels,
+        arrays=Arrays(dataset.split("train").pixels, test),
     )
 
 

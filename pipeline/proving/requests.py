@@ -1,5 +1,6 @@
 """Exports on request: a bundle as it is, one more time in another way, or of a model trained elsewhere."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from typing import Literal
 
 from pipeline.config import ExportSpec
 from pipeline.errors import RequestError
-from pipeline.export import ModelBundle
+from pipeline.export import ModelBundle, read_bundle_manifest
 from pipeline.export.loading import PixelRange
 from pipeline.export.runtimes import choose_version
 from pipeline.export.source import ExportSource
+from pipeline.export.web import WEB_FOLDER, find_web_runtime, write_web_page
 from pipeline.locations import workspace
-from pipeline.proving.delivering import deliver_bundle, require_free
+from pipeline.proving.delivering import copy_bundle, deliver_bundle, require_free
+from pipeline.proving.describing import write_readme
 from pipeline.proving.exporting import export_proven
 from pipeline.proving.held_out import HeldOut, from_dataset, from_folder
 from pipeline.proving.sources import (
@@ -44,6 +47,8 @@ class ExportRequest:
         resize: How images of another shape are made to fit it.
         pixel_range: What it expects of pixels.
         from_logits: Whether its outputs still have to go through a softmax.
+        web: Whether the bundle gets a page that classifies in a browser.
+        web_runtime: The folder of the npm package onnxruntime-web; None to look in `node_modules`.
     """
 
     output: Path
@@ -57,6 +62,8 @@ class ExportRequest:
     resize: Literal["stretch", "crop", "pad"] | None = None
     pixel_range: PixelRange | None = None
     from_logits: bool = False
+    web: bool = False
+    web_runtime: Path | None = None
 
 
 def export_on_request(request: ExportRequest) -> None:
@@ -70,8 +77,12 @@ def export_on_request(request: ExportRequest) -> None:
     _check(request)
     require_free(request.output)
     choose_version(with_changes(ExportSpec(), runtime_version=request.runtime_version))
+    runtime = find_web_runtime(request.web_runtime) if request.web else None
     with TemporaryDirectory(prefix="pixelmill-export-") as work:
-        deliver_bundle(_build(request, Path(work)), request.output)
+        bundle = _build(request, Path(work))
+        if runtime is not None:
+            bundle = _with_page(bundle, runtime, Path(work) / "with-page")
+        deliver_bundle(bundle, request.output)
 
 
 def _build(request: ExportRequest, work: Path) -> Path:
@@ -87,6 +98,19 @@ def _build(request: ExportRequest, work: Path) -> Path:
     source = source_of_bundle(bundle, export)
     with _held_out(request, source, bundle) as held_out:
         return export_proven(source, held_out, work / "bundle").folder
+
+
+def _with_page(bundle: Path, runtime: Path, target: Path) -> Path:
+    """The bundle with a page for browsers."""
+    manifest = read_bundle_manifest(bundle)
+
+    def fill(copy: Path) -> None:
+        shutil.rmtree(copy / WEB_FOLDER, ignore_errors=True)
+        write_web_page(copy, runtime)
+        write_readme(copy, manifest)
+
+    copy_bundle(bundle, target, fill)
+    return target
 
 
 def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
@@ -130,6 +154,8 @@ def _check(request: ExportRequest) -> None:
         raise RequestError(
             "--keras-file without --labels", "a JSON list of class names", "Name it with --labels."
         )
+    if request.web_runtime is not None and not request.web:
+        raise RequestError("--web-runtime without --web", "both", "Add --web, or leave it out.")
     of_keras_files = {
         "--labels": request.labels,
         "--name": request.name,

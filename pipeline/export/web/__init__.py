@@ -5,9 +5,9 @@ so the model and the runtime's WebAssembly lie in scripts, as base64.
 
 An opaque PNG, WebP, BMP or GIF file becomes the tensor that `pipeline.images` makes, bit for bit. So does a
 transparent one where a canvas can hold 16 bits (Chromium 137 and later); elsewhere it may be a level off. So
-does a JPEG file that is not shrunk while it is decoded; of one that is, the page takes the mean of each block.
-That is what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of half the
-resolution.
+does a JPEG file that is not shrunk while it is decoded; of one that is, the page takes the mean of each
+block. That is what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of
+half the resolution.
 """
 
 import base64

@@ -1,0 +1,44 @@
+"""The page that shows how the exported files compare: with the Keras model, and with each other.
+
+One file without outside references, so that it can be mailed, archived and opened anywhere.
+"""
+
+from collections.abc import Sequence
+
+from pipeline import __version__
+from pipeline.artifacts import now
+from pipeline.export.parity import Parity
+from pipeline.export.variants import BATCH_SIZE, VariantResult
+
+EXPORT_REPORT_FILE = "report/export.html"
+_TEMPLATE = "report.html.jinja"
+
+
+def render_export_report(title: str, parity: Parity, limit: float, variants: Sequence[VariantResult]) -> str:
+    """The report as one HTML page.
+
+    Args:
+        title: The model's name and version.
+        parity: The comparison with Keras.
+        limit: What the largest difference from Keras had to stay below.
+        variants: `model.onnx` first, then each variant; empty if the recipe asked for none.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("pipeline.export", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_TEMPLATE).render(
+        title=title,
+        parity=parity,
+        limit=limit,
+        variants=variants,
+        refused=[result for result in variants if result.refused],
+        batch_size=BATCH_SIZE,
+        made_at=now(),
+        pixelmill_version=__version__,
+    )

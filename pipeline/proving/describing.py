@@ -1,0 +1,53 @@
+"""The README of a bundle, from what the bundle's other files say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import read_json
+from pipeline.config import ImageSpec
+from pipeline.evaluation import METRICS_FILE
+from pipeline.export import (
+    LABELS_FILE,
+    ONNX_FILES,
+    PARITY_FILE,
+    PREPROCESSING_FILE,
+    README_FILE,
+)
+from pipeline.export.parity import FileDifference, Parity
+from pipeline.export.readme import HeldOutResults, ReadmeFacts, render_readme
+from pipeline.export.web import WEB_FOLDER
+
+
+def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `README.md`, once the other files are there.
+
+    Args:
+        folder: Of the bundle.
+        facts: What its manifest says.
+    """
+    test = read_json(folder / METRICS_FILE)["test"]
+    known = test["accuracy"] is not None
+    readme = ReadmeFacts(
+        name=facts["name"],
+        version=facts["version"],
+        image=ImageSpec.model_validate(read_json(folder / PREPROCESSING_FILE)["spec"]),
+        class_names=tuple(read_json(folder / LABELS_FILE)),
+        opset=facts["opset"],
+        licence=facts["licence"],
+        results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
+        parity=_read_parity(folder),
+        variants=tuple(
+            precision
+            for precision, file in ONNX_FILES.items()
+            if precision != "fp32" and (folder / file).is_file()
+        ),
+        web=(folder / WEB_FOLDER).is_dir(),
+    )
+    (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
+
+
+def _read_parity(folder: Path) -> Parity:
+    content = {name: value for name, value in read_json(folder / PARITY_FILE).items() if name != "variants"}
+    files = tuple(FileDifference(**file) for file in content.pop("files"))
+    return Parity(**{**content, "batch_sizes": tuple(content["batch_sizes"])}, files=files)
