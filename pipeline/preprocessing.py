@@ -57,6 +57,8 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
                 "height": spec.height,
                 "width": spec.width,
                 "filter": "triangle, widened by the scale when shrinking (Pillow's BILINEAR)",
+                "passes": "the width, then the height, each rounded to whole levels; the height first where "
+                "h - H is above 0 and above 2 (w - W) (Pillow from 13 on)",
                 "geometry": _GEOMETRY[spec.resize],
                 "padding": [spec.background] * spec.channels if spec.resize == "pad" else None,
                 "skipped_when": "the size is right already",

@@ -70,6 +70,26 @@ def test_an_older_runtime_gets_its_opset(
     assert contents(tmp_path / "same") == contents(bundle.folder)
 
 
+def test_a_page_for_browsers_joins_the_bundle(
+    run: Run, bundle: ModelBundle, node_modules: Path, tmp_path: Path
+) -> None:
+    command = ("export", bundle.folder, "--web", "--output", tmp_path / "out")
+    answer = run(*command, cwd=tmp_path)
+    assert answer.code == 2
+    assert "npm install onnxruntime-web@" in answer.last_error
+    answer = run(*command, "--web-runtime", node_modules / "onnxruntime-web", cwd=tmp_path)
+    assert answer.code == 0, answer.errors
+    manifest = verify_files(tmp_path / "out")
+    added = set(manifest["files"]) - set(contents(bundle.folder))
+    assert "web/index.html" in added
+    assert {name.split("/")[0] for name in added} == {"web"}
+    changed = {
+        name for name, sha256 in contents(bundle.folder).items() if contents(tmp_path / "out")[name] != sha256
+    }
+    assert changed == {MANIFEST, "README.md"}
+    assert "`web/index.html`" in (tmp_path / "out/README.md").read_text()
+
+
 def test_without_the_test_images_a_new_file_is_not_proven(
     run: Run, bundle: ModelBundle, tmp_path: Path
 ) -> None:
