@@ -5,19 +5,13 @@ Every type is frozen and refuses unknown keys. `pipeline.recipes` finds and read
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
+
+from pipeline.config.layers import ModelSpec
+from pipeline.config.part import Fraction, Part, Positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Padding = Literal["valid", "same"]
-
-
-class Part(BaseModel):
-    """A part of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DigitsSource(Part):
@@ -74,83 +68,6 @@ class ImageSpec(Part):
     channels: Literal[1, 3]
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     background: Annotated[int, Field(ge=0, le=255)] = 255
-
-
-class Convolution(Part):
-    layer: Literal["convolution"]
-    filters: Positive
-    kernel_size: Positive
-    stride: Positive = 1
-    padding: Padding = "same"
-    bias: bool = False
-
-
-class BatchNormalization(Part):
-    layer: Literal["batch_normalization"]
-
-
-class Activation(Part):
-    layer: Literal["activation"]
-    function: Literal["relu", "leaky_relu", "elu", "silu", "sigmoid", "tanh"] = "relu"
-
-
-class Pooling(Part):
-    layer: Literal["max_pooling", "average_pooling"]
-    size: Positive = 2
-    stride: Positive | None = None
-    padding: Padding = "valid"
-
-
-class GlobalPooling(Part):
-    layer: Literal["global_average_pooling", "global_max_pooling"]
-
-
-class Dropout(Part):
-    layer: Literal["dropout"]
-    rate: Fraction
-
-
-class Flatten(Part):
-    layer: Literal["flatten"]
-
-
-class Dense(Part):
-    """`units: classes` stands for the number of classes the dataset has."""
-
-    layer: Literal["dense"]
-    units: Positive | Literal["classes"]
-
-
-class Softmax(Part):
-    layer: Literal["softmax"]
-
-
-Layer = Annotated[
-    Convolution
-    | BatchNormalization
-    | Activation
-    | Pooling
-    | GlobalPooling
-    | Dropout
-    | Flatten
-    | Dense
-    | Softmax,
-    Field(discriminator="layer"),
-]
-
-
-class ModelSpec(Part):
-    """The network, from the image to the probabilities; pixels reach it divided by 255."""
-
-    layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
-
-    @model_validator(mode="after")
-    def ends_in_probabilities(self) -> "ModelSpec":
-        """Refuse a network whose output is anything but probabilities."""
-        dense, softmax = self.layers[-2:]
-        if not (isinstance(dense, Dense) and isinstance(softmax, Softmax)):
-            raise ValueError("the last two layers must be dense and softmax")
-        return self
 
 
 class LearningRate(Part):

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -10,7 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Part, Recipe
+from pipeline.config import Recipe
+from pipeline.config.part import Part
 from pipeline.errors import RequestError
 from pipeline.layers import check_network
 
@@ -158,8 +160,14 @@ def _explain(problem: Any, origin: str) -> RequestError:
     return RequestError(
         f"recipe {origin}: {dotted} is {problem['input']!r:.200}",
         message[0].lower() + message[1:],
-        "Correct the recipe or the override.",
+        _nearest_value(problem) or "Correct the recipe or the override.",
     )
+
+
+def _nearest_value(problem: Any) -> str:
+    context = problem.get("ctx", {})
+    known = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected") or ""))
+    return _did_you_mean(str(context.get("tag") or problem["input"]), known)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Convolution, Recipe
+from pipeline.config import Recipe
+from pipeline.config.layers import Convolution
 from pipeline.errors import RequestError
 from pipeline.recipes import dump_recipe, load_recipe, parse_recipe, shipped_recipes
 
@@ -98,7 +99,7 @@ def test_keys_of_another_layer_are_not_offered() -> None:
         ("dataset=digits", "dataset", "'digits'"),
         ("dataset.source=mnits", "dataset", "{'source': 'mnits'}"),
         ("model.layers.0.kernel_size=0", "model.layers.0.kernel_size", "0"),
-        ("model.layers.0.padding=full", "model.layers.0.padding", "'full'"),
+        ("model.layers.0.padding=none", "model.layers.0.padding", "'none'"),
         ("model.layers.0=dropout", "model.layers.0", "'dropout'"),
         ("model.layers.11.units=many", "model.layers.11.units", "'many'"),
         ("model.layers.11.units=0", "model.layers.11.units", "0"),
@@ -121,7 +122,21 @@ def test_a_wrong_value_is_named_with_its_place(override: str, place: str, receiv
 def test_an_unknown_kind_of_layer_is_refused_with_the_kinds_there_are() -> None:
     message = refusal("digits", "model.layers.0.layer=convolutoin")
     assert "model.layers.0" in message
-    assert "'convolution', 'batch_normalization', 'activation'" in message
+    assert "'batch_normalization', 'activation'" in message
+    assert "Did you mean convolution?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("model.layers.2.function=rleu", "relu"),
+        ("model.layers.0={layer: application, name: mobilenetV2}", "MobileNetV2"),
+        ("training.optimizer=adamv", "adamw"),
+        ("dataset.source=mnits", "mnist"),
+    ],
+)
+def test_the_nearest_value_is_named_for_an_unknown_one(override: str, nearest: str) -> None:
+    assert f"Did you mean {nearest}?" in refusal("digits", override)
 
 
 @pytest.mark.parametrize(
