@@ -113,11 +113,11 @@ def test_sides_by_size_stride_and_padding(
     "kind", ["convolution", "depthwise_convolution", "separable_convolution", "fixed_convolution"]
 )
 def test_full_padding_and_dilation_of_everything_that_slides_kernels(
-    kind: str, kernel_size: object, dilation: int, padding: str, sides: tuple[int, int]
+    kind: str, kernel_size: int | list[int], dilation: int, padding: str, sides: tuple[int, int]
 ) -> None:
     own: dict[str, object] = {"kernel_size": kernel_size}
     if kind == "fixed_convolution":
-        height, width = kernel_size if isinstance(kernel_size, list) else (kernel_size, kernel_size)
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         own = {"kernels": [[[1] * width] * height]}
     elif kind != "depthwise_convolution":
         own["filters"] = 3
