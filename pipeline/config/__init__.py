@@ -38,6 +38,35 @@ class MnistSource(Part):
     validation_fraction: Fraction = 0.1
 
 
+class FashionMnistSource(Part):
+    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28 pixels.
+
+    Mirrors, base addresses of the four gzipped IDX files, are tried in their order.
+    """
+
+    source: Literal["fashion-mnist"]
+    mirrors: tuple[str, ...] = (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    validation_fraction: Fraction = 0.1
+
+
+class Cifar10Source(Part):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in colour.
+
+    Mirrors, base addresses of `cifar-10-binary.tar.gz`, are tried in their order.
+    """
+
+    source: Literal["cifar10"]
+    mirrors: tuple[str, ...] = (
+        "https://www.cs.toronto.edu/~kriz/",
+        "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
+    )
+    validation_fraction: Fraction = 0.1
+
+
 class FolderSource(Part):
     """A folder with one subfolder per class; class order is the natural order of their names.
 
@@ -53,7 +82,10 @@ class FolderSource(Part):
     max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
 
 
-DatasetSource = Annotated[DigitsSource | MnistSource | FolderSource, Field(discriminator="source")]
+DatasetSource = Annotated[
+    DigitsSource | MnistSource | FashionMnistSource | Cifar10Source | FolderSource,
+    Field(discriminator="source"),
+]
 
 
 class ImageSpec(Part):

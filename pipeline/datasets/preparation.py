@@ -19,7 +19,16 @@ from numpy.lib.format import write_array_header_1_0
 
 from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files, write_array, write_json
 from pipeline.config import FolderSource, ImageSpec, Recipe
-from pipeline.datasets import Images, PreparedDataset, RawDataset, SplitName, digits, mnist
+from pipeline.datasets import (
+    Images,
+    PreparedDataset,
+    RawDataset,
+    SplitName,
+    cifar10,
+    digits,
+    fashion_mnist,
+    mnist,
+)
 from pipeline.datasets.folders import LabelledFile, read_index
 from pipeline.errors import RequestError, WorkError
 from pipeline.images import FailureCode, ImageFailure, Pixels, decode, fit_array
@@ -118,6 +127,16 @@ def _read_mnist(raw: RawDataset) -> Read:
     return mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
 
 
+def _read_fashion_mnist(raw: RawDataset) -> Read:
+    train, test = fashion_mnist.read_fashion_mnist(raw)
+    return fashion_mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
+
+
+def _read_cifar10(raw: RawDataset) -> Read:
+    train, test = cifar10.read_cifar10(raw)
+    return cifar10.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
+
+
 def _read_folder(raw: RawDataset) -> Read:
     files = read_index(raw)
     class_names = tuple(dict.fromkeys(file.class_name for file in files))
@@ -131,6 +150,8 @@ def _read_folder(raw: RawDataset) -> Read:
 _READERS: dict[str, Callable[[RawDataset], Read]] = {
     "digits": _read_digits,
     "mnist": _read_mnist,
+    "fashion-mnist": _read_fashion_mnist,
+    "cifar10": _read_cifar10,
     "folder": _read_folder,
 }
 

@@ -7,7 +7,7 @@ from pipeline.layers.features import Features, LayerSummary, Volume, describe_vo
 from pipeline.layers.kinds import trace_layers
 from pipeline.layers.windows import ReceptiveField
 
-__all__ = ["LayerSummary", "Volume", "check_network", "describe_volume", "summarize_layers"]
+__all__ = ["LayerSummary", "Volume", "check_network", "count_outputs", "describe_volume", "summarize_layers"]
 
 
 def summarize_layers(model: ModelSpec, image: ImageSpec, classes: int) -> tuple[LayerSummary, ...]:
@@ -40,5 +40,10 @@ def check_network(model: ModelSpec, image: ImageSpec) -> None:
     Raises:
         RequestError: One cannot.
     """
+    summarize_layers(model, image, classes=count_outputs(model) or 2)
+
+
+def count_outputs(model: ModelSpec) -> int | None:
+    """How many outputs a recipe gives its network; None where it leaves that to the dataset's classes."""
     units = model.layers[-2].units if isinstance(model.layers[-2], Dense) else "classes"
-    summarize_layers(model, image, classes=2 if units == "classes" else units)
+    return None if units == "classes" else units

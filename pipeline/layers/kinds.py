@@ -184,8 +184,9 @@ def _check_window(layer: Layer, features: Features, window: Window, position: st
 
 
 def _settings(layer: Layer) -> str:
-    """What a recipe says of a layer besides its kind and what lies inside, defaults left out."""
-    said = layer.model_dump(mode="json", exclude_defaults=True, exclude={"layer", "layers"})
+    """What a recipe says of a layer besides its kind and what lies inside; of many settings, no defaults."""
+    many = len(type(layer).model_fields) > 2
+    said = layer.model_dump(mode="json", exclude_defaults=many, exclude={"layer", "layers"})
     return ", ".join(f"{key} {value}" for key, value in said.items())
 
 

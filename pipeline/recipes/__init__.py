@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -76,10 +76,6 @@ def dump_recipe(recipe: Recipe) -> str:
     content = recipe.model_dump(mode="json")
     layers = content["model"].pop("layers")
     del content["model"]
-    lines = [
-        f"    - {yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()}"
-        for layer in layers
-    ]
     before = {key: content[key] for key in ("name", "dataset", "image")}
     after = {key: value for key, value in content.items() if key not in before}
     return "\n".join(
@@ -87,10 +83,24 @@ def dump_recipe(recipe: Recipe) -> str:
             yaml.safe_dump(before, sort_keys=False).rstrip(),
             "model:",
             "  layers:",
-            *lines,
+            *_dump_layers(layers, "    "),
             yaml.safe_dump(after, sort_keys=False),
         ]
     )
+
+
+def _dump_layers(layers: Sequence[dict[str, Any]], indent: str) -> Iterator[str]:
+    for layer in layers:
+        if "layers" not in layer:
+            line = yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()
+            yield f"{indent}- {line}"
+            continue
+        settings = {key: value for key, value in layer.items() if key != "layers"}
+        for number, setting in enumerate(settings.items()):
+            line = yaml.safe_dump(dict([setting]), sort_keys=False).strip()
+            yield f"{indent}{' ' if number else '-'} {line}"
+        yield f"{indent}  layers:"
+        yield from _dump_layers(layer["layers"], f"{indent}    ")
 
 
 def _find(reference: str) -> Path:
