@@ -86,7 +86,7 @@ def build_application(keras: Any, layer: Application, tensor: Any, classes: int,
         RequestError: There is no such file of weights, or it is of another network.
         DownloadError: The weights cannot be downloaded.
     """
-    for scale in _SCALINGS[APPLICATIONS[layer.name].scaling](keras):
+    for scale in SCALINGS[APPLICATIONS[layer.name].scaling](keras):
         tensor = scale(tensor)
     network = _load(keras, layer, tuple(tensor.shape[1:]))
     frozen = len(network.layers) if layer.frozen_layers == "all" else layer.frozen_layers
@@ -103,7 +103,7 @@ def _load(keras: Any, layer: Application, shape: tuple[int, ...]) -> Any:
             "Correct `weights`, or write the file there.",
         )
     # Where an architecture can scale pixels itself, some do it with a layer that ONNX cannot take.
-    own = {"include_preprocessing": False} if layer.name.startswith(_SCALES_ITSELF) else {}
+    own = {"include_preprocessing": False} if layer.name.startswith(SCALE_THEMSELVES) else {}
     try:
         return getattr(keras.applications, layer.name)(
             include_top=False, weights=layer.weights, input_shape=shape, name=layer.name.lower(), **own
@@ -133,7 +133,7 @@ def _per_channel(keras: Any, means: list[float], deviations: list[float]) -> Any
     return keras.layers.Rescaling(scale, offset, name="scaling")
 
 
-_SCALINGS: dict[Scaling, Callable[[Any], list[Any]]] = {
+SCALINGS: dict[Scaling, Callable[[Any], list[Any]]] = {
     "tf": lambda keras: [keras.layers.Rescaling(1 / 127.5, -1.0, name="scaling")],
     "efficientnet_v2": lambda keras: [keras.layers.Rescaling(1 / 128, -1.0, name="scaling")],
     "torch": lambda keras: [
@@ -145,7 +145,7 @@ _SCALINGS: dict[Scaling, Callable[[Any], list[Any]]] = {
         lambda tensor: keras.ops.take(tensor, [2, 1, 0], axis=-1),
     ],
 }
-_SCALES_ITSELF = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
+SCALE_THEMSELVES = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
 
 
 def _up(side: int) -> int:

@@ -15,6 +15,7 @@ from pipeline.inference import Probabilities
 from pipeline.layers import LayerSummary, summarize_layers
 from pipeline.layers.kinds import KINDS
 from pipeline.processes import run_in_spawned_process
+from pipeline.recipes import load_recipe, shipped_recipes
 
 CLASSES = 10
 IMAGE = ImageSpec(height=23, width=19, channels=3)
@@ -113,9 +114,28 @@ class Built:
     changes: dict[str, npt.NDArray[np.bool_]]
 
 
-def build_all(folder: Path) -> dict[str, Built]:
-    """Build, ask, perturb and export every case."""
-    return {case: build(case, folder) for case in CASES}
+@dataclass(frozen=True)
+class Everything:
+    """Every case, and the parameters of every recipe that ships."""
+
+    cases: dict[str, Built]
+    recipes: dict[str, int]
+
+
+def build_all(folder: Path) -> Everything:
+    """Build, ask, perturb and export every case; build every recipe."""
+    return Everything(
+        {case: build(case, folder) for case in CASES},
+        {name: count_parameters(name) for name in shipped_recipes()},
+    )
+
+
+def count_parameters(name: str) -> int:
+    from pipeline.training.network import build_network
+
+    recipe = load_recipe(name)
+    count: int = build_network(recipe.model, recipe.image, CLASSES).count_params()
+    return count
 
 
 def build(case: str, folder: Path) -> Built:
@@ -214,8 +234,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(folder: Path) -> dict[str, Built]:
+def everything(folder: Path) -> Everything:
     return run_in_spawned_process(build_all, folder)
+
+
+@pytest.fixture(scope="module")
+def built(everything: Everything) -> dict[str, Built]:
+    return everything.cases
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_recipes_that_ship_hold_what_is_told(name: str, everything: Everything) -> None:
+    recipe = load_recipe(name)
+    told = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
+    assert told == everything.recipes[name]
+    assert told <= {"mnist": 8_000}.get(name, told)
 
 
 def test_every_kind_of_layer_is_in_a_case() -> None:
