@@ -1,10 +1,14 @@
 """`pixelmill recipes`: what a retraining run can be asked to do."""
 
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 
 from flows.options import Json, Overrides, RecipeReference, print_json, refuse_group_options
 
 recipes_app = typer.Typer(help="What a retraining run can be asked to do.")
+_CLASSES_WHERE_NOT_KNOWN = 10
 
 
 @recipes_app.callback(invoke_without_command=True)
@@ -31,13 +35,33 @@ def recipes_list(as_json: Json = False) -> None:
 def recipes_show(
     recipe: RecipeReference,
     overrides: Overrides = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes to count for, where the dataset is not here.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """A recipe with every default spelled out."""
+    """A recipe with every default spelled out, and the table of its network as comments."""
+    from flows.network_table import render_network, total_multiply_adds, total_parameters
+    from pipeline.datasets.downloading import count_classes
+    from pipeline.layers import count_outputs, summarize_layers
     from pipeline.recipes import dump_recipe, load_recipe
 
     checked = load_recipe(recipe, tuple(overrides or ()))
+    known = count_outputs(checked.model) or classes or count_classes(checked.dataset)
+    counted = known or _CLASSES_WHERE_NOT_KNOWN
+    rows = summarize_layers(checked.model, checked.image, counted)
     if as_json:
-        print_json(checked.model_dump(mode="json"))
-    else:
-        print(dump_recipe(checked), end="")
+        network = {
+            "classes": counted,
+            "parameters": total_parameters(rows),
+            "multiply_adds": total_multiply_adds(rows),
+            "layers": [asdict(row) for row in rows],
+        }
+        print_json({"recipe": checked.model_dump(mode="json"), "network": network})
+        return
+    print(dump_recipe(checked))
+    image = checked.image
+    table = render_network((image.height, image.width, image.channels), rows)
+    print("\n".join(f"# {line}".rstrip() for line in table.splitlines()))
+    if known is None:
+        print(f"# The dataset is not here: counted for {counted} classes; --classes N counts for others.")

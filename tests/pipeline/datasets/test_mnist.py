@@ -19,7 +19,8 @@ from hypothesis.extra import numpy as arrays
 
 from pipeline.config import MnistSource
 from pipeline.datasets.downloads import MirrorFailed
-from pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_idx, read_mnist, write_idx
+from pipeline.datasets.idx import read_idx, write_idx
+from pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_mnist
 from pipeline.errors import DownloadError, WorkError
 from tests.servers import FileServer, serving
 

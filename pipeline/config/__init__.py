@@ -5,20 +5,14 @@ Every type is frozen and refuses unknown keys. `pipeline.recipes` finds and read
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator
+
+from pipeline.config.layers import ModelSpec
+from pipeline.config.part import Fraction, Part, Positive
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Padding = Literal["valid", "same"]
 ReducedPrecision = Literal["fp16", "int8"]
-
-
-class Part(BaseModel):
-    """A part of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DigitsSource(Part):
@@ -45,6 +39,35 @@ class MnistSource(Part):
     validation_fraction: Fraction = 0.1
 
 
+class FashionMnistSource(Part):
+    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28 pixels.
+
+    Mirrors, base addresses of the four gzipped IDX files, are tried in their order.
+    """
+
+    source: Literal["fashion-mnist"]
+    mirrors: tuple[str, ...] = (
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    )
+    validation_fraction: Fraction = 0.1
+
+
+class Cifar10Source(Part):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in colour.
+
+    Mirrors, base addresses of `cifar-10-binary.tar.gz`, are tried in their order.
+    """
+
+    source: Literal["cifar10"]
+    mirrors: tuple[str, ...] = (
+        "https://www.cs.toronto.edu/~kriz/",
+        "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
+    )
+    validation_fraction: Fraction = 0.1
+
+
 class FolderSource(Part):
     """A folder with one subfolder per class; class order is the natural order of their names.
 
@@ -60,7 +83,10 @@ class FolderSource(Part):
     max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
 
 
-DatasetSource = Annotated[DigitsSource | MnistSource | FolderSource, Field(discriminator="source")]
+DatasetSource = Annotated[
+    DigitsSource | MnistSource | FashionMnistSource | Cifar10Source | FolderSource,
+    Field(discriminator="source"),
+]
 
 
 class ImageSpec(Part):
@@ -75,83 +101,6 @@ class ImageSpec(Part):
     channels: Literal[1, 3]
     resize: Literal["stretch", "crop", "pad"] = "stretch"
     background: Annotated[int, Field(ge=0, le=255)] = 255
-
-
-class Convolution(Part):
-    layer: Literal["convolution"]
-    filters: Positive
-    kernel_size: Positive
-    stride: Positive = 1
-    padding: Padding = "same"
-    bias: bool = False
-
-
-class BatchNormalization(Part):
-    layer: Literal["batch_normalization"]
-
-
-class Activation(Part):
-    layer: Literal["activation"]
-    function: Literal["relu", "leaky_relu", "elu", "silu", "sigmoid", "tanh"] = "relu"
-
-
-class Pooling(Part):
-    layer: Literal["max_pooling", "average_pooling"]
-    size: Positive = 2
-    stride: Positive | None = None
-    padding: Padding = "valid"
-
-
-class GlobalPooling(Part):
-    layer: Literal["global_average_pooling", "global_max_pooling"]
-
-
-class Dropout(Part):
-    layer: Literal["dropout"]
-    rate: Fraction
-
-
-class Flatten(Part):
-    layer: Literal["flatten"]
-
-
-class Dense(Part):
-    """`units: classes` stands for the number of classes the dataset has."""
-
-    layer: Literal["dense"]
-    units: Positive | Literal["classes"]
-
-
-class Softmax(Part):
-    layer: Literal["softmax"]
-
-
-Layer = Annotated[
-    Convolution
-    | BatchNormalization
-    | Activation
-    | Pooling
-    | GlobalPooling
-    | Dropout
-    | Flatten
-    | Dense
-    | Softmax,
-    Field(discriminator="layer"),
-]
-
-
-class ModelSpec(Part):
-    """The network, from the image to the probabilities; pixels reach it divided by 255."""
-
-    layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
-
-    @model_validator(mode="after")
-    def ends_in_probabilities(self) -> "ModelSpec":
-        """Refuse a network whose output is anything but probabilities."""
-        dense, softmax = self.layers[-2:]
-        if not (isinstance(dense, Dense) and isinstance(softmax, Softmax)):
-            raise ValueError("the last two layers must be dense and softmax")
-        return self
 
 
 class LearningRate(Part):

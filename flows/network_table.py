@@ -1,0 +1,74 @@
+"""The table of a network, as text: what each layer makes of the volume that reaches it."""
+
+from collections.abc import Sequence
+
+from pipeline.layers import LayerSummary, describe_volume
+
+_HEADINGS = ("", "layer", "output", "parameters", "multiply-adds", "receptive field", "stride")
+_LEFT = 2
+
+
+def render_network(image: tuple[int, int, int], rows: Sequence[LayerSummary]) -> str:
+    """A line a layer, the totals, and what sharing parameters saved."""
+    cells = [
+        _HEADINGS,
+        ("", "image", describe_volume(image), "", "", "", ""),
+        *(_cells(row) for row in rows),
+        ("", "all", "", _count(total_parameters(rows)), _count(total_multiply_adds(rows)), "", ""),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if index < _LEFT else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join([*lines, "", *_notes(image, rows)])
+
+
+def total_parameters(rows: Sequence[LayerSummary]) -> int:
+    """All numbers that a network learns or keeps."""
+    return sum(row.parameters for row in rows)
+
+
+def total_multiply_adds(rows: Sequence[LayerSummary]) -> int | None:
+    """All multiply-adds for an image; None where one layer's are not known."""
+    counts = [row.multiply_adds for row in rows]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _cells(row: LayerSummary) -> tuple[str, ...]:
+    name = f"{row.layer}: {row.settings}" if row.settings else row.layer
+    flat = len(row.output) == 1
+    return (
+        row.position,
+        name,
+        describe_volume(row.output),
+        _count(row.parameters),
+        _count(row.multiply_adds),
+        "unknown" if row.field is None else describe_volume(row.field.size),
+        "" if row.field is None or flat else describe_volume(row.field.stride),
+    )
+
+
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}" if number else ""
+
+
+def _notes(image: tuple[int, int, int], rows: Sequence[LayerSummary]) -> list[str]:
+    sharing = [row for row in rows if row.fully_connected is not None]
+    notes = []
+    if sharing:
+        shared = total_parameters(sharing)
+        full = sum(row.fully_connected or 0 for row in sharing)
+        notes += [
+            f"Kernels hold {shared:,} parameters. Fully connected layers between the same volumes would hold",
+            f"{full:,}: {full / shared:,.0f} times as many.",
+        ]
+    sizes = [row.field.size for row in rows if row.field is not None]
+    if any(height > image[0] or width > image[1] for height, width in sizes):
+        notes.append("A receptive field larger than the image reaches into the padding.")
+    if any(row.multiply_adds is None for row in rows):
+        notes.append("What happens inside an application is not looked into.")
+    return notes

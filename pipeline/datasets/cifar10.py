@@ -1,0 +1,68 @@
+"""CIFAR-10 in its binary form, from whichever mirror has it: the same archive, or it is refused.
+
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Cifar10Source
+from pipeline.datasets import Images, RawDataset
+from pipeline.datasets.archives import read_members
+from pipeline.datasets.downloads import WantedFile, fetch_files, plain_mirror
+from pipeline.errors import WorkError
+
+CLASS_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+ARCHIVE = WantedFile(
+    "cifar-10-binary.tar.gz",
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    170_052_171,
+)
+FOLDER = "cifar-10-batches-bin"
+TRAIN = tuple(f"{FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
+TEST = f"{FOLDER}/test_batch.bin"
+SIDE = 32
+_RECORD = 1 + 3 * SIDE * SIDE
+_LARGEST_BATCH = 10_000 * _RECORD
+
+
+def download_cifar10(source: Cifar10Source, cache: Path) -> RawDataset:
+    """Have the archive in the cache, as it is.
+
+    Raises:
+        DownloadError: No mirror gave it.
+    """
+    paths, provenance = fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache)
+    return RawDataset("cifar10", paths, ARCHIVE.sha256, provenance)
+
+
+def read_cifar10(raw: RawDataset) -> tuple[Images, Images]:
+    """The 50,000 training and the 10,000 test images, uint8 [images, 32, 32, 3].
+
+    Raises:
+        WorkError: The archive is not what it was when it was fetched.
+    """
+    batches = read_members(raw.files[ARCHIVE.name], (*TRAIN, TEST), _LARGEST_BATCH)
+    return read_records(b"".join(batches[name] for name in TRAIN)), read_records(batches[TEST])
+
+
+def read_records(content: bytes) -> Images:
+    """Read records of a label and an image: a byte, then 32x32 bytes each of red, green and blue.
+
+    Raises:
+        WorkError: The bytes are no such records.
+    """
+    values = np.frombuffer(content, np.uint8)
+    if not len(values) or len(values) % _RECORD or values[::_RECORD].max() >= len(CLASS_NAMES):
+        raise WorkError(
+            f"{len(values)} bytes of images",
+            f"records of {_RECORD}, each of which begins with a label below {len(CLASS_NAMES)}",
+            "Remove the archive from the cache and run again.",
+        )
+    records = values.reshape(-1, _RECORD)
+    planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
+    return Images(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].astype(np.int64))

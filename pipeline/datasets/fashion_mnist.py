@@ -1,0 +1,83 @@
+"""Fashion-MNIST from whichever mirror has it: the same gzipped IDX files, or they are refused.
+
+H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
+Algorithms" (2017).
+"""
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import FashionMnistSource
+from pipeline.datasets import Images, RawDataset
+from pipeline.datasets.downloads import WantedFile, fetch_files, plain_mirror
+from pipeline.datasets.idx import read_idx
+from pipeline.errors import WorkError
+from pipeline.images import Pixels
+
+# The first is "T-shirt/top" elsewhere; here a class can name a folder.
+CLASS_NAMES = (
+    *("T-shirt or top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+FILES = (
+    WantedFile(
+        "train-images-idx3-ubyte.gz",
+        "08dc20ab1689590a0bcd66e874647b6ee8464e2d501b5a3f1f78831db19a3fdc",
+        26_421_880,
+    ),
+    WantedFile(
+        "train-labels-idx1-ubyte.gz",
+        "b0197879cbda89f3dc7b894f9fd52b858e68ea4182b6947c9d8c2b67e5f18dcc",
+        29_515,
+    ),
+    WantedFile(
+        "t10k-images-idx3-ubyte.gz",
+        "78dcbbfb5a27efaf1b6c1d616caca68560be8766c5bffcb2791df9273a534229",
+        4_422_102,
+    ),
+    WantedFile(
+        "t10k-labels-idx1-ubyte.gz",
+        "42bd18137a62d5998cdeae52bf3a0676ac6b706f5cf8439b47bb5b151ae3dccf",
+        5_148,
+    ),
+)
+_LARGEST_CONTENT = 1 << 26
+
+
+def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> RawDataset:
+    """Have the four files in the cache, as they are.
+
+    Raises:
+        DownloadError: No mirror gave them.
+    """
+    paths, provenance = fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache)
+    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
+    return RawDataset("fashion-mnist", paths, fingerprint, provenance)
+
+
+def read_fashion_mnist(raw: RawDataset) -> tuple[Images, Images]:
+    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
+
+    Raises:
+        WorkError: A file is not what it was when it was fetched.
+    """
+    arrays = [_read(raw.files[file.name]) for file in FILES]
+    train_images, train_labels, test_images, test_labels = arrays
+    return (
+        Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
+        Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
+    )
+
+
+def _read(path: Path) -> Pixels:
+    try:
+        with gzip.open(path) as file:
+            return read_idx(file.read(_LARGEST_CONTENT))
+    except (OSError, EOFError, zlib.error) as error:
+        raise WorkError(
+            f"{path} cannot be read ({error})", "a gzipped IDX file", "Remove it and run again."
+        ) from error

@@ -1,0 +1,179 @@
+"""The networks of keras.applications: what is told of each without Keras is what Keras builds and exports."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.config import ExportSpec, ImageSpec
+from pipeline.config.layers import ApplicationName, ModelSpec
+from pipeline.errors import RequestError
+from pipeline.export.parity import compare_with_keras
+from pipeline.inference import Probabilities
+from pipeline.layers import summarize_layers
+from pipeline.layers.applications import APPLICATIONS, SCALE_THEMSELVES, SCALINGS
+from pipeline.processes import run_in_spawned_process
+
+CLASSES = 3
+NAMES = get_args(ApplicationName)
+RAMP = np.arange(2 * 128 * 3, dtype=np.uint8).reshape(1, 2, 128, 3)
+pytestmark = pytest.mark.xdist_group("network")
+
+
+def model(name: str, **settings: object) -> ModelSpec:
+    return ModelSpec.model_validate(
+        {
+            "layers": [
+                {"layer": "application", "name": name, **settings},
+                {"layer": "global_average_pooling"},
+                {"layer": "dense", "units": "classes"},
+                {"layer": "softmax"},
+            ]
+        }
+    )
+
+
+def image(side: int) -> ImageSpec:
+    return ImageSpec(height=side, width=side + 1, channels=3)
+
+
+def start() -> Any:
+    """Keras, on this process's processors."""
+    from pipeline.training.devices import choose_device, import_tensorflow
+
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    return keras
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What Keras said.
+
+    Attributes:
+        scaled: By application: the ramp as we scale it, and as Keras's own function does.
+        parameters: Of a network with an application that was given weights and frozen layers.
+        trainable: Of the application's layers.
+        same: Whether its weights are those of the file.
+    """
+
+    scaled: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    parameters: int
+    trainable: list[bool]
+    same: bool
+
+
+def ask(folder: Path) -> Asked:
+    """Scale the ramp for every application; build one from the saved weights of another, a part frozen."""
+    keras = start()
+    from pipeline.training.network import build_network
+
+    scaled = {}
+    for name in NAMES:
+        ours: Any = RAMP
+        for layer in SCALINGS[APPLICATIONS[name].scaling](keras):
+            ours = layer(ours)
+        module = sys.modules[getattr(keras.applications, name).__module__]
+        scaled[name] = np.asarray(ours), np.asarray(module.preprocess_input(RAMP.astype(np.float32)))
+    weights, spec = folder / "known.weights.h5", image(32)
+    known = build_network(model("MobileNet"), spec, CLASSES).get_layer("mobilenet")
+    known.save_weights(weights)
+    network = build_network(model("MobileNet", weights=str(weights), frozen_layers=10), spec, CLASSES)
+    inner = network.get_layer("mobilenet")
+    pairs = zip(known.get_weights(), inner.get_weights(), strict=True)
+    (folder / "no.weights.h5").write_bytes(b"no weights")
+    for wrong in ("no.weights.h5", "nowhere.weights.h5"):
+        with pytest.raises(RequestError, match="MobileNet"):
+            build_network(model("MobileNet", weights=str(folder / wrong)), spec, CLASSES)
+    return Asked(
+        scaled,
+        network.count_params(),
+        [layer.trainable for layer in inner.layers],
+        all(np.array_equal(one, other) for one, other in pairs),
+    )
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return run_in_spawned_process(ask, tmp_path_factory.mktemp("applications"))
+
+
+def test_pixels_are_scaled_as_the_authors_did(asked: Asked) -> None:
+    for name, (ours, theirs) in asked.scaled.items():
+        # What is left alone there is scaled inside the network, which a slow test asks.
+        assert np.array_equal(theirs, RAMP) == name.startswith(SCALE_THEMSELVES)
+        if not name.startswith(SCALE_THEMSELVES):
+            assert np.abs(ours - theirs).max() < 1e-4, name
+
+
+def test_weights_come_from_a_file_and_frozen_layers_stay(asked: Asked) -> None:
+    rows = summarize_layers(model("MobileNet"), image(32), CLASSES)
+    assert asked.parameters == sum(row.parameters for row in rows)
+    assert asked.trainable == [False] * 10 + [True] * (APPLICATIONS["MobileNet"].layers - 10)
+    assert asked.same
+
+
+def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]], int, int, Probabilities]:
+    """Build an application at several sizes, and export the smallest."""
+    keras = start()
+    from pipeline.export.drafting import write_onnx
+    from pipeline.export.loading import load_network
+    from pipeline.training.network import build_network
+
+    outputs = []
+    for side in sizes(name):
+        network = build_network(model(name, frozen_layers="all"), image(side), CLASSES)
+        inner = network.get_layer(name.lower())
+        outputs.append(tuple(inner.output.shape[1:]))
+        if side == sizes(name)[0]:
+            network.save(folder / "model.keras")
+            content = write_onnx(load_network(folder / "model.keras"), image(side), ExportSpec(), {})
+            (folder / "model.onnx").write_bytes(content)
+            answers = network.predict(noise(side), verbose=0)
+        keras.backend.clear_session()
+    if name.startswith(SCALE_THEMSELVES):
+        compare_scaling(keras, name)
+    return outputs, inner.count_params(), len(inner.layers), answers
+
+
+def compare_scaling(keras: Any, name: ApplicationName) -> None:
+    """Hold our scaling against the layers that the application would scale with itself."""
+    own = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(64, 64, 3))
+    theirs: Any = RAMP
+    for layer in own.layers:
+        if isinstance(layer, keras.layers.Rescaling | keras.layers.Normalization):
+            theirs = layer(theirs)
+    ours: Any = RAMP
+    for layer in SCALINGS[APPLICATIONS[name].scaling](keras):
+        ours = layer(ours)
+    assert np.abs(np.asarray(ours) - np.asarray(theirs)).max() < 1e-4
+
+
+def sizes(name: ApplicationName) -> list[int]:
+    smallest = APPLICATIONS[name].smallest
+    return [smallest, smallest + 15, 128]
+
+
+def noise(side: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (4, side, side + 1, 3), np.uint8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_told_of_an_application_is_what_keras_builds_and_exports(
+    name: ApplicationName, tmp_path: Path
+) -> None:
+    outputs, parameters, layers, answers = run_in_spawned_process(measure, name, tmp_path)
+    facts = APPLICATIONS[name]
+    told = [summarize_layers(model(name), image(side), CLASSES)[0] for side in sizes(name)]
+    assert outputs == [row.output for row in told]
+    assert (parameters, layers) == (facts.parameters, facts.layers)
+    side = sizes(name)[0]
+    parity = compare_with_keras(tmp_path / "model.onnx", noise(side), answers, (1, 3))
+    assert parity.max_abs_difference < 1e-5
