@@ -22,11 +22,13 @@ class Device:
     Attributes:
         kind: The table of what is fast knows these two.
         title: In words.
+        count: How many devices share a batch.
         scope: The network is built and fitted within it.
     """
 
     kind: Literal["cpu", "gpu"]
     title: str
+    count: int = 1
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -85,7 +87,8 @@ def mirror(names: list[str]) -> Callable[[], AbstractContextManager[Any]]:
 def _over_several(title: str, devices: list[Any]) -> Device:
     if len(devices) == 1:
         return Device("gpu", title)
-    return Device("gpu", f"{len(devices)} x {title}", mirror([device.name for device in devices]))
+    count = len(devices)
+    return Device("gpu", f"{count} x {title}", count, mirror([device.name for device in devices]))
 
 
 def _start_jax(training: TrainingSpec) -> Device:
@@ -102,7 +105,7 @@ def _start_jax(training: TrainingSpec) -> Device:
 
     if count > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices[:count]))
-    return Device("gpu", f"{count} x gpu ({devices[0].device_kind}, JAX)")
+    return Device("gpu", f"{count} x gpu ({devices[0].device_kind}, JAX)", count)
 
 
 def _start_torch(training: TrainingSpec) -> Device:
@@ -138,6 +141,12 @@ def _gpus_wanted(training: TrainingSpec, there: int) -> int:
     if wanted > there:
         raise RequestError(
             f"training.gpus is {wanted}, and there are {there}", "at most these", "Set training.gpus=all."
+        )
+    if training.batch_size % wanted:
+        raise RequestError(
+            f"training.batch_size is {training.batch_size} for {wanted} GPUs",
+            "a size that they share evenly",
+            f"Try training.batch_size={wanted * max(1, training.batch_size // wanted)}.",
         )
     return wanted
 

@@ -37,12 +37,16 @@ class Batches(Protocol):
 
 
 def steps_per_epoch(images: int, training: TrainingSpec) -> int:
-    """How many batches hold all images once; the last may be smaller."""
+    """How many batches show all images."""
     return math.ceil(images / training.batch_size)
 
 
 class TrainingBatches:
-    """The batches of all epochs, one epoch after the other."""
+    """The batches of all epochs, one epoch after the other.
+
+    An epoch shows every image, and fills its last batch from its first: all are of one size, as XLA wants
+    it, and can be shared evenly by several devices.
+    """
 
     def __init__(self, images: Images, classes: int, training: TrainingSpec) -> None:
         self._images, self._classes, self._training = images, classes, training
@@ -68,23 +72,25 @@ class TrainingBatches:
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
         pixels = self._images.pixels
         block = max(1, _BLOCK_BYTES // (pixels.nbytes // len(pixels)))
-        return shuffled_order(len(pixels), block, _WINDOW_BLOCKS, self._draws(epoch))
+        order = shuffled_order(len(pixels), block, _WINDOW_BLOCKS, self._draws(epoch))
+        return np.resize(order, self.steps * self._training.batch_size)
 
     def _draws(self, *place: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self._training.seed, spawn_key=place))
 
 
 class ValidationBatches:
-    """A split as it is, in its order."""
+    """A split as it is, in its order; all batches but the last can be shared evenly by the devices."""
 
-    def __init__(self, images: Images, classes: int) -> None:
+    def __init__(self, images: Images, classes: int, devices: int) -> None:
         self._images, self._classes = images, classes
+        self._size = max(1, min(_VALIDATION_BATCH, len(images.labels)) // devices) * devices
 
     def __len__(self) -> int:
-        return math.ceil(len(self._images.labels) / _VALIDATION_BATCH)
+        return math.ceil(len(self._images.labels) / self._size)
 
     def __getitem__(self, index: int) -> Batch:
-        part = slice(index * _VALIDATION_BATCH, (index + 1) * _VALIDATION_BATCH)
+        part = slice(index * self._size, (index + 1) * self._size)
         return np.asarray(self._images.pixels[part]), _one_hot(self._images.labels[part], self._classes)
 
 

@@ -111,6 +111,6 @@ def read_state(path: Path) -> TrainingState | None:
             return TrainingState(**parts, history=tuple(json.loads(str(file["history"]))))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         _log.warning("%s is damaged (%s): training starts from the beginning", path, error)
         return None

@@ -54,7 +54,7 @@ def train_model(
         if resumed_after:
             keeper.restore()
         if not keeper.is_over:
-            _fit(network, dataset, training, keeper, report, folder)
+            _fit(network, dataset, training, device, keeper, report, folder)
     history, chosen = pd.DataFrame(keeper.state.history), keeper.chosen_row
     facts = {
         "kind": "trained-model",
@@ -128,20 +128,23 @@ def _fit(
     network: Any,
     dataset: PreparedDataset,
     training: TrainingSpec,
+    device: Device,
     keeper: StateKeeper,
     report: Report,
     folder: Path,
 ) -> None:
-    images, classes = dataset.counts["train"], len(dataset.class_names)
+    classes = len(dataset.class_names)
     batches = TrainingBatches(dataset.split("train"), classes, training)
-    validation = ValidationBatches(dataset.split("validation"), classes)
-    first, history = len(keeper.state.history), keeper.state.history
+    validation = ValidationBatches(dataset.split("validation"), classes, device.count)
+    history = keeper.state.history
+    first = len(history)
+    total = (training.epochs - first) * batches.steps * training.batch_size
     with (
         feeding(batches, batches.steps) as feed,
         feeding(validation, len(validation)) as validation_feed,
-        progress("train", (training.epochs - first) * images, "images") as advance,
+        progress("train", total, "images") as advance,
     ):
-        watcher = ProgressWatcher(training, images, history, advance, report)
+        watcher = ProgressWatcher(training, batches.steps, history, advance, report)
         network.fit(
             feed.as_keras(),
             validation_data=validation_feed.as_keras(),

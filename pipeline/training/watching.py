@@ -10,7 +10,6 @@ from typing import Any
 from pipeline.config import TrainingSpec
 from pipeline.errors import WorkError
 from pipeline.progress import Meter
-from pipeline.training.batches import steps_per_epoch
 from pipeline.training.checkpoints import Row, TrainingState, write_state
 
 _SECONDS_BETWEEN_REPORTS = 2.0
@@ -48,18 +47,17 @@ class ProgressWatcher:
     """Tells how far training has come, and ends it when the loss is no number."""
 
     def __init__(
-        self, training: TrainingSpec, images: int, history: tuple[Row, ...], advance: Meter, report: Report
+        self, training: TrainingSpec, steps: int, history: tuple[Row, ...], advance: Meter, report: Report
     ) -> None:
-        self._training, self._images = training, images
+        self._training, self._steps = training, steps
         self._advance, self._report = advance, report
-        self._steps = steps_per_epoch(images, training)
         self._accuracy = history[-1]["val_accuracy"] if history else None
-        self._epoch = self._seen_in_epoch = self._seen = 0
+        self._epoch = self._done = self._seen = 0
         self._start = self._reported = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Begin to count the epoch's steps."""
-        self._epoch, self._seen_in_epoch = epoch + 1, 0
+        self._epoch, self._done = epoch + 1, 0
 
     def on_train_batch_end(self, step: int, logs: Logs) -> None:
         """Tell of the steps done; `step` counts from 0, and with several at once may lie beyond the last."""
@@ -67,12 +65,11 @@ class ProgressWatcher:
         done = min(step + 1, self._steps)
         if not math.isfinite(loss):
             self._end(f"the loss is {loss} in epoch {self._epoch}, step {done}")
-        seen = min(done * self._training.batch_size, self._images)
-        count, self._seen_in_epoch = seen - self._seen_in_epoch, seen
+        count, self._done = (done - self._done) * self._training.batch_size, done
         self._seen += count
         now = time.monotonic()
         rate = self._seen / max(now - self._start, 1e-9)
-        left = (self._training.epochs - self._epoch + 1) * self._images - seen
+        left = ((self._training.epochs - self._epoch + 1) * self._steps - done) * self._training.batch_size
         told = TrainingProgress(
             self._epoch,
             self._training.epochs,
@@ -137,6 +134,9 @@ class StateKeeper:
             variables = self._network.trainable_variables
             self._own = [_to_numpy(variable) for variable in variables]
             self._network.optimizer.finalize_variable_values(variables)
+            for variable in variables:
+                # On JAX it now shares the average's memory, which the validation would free.
+                variable.assign(_to_numpy(variable))
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         """Keep what the validation saw, and go on with the weights as they were."""
