@@ -52,7 +52,7 @@ app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 
 _NEEDED_TO_RETRAIN = (
     *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
-    *("sklearn", "matplotlib", "jinja2", "httpx"),
+    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
 )
 
 

@@ -9,7 +9,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from pipeline.artifacts import new_run_id
+from flows.training_progress import progress_artifact
+from pipeline.artifacts import new_run_id, remove_file
 from pipeline.config import DatasetSource, PromotionSpec, Recipe
 from pipeline.datasets import PreparedDataset, RawDataset
 from pipeline.datasets.downloading import download_dataset
@@ -27,7 +28,8 @@ from pipeline.promotion import Promotion, promote_bundle
 from pipeline.proving.exporting import export_proven
 from pipeline.proving.held_out import from_dataset
 from pipeline.registry import register_bundle, release_version, reserve_version
-from pipeline.training import TrainedModel
+from pipeline.training import TrainedModel, read_history
+from pipeline.training.checkpoints import checkpoint_path, epochs_done
 from pipeline.training.fitting import train_model
 from pipeline.training.prediction import predict_split
 
@@ -40,10 +42,13 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     run = work / "runs" / new_run_id(recipe.name)
     raw = download(recipe.dataset, work)
     dataset = prepare(raw, recipe, work)
-    model = train(dataset, recipe, run)
+    checkpoint = checkpoint_path(dataset, recipe, work)
+    model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
     bundle = export(model, evaluation, dataset, recipe, run, models)
     registered = register(bundle, models)
+    # Until here, the same command again goes on from it; from here on, it trains anew.
+    remove_file(checkpoint)
     return promote(registered, recipe.promotion, models)
 
 
@@ -85,9 +90,18 @@ def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
 
 
 @task(name="train", cache_policy=NO_CACHE)
-def train(dataset: PreparedDataset, recipe: Recipe, run: Path) -> TrainedModel:
+def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
     """Fit the network, in a process of its own."""
-    model = run_in_spawned_process(train_model, dataset, recipe, run / "training")
+    if done := epochs_done(checkpoint):
+        get_run_logger().info("goes on after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
+    key = recipe.name.replace("_", "-")
+    with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
+        model = run_in_spawned_process(train_model, dataset, recipe, run / "training", checkpoint, report)
+    create_table_artifact(
+        key=f"{key}-history",
+        table=read_history(model),
+        description=f"{model.epochs} epochs, validation accuracy {model.validation_accuracy:.4f}",
+    )
     get_run_logger().info(
         "%d epochs in %.0f s on %s, validation accuracy %.4f",
         model.epochs,

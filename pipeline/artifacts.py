@@ -28,16 +28,19 @@ from pipeline.locations import content_of, file_system, is_remote
 MANIFEST = "manifest.json"
 _RECORDED_PACKAGES = (
     "pixelmill",
+    "jax",
     "keras",
     "numpy",
     "onnx",
     "onnxruntime",
+    "opencv-python-headless",
     "pillow",
     "prefect",
     "simplejpeg",
     "tensorflow-cpu",
     "tensorflow",
     "tf2onnx",
+    "torch",
 )
 
 
@@ -235,7 +238,7 @@ def provenance() -> dict[str, object]:
     """When this was made, by which versions of which packages, from which commit of the caller's folder."""
     return {
         "created_at": now(),
-        "packages": _installed_packages(),
+        "packages": installed_packages(),
         "git_commit": _git_commit(),
     }
 
@@ -288,7 +291,8 @@ def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str,
 
 
 @cache
-def _installed_packages() -> dict[str, str]:
+def installed_packages() -> dict[str, str]:
+    """The versions of the packages that a result may depend on."""
     found = {}
     for package in _RECORDED_PACKAGES:
         try:

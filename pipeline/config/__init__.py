@@ -104,21 +104,58 @@ class ImageSpec(Part):
 
 
 class LearningRate(Part):
-    """`cosine` rises to the peak over `warmup_fraction` of all steps, then falls to zero."""
+    """How the learning rate goes over all steps; `peak` is its highest value.
 
-    schedule: Literal["cosine", "constant"] = "cosine"
+    `cosine` rises in a line to the peak over `warmup_fraction` of the steps, then falls to zero.
+    `one_cycle` starts lower, rises and falls along half cosines, and ends near zero.
+    """
+
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
     peak: Annotated[float, Field(gt=0)] = 0.01
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
+class AugmentationSpec(Part):
+    """Random changes of the training images, drawn anew every epoch; zero and `none` leave one out.
+
+    `shift`: up to this part of height and width, either way. `rotation`: up to so many degrees, either
+    way. `flip`: one image in two, along each axis named. `cutout`: the side of a square that is wiped
+    out, as a part of the shorter side. `mixup`: images and labels are blended in pairs, the share drawn
+    from a beta distribution with this as both parameters; 0.2 is usual.
+    """
+
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    cutout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
 class TrainingSpec(Part):
+    """How the network is fitted.
+
+    `ema_momentum`: the model is the moving average of its weights over the steps, each weighing this
+    much less than the next; 0 takes the weights as they are. `early_stopping`: after so many epochs
+    without a lower validation loss training ends, and the model is that of the lowest. `precision`,
+    `jit_compile` and `steps_per_execution` are Keras' own; `auto` is mixed_float16, XLA and 16 on a GPU,
+    and float32, no XLA and 1 on a CPU.
+    """
+
     epochs: Positive
     batch_size: Positive = 128
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.001
     learning_rate: LearningRate = LearningRate()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    early_stopping: Positive | None = None
+    augmentation: AugmentationSpec = AugmentationSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    gpus: Positive | Literal["all"] = 1
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
+    jit_compile: Literal["auto"] | bool = "auto"
+    steps_per_execution: Literal["auto"] | Positive = "auto"
 
 
 class EvaluationSpec(Part):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MODEL_FILE = "model.keras"
 HISTORY_FILE = "history.csv"
@@ -33,3 +34,11 @@ class TrainedModel:
     def model_path(self) -> Path:
         """The Keras file: uint8 images in, probabilities out."""
         return self.folder / MODEL_FILE
+
+
+def read_history(model: TrainedModel) -> list[dict[str, Any]]:
+    """A row an epoch: losses and accuracies on both splits, and seconds."""
+    import pandas as pd
+
+    table = pd.read_csv(model.folder / HISTORY_FILE)
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

@@ -10,7 +10,9 @@ from pipeline.resources import processor_limit
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras without the notes their native parts print, unless it fails."""
+    """Import TensorFlow and Keras upon it without the notes their native parts print, unless it fails."""
+    # Whatever a network was trained with, what is exported and evaluated runs on TensorFlow.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     terminal = os.dup(2)

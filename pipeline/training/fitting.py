@@ -1,8 +1,8 @@
 """The third stage: fit a recipe's network to a prepared dataset. Run it in a process of its own."""
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,146 +10,181 @@ import pandas as pd
 
 from pipeline.artifacts import publishing
 from pipeline.config import Recipe, TrainingSpec
-from pipeline.datasets import Images, PreparedDataset
+from pipeline.datasets import PreparedDataset
 from pipeline.errors import WorkError
-from pipeline.progress import Meter, progress
+from pipeline.progress import progress
 from pipeline.training import HISTORY_FILE, MODEL_FILE, TrainedModel
-from pipeline.training.devices import choose_device, import_tensorflow
+from pipeline.training.backends import Device, start_backend
+from pipeline.training.batches import Feed, TrainingBatches, ValidationBatches, feeding, steps_per_epoch
+from pipeline.training.checkpoints import holding, read_state
 from pipeline.training.network import build_network
+from pipeline.training.schedules import build_optimizer
+from pipeline.training.watching import ProgressWatcher, Report, StateKeeper, TrainingProgress
 
-_VALIDATION_BATCH = 500
+_PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
+_STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
 
 
-def train_model(dataset: PreparedDataset, recipe: Recipe, folder: Path) -> TrainedModel:
+def tell_nobody(progress: TrainingProgress) -> None:
+    """The report of a training that only the terminal watches."""
+
+
+def train_model(
+    dataset: PreparedDataset, recipe: Recipe, folder: Path, checkpoint: Path, report: Report = tell_nobody
+) -> TrainedModel:
     """Train on the training split, watch the validation split, never see the test split.
 
     Args:
         dataset: The arrays.
         recipe: The network and how to fit it.
         folder: Where the model goes; must not exist yet.
+        checkpoint: The file that training goes on from, if it is there, and that every epoch replaces.
+        report: Told every other second how far training has come.
 
     Raises:
         RequestError: The device asked for is not there.
-        WorkError: The loss is no number any more.
+        WorkError: The loss is no number any more, or the memory is too small.
     """
-    import_tensorflow()
-    device = choose_device(recipe.training.device)
-    import keras
-
-    keras.utils.set_random_seed(recipe.training.seed)
-    train, validation = dataset.split("train"), dataset.split("validation")
-    network = build_network(recipe.model, recipe.image, len(dataset.class_names))
-    network.compile(
-        optimizer=_optimizer(recipe.training, _steps(recipe.training, train)),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    start = time.monotonic()
-    history = _fit(network, train, validation, recipe.training)
-    seconds = time.monotonic() - start
-    last = history.iloc[-1]
+    training = recipe.training
+    device = start_backend(training)
+    with holding(checkpoint), explaining_memory(training), device.scope():
+        network = _compile(dataset, recipe, device)
+        keeper = StateKeeper(network, training, checkpoint, read_state(checkpoint))
+        resumed_after = len(keeper.state.history)
+        if resumed_after:
+            keeper.restore()
+        if not keeper.is_over:
+            _fit(network, dataset, training, device, keeper, report, folder)
+    history, chosen = pd.DataFrame(keeper.state.history), keeper.chosen_row
     facts = {
         "kind": "trained-model",
         "recipe": recipe.model_dump(mode="json"),
-        "seed": recipe.training.seed,
+        "seed": training.seed,
         "dataset_fingerprint": dataset.fingerprint,
-        "device": device,
+        "device": device.title,
+        "resumed_after_epoch": resumed_after,
     }
+    model = _in_float32(dataset, recipe, keeper.state.weights)
     with publishing(folder, facts) as staging:
-        network.save(staging / MODEL_FILE)
+        model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
     return TrainedModel(
         folder=folder,
-        parameters=network.count_params(),
+        parameters=model.count_params(),
         epochs=len(history),
-        seconds=seconds,
-        device=device,
-        validation_loss=float(last["val_loss"]),
-        validation_accuracy=float(last["val_accuracy"]),
+        seconds=float(history["seconds"].sum()),
+        device=device.title,
+        validation_loss=chosen["val_loss"],
+        validation_accuracy=chosen["val_accuracy"],
     )
 
 
-def _steps(training: TrainingSpec, train: Images) -> int:
-    return training.epochs * math.ceil(len(train.labels) / training.batch_size)
+@contextmanager
+def explaining_memory(training: TrainingSpec) -> Iterator[None]:
+    """Say in one line that the device's memory is too small, and what to try.
+
+    Raises:
+        WorkError: It is.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = f"{type(error).__name__} {error}".lower()
+        signs = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory")
+        if not any(sign in told for sign in signs):
+            raise
+        size = training.batch_size
+        raise WorkError(
+            f"the memory is too small for training.batch_size={size}",
+            "a batch that fits",
+            f"Try training.batch_size={max(1, size // 2)}.",
+        ) from error
 
 
-def _optimizer(training: TrainingSpec, steps: int) -> Any:
+def _compile(dataset: PreparedDataset, recipe: Recipe, device: Device) -> Any:
     import keras
 
-    rate = training.learning_rate
-    warmup = round(steps * rate.warmup_fraction)
-    schedules: dict[str, Callable[[], Any]] = {
-        "constant": lambda: rate.peak,
-        "cosine": lambda: keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=rate.peak / 10 if warmup else rate.peak,
-            decay_steps=steps - warmup,
-            warmup_target=rate.peak if warmup else None,
-            warmup_steps=warmup,
-        ),
-    }
-    optimizers: dict[str, Callable[[Any], Any]] = {
-        "adamw": lambda learning_rate: keras.optimizers.AdamW(
-            learning_rate, weight_decay=training.weight_decay
-        ),
-        "sgd": lambda learning_rate: keras.optimizers.SGD(
-            learning_rate, momentum=0.9, nesterov=True, weight_decay=training.weight_decay or None
-        ),
-    }
-    return optimizers[training.optimizer](schedules[rate.schedule]())
+    training = recipe.training
+    keras.utils.set_random_seed(training.seed)
+    keras.config.set_dtype_policy(
+        _PRECISION[device.kind] if training.precision == "auto" else training.precision
+    )
+    network = build_network(recipe.model, recipe.image, len(dataset.class_names))
+    # Probabilities and loss in full precision, whatever comes before them.
+    network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
+    steps = training.epochs * steps_per_epoch(dataset.counts["train"], training)
+    at_once = training.steps_per_execution
+    network.compile(
+        optimizer=build_optimizer(training, steps),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=training.jit_compile,
+        steps_per_execution=_STEPS_PER_EXECUTION[device.kind] if at_once == "auto" else at_once,
+    )
+    return network
 
 
-def _fit(network: Any, train: Images, validation: Images, training: TrainingSpec) -> pd.DataFrame:
-    total = training.epochs * len(train.labels)
-    with progress("train", total, "images") as advance:
-        watcher = _watcher(advance, len(train.labels), training)
+def _fit(
+    network: Any,
+    dataset: PreparedDataset,
+    training: TrainingSpec,
+    device: Device,
+    keeper: StateKeeper,
+    report: Report,
+    folder: Path,
+) -> None:
+    classes = len(dataset.class_names)
+    batches = TrainingBatches(dataset.split("train"), classes, training)
+    validation = ValidationBatches(dataset.split("validation"), classes, device.count)
+    history = keeper.state.history
+    first = len(history)
+    total = (training.epochs - first) * batches.steps * training.batch_size
+    with (
+        feeding(batches, batches.steps) as feed,
+        feeding(validation, len(validation)) as validation_feed,
+        progress("train", total, "images") as advance,
+    ):
+        watcher = ProgressWatcher(training, batches.steps, history, advance, report)
         network.fit(
-            train.pixels,
-            train.labels,
-            batch_size=training.batch_size,
+            feed.as_keras(),
+            validation_data=validation_feed.as_keras(),
             epochs=training.epochs,
-            validation_data=(validation.pixels, validation.labels),
-            validation_batch_size=_VALIDATION_BATCH,
-            callbacks=[watcher],
+            initial_epoch=first,
+            shuffle=False,
+            callbacks=_callbacks(feed, watcher, keeper, folder),
             verbose=0,
         )
-    return pd.DataFrame(watcher.rows)
 
 
-def _watcher(advance: Meter, images: int, training: TrainingSpec) -> Any:
+def _callbacks(feed: Feed, watcher: ProgressWatcher, keeper: StateKeeper, folder: Path) -> list[Any]:
     import keras
 
-    class Watcher(keras.callbacks.Callback):  # type: ignore[misc]
-        """Shows the progress, keeps a row an epoch, and stops a loss that is no number."""
+    callback = keras.callbacks.LambdaCallback
+    callbacks = [
+        callback(on_epoch_begin=lambda epoch, logs: feed.start_epoch(epoch)),
+        callback(
+            on_epoch_begin=watcher.on_epoch_begin,
+            on_train_batch_end=watcher.on_train_batch_end,
+            on_epoch_end=watcher.on_epoch_end,
+        ),
+        callback(
+            on_epoch_begin=keeper.on_epoch_begin,
+            on_test_begin=keeper.on_test_begin,
+            on_test_end=keeper.on_test_end,
+            on_epoch_end=keeper.on_epoch_end,
+        ),
+    ]
+    if find_spec("tensorboard"):
+        callbacks.append(keras.callbacks.TensorBoard(folder.with_name("tensorboard"), write_graph=False))
+    return callbacks
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.rows: list[dict[str, float]] = []
-            self.started = time.monotonic()
-            self.note = ""
 
-        def require_number(self, name: str, value: float, place: str = "") -> None:
-            if not math.isfinite(value):
-                raise WorkError(
-                    f"the {name} is {value} in epoch {self.epoch}{place}",
-                    "a number",
-                    "Lower training.learning_rate.peak.",
-                )
+def _in_float32(dataset: PreparedDataset, recipe: Recipe, weights: tuple[Any, ...]) -> Any:
+    """The network to save, without what only training needs."""
+    import keras
 
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.started = time.monotonic()
-            self.epoch = epoch + 1
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.require_number("loss", logs["loss"], f", step {batch + 1}")
-            size = training.batch_size
-            done = min(size, images - batch * size)
-            epoch = f"epoch {self.epoch}/{training.epochs}, loss {logs['loss']:.4f}"
-            advance(done, f"{epoch}{self.note}")
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.require_number("validation loss", logs["val_loss"])
-            self.note = f", validation accuracy {logs['val_accuracy']:.4f}"
-            seconds = time.monotonic() - self.started
-            self.rows.append({"epoch": epoch + 1, **logs, "seconds": seconds})
-
-    return Watcher()
+    keras.config.set_dtype_policy("float32")
+    keras.utils.clear_session()  # The same names for its layers in every run.
+    network = build_network(recipe.model, recipe.image, len(dataset.class_names))
+    network.set_weights(weights)
+    return network

@@ -53,7 +53,7 @@ def test_the_command_prints_what_models_show_prints(retrained: Answer, run: Run)
     assert shown["metrics"]["training"]["epochs"] == 4
     for stage in STAGES:
         assert any(line.startswith(stage) for line in retrained.errors.splitlines()), stage
-    assert "epoch 4/4" in retrained.errors or "of 5,180 images" in retrained.errors
+    assert "epoch 4/4" in retrained.errors or "of 5,248 images" in retrained.errors
 
 
 def test_every_stage_is_a_task_of_the_run(server: PrefectServer, flow_run: Any) -> None:
@@ -79,7 +79,11 @@ def test_metrics_and_report_are_artifacts_of_the_run(
 ) -> None:
     artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
     by_key = {artifact["key"]: artifact for artifact in artifacts if artifact["key"]}
-    assert set(by_key) == {"digits-metrics", "digits-report"}
+    assert set(by_key) == {"digits-training", "digits-history", "digits-metrics", "digits-report"}
+    assert by_key["digits-training"]["type"] == "progress"
+    assert json.loads(by_key["digits-training"]["data"]) == 100
+    assert "epoch 4/4, step 41/41, loss " in by_key["digits-training"]["description"]
+    assert [row["epoch"] for row in json.loads(by_key["digits-history"]["data"])] == [1, 2, 3, 4]
     assert len(json.loads(by_key["digits-metrics"]["data"])) == 10
     accuracy = retrained.json["metrics"]["test"]["accuracy"]
     assert f"| accuracy | {accuracy:.4f} |" in by_key["digits-report"]["data"]

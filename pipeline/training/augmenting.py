@@ -1,0 +1,99 @@
+"""Random changes of a batch of training images: in the input pipeline, never in the model.
+
+A step's draws depend on the seed, the epoch and the step alone, so a run that goes on after it was killed
+sees the images that it would have seen.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import AugmentationSpec
+from pipeline.images import Pixels
+
+SoftLabels = npt.NDArray[np.float32]
+"""[images, classes]: probabilities that add up to one."""
+
+
+def augment(
+    pixels: Pixels, labels: SoftLabels, spec: AugmentationSpec, draws: np.random.Generator
+) -> tuple[Pixels, SoftLabels]:
+    """Change a batch.
+
+    Args:
+        pixels: uint8 [images, height, width, channels]; stays as it is.
+        labels: The true probabilities; stay as they are.
+        spec: How much of what.
+        draws: Where chance comes from.
+    """
+    if spec.shift or spec.rotation or spec.flip != "none":
+        pixels = _move(pixels, spec, draws)
+    if spec.cutout:
+        pixels = _cut_out(pixels, spec.cutout, draws)
+    if spec.mixup:
+        pixels, labels = _mix_up(pixels, labels, spec.mixup, draws)
+    return pixels, labels
+
+
+def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
+    """Shift, rotate and flip in one bilinear step; beyond the edge, the edge goes on."""
+    import cv2
+
+    count, height, width, channels = pixels.shape
+    moved = np.empty_like(pixels)
+    for index, matrix in enumerate(_matrices(count, height, width, spec, draws)):
+        moved[index] = cv2.warpAffine(
+            pixels[index],
+            matrix,
+            (width, height),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        ).reshape(height, width, channels)
+    return moved
+
+
+def _matrices(
+    count: int, height: int, width: int, spec: AugmentationSpec, draws: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """For each image the map from (x, y, 1) in the result to (x, y) in the source: float64 [images, 2, 3]."""
+    angles = np.deg2rad(draws.uniform(-spec.rotation, spec.rotation, count))
+    across, down = (
+        np.where(draws.random(count) < (0.5 if spec.flip in (axis, "both") else 0), -1, 1)
+        for axis in ("horizontal", "vertical")
+    )
+    shifts = draws.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
+    matrices = np.empty((count, 2, 3))
+    matrices[:, 0, :2] = np.stack([across * np.cos(angles), -across * np.sin(angles)], axis=1)
+    matrices[:, 1, :2] = np.stack([down * np.sin(angles), down * np.cos(angles)], axis=1)
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shifts
+    return matrices
+
+
+def _cut_out(pixels: Pixels, part: float, draws: np.random.Generator) -> Pixels:
+    """Fill a square of each image with the image's mean: DeVries and Taylor, 2017, arXiv:1708.04552.
+
+    The centre lies anywhere in the image, so that a square may reach beyond its edge.
+    """
+    count, height, width, _ = pixels.shape
+    half = part * min(height, width) / 2
+    rows = np.abs(np.arange(height) - draws.uniform(0, height - 1, (count, 1))) <= half
+    columns = np.abs(np.arange(width) - draws.uniform(0, width - 1, (count, 1))) <= half
+    mean = pixels.mean(axis=(1, 2), keepdims=True).astype(np.uint8)
+    return np.where((rows[:, :, None] & columns[:, None, :])[..., None], mean, pixels)
+
+
+def _mix_up(
+    pixels: Pixels, labels: SoftLabels, alpha: float, draws: np.random.Generator
+) -> tuple[Pixels, SoftLabels]:
+    """Blend each image and its label with another's: Zhang and others, 2018, arXiv:1710.09412."""
+    count = len(pixels)
+    others = draws.permutation(count)
+    share = draws.beta(alpha, alpha, count).astype(np.float32)
+
+    def blend(values: Any) -> Any:
+        own = share.reshape(count, *[1] * (values.ndim - 1))
+        return values * own + values[others] * (1 - own)
+
+    return np.rint(blend(pixels)).astype(np.uint8), blend(labels)

@@ -1,0 +1,73 @@
+"""The optimiser and the way its learning rate goes."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.config import LearningRate, TrainingSpec
+
+
+def build_optimizer(training: TrainingSpec, steps: int) -> Any:
+    """A Keras optimiser whose schedule is over after `steps`."""
+    import keras
+
+    options = {
+        "learning_rate": _SCHEDULES[training.learning_rate.schedule](training.learning_rate, steps),
+        "weight_decay": training.weight_decay,
+        "use_ema": training.ema_momentum > 0,
+        "ema_momentum": training.ema_momentum,
+    }
+    optimizers: dict[str, Callable[[], Any]] = {
+        "adamw": lambda: keras.optimizers.AdamW(**options),
+        "sgd": lambda: keras.optimizers.SGD(momentum=0.9, nesterov=True, **options),
+    }
+    return optimizers[training.optimizer]()
+
+
+def _constant(rate: LearningRate, steps: int) -> Any:
+    return rate.peak
+
+
+def _cosine(rate: LearningRate, steps: int) -> Any:
+    import keras
+
+    warmup = round(steps * rate.warmup_fraction)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=rate.peak / 10 if warmup else rate.peak,
+        decay_steps=steps - warmup,
+        warmup_target=rate.peak if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def _one_cycle(rate: LearningRate, steps: int) -> Any:
+    """From peak / 25 to the peak and down to peak / 250,000 along half cosines.
+
+    Smith and Topin, 2018, arXiv:1708.07120, with the shape and the numbers of fast.ai and PyTorch; the
+    momentum stays as it is.
+    """
+    import keras
+    from keras import ops
+
+    warmup = steps * rate.warmup_fraction
+    first, last = rate.peak / 25, rate.peak / 250_000
+
+    class OneCycle(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            step = ops.cast(step, "float32")
+            rising = ops.clip(step / max(warmup, 1), 0, 1)
+            falling = ops.clip((step - warmup) / max(steps - 1 - warmup, 1), 0, 1)
+            return ops.where(
+                step < warmup,
+                first + (rate.peak - first) * (1 - ops.cos(math.pi * rising)) / 2,
+                last + (rate.peak - last) * (1 + ops.cos(math.pi * falling)) / 2,
+            )
+
+    return OneCycle()
+
+
+_SCHEDULES: dict[str, Callable[[LearningRate, int], Any]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "one_cycle": _one_cycle,
+}

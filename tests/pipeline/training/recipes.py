@@ -1,0 +1,33 @@
+"""Small trainings on the digits, for tests that run in processes of their own."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Recipe
+from pipeline.datasets import PreparedDataset
+from pipeline.datasets.downloading import download_dataset
+from pipeline.datasets.preparation import prepare_dataset
+from pipeline.recipes import load_recipe, parse_recipe
+
+LAYERS = [
+    {"layer": "convolution", "filters": 4, "kernel_size": 3},
+    {"layer": "batch_normalization"},
+    {"layer": "activation", "function": "relu"},
+    {"layer": "dropout", "rate": 0.1},
+    {"layer": "flatten"},
+    {"layer": "dense", "units": "classes"},
+    {"layer": "softmax"},
+]
+
+
+def small_recipe(**training: Any) -> Recipe:
+    """The `digits` recipe with a network that trains in a moment."""
+    content = load_recipe("digits").model_dump()
+    content["model"] = {"layers": LAYERS}
+    content["training"] = {"epochs": 2, "batch_size": 32, **training}
+    return parse_recipe(content, "small")
+
+
+def digits(store: Path) -> PreparedDataset:
+    recipe = small_recipe()
+    return prepare_dataset(download_dataset(recipe.dataset, store), recipe, store)

@@ -1,0 +1,140 @@
+"""What augmentation does to images and labels, and what it leaves alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import AugmentationSpec
+from pipeline.images import Pixels
+from pipeline.training.augmenting import SoftLabels, augment
+
+Augmented = tuple[Pixels, SoftLabels]
+
+
+def random_batch(count: int, height: int, width: int, channels: int) -> Augmented:
+    draws = np.random.default_rng(1)
+    pixels = draws.integers(0, 256, (count, height, width, channels), np.uint8)
+    return pixels, np.eye(10, dtype=np.float32)[draws.integers(0, 10, count)]
+
+
+def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, **spec: object) -> Augmented:
+    labels = np.eye(1, dtype=np.float32)[[0] * len(pixels)] if labels is None else labels
+    return augment(pixels, labels, AugmentationSpec.model_validate(spec), np.random.default_rng(seed))
+
+
+def blobs(count: int, size: int, row: float, column: float) -> Pixels:
+    """Images of one round spot on black; rows and columns count from the image's centre."""
+    away = np.arange(size) - (size - 1) / 2
+    spot = 255 * np.exp(-((away[:, None] - row) ** 2 + (away - column) ** 2) / 8)
+    return np.repeat(np.rint(spot).astype(np.uint8)[None, :, :, None], count, axis=0)
+
+
+def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """Where the light of each image is, (row, column) from the image's centre."""
+    weights = pixels[..., 0].astype(float)
+    away = np.arange(pixels.shape[1]) - (pixels.shape[1] - 1) / 2
+    total = weights.sum(axis=(1, 2))
+    rows, columns = weights.sum(axis=2) @ away / total, weights.sum(axis=1) @ away / total
+    return np.stack([rows, columns], axis=1)
+
+
+@settings(deadline=None)
+@given(
+    spec=st.builds(
+        AugmentationSpec,
+        shift=st.floats(0, 0.5),
+        rotation=st.floats(0, 180),
+        flip=st.sampled_from(["none", "horizontal", "vertical", "both"]),
+        cutout=st.floats(0, 0.99),
+        mixup=st.floats(0, 10),
+    ),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3])),
+)
+def test_any_augmentation_gives_images_and_labels_of_the_same_kind(
+    spec: AugmentationSpec, shape: tuple[int, int, int, int]
+) -> None:
+    pixels, labels = random_batch(*shape)
+    before = pixels.copy(), labels.copy()
+    changed, soft = augment(pixels, labels, spec, np.random.default_rng(0))
+    assert changed.shape == shape
+    assert (changed.dtype, soft.dtype) == (np.dtype(np.uint8), np.dtype(np.float32))
+    assert soft.min() >= 0
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(pixels, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+    again, soft_again = augment(pixels, labels, spec, np.random.default_rng(0))
+    np.testing.assert_array_equal(changed, again)
+    np.testing.assert_array_equal(soft, soft_again)
+
+
+def test_without_augmentation_nothing_changes() -> None:
+    pixels, labels = random_batch(4, 8, 8, 1)
+    changed, soft = augmented(pixels, labels)
+    np.testing.assert_array_equal(changed, pixels)
+    np.testing.assert_array_equal(soft, labels)
+
+
+@pytest.mark.parametrize(("flip", "axes"), [("horizontal", {2}), ("vertical", {1}), ("both", {1, 2})])
+def test_a_flip_mirrors_about_half_of_the_images_exactly(flip: str, axes: set[int]) -> None:
+    pixels, _ = random_batch(200, 7, 9, 3)
+    changed, _ = augmented(pixels, flip=flip)
+    kept = np.array([np.array_equal(one, other) for one, other in zip(changed, pixels, strict=True)])
+    for axis in axes:
+        mirrored = np.flip(pixels, axis)
+        turned = [np.array_equal(one, other) for one, other in zip(changed, mirrored, strict=True)]
+        assert 20 < sum(turned) < 130
+    everything = [pixels, *(np.flip(pixels, axis) for axis in axes), np.flip(pixels, tuple(axes))]
+    assert all((changed == one).all(axis=(1, 2, 3)).any() for one in everything)
+    assert 20 < kept.sum() < 130
+    assert all(any(np.array_equal(changed[i], one[i]) for one in everything) for i in range(200))
+
+
+def test_a_shift_moves_by_up_to_its_part_of_the_side_and_between_pixels() -> None:
+    changed, _ = augmented(blobs(300, 40, 0, 0), shift=0.1)
+    found = centres(changed)
+    assert np.abs(found).max() < 4.1
+    for axis in (0, 1):
+        assert found[:, axis].min() < -3.5
+        assert found[:, axis].max() > 3.5
+    assert (np.abs(found - np.rint(found)) > 0.2).any()
+
+
+def test_a_rotation_turns_about_the_centre_by_up_to_its_degrees() -> None:
+    changed, _ = augmented(blobs(300, 40, 0, 10), rotation=30)
+    rows, columns = centres(changed).T
+    np.testing.assert_allclose(np.hypot(rows, columns), 10, atol=0.2)
+    degrees = np.rad2deg(np.arctan2(rows, columns))
+    assert -31 < degrees.min() < -27
+    assert 27 < degrees.max() < 31
+
+
+def test_beyond_the_edge_the_edge_goes_on() -> None:
+    white = np.full((20, 9, 9, 3), 255, np.uint8)
+    np.testing.assert_array_equal(augmented(white, shift=0.5, rotation=180)[0], white)
+
+
+def test_cutout_fills_one_square_with_the_images_mean() -> None:
+    pixels, _ = random_batch(200, 20, 30, 3)
+    pixels //= 4  # No pixel is the fill by chance.
+    pixels[:, 0, 0] = 255
+    changed, _ = augmented(pixels, cutout=0.5)
+    areas = []
+    for one, before in zip(changed, pixels, strict=True):
+        rows, columns, _ = np.nonzero(one != before)
+        if len(rows):
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert max(height, width) <= 11
+            square = one[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert (square == before.mean(axis=(0, 1)).astype(np.uint8)).all()
+            areas.append(height * width)
+    assert len(areas) > 190
+    assert max(areas) >= 100
+
+
+def test_mixup_blends_a_label_as_it_blends_the_image() -> None:
+    shades = np.repeat(np.array([0, 255], np.uint8), 50)
+    pixels = np.broadcast_to(shades[:, None, None, None], (100, 4, 4, 1))
+    changed, soft = augmented(pixels, np.eye(2, dtype=np.float32)[shades // 255], mixup=0.5)
+    np.testing.assert_allclose(changed[:, 0, 0, 0] / 255, soft[:, 1], atol=0.003)
+    assert ((soft > 0.05) & (soft < 0.95)).any()

@@ -1,0 +1,88 @@
+"""Training on what Keras can compute with beside TensorFlow on one processor, and exporting it from there."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import ExportSpec
+from pipeline.datasets import PreparedDataset
+from pipeline.errors import RequestError
+from pipeline.export.conversion import convert
+from pipeline.processes import run_in_spawned_process
+from pipeline.training import TrainedModel, fitting
+from pipeline.training.backends import Device, chosen_backend, mirror, start_backend
+from pipeline.training.devices import import_tensorflow
+from pipeline.training.fitting import train_model
+from pipeline.training.prediction import predict_split
+from tests.pipeline.training.recipes import digits, small_recipe
+
+RECIPE = small_recipe(ema_momentum=0.9, early_stopping=5)
+
+
+def onnx_of(model: TrainedModel) -> bytes:
+    converted: bytes = convert(model.model_path, RECIPE.image, ExportSpec()).SerializeToString()
+    return converted
+
+
+def train_on(folder: str) -> None:
+    store = Path(folder)
+    model = train_model(digits(store), RECIPE, store / "run/training", store / "state.npz")
+    assert model.validation_accuracy > 0.3, model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_model_trained_on_another_backend_exports_on_tensorflow(backend: str, tmp_path: Path) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"no {backend} here; pip install {backend}")
+    program = f"from {__name__} import train_on; train_on({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": backend}, check=True)
+    model = TrainedModel(tmp_path / "run/training", 0, 2, 0.0, backend, 0.0, 0.0)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(run_in_spawned_process(onnx_of, model))
+    dataset = digits(tmp_path)
+    expected = run_in_spawned_process(predict_split, model, dataset, "test", tmp_path / "answers.npy")
+    (found,) = session.run(None, {"image": np.asarray(dataset.split("test").pixels)})
+    np.testing.assert_allclose(found, np.load(expected), atol=1e-5)
+    assert (found.argmax(axis=1) == dataset.split("test").labels).mean() > 0.3
+
+
+def start_on_two_processors(training: object) -> Device:
+    import_tensorflow()
+    import tensorflow as tf
+
+    processor = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(processor, two)
+    return Device("cpu", "2 x cpu", 2, mirror(["CPU:0", "CPU:1"]))
+
+
+def train_on_two(dataset: PreparedDataset, store: Path) -> TrainedModel:
+    vars(fitting)["start_backend"] = start_on_two_processors
+    train_model(dataset, small_recipe(epochs=1), store / "first", store / "state.npz")
+    # Another number of epochs goes on from the same state: variables of two devices are given their values.
+    return train_model(dataset, small_recipe(epochs=2), store / "second", store / "state.npz")
+
+
+@pytest.mark.slow
+def test_several_devices_share_each_batch(tmp_path: Path) -> None:
+    model = run_in_spawned_process(train_on_two, digits(tmp_path), tmp_path)
+    assert model.validation_accuracy > 0.3
+    assert model.device == "2 x cpu"
+
+
+@pytest.mark.parametrize("name", ["theano", "jax"])
+def test_a_backend_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec(name) is not None:
+        pytest.skip(f"there is {name} here")
+    monkeypatch.setenv("KERAS_BACKEND", name)
+    with pytest.raises(RequestError, match=f"KERAS_BACKEND is {name}; expected one of tensorflow"):
+        chosen_backend()
+    with pytest.raises(RequestError):
+        start_backend(RECIPE.training)

@@ -1,0 +1,146 @@
+"""The batches that training sees: every image once an epoch, the same for a seed, and ahead of time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import TrainingSpec
+from pipeline.datasets import Images
+from pipeline.training.batches import (
+    Batch,
+    TrainingBatches,
+    ValidationBatches,
+    feeding,
+    shuffled_order,
+)
+
+
+def images(count: int) -> Images:
+    """Images whose only pixel is their number."""
+    numbers = np.arange(count)
+    return Images(numbers.astype(np.uint8).reshape(count, 1, 1, 1), numbers % 3)
+
+
+def training(**fields: Any) -> TrainingSpec:
+    return TrainingSpec.model_validate({"epochs": 3, "batch_size": 8, **fields})
+
+
+def batches(count: int = 50, **fields: Any) -> TrainingBatches:
+    return TrainingBatches(images(count), 3, training(**fields))
+
+
+def numbers(batch: Batch) -> list[int]:
+    return [int(number) for number in batch[0].ravel()]
+
+
+@given(count=st.integers(1, 500), block=st.integers(1, 50), window=st.integers(1, 20), seed=st.integers(0, 9))
+def test_the_order_holds_every_image_once_and_stays_in_a_few_places(
+    count: int, block: int, window: int, seed: int
+) -> None:
+    order = shuffled_order(count, block, window, np.random.default_rng(seed))
+    assert sorted(order) == list(range(count))
+    # The file's last block may be shorter than the others, and moves the windows by less than a block.
+    for start in range(0, count, block * window):
+        assert len(set(order[start : start + block * window] // block)) < window + block
+
+
+def test_a_small_dataset_is_shuffled_wholly() -> None:
+    order = shuffled_order(1000, 10, 100, np.random.default_rng(0))
+    assert np.abs(np.diff(order)).mean() > 200
+
+
+def test_an_epoch_shows_every_image_with_its_label_in_batches_of_one_size() -> None:
+    made = batches()
+    assert (made.steps, len(made)) == (7, 21)
+    for epoch in range(3):
+        steps = [made[epoch * 7 + step] for step in range(7)]
+        assert [len(pixels) for pixels, _ in steps] == [8] * 7
+        seen = [number for batch in steps for number in numbers(batch)]
+        assert sorted(seen[:50]) == list(range(50))
+        assert seen[50:] == seen[:6]
+        assert [int(label.argmax()) for _, labels in steps for label in labels] == [n % 3 for n in seen]
+
+
+def test_a_dataset_smaller_than_a_batch_fills_it() -> None:
+    assert sorted(numbers(batches(count=3)[0])) == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+    first = [numbers(batches()[index]) for index in range(21)]
+    assert first == [numbers(batches()[index]) for index in range(21)]
+    assert first[:7] != first[7:14]
+    assert first != [numbers(batches(seed=1)[index]) for index in range(21)]
+
+
+def test_a_batch_is_the_same_whatever_was_asked_before() -> None:
+    augmentation = {"mixup": 0.5, "shift": 0.3}
+    forward, backward = batches(augmentation=augmentation), batches(augmentation=augmentation)
+    expected = [forward[index] for index in range(21)]
+    for index in reversed(range(21)):
+        for made, wanted in zip(backward[index], expected[index], strict=True):
+            np.testing.assert_array_equal(made, wanted)
+
+
+def test_labels_are_smoothed_for_training_alone() -> None:
+    _, smoothed = batches(label_smoothing=0.3)[0]
+    np.testing.assert_allclose(np.sort(smoothed, axis=1), np.tile([0.1, 0.1, 0.8], (8, 1)), rtol=1e-6)
+    _, plain = ValidationBatches(images(5), 3, 1)[0]
+    np.testing.assert_array_equal(plain, np.eye(3)[[0, 1, 2, 0, 1]])
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("count", [1, 100, 1234])
+def test_the_validation_is_shown_whole_and_in_order(count: int, devices: int) -> None:
+    many = Images(np.zeros((count, 1, 1, 1), np.uint8), np.arange(count) % 3)
+    validation = ValidationBatches(many, 3, devices)
+    made = [validation[index][1] for index in range(len(validation))]
+    assert all(len(part) % devices == 0 for part in made[:-1])
+    labels = [int(label.argmax()) for part in made for label in part]
+    assert labels == list(many.labels)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
+    made = batches()
+    with feeding(made, made.steps) as feed:
+        # As Keras does, which looks at the first batches to learn their shapes.
+        assert numbers(feed[0]) == numbers(made[0])
+        for epoch in range(first, 3):
+            feed.start_epoch(epoch)
+            for step in range(len(feed)):
+                assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
+
+
+def test_what_goes_wrong_while_a_batch_is_made_is_told_where_it_is_used() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Batch:
+            raise OSError("the disk is gone")
+
+    with feeding(Broken(), 2) as feed, pytest.raises(OSError, match="the disk is gone"):
+        feed[0]
+
+
+def own_memory() -> int:
+    """Bytes that this process has for itself, without pages of files, which the system takes back at will."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+def test_a_large_file_streams_in_memory_that_does_not_grow(tmp_path: Path) -> None:
+    shape = (4000, 224, 224, 3)  # 600 MB that take no room on the disk.
+    np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
+    pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
+    labels = np.zeros(shape[0], np.int64)
+    made = TrainingBatches(Images(pixels, labels), 2, training(batch_size=32))
+    with feeding(made, made.steps) as feed:
+        first = feed[0][0].shape
+        before = own_memory()
+        most = max(own_memory() for step in range(1, made.steps) if feed[step][0].shape == first)
+    assert most - before < 60e6
