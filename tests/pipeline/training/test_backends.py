@@ -12,7 +12,8 @@ import pytest
 from pipeline.config import ExportSpec
 from pipeline.datasets import PreparedDataset
 from pipeline.errors import RequestError
-from pipeline.export.conversion import convert
+from pipeline.export.drafting import write_onnx
+from pipeline.export.loading import load_network
 from pipeline.processes import run_in_spawned_process
 from pipeline.training import TrainedModel, fitting
 from pipeline.training.backends import Device, chosen_backend, mirror, start_backend
@@ -25,8 +26,7 @@ RECIPE = small_recipe(ema_momentum=0.9, early_stopping=5)
 
 
 def onnx_of(model: TrainedModel) -> bytes:
-    converted: bytes = convert(model.model_path, RECIPE.image, ExportSpec()).SerializeToString()
-    return converted
+    return write_onnx(load_network(model.model_path), RECIPE.image, ExportSpec(), {})
 
 
 def train_on(folder: str) -> None:
