@@ -399,7 +399,7 @@ def test_the_runtime_is_found_above(runtime: Path, tmp_path: Path, monkeypatch: 
     [
         (None, "another folder"),
         ({"name": "onnxruntime-node", "version": WEB_RUNTIME_VERSION}, "another folder"),
-        ({"name": "onnxruntime-web", "version": "1.9.0"}, "onnxruntime-web 1.9.0"),
+        ({"name": "onnxruntime-web", "version": "1.25.1"}, "onnxruntime-web 1.25.1"),
         ({"name": "onnxruntime-web", "version": "2.0.0-dev"}, "onnxruntime-web 2.0.0-dev"),
         ({"name": "onnxruntime-web"}, "another folder"),
         ({"name": "onnxruntime-web", "version": WEB_RUNTIME_VERSION}, "without dist/"),

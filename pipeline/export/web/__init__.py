@@ -4,10 +4,11 @@
 so the model and the runtime's WebAssembly lie in scripts, as base64.
 
 An opaque PNG, WebP, BMP or GIF file becomes the tensor that `pipeline.images` makes, bit for bit. So does a
-transparent one where a canvas can hold 16 bits (Chromium 137 and later); elsewhere it may be a level off. So
-does a JPEG file that is not shrunk while it is decoded; of one that is, the page takes the mean of each
-block. That is what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of
-half the resolution.
+transparent one where a canvas can hold 16 bits a channel, as in Chromium 156; elsewhere it may be a level
+off. So does a JPEG file that is not shrunk while it is decoded. Of one that is, the page takes the mean of
+each block: what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of half
+the resolution. For scikit-learn's two photographs at qualities 85 and 95, and inputs of 32 to 200 pixels,
+that was 0.2 levels off on average and 7 at most in grey, 0.4 and 14 in colour.
 """
 
 import base64
@@ -30,8 +31,8 @@ from pipeline.inference import load_session
 
 WEB_FOLDER = "web"
 WEB_RUNTIME_PACKAGE, WEB_RUNTIME_VERSION = "onnxruntime-web", "1.30.0"
-_OLDEST_RUNTIME, _FIRST_UNKNOWN_RUNTIME = (1, 20), (2, 0)
-# The build for one processor, whose names every release since the oldest has kept.
+# Earlier releases look for their WebAssembly beside the module, even when it is handed to them.
+_OLDEST_RUNTIME, _FIRST_UNKNOWN_RUNTIME = (1, 26), (2, 0)
 _RUNTIME_SCRIPT = "ort.wasm.min.js"
 _RUNTIME_MODULE, _RUNTIME_BINARY = "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
 _PAGE_SUFFIXES = frozenset((".html", ".css", ".js"))

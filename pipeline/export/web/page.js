@@ -98,31 +98,32 @@ function takeDrawings() {
   const section = element("drawing");
   const seen = section.querySelector(".tensor");
   const classes = Array.from(MODEL.classNames.keys());
-  let isWaiting = false;
+  let frame = 0;
+  let drawings = 0;
 
-  const show = async () => {
-    isWaiting = false;
+  const show = async (isDone) => {
+    cancelAnimationFrame(frame);
+    frame = 0;
+    const drawing = ++drawings;
     const tensor = tensorOfDrawing(canvas.ink(), input, MODEL.drawing);
     section.classList.toggle("empty", tensor === null);
     showTensor(seen, tensor ?? new Uint8Array(input.width * input.height).fill(MODEL.drawing.background));
     const probabilities = tensor ? await (await classifier)(tensor) : new Float32Array(classes.length);
-    return showAnswer(section, probabilities, classes);
+    if (drawing !== drawings) return; // It has been drawn on, or cleared, since.
+    const answer = showAnswer(section, probabilities, classes);
+    if (isDone) announce(`Drawing: ${answer}`);
   };
-  const canvas = openPad(element("canvas"), MODEL.drawing.background, async (isDone) => {
-    if (isDone) {
-      announce(`Drawing: ${await show()}`);
-    } else if (!isWaiting) {
-      isWaiting = true;
-      requestAnimationFrame(show);
-    }
+  const canvas = openPad(element("canvas"), MODEL.drawing.background, (isDone) => {
+    if (isDone) show(true);
+    else frame ||= requestAnimationFrame(() => show(false));
   });
-  element("clear-drawing").addEventListener("click", async () => {
+  element("clear-drawing").addEventListener("click", () => {
     canvas.clear();
-    await show();
+    show(false);
     announce("Drawing cleared");
   });
   section.hidden = false;
-  show();
+  show(false);
 }
 
 describeModel();
