@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.main import get_command
 
 from flows.command_line import app
 from pipeline.image_encoding import encode_png
 from pipeline.images import FailureCode
 from pipeline.predictions.columns import TableLayout, schema
-from pipeline.recipes import shipped_recipes
+from pipeline.recipes import load_recipe, parse_recipe, shipped_recipes
 from tests.conftest import PIXELMILL, Run, write_images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,12 +74,19 @@ def test_the_recipes_are_those_that_ship() -> None:
     assert set(line.split(": ")[1].split(", ")) == set(shipped_recipes())
 
 
+def test_the_layers_make_a_network() -> None:
+    (layers,) = blocks("yaml")
+    recipe = load_recipe("cifar10").model_dump(mode="json")
+    recipe["model"] = yaml.safe_load(layers)
+    parse_recipe(recipe, "README.md")
+
+
 def test_the_commands_run(run: Run, trained_store: Path, tmp_path: Path) -> None:
     """Those that show and score are run; those that train are checked to the last option."""
     commands = [
         shlex.split(line, comments=True)[1:]
         for block in blocks("bash")
-        for line in block.splitlines()
+        for line in re.split(r"\n(?! )", block)
         if line.startswith("pixelmill ")
     ]
     assert {command[0] for command in commands} == {

@@ -13,9 +13,6 @@ Padding = Literal["valid", "same", "full"]
 KernelName = Literal["sobel_x", "sobel_y", "scharr_x", "scharr_y"]
 Matrix = tuple[tuple[float, ...], ...]
 ApplicationName = Literal[
-    "ConvNeXtTiny",
-    "ConvNeXtSmall",
-    "ConvNeXtBase",
     "DenseNet121",
     "DenseNet169",
     "DenseNet201",
@@ -222,8 +219,9 @@ class Residual(Part):
 class Application(Part):
     """A network of `keras.applications` without its top, by its name there; it must come first.
 
-    It scales pixels as its authors did. `weights`: none, `imagenet`, which Keras downloads, or a file
-    of weights without the top. Of its layers, in Keras's order, the first `frozen_layers` stay as they are.
+    It scales pixels as its authors did. Those that ONNX cannot express are not offered. `weights`: none,
+    `imagenet`, which Keras downloads, or a file of weights without the top. Of its layers, in Keras's
+    order, the first `frozen_layers` stay as they are.
     """
 
     layer: Literal["application"]

@@ -51,6 +51,12 @@ def start() -> Any:
     return keras
 
 
+def inner_network(keras: Any, network: Any) -> Any:
+    """The application within a network."""
+    (inner,) = [layer for layer in network.layers if isinstance(layer, keras.Model)]
+    return inner
+
+
 @dataclass(frozen=True)
 class Asked:
     """What Keras said.
@@ -81,10 +87,10 @@ def ask(folder: Path) -> Asked:
         module = sys.modules[getattr(keras.applications, name).__module__]
         scaled[name] = np.asarray(ours), np.asarray(module.preprocess_input(RAMP.astype(np.float32)))
     weights, spec = folder / "known.weights.h5", image(32)
-    known = build_network(model("MobileNet"), spec, CLASSES).get_layer("mobilenet")
+    known = inner_network(keras, build_network(model("MobileNet"), spec, CLASSES))
     known.save_weights(weights)
     network = build_network(model("MobileNet", weights=str(weights), frozen_layers=10), spec, CLASSES)
-    inner = network.get_layer("mobilenet")
+    inner = inner_network(keras, network)
     pairs = zip(known.get_weights(), inner.get_weights(), strict=True)
     (folder / "no.weights.h5").write_bytes(b"no weights")
     for wrong in ("no.weights.h5", "nowhere.weights.h5"):
@@ -128,7 +134,7 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
     outputs = []
     for side in sizes(name):
         network = build_network(model(name, frozen_layers="all"), image(side), CLASSES)
-        inner = network.get_layer(name.lower())
+        inner = inner_network(keras, network)
         outputs.append(tuple(inner.output.shape[1:]))
         if side == sizes(name)[0]:
             network.save(folder / "model.keras")
