@@ -39,11 +39,8 @@ class Case:
 
 
 def make_cases(folder: Path) -> tuple[Case, ...]:
-    """Export the networks into `folder`, or take those that are there."""
-    if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.partial")
-        run_in_spawned_process(_export_all, partial)
-        partial.rename(folder)
+    """Export the networks into `folder`, which must not exist yet; they are the same every time."""
+    run_in_spawned_process(_export_all, folder)
     return tuple(_read(path) for path in sorted(folder.iterdir()))
 
 
@@ -125,7 +122,7 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
             elif weight.name in {"beta", "bias"}:
                 weight.assign(random.normal(0, 0.2, weight.shape))
             elif len(weight.shape) == 2:
-                weight.assign(random.normal(0, 1, weight.shape))
+                weight.assign(random.normal(0, 4 / weight.shape[0] ** 0.5, weight.shape))
     network(images, training=True)
 
 

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -146,11 +145,8 @@ def _convert_for_ncnn(path: Path, folder: Path) -> None:
 
     (image,) = onnx.load(path).graph.input
     height, width, channels = (size.dim_value for size in image.type.tensor_type.shape.dim[1:])
-    # The package imports PyTorch, of which the program in it needs nothing.
-    package = find_spec("pnnx")
-    assert package is not None
-    assert package.origin is not None
-    program = Path(package.origin).with_name("pnnx")
+    # The package's own module and command import PyTorch, of which the program in it needs nothing.
+    program = Path(str(distribution("pnnx").locate_file("pnnx/pnnx")))
     shutil.copy(path, folder / "model.onnx")
     _run(program, folder / "model.onnx", f"inputshape=[1,{height},{width},{channels}]u8", "fp16=0")
     # ncnn has no layer for the cast of the pixels: they come as float32, and it does nothing.
