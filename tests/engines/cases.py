@@ -1,4 +1,4 @@
-"""The questions put to every engine: a network of each recipe that ships, and what Keras answers to it."""
+"""The questions put to every engine: the network of each recipe that ships, and what Keras answers to it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from pipeline.recipes import load_recipe, shipped_recipes
 CLASSES = 10
 BATCH = 4
 _TENSORS, _PROBABILITIES = "tensors.npy", "probabilities.npy"
-_COLOUR = ImageSpec(height=32, width=32, channels=3)
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Case:
     """One exported network.
 
     Attributes:
-        name: The recipe, or the kind of network.
+        name: The recipe.
         onnx_path: The file as a bundle holds it.
         tensors: uint8 [4, height, width, channels].
         probabilities: What Keras gives for them; float32 [4, 10].
@@ -39,11 +38,8 @@ class Case:
 
 
 def make_cases(folder: Path) -> tuple[Case, ...]:
-    """Export the networks into `folder`, or take those that are there."""
-    if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.partial")
-        run_in_spawned_process(_export_all, partial)
-        partial.rename(folder)
+    """Export the networks into `folder`, which must not exist yet; they are the same every time."""
+    run_in_spawned_process(_export_all, folder)
     return tuple(_read(path) for path in sorted(folder.iterdir()))
 
 
@@ -73,45 +69,6 @@ def _networks() -> Iterator[tuple[str, ImageSpec, Any]]:
     for name in shipped_recipes():
         recipe = load_recipe(name)
         yield name, recipe.image, build_network(recipe.model, recipe.image, CLASSES)
-    yield "residual", _COLOUR, _residual()
-    yield "separable", _COLOUR, _separable()
-
-
-def _residual() -> Any:
-    from keras import Input, Model, layers
-
-    inputs = Input((32, 32, 3), dtype="uint8")
-    tensor = layers.Rescaling(1 / 255)(inputs)
-    tensor = layers.Conv2D(16, 3, padding="same", use_bias=False)(tensor)
-    for filters, stride in ((16, 1), (32, 2)):
-        branch = layers.Conv2D(filters, 3, strides=stride, padding="same", use_bias=False)(tensor)
-        branch = layers.ReLU()(layers.BatchNormalization()(branch))
-        branch = layers.Conv2D(filters, 3, padding="same", use_bias=False)(branch)
-        branch = layers.BatchNormalization()(branch)
-        if stride > 1:
-            tensor = layers.Conv2D(filters, 1, strides=stride, use_bias=False)(tensor)
-        tensor = layers.ReLU()(layers.Add()([tensor, branch]))
-    return Model(inputs, _classified(tensor))
-
-
-def _separable() -> Any:
-    from keras import Input, Model, layers
-
-    inputs = Input((32, 32, 3), dtype="uint8")
-    tensor = layers.Rescaling(1 / 255)(inputs)
-    tensor = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False)(tensor)
-    for filters, stride in ((32, 1), (64, 2)):
-        tensor = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(tensor)
-        tensor = layers.ReLU(6.0)(layers.BatchNormalization()(tensor))
-        tensor = layers.SeparableConv2D(filters, 3, padding="same", use_bias=False)(tensor)
-        tensor = layers.ReLU()(layers.BatchNormalization()(tensor))
-    return Model(inputs, _classified(tensor))
-
-
-def _classified(tensor: Any) -> Any:
-    from keras import layers
-
-    return layers.Softmax()(layers.Dense(CLASSES)(layers.GlobalAveragePooling2D()(tensor)))
 
 
 def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> None:
@@ -124,8 +81,6 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
                 weight.assign(random.uniform(0.5, 1.5, weight.shape))
             elif weight.name in {"beta", "bias"}:
                 weight.assign(random.normal(0, 0.2, weight.shape))
-            elif len(weight.shape) == 2:
-                weight.assign(random.normal(0, 1, weight.shape))
     network(images, training=True)
 
 

@@ -9,9 +9,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
+from functools import cache, partial
+from importlib.metadata import distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -60,37 +59,47 @@ def _load_opencv(path: Path) -> Answer:
     return answer
 
 
+def _load_plain_c(path: Path) -> Answer:
+    # Code for a batch of any size does GlobalMaxPool for the first image alone.
+    program_for = cache(partial(_compile_plain_c, path))
+    return lambda images: program_for(len(images))(images)
+
+
+def _compile_plain_c(path: Path, batch: int) -> Answer:
+    """Compile the function that emx-onnx-cgen writes: it takes the images, and room for the answers."""
+    import onnx
+
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    with TemporaryDirectory() as folder:
+        source, weights, library = (Path(folder, name) for name in ("model.c", "weights", "model.so"))
+        code, constants = _c_compiler().compile_with_weight_data(model)
+        source.write_text(code)
+        weights.write_bytes(constants)
+        _run("gcc", "-O2", "-shared", "-fPIC", "-o", library, source, "-lm")
+        program = ctypes.CDLL(str(library))
+        program.model_load(str(weights).encode())
+    program.model.argtypes = [
+        np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.uint8, np.float32)
+    ]
+
+    def answer(images: Array) -> Array:
+        answers = np.empty((batch, classes), np.float32)
+        program.model(images, answers)
+        return answers
+
+    return answer
+
+
 @cache
 def _c_compiler() -> Any:
     """One for every file: nearly all its time goes into templates, which it keeps."""
     from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
-    return Compiler(CompilerOptions(large_weight_threshold=0))
-
-
-def _load_plain_c(path: Path) -> Answer:
-    """The function that emx-onnx-cgen writes takes the batch size, the images and room for the answers."""
-    import onnx
-
-    model = onnx.load(path)
-    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    with TemporaryDirectory() as folder:
-        source, library = Path(folder, "model.c"), Path(folder, "model.so")
-        source.write_text(_c_compiler().compile(model))
-        _run("gcc", "-O2", "-shared", "-fPIC", "-o", library, source, "-lm")
-        run = ctypes.CDLL(str(library)).model
-    run.argtypes = (
-        ctypes.c_int,
-        np.ctypeslib.ndpointer(np.uint8, flags="C_CONTIGUOUS"),
-        np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS"),
-    )
-
-    def answer(images: Array) -> Array:
-        answers = np.empty((len(images), classes), np.float32)
-        run(len(images), images, answers)
-        return answers
-
-    return answer
+    # All weights in a file: millions of them as text would keep gcc busy for minutes.
+    return Compiler(CompilerOptions(large_weight_threshold=1))
 
 
 def _load_tvm(path: Path) -> Answer:
@@ -146,11 +155,8 @@ def _convert_for_ncnn(path: Path, folder: Path) -> None:
 
     (image,) = onnx.load(path).graph.input
     height, width, channels = (size.dim_value for size in image.type.tensor_type.shape.dim[1:])
-    # The package imports PyTorch, of which the program in it needs nothing.
-    package = find_spec("pnnx")
-    assert package is not None
-    assert package.origin is not None
-    program = Path(package.origin).with_name("pnnx")
+    # The package's own module and command import PyTorch, of which the program in it needs nothing.
+    program = Path(str(distribution("pnnx").locate_file("pnnx/pnnx")))
     shutil.copy(path, folder / "model.onnx")
     _run(program, folder / "model.onnx", f"inputshape=[1,{height},{width},{channels}]u8", "fp16=0")
     # ncnn has no layer for the cast of the pixels: they come as float32, and it does nothing.

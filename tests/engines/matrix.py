@@ -151,7 +151,7 @@ MATRIX = (
     MatrixEngine("OpenCV", partial(_ask_here, EngineName.OPENCV)),
     MatrixEngine("OpenCV 4.11", partial(_ask_apart, "opencv-4.11", "opencv")),
     MatrixEngine("tract", partial(_ask_here, EngineName.TRACT)),
-    MatrixEngine("plain C, by emx-onnx-cgen and gcc", _ask_plain_c),
+    MatrixEngine("plain C, by emx-onnx-cgen and gcc", _ask_plain_c, "code for each size of a batch"),
     MatrixEngine("onnxruntime-node", _ask_node),
     MatrixEngine("onnxruntime-web", _ask_web),
     MatrixEngine("TVM", partial(_ask_apart, "tvm", "tvm"), slow=True),
