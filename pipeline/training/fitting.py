@@ -48,7 +48,7 @@ def train_model(
     training = recipe.training
     device = start_backend(training)
     with holding(checkpoint), explaining_memory(training), device.scope():
-        network = _compile(dataset, recipe, device)
+        network = compile_network(dataset, recipe, device)
         keeper = StateKeeper(network, training, checkpoint, read_state(checkpoint))
         resumed_after = len(keeper.state.history)
         if resumed_after:
@@ -101,7 +101,8 @@ def explaining_memory(training: TrainingSpec) -> Iterator[None]:
         ) from error
 
 
-def _compile(dataset: PreparedDataset, recipe: Recipe, device: Device) -> Any:
+def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) -> Any:
+    """A recipe's network, ready to be fitted on a device."""
     import keras
 
     training = recipe.training

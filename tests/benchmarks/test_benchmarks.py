@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_throughput_of_every_contender() -> None:
 def test_the_cost_of_a_run_that_reuses() -> None:
     told = run("reuse_cost", "--small-images", "200", "--photographs", "10", "--rounds", "1")
     assert told.count("of reading and hashing") == 2
+
+
+def test_training_beside_pytorch() -> None:
+    if find_spec("torch") is None:
+        pytest.skip("no PyTorch here; pip install torch")
+    told = run("train_throughput", "--images", "512", "--rounds", "1")
+    assert told.count("of the rate from memory") == told.count("wall seconds, ") == 2
 
 
 def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""Whether the input pipeline keeps the network busy, and how long an epoch takes beside PyTorch.
+
+    python -m tests.benchmarks.train_throughput [--images N] [--rounds R] [--torch-python PATH]
+
+Every round each contender trains for an epoch of the recipe's network, one after the other, so that a
+machine that slows down slows all of them:
+
+- `memory`: Keras, the same batch from memory again and again: what the network alone can do;
+- `fed`: Keras, fed from a file as `pixelmill retrain` feeds it;
+- `augmented`: the same with shift, rotation, flip, cutout and mixup;
+- `PyTorch`: the same layers, batch and optimiser, channels last, images in memory; once as it comes, and
+  once with threads that sleep while they wait (`passive`), which is faster where others use the processors,
+  too. `--torch-python` names an interpreter that has PyTorch, if this one has not.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import AugmentationSpec, Recipe
+from pipeline.datasets import PreparedDataset
+from pipeline.recipes import load_recipe
+from pipeline.resources import processor_limit
+from tests.benchmarks.torch_contender import answer_requests
+
+CLASSES = 10
+AUGMENTATION = AugmentationSpec(shift=0.1, rotation=10, flip="horizontal", cutout=0.2, mixup=0.2)
+KERAS = ("memory", "fed", "augmented")
+WAIT_POLICIES = {"PyTorch": "ACTIVE", "passive": "PASSIVE"}
+Measured = dict[str, list[dict[str, float]]]
+
+
+def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
+    """Random images, in the files that preparing a dataset leaves."""
+    draws = np.random.default_rng(0)
+    shape = (images, recipe.image.height, recipe.image.width, recipe.image.channels)
+    np.save(folder / "train_images.npy", draws.integers(0, 256, shape, np.uint8))
+    np.save(folder / "train_labels.npy", draws.integers(0, CLASSES, images))
+    names = tuple(map(str, range(CLASSES)))
+    return PreparedDataset(folder, "random", "", names, {"train": images})
+
+
+def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
+    """Train an epoch of the contender that each line of standard input names."""
+    from pipeline.training.backends import start_backend
+    from pipeline.training.batches import TrainingBatches, feeding
+    from pipeline.training.fitting import compile_network
+
+    recipe = load_recipe(recipe_name)
+    device = start_backend(recipe.training)
+    import keras
+
+    dataset = PreparedDataset(folder, "random", "", tuple(map(str, range(CLASSES))), {"train": images})
+    network = compile_network(dataset, recipe, device)
+
+    def made(augmentation: AugmentationSpec) -> TrainingBatches:
+        training = recipe.training.model_copy(update={"epochs": 1, "augmentation": augmentation})
+        return TrainingBatches(dataset.split("train"), CLASSES, training)
+
+    batches = {"fed": made(recipe.training.augmentation), "augmented": made(AUGMENTATION)}
+    pixels, labels = batches["fed"][0]
+
+    class Memory(keras.utils.PyDataset):  # type: ignore[misc]
+        num_batches = batches["fed"].steps
+
+        def __getitem__(self, step: int) -> Any:
+            return pixels, labels
+
+    def epoch(name: str) -> None:
+        if name == "memory":
+            network.fit(Memory(), shuffle=False, verbose=0)
+            return
+        with feeding(batches[name], batches[name].steps) as feed:
+            network.fit(feed.as_keras(), shuffle=False, verbose=0)
+
+    network.fit(pixels, labels, batch_size=len(pixels), verbose=0)
+    answer_requests(epoch)
+
+
+@contextmanager
+def contender(command: list[str], **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that trains an epoch whenever it is asked to."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        ready = process.stdout.readline()
+        if not ready:
+            raise SystemExit(f"{' '.join(command)} ended with code {process.wait()}")
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def ask(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
+    """Have an epoch trained; gives its wall and processor seconds."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{name}\n")
+    process.stdin.flush()
+    answer: dict[str, float] = json.loads(process.stdout.readline())
+    return answer
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Measured:
+    """Let the contenders take turns."""
+    recipe = load_recipe(options.recipe)
+    write_dataset(folder, recipe, options.images)
+    here = [sys.executable, "-m", "tests.benchmarks.train_throughput", "--serve", str(folder)]
+    here += ["--recipe", options.recipe, "--images", str(options.images)]
+    layers = json.dumps([layer.model_dump() for layer in recipe.model.layers])
+    other = [options.torch_python, str(Path(__file__).with_name("torch_contender.py")), str(folder), layers]
+    other += [str(recipe.training.batch_size), str(processor_limit().count)]
+    measured: Measured = {name: [] for name in (*KERAS, *WAIT_POLICIES)}
+    with ExitStack() as stack:
+        keras = stack.enter_context(contender(here))
+        processes = dict.fromkeys(KERAS, keras)
+        for name, policy in WAIT_POLICIES.items():
+            processes[name] = stack.enter_context(contender(other, OMP_WAIT_POLICY=policy))
+        for number in range(options.rounds):
+            for name, epochs in measured.items():
+                epochs.append(ask(processes[name], name))
+                seconds = ", ".join(f"{key} {value:.1f} s" for key, value in epochs[-1].items())
+                print(f"  round {number + 1} of {options.rounds}: {name:<10} {seconds}", flush=True)
+    return measured
+
+
+def show(measured: Measured, images: int) -> None:
+    """Print the table and both ratios, which are medians of the rounds' own."""
+
+    def ratio(above: str, below: str, key: str) -> float:
+        pairs = zip(measured[above], measured[below], strict=True)
+        return median(one[key] / other[key] for one, other in pairs)
+
+    print(f"\n  {'contender':<12}{'images/s':>10}{'wall s':>10}{'processor s':>14}")
+    for name, epochs in measured.items():
+        wall, processor = (median(epoch[key] for epoch in epochs) for key in ("wall", "processor"))
+        print(f"  {name:<12}{images / wall:>10,.0f}{wall:>10.1f}{processor:>14.1f}")
+    for name in ("fed", "augmented"):
+        rate, work = ratio("memory", name, "wall"), ratio("memory", name, "processor")
+        print(f"  {name} trains at {rate:.2f} of the rate from memory; by processor seconds {work:.2f}")
+    for name in WAIT_POLICIES:
+        wall, processor = (ratio("fed", name, key) for key in ("wall", "processor"))
+        print(
+            f"  an epoch takes {wall:.2f} of {name}'s wall seconds, {processor:.2f} of its processor seconds"
+        )
+
+
+def main() -> None:
+    """Make the data, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--recipe", default="mnist")
+    parser.add_argument("--images", type=int, default=60_000, help="in an epoch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has PyTorch")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve_keras(options.serve, options.recipe, options.images)
+        return
+    print(f"{options.recipe}, {options.images:,} images an epoch, {os.cpu_count()} processors")
+    with tempfile.TemporaryDirectory() as folder:
+        measured = measure(options, Path(folder))
+    show(measured, options.images)
+    if options.json:
+        options.json.write_text(json.dumps(measured, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
