@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pipeline.config import ExportSpec
 from pipeline.errors import RequestError
 
-# What each onnxruntime release reads at most; by the tables of versions of onnxruntime and of ONNX. Where
-# these disagree, the lower.
+# The opset and IR version that each onnxruntime release reads at most. From 1.10 on as its library does when
+# asked; before that by the tables of versions of onnxruntime and of ONNX.
 _READS = {
     (1, 6): (13, 7),
     (1, 7): (13, 7),
     (1, 8): (14, 7),
     (1, 9): (15, 7),
-    (1, 10): (15, 7),
-    (1, 11): (15, 7),
+    (1, 10): (15, 8),
+    (1, 11): (16, 8),
     (1, 12): (17, 8),
     (1, 13): (17, 8),
     (1, 14): (18, 8),

@@ -5,4 +5,4 @@ import { answer } from "./answering.mjs";
 
 const [questions, answers] = process.argv.slice(2);
 const found = await answer(ort, JSON.parse(readFileSync(questions)));
-writeFileSync(answers, JSON.stringify({ version: ort.env.versions.node, answers: found }));
+writeFileSync(answers, JSON.stringify({ version: ort.env.versions?.node, answers: found }));
