@@ -1,4 +1,4 @@
-"""A recipe's network in PyTorch. It imports nothing of pixelmill, so that any interpreter with PyTorch runs it.
+"""A recipe's network in PyTorch, without anything of pixelmill: any interpreter with PyTorch runs it.
 
 python torch_contender.py FOLDER LAYERS BATCH_SIZE THREADS
 """

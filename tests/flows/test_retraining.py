@@ -81,7 +81,7 @@ def test_metrics_and_report_are_artifacts_of_the_run(
     by_key = {artifact["key"]: artifact for artifact in artifacts if artifact["key"]}
     assert set(by_key) == {"digits-training", "digits-history", "digits-metrics", "digits-report"}
     assert by_key["digits-training"]["type"] == "progress"
-    assert json.loads(by_key["digits-training"]["data"]) == 100
+    assert by_key["digits-training"]["data"] == 100
     assert "epoch 4/4, step 41/41, loss " in by_key["digits-training"]["description"]
     assert [row["epoch"] for row in json.loads(by_key["digits-history"]["data"])] == [1, 2, 3, 4]
     assert len(json.loads(by_key["digits-metrics"]["data"])) == 10
@@ -186,6 +186,24 @@ def test_ctrl_c_ends_a_run_at_once(
     if with_server:
         run = newest_run(server, "retrain")
         assert run["state"]["type"] in ("CRASHED", "CANCELLED", "FAILED")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_from_its_last_epoch(
+    run: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["retrain", "digits", "--store", str(tmp_path), "--set", "training.epochs=40"]
+    process = start_interruptible([str(PIXELMILL), *arguments], environment)
+    assert process.stderr is not None
+    # The accuracy is known once an epoch is over and its state is on the disk.
+    assert any("validation accuracy" in line for line in process.stderr)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    answer = run(*arguments, "--json")
+    assert answer.code == 0, answer.errors
+    assert "goes on after epoch " in answer.errors
+    assert answer.json["metrics"]["training"]["epochs"] == 40
+    assert not list(tmp_path.glob("checkpoints/*.npz"))
 
 
 def test_a_gpu_that_is_not_there_is_said_by_the_training_process(
