@@ -46,6 +46,14 @@ class Answer:
 Run = Callable[..., Answer]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """See that tests which share what is dear, or a server, go to one worker."""
+    for item in items:
+        if getattr(config.option, "loadgroup", False) and item.get_closest_marker("xdist_group"):
+            assert "@" in item.nodeid, "this pytest-xdist does not group tests with this pytest"
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The user's environment with a Prefect home of the test's own and no Prefect server."""

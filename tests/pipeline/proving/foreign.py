@@ -27,7 +27,6 @@ def write_keras_files(folder: Path) -> None:
         "logits": [layers.Conv2D(8, 3), layers.BatchNormalization(), *classifier()],
         "lambda": [layers.Lambda(lambda values: values / 255), *classifier()],
         "custom": [Doubling(), *classifier()],
-        "grouped": [layers.Conv2D(6, 3, groups=3, name="parted"), *classifier()],
         "flat": [layers.Conv2D(3, 3)],
     }
     for name, inner in kinds.items():

@@ -91,12 +91,6 @@ def test_logits_are_no_probabilities(models: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_layer_that_onnx_does_not_have_is_named(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"layer 'parted' \(Conv2D\)"):
-        export_on_request(request(models, tmp_path / "bundle", keras_file=Path("grouped.keras")))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_cannot_be_loaded_safely_is_refused_in_one_line(models: Path) -> None:
     (models / "text.keras").write_text("no model")
     names = ("lambda", "custom", "flat", "text")
