@@ -13,6 +13,8 @@ from pipeline.predictions import read_predictions
 from tests.conftest import write_images
 
 ROOT = Path(__file__).resolve().parent.parent
+# Two builds at once in one source folder remove each other's files.
+pytestmark = pytest.mark.xdist_group("installation")
 LEFT_OUT = ("prefect", "tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "matplotlib", "dask")
 
 
