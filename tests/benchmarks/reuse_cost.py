@@ -31,7 +31,7 @@ def main() -> None:
     """Print both rates and their ratio, for both kinds of images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small-images", type=int, default=50_000)
-    parser.add_argument("--photographs", type=int, default=1_000)
+    parser.add_argument("--photographs", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
