@@ -20,6 +20,7 @@ from pipeline.evaluation.metrics import Metrics
 from pipeline.image_encoding import encode_png
 from pipeline.inference import Probabilities
 from pipeline.layers import LayerSummary
+from pipeline.templates import open_templates
 from pipeline.training import TrainedModel
 
 _TEMPLATE = "report.html.jinja"
@@ -51,15 +52,7 @@ def render_report(
     probabilities: Probabilities,
 ) -> str:
     """The report as one HTML page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pipeline.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates("pipeline.evaluation")
     mistakes = worst_mistakes(
         dataset.split("test"),
         probabilities,

@@ -7,6 +7,7 @@ from pipeline.config import ImageSpec
 from pipeline.evaluation.summary import escape_markdown
 from pipeline.export import ONNX_FILES, Precision
 from pipeline.export.parity import Parity
+from pipeline.templates import open_templates
 
 ExampleLanguage = Literal["python", "js", "csharp", "java", "cpp"]
 """The languages of the examples, as their code blocks are marked."""
@@ -66,16 +67,9 @@ class ReadmeFacts:
 
 def render_readme(facts: ReadmeFacts) -> str:
     """The bundle's `README.md`, with a whole program for each of `ExampleLanguage`."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pipeline.export", "."),
-        autoescape=False,  # noqa: S701  # Markdown and source code; names pass through `escape_markdown`.
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    # Markdown and source code; names pass through `escape_markdown`.
+    environment = open_templates("pipeline.export", autoescape=False)
+    environment.keep_trailing_newline = True  # A block of code that the page includes ends with its line.
     environment.filters["escape_markdown"] = escape_markdown
     return environment.get_template(_TEMPLATE).render(
         facts=facts,

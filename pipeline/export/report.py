@@ -9,6 +9,7 @@ from pipeline import __version__
 from pipeline.artifacts import now
 from pipeline.export.parity import Parity
 from pipeline.export.variants import BATCH_SIZE, VariantResult
+from pipeline.templates import open_templates
 
 EXPORT_REPORT_FILE = "report/export.html"
 _TEMPLATE = "report.html.jinja"
@@ -23,15 +24,7 @@ def render_export_report(title: str, parity: Parity, limit: float, variants: Seq
         limit: What the largest difference from Keras had to stay below.
         variants: `model.onnx` first, then each variant; empty if the recipe asked for none.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pipeline.export", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates("pipeline.export")
     return environment.get_template(_TEMPLATE).render(
         title=title,
         parity=parity,

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
+from pipeline.templates import open_templates
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -105,15 +106,7 @@ class ClassAccuracy:
 @cache
 def load_template() -> "Template":
     """The page's template; to compile it takes longer than to fill it in."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pipeline.scoring", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = open_templates("pipeline.scoring")
     environment.filters["compact"] = compact
     environment.filters["duration"] = duration
     environment.filters["moment"] = _moment
