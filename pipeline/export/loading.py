@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
-from pipeline.training.devices import choose_device, import_tensorflow
+from pipeline.training.prediction import load_model
 
 PixelRange = Literal["0..255", "0..1", "-1..1"]
 # Scale and offset that take 0 to 255 there.
@@ -60,10 +60,6 @@ def load_network(path: Path) -> Any:
     Raises:
         RequestError: It is no `.keras` file, or one with a Lambda layer or with classes of its own.
     """
-    import_tensorflow()
-    choose_device("cpu")
-    import keras
-
     if not zipfile.is_zipfile(path):
         # Keras reads .h5 files, too, and runs the code in them whatever it is told.
         raise RequestError(
@@ -72,7 +68,7 @@ def load_network(path: Path) -> Any:
             "Load it where it was made, and save it in this format.",
         )
     try:
-        network = keras.saving.load_model(path, safe_mode=True, compile=False)
+        network = load_model(path)
     except Exception as error:  # noqa: BLE001  # Of many types, by what Keras stumbled over.
         raise _explain(path, error) from None
     return in_float32(network)

@@ -22,7 +22,7 @@ def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitNam
 
     On the CPU in float32, whatever it was trained on: this is what the ONNX file must equal.
     """
-    network = _load(model.model_path)
+    network = load_model(model.model_path)
     pixels = dataset.split(split).pixels
     answers = []
     with progress("evaluate", len(pixels), "images") as advance:
@@ -41,7 +41,7 @@ def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:
         WorkError: The Keras that is installed here cannot load it.
     """
     try:
-        network = _load(model_path)
+        network = load_model(model_path)
     except Exception as error:  # noqa: BLE001  # Of many types; some do not survive the way to another process.
         raise WorkError(
             f"{model_path} cannot be loaded ({type(error).__name__}: {error})",
@@ -52,7 +52,8 @@ def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:
     return answer
 
 
-def _load(path: Path) -> Any:
+def load_model(path: Path) -> Any:
+    """Load a `.keras` file on the CPU, without running code that it brings along."""
     import_tensorflow()
     choose_device("cpu")
     import keras
