@@ -33,7 +33,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 # The tests that take minutes.
 test-slow: .venv/installed
@@ -56,6 +56,7 @@ benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
 	$(BIN)/python -m tests.benchmarks.reuse_cost
 	$(BIN)/python -m tests.benchmarks.many_files
+	$(BIN)/python -m tests.benchmarks.train_throughput
 
 format: .venv/installed
 	$(BIN)/ruff format .

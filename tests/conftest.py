@@ -52,6 +52,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if getattr(config.option, "loadgroup", False) and item.get_closest_marker("xdist_group"):
             assert "@" in item.nodeid, "this pytest-xdist does not group tests with this pytest"
+    items.sort(key=_turn)
+    first = next((item for item in items if _needs_store(item)), None)
+    if first:
+        items.remove(first)
+        items.insert(0, first)
+
+
+def _turn(item: pytest.Item) -> tuple[bool, bool]:
+    """Groups first, which take long; and while one worker trains the store, others do what needs none."""
+    return item.get_closest_marker("xdist_group") is None, _needs_store(item)
+
+
+def _needs_store(item: pytest.Item) -> bool:
+    return "trained_store" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

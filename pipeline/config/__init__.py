@@ -118,10 +118,11 @@ class LearningRate(Part):
 class AugmentationSpec(Part):
     """Random changes of the training images, drawn anew every epoch; zero and `none` leave one out.
 
-    `shift`: up to this part of height and width, either way. `rotation`: up to so many degrees, either
-    way. `flip`: one image in two, along each axis named. `cutout`: the side of a square that is wiped
-    out, as a part of the shorter side. `mixup`: images and labels are blended in pairs, the share drawn
-    from a beta distribution with this as both parameters; 0.2 is usual.
+    `shift`: up to this part of height and width, either way, by whole pixels unless `rotation` turns them,
+    too. `rotation`: up to so many degrees, either way. `flip`: one image in two, along each axis named.
+    `cutout`: the side of a square that is wiped out, as a part of the shorter side. `mixup`: images and
+    labels are blended in pairs, the share drawn from a beta distribution with this as both parameters;
+    0.2 is usual.
     """
 
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0

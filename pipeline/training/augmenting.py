@@ -37,7 +37,11 @@ def augment(
 
 
 def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
-    """Shift, rotate and flip in one bilinear step; beyond the edge, the edge goes on."""
+    """Shift, rotate and flip in one bilinear step; beyond the edge, the edge goes on.
+
+    What is not rotated is shifted by whole pixels: between them it would be blurred, which no image is that
+    the network sees later.
+    """
     import cv2
 
     count, height, width, channels = pixels.shape
@@ -63,6 +67,8 @@ def _matrices(
         for axis in ("horizontal", "vertical")
     )
     shifts = draws.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
+    if not spec.rotation:
+        shifts = np.rint(shifts)
     matrices = np.empty((count, 2, 3))
     matrices[:, 0, :2] = np.stack([across * np.cos(angles), -across * np.sin(angles)], axis=1)
     matrices[:, 1, :2] = np.stack([down * np.sin(angles), down * np.cos(angles)], axis=1)

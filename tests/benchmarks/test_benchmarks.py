@@ -34,11 +34,11 @@ def test_the_cost_of_a_run_that_reuses() -> None:
     assert told.count("of reading and hashing") == 2
 
 
-def test_training_beside_pytorch() -> None:
-    if find_spec("torch") is None:
-        pytest.skip("no PyTorch here; pip install torch")
-    told = run("train_throughput", "--images", "512", "--rounds", "1")
-    assert told.count("of the rate from memory") == told.count("wall seconds, ") == 2
+@pytest.mark.parametrize("recipe", ["mnist", "cifar10-small"])
+def test_training_beside_pytorch(recipe: str) -> None:
+    told = run("train_throughput", "--recipe", recipe, "--images", "512", "--rounds", "1")
+    assert told.count("of the rate from memory") == 2
+    assert told.count("wall seconds, ") == (2 if find_spec("torch") else 0)
 
 
 def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ machine that slows down slows all of them:
 - `memory`: Keras, the same batch from memory again and again: what the network alone can do;
 - `fed`: Keras, fed from a file as `pixelmill retrain` feeds it;
 - `augmented`: the same with shift, rotation, flip, cutout and mixup;
-- `PyTorch`: the same layers, batch and optimiser, channels last, images in memory; once as it comes, and
-  once with threads that sleep while they wait (`passive`), which is faster where others use the processors,
-  too. `--torch-python` names an interpreter that has PyTorch, if this one has not.
+- `PyTorch`: the same layers, batch and optimiser, channels last, images in memory; on a GPU with bfloat16
+  and `torch.compile`; once as it comes, and once with threads that sleep while they wait (`passive`), which
+  is faster where others use the processors, too. `--torch-python` names an interpreter that has PyTorch, if
+  this one has not.
 """
 
 import argparse
@@ -87,6 +88,15 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
     answer_requests(epoch)
 
 
+def has_torch(python: str) -> bool:
+    """Whether an interpreter has PyTorch; says so where it has not."""
+    found = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode == 0
+    if not found:
+        print(f"no PyTorch in {python}: without it; pip install torch into an environment of its own,")
+        print("and name its interpreter with --torch-python")
+    return found
+
+
 @contextmanager
 def contender(command: list[str], **environment: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that trains an epoch whenever it is asked to."""
@@ -128,12 +138,13 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
     layers = json.dumps([layer.model_dump() for layer in recipe.model.layers])
     other = [options.torch_python, str(Path(__file__).with_name("torch_contender.py")), str(folder), layers]
     other += [str(recipe.training.batch_size), str(processor_limit().count)]
-    measured: Measured = {name: [] for name in (*KERAS, *WAIT_POLICIES)}
     with ExitStack() as stack:
         keras = stack.enter_context(contender(here))
         processes = dict.fromkeys(KERAS, keras)
-        for name, policy in WAIT_POLICIES.items():
-            processes[name] = stack.enter_context(contender(other, OMP_WAIT_POLICY=policy))
+        if has_torch(options.torch_python):
+            for name, policy in WAIT_POLICIES.items():
+                processes[name] = stack.enter_context(contender(other, OMP_WAIT_POLICY=policy))
+        measured: Measured = {name: [] for name in processes}
         for number in range(options.rounds):
             for name, epochs in measured.items():
                 epochs.append(ask(processes[name], name))
@@ -156,7 +167,7 @@ def show(measured: Measured, images: int) -> None:
     for name in ("fed", "augmented"):
         rate, work = ratio("memory", name, "wall"), ratio("memory", name, "processor")
         print(f"  {name} trains at {rate:.2f} of the rate from memory; by processor seconds {work:.2f}")
-    for name in WAIT_POLICIES:
+    for name in (name for name in WAIT_POLICIES if name in measured):
         wall, processor = (ratio("fed", name, key) for key in ("wall", "processor"))
         print(
             f"  an epoch takes {wall:.2f} of {name}'s wall seconds, {processor:.2f} of its processor seconds"

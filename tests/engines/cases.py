@@ -1,4 +1,5 @@
-"""The questions put to every engine: the network of each recipe that ships, and what Keras answers to it."""
+"""The questions put to every engine: the network of each recipe that ships, one of the other layers, and what
+Keras answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 
 from pipeline.artifacts import write_array
 from pipeline.config import ExportSpec, ImageSpec
+from pipeline.config.layers import ModelSpec
 from pipeline.export import ONNX_FILE
 from pipeline.images import Pixels
 from pipeline.inference import Probabilities
@@ -17,6 +19,34 @@ from pipeline.recipes import load_recipe, shipped_recipes
 
 CLASSES = 10
 BATCH = 4
+OTHER_LAYERS = "other-layers"
+_IMAGE = ImageSpec(height=12, width=16, channels=3)
+_MODEL = ModelSpec.model_validate(
+    {
+        "layers": [
+            {"layer": "fixed_convolution", "kernels": ["sobel_x", ((0, 1, 0), (1, -4, 1), (0, 1, 0))]},
+            {"layer": "depthwise_convolution", "kernel_size": (3, 5), "multiplier": 2},
+            {"layer": "batch_normalization"},
+            {"layer": "activation", "function": "silu"},
+            {
+                "layer": "residual",
+                "layers": [
+                    {"layer": "separable_convolution", "filters": 16, "kernel_size": 3, "stride": 2},
+                    {"layer": "batch_normalization"},
+                ],
+            },
+            {"layer": "convolution", "filters": 8, "kernel_size": 3, "padding": "full", "bias": True},
+            {"layer": "activation", "function": "elu"},
+            {"layer": "average_pooling", "size": 2, "padding": "same"},
+            {"layer": "convolution", "filters": 8, "kernel_size": 3, "dilation": 2},
+            {"layer": "activation", "function": "tanh"},
+            {"layer": "flatten"},
+            {"layer": "dense", "units": "classes"},
+            {"layer": "softmax"},
+        ]
+    }
+)
+"""What no recipe that ships has."""
 _TENSORS, _PROBABILITIES = "tensors.npy", "probabilities.npy"
 
 
@@ -25,7 +55,7 @@ class Case:
     """One exported network.
 
     Attributes:
-        name: The recipe.
+        name: The recipe, or `OTHER_LAYERS`.
         onnx_path: The file as a bundle holds it.
         tensors: uint8 [4, height, width, channels].
         probabilities: What Keras gives for them; float32 [4, 10].
@@ -69,6 +99,7 @@ def _networks() -> Iterator[tuple[str, ImageSpec, Any]]:
     for name in shipped_recipes():
         recipe = load_recipe(name)
         yield name, recipe.image, build_network(recipe.model, recipe.image, CLASSES)
+    yield OTHER_LAYERS, _IMAGE, build_network(_MODEL, _IMAGE, CLASSES)
 
 
 def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> None:

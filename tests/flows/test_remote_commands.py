@@ -45,6 +45,7 @@ def test_retraining_publishes_to_a_remote_store_though_one_request_in_ten_fails(
     assert answer.json["scored"] == 3
 
 
+@pytest.mark.slow
 def test_a_version_that_is_not_proven_is_given_back(s3: S3Server, run: Run, tmp_path: Path) -> None:
     environment = {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     options = ("--set", "training.epochs=1", "--set", "export.max_abs_difference=1e-30")
