@@ -65,10 +65,11 @@ def telling_of_interrupts(consequence: str) -> Iterator[None]:
 
 
 def end_on_interrupt() -> None:
-    """Have Ctrl-C end a flow at once where Prefect's own server runs inside this command.
+    """Have Ctrl-C and SIGTERM end a flow at once where Prefect's own server runs inside this command.
 
-    That server dies of the same Ctrl-C, and Prefect would ask it for minutes how to report the end. With
-    a server of its own Prefect reports the run as crashed, which takes no time.
+    That server dies of the same Ctrl-C, and Prefect would ask it for minutes how to report the end; of a
+    SIGTERM it would hear nothing, and outlive the command. With a server of its own Prefect reports the run
+    as crashed, which takes no time.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
@@ -76,7 +77,7 @@ def end_on_interrupt() -> None:
     if PREFECT_API_URL.value():
         return
 
-    def end(*_: object) -> None:
+    def end(number: int, frame: object) -> None:
         print(f"\npixelmill: interrupted; {NOTHING_LOST}", file=sys.stderr)
         for child in multiprocessing.active_children():
             child.terminate()
@@ -85,9 +86,10 @@ def end_on_interrupt() -> None:
             if server.server_process is not None:
                 server.server_process.kill()
         sys.stderr.flush()
-        os._exit(_INTERRUPTED)
+        os._exit(128 + number)
 
-    signal.signal(signal.SIGINT, end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def require_server() -> None:

@@ -42,7 +42,7 @@ def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs:
 def spawned_pool(
     workers: int, initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of spawned processes that end with their parent, however it ends, and on Ctrl-C at once."""
+    """A pool of spawned processes that end with their parent, however it ends, and when it is told to."""
     pool = _Pool(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
@@ -51,8 +51,10 @@ def spawned_pool(
     )
     try:
         yield pool
-    except KeyboardInterrupt:
-        # Only a terminal tells the children, too.
+    except Exception:
+        raise
+    except BaseException:
+        # Ctrl-C, or what Prefect makes of SIGTERM. Only a terminal tells the children, too.
         for child in multiprocessing.active_children():
             child.terminate()
         raise

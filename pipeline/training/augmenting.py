@@ -27,7 +27,7 @@ def augment(
         spec: How much of what.
         draws: Where chance comes from.
     """
-    if spec.shift or spec.rotation or spec.flip != "none":
+    if spec.shift or spec.rotation or spec.zoom or spec.shear or spec.flip != "none":
         pixels = _move(pixels, spec, draws)
     if spec.cutout:
         pixels = _cut_out(pixels, spec.cutout, draws)
@@ -37,10 +37,10 @@ def augment(
 
 
 def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
-    """Shift, rotate and flip in one bilinear step; beyond the edge, the edge goes on.
+    """Shift, rotate, zoom, shear and flip in one bilinear step; beyond the edge, the edge goes on.
 
-    What is not rotated is shifted by whole pixels: between them it would be blurred, which no image is that
-    the network sees later.
+    What is only shifted and flipped moves by whole pixels: between them it would be blurred, which no image
+    is that the network sees later.
     """
     import cv2
 
@@ -67,11 +67,15 @@ def _matrices(
         for axis in ("horizontal", "vertical")
     )
     shifts = draws.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
-    if not spec.rotation:
+    if not (spec.rotation or spec.zoom or spec.shear):
         shifts = np.rint(shifts)
     matrices = np.empty((count, 2, 3))
     matrices[:, 0, :2] = np.stack([across * np.cos(angles), -across * np.sin(angles)], axis=1)
     matrices[:, 1, :2] = np.stack([down * np.sin(angles), down * np.cos(angles)], axis=1)
+    # An image that is to look larger is read from a smaller part of itself, and so on.
+    matrices[:, :, :2] /= draws.uniform(1 - spec.zoom, 1 + spec.zoom, (count, 1, 1))
+    slants = np.tan(np.deg2rad(draws.uniform(-spec.shear, spec.shear, (count, 1))))
+    matrices[:, :, 1] += matrices[:, :, 0] * slants
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shifts
     return matrices

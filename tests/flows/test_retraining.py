@@ -161,9 +161,17 @@ def test_a_disk_that_fills_up_while_preparing_is_one_line(
     assert last.startswith("pixelmill: No space left on device")
 
 
-@pytest.mark.parametrize("with_server", [True, False], ids=["with a server", "without"])
-def test_ctrl_c_ends_a_run_at_once(
-    server: PrefectServer, environment: dict[str, str], tmp_path: Path, with_server: bool
+@pytest.mark.parametrize(
+    ("number", "with_server"),
+    [
+        pytest.param(signal.SIGINT, True, id="Ctrl-C, with a server"),
+        pytest.param(signal.SIGINT, False, id="Ctrl-C, without", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM, with a server"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM, without"),
+    ],
+)
+def test_a_run_that_is_told_to_end_does_so_at_once(
+    server: PrefectServer, environment: dict[str, str], tmp_path: Path, with_server: bool, number: int
 ) -> None:
     command = [str(PIXELMILL), "retrain", "digits", "--store", str(tmp_path / "store")]
     # Long enough to be interrupted, whatever the machine.
@@ -176,12 +184,15 @@ def test_ctrl_c_ends_a_run_at_once(
         seen += line
         if line.lstrip().startswith("train:"):
             break
-    os.killpg(process.pid, signal.SIGINT)
+    # A terminal tells the whole group; what stops a service may tell the command alone.
+    tell = os.killpg if number == signal.SIGINT else os.kill
+    tell(process.pid, number)
     # Reading ends when nobody is left to write: no process outlives the interrupt.
     seen += process.stderr.read()
-    assert process.wait() == 130
+    assert process.wait() in (128 + number, -number)
     assert "Traceback" not in seen
-    assert "interrupted" in seen.strip().splitlines()[-1]
+    if number == signal.SIGINT or not with_server:
+        assert "interrupted" in seen.strip().splitlines()[-1]
     assert list_models(tmp_path / "store") == []
     if with_server:
         run = newest_run(server, "retrain")

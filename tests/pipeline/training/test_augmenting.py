@@ -45,6 +45,8 @@ def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]
         AugmentationSpec,
         shift=st.floats(0, 0.5),
         rotation=st.floats(0, 180),
+        zoom=st.floats(0, 0.5),
+        shear=st.floats(0, 45),
         flip=st.sampled_from(["none", "horizontal", "vertical", "both"]),
         cutout=st.floats(0, 0.99),
         mixup=st.floats(0, 10),
@@ -114,9 +116,26 @@ def test_a_rotation_turns_about_the_centre_by_up_to_its_degrees() -> None:
     assert 27 < degrees.max() < 31
 
 
+def test_a_zoom_moves_away_from_the_centre_and_towards_it_by_up_to_its_part() -> None:
+    changed, _ = augmented(blobs(300, 41, 0, 10), zoom=0.2)
+    rows, columns = centres(changed).T
+    np.testing.assert_allclose(rows, 0, atol=0.1)
+    assert 7.9 < columns.min() < 8.4
+    assert 11.6 < columns.max() < 12.1
+
+
+def test_a_shear_moves_rows_along_themselves_by_up_to_its_degrees() -> None:
+    changed, _ = augmented(blobs(300, 41, 10, 0), shear=20)
+    rows, columns = centres(changed).T
+    np.testing.assert_allclose(rows, 10, atol=0.1)
+    slants = np.rad2deg(np.arctan2(columns, rows))
+    assert -20.5 < slants.min() < -18
+    assert 18 < slants.max() < 20.5
+
+
 def test_beyond_the_edge_the_edge_goes_on() -> None:
     white = np.full((20, 9, 9, 3), 255, np.uint8)
-    np.testing.assert_array_equal(augmented(white, shift=0.5, rotation=180)[0], white)
+    np.testing.assert_array_equal(augmented(white, shift=0.5, rotation=180, zoom=0.5, shear=45)[0], white)
 
 
 def test_cutout_fills_one_square_with_the_images_mean() -> None:
