@@ -51,7 +51,7 @@ ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wi
 test-engines: .venv/installed $(JAVASCRIPT) $(ENGINES)
 	$(BIN)/python -m tests.engines
 
-# The numbers of the README; on a machine that does nothing else, about half an hour.
+# The numbers of the README; on a machine that does nothing else, three quarters of an hour.
 benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
 	$(BIN)/python -m tests.benchmarks.reuse_cost

@@ -48,7 +48,7 @@ Run = Callable[..., Answer]
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """See that tests which share what is dear, or a server, go to one worker."""
+    """See that tests which share what is dear, or a server, go to one worker, and put all in their turn."""
     for item in items:
         if getattr(config.option, "loadgroup", False) and item.get_closest_marker("xdist_group"):
             assert "@" in item.nodeid, "this pytest-xdist does not group tests with this pytest"

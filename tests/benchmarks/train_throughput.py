@@ -17,6 +17,7 @@ machine that slows down slows all of them:
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -113,19 +114,26 @@ def contender(command: list[str], **environment: str) -> Iterator["subprocess.Po
         ready = process.stdout.readline()
         if not ready:
             raise SystemExit(f"{' '.join(command)} ended with code {process.wait()}")
+        process.send_signal(signal.SIGSTOP)
         yield process
     finally:
+        process.send_signal(signal.SIGCONT)
         process.stdin.close()
         process.wait()
 
 
 def ask(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
-    """Have an epoch trained; gives its wall and processor seconds."""
+    """Have an epoch trained; gives its wall and processor seconds.
+
+    Who waits is stopped: OpenMP's threads spin while they wait, and would take a processor from the others.
+    """
     assert process.stdin is not None
     assert process.stdout is not None
+    process.send_signal(signal.SIGCONT)
     process.stdin.write(f"{name}\n")
     process.stdin.flush()
     answer: dict[str, float] = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGSTOP)
     return answer
 
 
