@@ -1,4 +1,5 @@
-"""Every engine gives Keras's probabilities, in one batch and image by image, for every shipped recipe."""
+"""Every engine gives Keras's probabilities, in one batch and image by image, for every shipped recipe and
+the layers that none of them has."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.export.verifying import LARGEST_DIFFERENCE
 from pipeline.recipes import shipped_recipes
-from tests.engines.cases import Case, make_cases
+from tests.engines.cases import OTHER_LAYERS, Case, make_cases
 from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
 from tests.engines.table import README, Row, read_table, write_table
 
@@ -22,7 +23,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
 
 
 def test_every_recipe_is_a_case_that_tells_its_images_apart(cases: tuple[Case, ...]) -> None:
-    assert {case.name for case in cases} >= set(shipped_recipes())
+    assert {case.name for case in cases} == {*shipped_recipes(), OTHER_LAYERS}
     for case in cases:
         apart = np.abs(case.probabilities[:, np.newaxis] - case.probabilities).max(-1)
         assert (apart + np.eye(len(apart)) > 100 * LARGEST_DIFFERENCE).all()
