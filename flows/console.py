@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 import typer
 
 from pipeline.errors import WorkError
+from pipeline.processes import terminate_children
 
 NOTHING_LOST = "what is registered and promoted stays as it is."
 _INTERRUPTED = 130
@@ -79,8 +79,7 @@ def end_on_interrupt() -> None:
 
     def end(number: int, frame: object) -> None:
         print(f"\npixelmill: interrupted; {NOTHING_LOST}", file=sys.stderr)
-        for child in multiprocessing.active_children():
-            child.terminate()
+        terminate_children()
         for server in SubprocessASGIServer._instances.values():
             # Asked politely, it waits for this process to close its connections.
             if server.server_process is not None:

@@ -55,11 +55,16 @@ def spawned_pool(
         raise
     except BaseException:
         # Ctrl-C, or what Prefect makes of SIGTERM. Only a terminal tells the children, too.
-        for child in multiprocessing.active_children():
-            child.terminate()
+        terminate_children()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def terminate_children() -> None:
+    """Tell all that this process has spawned to end."""
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 class _Pool(ProcessPoolExecutor):

@@ -104,6 +104,9 @@ def test_where_the_image_turns_it_is_shifted_between_pixels() -> None:
     changed, _ = augmented(blobs(300, 40, 0, 0), shift=0.1, rotation=1)
     found = centres(changed)
     assert np.abs(found).max() < 4.1
+    for axis in (0, 1):
+        assert found[:, axis].min() < -3.5
+        assert found[:, axis].max() > 3.5
     assert (np.abs(found - np.rint(found)) > 0.2).any()
 
 
