@@ -1,14 +1,10 @@
-"""The batches a network is fed: read from the prepared files, shuffled, changed, and ready ahead of time.
+"""The batches a network is fed: read from the prepared files, shuffled and changed.
 
 Every batch is made from the seed, the epoch and the step alone, and from NumPy, whatever Keras runs on.
 """
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,24 +12,12 @@ import numpy.typing as npt
 from pipeline.config import TrainingSpec
 from pipeline.datasets import Images
 from pipeline.images import Pixels
-from pipeline.resources import processor_limit
 from pipeline.training.augmenting import SoftLabels, augment
 
 Batch = tuple[Pixels, SoftLabels]
 _VALIDATION_BATCH = 500
 _BLOCK_BYTES = 2**20
 _WINDOW_BLOCKS = 256
-_MOST_THREADS = 8
-
-
-class Batches(Protocol):
-    """Batches in their order."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __getitem__(self, index: int) -> Batch:
-        """Make one; several threads may ask at once."""
 
 
 def steps_per_epoch(images: int, training: TrainingSpec) -> int:
@@ -92,57 +76,6 @@ class ValidationBatches:
     def __getitem__(self, index: int) -> Batch:
         part = slice(index * self._size, (index + 1) * self._size)
         return np.asarray(self._images.pixels[part]), _one_hot(self._images.labels[part], self._classes)
-
-
-class Feed:
-    """Batches made by threads ahead of the network, handed out an epoch at a time.
-
-    Keras' own worker threads end with every epoch, and so cost a tenth of a second each time.
-    """
-
-    def __init__(self, batches: Batches, steps: int, pool: ThreadPoolExecutor, ahead: int) -> None:
-        self._epoch = 0
-        self._batches, self._steps, self._pool, self._ahead = batches, steps, pool, ahead
-        self._coming: dict[int, Future[Batch]] = {}
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def __getitem__(self, step: int) -> Batch:
-        index = self._epoch * self._steps + step
-        for later in range(index, min(index + self._ahead, len(self._batches))):
-            if later not in self._coming:
-                self._coming[later] = self._pool.submit(self._batches.__getitem__, later)
-        return self._coming.pop(index).result()
-
-    def start_epoch(self, epoch: int) -> None:
-        """Hand out the batches of an epoch from now on, counted from 0."""
-        self._epoch = epoch
-
-    def as_keras(self) -> Any:
-        """What `fit` takes, on every backend of Keras."""
-        import keras
-
-        feed = self
-
-        class Fed(keras.utils.PyDataset):  # type: ignore[misc]
-            num_batches = len(feed)
-
-            def __getitem__(self, step: int) -> Batch:
-                return feed[step]
-
-        return Fed()
-
-
-@contextmanager
-def feeding(batches: Batches, steps: int) -> Iterator[Feed]:
-    """Have batches made ahead while the block lasts; `steps` of them are an epoch."""
-    threads = min(processor_limit().count, _MOST_THREADS)
-    pool = ThreadPoolExecutor(threads, "batches")
-    try:
-        yield Feed(batches, steps, pool, threads + 2)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def shuffled_order(count: int, block: int, window: int, draws: np.random.Generator) -> npt.NDArray[np.int64]:

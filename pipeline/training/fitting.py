@@ -15,8 +15,9 @@ from pipeline.errors import WorkError
 from pipeline.progress import progress
 from pipeline.training import HISTORY_FILE, MODEL_FILE, TrainedModel
 from pipeline.training.backends import Device, start_backend
-from pipeline.training.batches import Feed, TrainingBatches, ValidationBatches, feeding, steps_per_epoch
+from pipeline.training.batches import TrainingBatches, ValidationBatches, steps_per_epoch
 from pipeline.training.checkpoints import holding, read_state
+from pipeline.training.feeding import Feed, feeding
 from pipeline.training.network import build_network
 from pipeline.training.schedules import build_optimizer
 from pipeline.training.watching import ProgressWatcher, Report, StateKeeper, TrainingProgress

@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -55,12 +54,13 @@ def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
 def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
     """Train an epoch of the contender that each line of standard input names."""
     from pipeline.training.backends import start_backend
-    from pipeline.training.batches import TrainingBatches, feeding
+    from pipeline.training.batches import TrainingBatches
+    from pipeline.training.feeding import feeding
     from pipeline.training.fitting import compile_network
 
     recipe = load_recipe(recipe_name)
     device = start_backend(recipe.training)
-    import keras
+    import tensorflow as tf
 
     dataset = PreparedDataset(folder, "random", "", tuple(map(str, range(CLASSES))), {"train": images})
     network = compile_network(dataset, recipe, device)
@@ -71,16 +71,13 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
 
     batches = {"fed": made(recipe.training.augmentation), "augmented": made(AUGMENTATION)}
     pixels, labels = batches["fed"][0]
-
-    class Memory(keras.utils.PyDataset):  # type: ignore[misc]
-        num_batches = batches["fed"].steps
-
-        def __getitem__(self, step: int) -> Any:
-            return pixels, labels
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    memory = tf.data.Dataset.from_tensors((pixels, labels)).repeat(batches["fed"].steps).with_options(untuned)
 
     def epoch(name: str) -> None:
         if name == "memory":
-            network.fit(Memory(), shuffle=False, verbose=0)
+            network.fit(memory, shuffle=False, verbose=0)
             return
         with feeding(batches[name], batches[name].steps) as feed:
             network.fit(feed.as_keras(), shuffle=False, verbose=0)

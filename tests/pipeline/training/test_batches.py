@@ -1,6 +1,5 @@
-"""The batches that training sees: every image once an epoch, the same for a seed, and ahead of time."""
+"""The batches that training sees: every image once an epoch, and the same for a seed."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import TrainingSpec
 from pipeline.datasets import Images
-from pipeline.training.batches import (
-    Batch,
-    TrainingBatches,
-    ValidationBatches,
-    feeding,
-    shuffled_order,
-)
+from pipeline.training.batches import Batch, TrainingBatches, ValidationBatches, shuffled_order
 
 
 def images(count: int) -> Images:
@@ -101,46 +94,3 @@ def test_the_validation_is_shown_whole_and_in_order(count: int, devices: int) ->
     assert all(len(part) % devices == 0 for part in made[:-1])
     labels = [int(label.argmax()) for part in made for label in part]
     assert labels == list(many.labels)
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
-    made = batches()
-    with feeding(made, made.steps) as feed:
-        # As Keras does, which looks at the first batches to learn their shapes.
-        assert numbers(feed[0]) == numbers(made[0])
-        for epoch in range(first, 3):
-            feed.start_epoch(epoch)
-            for step in range(len(feed)):
-                assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
-
-
-def test_what_goes_wrong_while_a_batch_is_made_is_told_where_it_is_used() -> None:
-    class Broken:
-        def __len__(self) -> int:
-            return 2
-
-        def __getitem__(self, index: int) -> Batch:
-            raise OSError("the disk is gone")
-
-    with feeding(Broken(), 2) as feed, pytest.raises(OSError, match="the disk is gone"):
-        feed[0]
-
-
-def own_memory() -> int:
-    """Bytes that this process has for itself, without pages of files, which the system takes back at will."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("RssAnon:")[1].split()[0])
-
-
-def test_a_large_file_streams_in_memory_that_does_not_grow(tmp_path: Path) -> None:
-    shape = (4000, 224, 224, 3)  # 600 MB that take no room on the disk.
-    np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
-    pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
-    labels = np.zeros(shape[0], np.int64)
-    made = TrainingBatches(Images(pixels, labels), 2, training(batch_size=32))
-    with feeding(made, made.steps) as feed:
-        first = feed[0][0].shape
-        before = own_memory()
-        most = max(own_memory() for step in range(1, made.steps) if feed[step][0].shape == first)
-    assert most - before < 60e6
