@@ -17,6 +17,7 @@ machine that slows down slows all of them:
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,7 +89,10 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
 
 def has_torch(python: str) -> bool:
     """Whether an interpreter has PyTorch; says so where it has not."""
-    found = subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode == 0
+    asked = [python, "-c", "import torch"]
+    found = (
+        bool(shutil.which(python)) and not subprocess.run(asked, capture_output=True, check=False).returncode
+    )
     if not found:
         print(f"no PyTorch in {python}: without it; pip install torch into an environment of its own,")
         print("and name its interpreter with --torch-python")
@@ -151,9 +155,12 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
                 processes[name] = stack.enter_context(contender(other, OMP_WAIT_POLICY=policy))
         measured: Measured = {name: [] for name in processes}
         for number in range(options.rounds):
-            for name, epochs in measured.items():
-                epochs.append(ask(processes[name], name))
-                seconds = ", ".join(f"{key} {value:.1f} s" for key, value in epochs[-1].items())
+            # Another one begins each round: whoever always came after the same would share its luck.
+            names = list(measured)
+            begins = number % len(names)
+            for name in names[begins:] + names[:begins]:
+                measured[name].append(ask(processes[name], name))
+                seconds = ", ".join(f"{key} {value:.1f} s" for key, value in measured[name][-1].items())
                 print(f"  round {number + 1} of {options.rounds}: {name:<10} {seconds}", flush=True)
     return measured
 
@@ -183,8 +190,8 @@ def main() -> None:
     """Make the data, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--recipe", default="mnist")
-    parser.add_argument("--images", type=int, default=60_000, help="in an epoch")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=20_000, help="in an epoch")
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--torch-python", default=sys.executable, help="an interpreter that has PyTorch")
     parser.add_argument("--json", type=Path, help="write the numbers to this file, too")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
