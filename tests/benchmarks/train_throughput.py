@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ from pipeline.resources import processor_limit
 from tests.benchmarks.torch_contender import answer_requests
 
 CLASSES = 10
+ROUNDS_AT_MOST = 1000
 AUGMENTATION = AugmentationSpec(shift=0.1, rotation=10, flip="horizontal", cutout=0.2, mixup=0.2)
 KERAS = ("memory", "fed", "augmented")
 WAIT_POLICIES = {"PyTorch": "ACTIVE", "passive": "PASSIVE"}
@@ -67,24 +69,28 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
     network = compile_network(dataset, recipe, device)
 
     def made(augmentation: AugmentationSpec) -> TrainingBatches:
-        training = recipe.training.model_copy(update={"epochs": 1, "augmentation": augmentation})
+        training = recipe.training.model_copy(update={"epochs": ROUNDS_AT_MOST, "augmentation": augmentation})
         return TrainingBatches(dataset.split("train"), CLASSES, training)
 
     batches = {"fed": made(recipe.training.augmentation), "augmented": made(AUGMENTATION)}
     pixels, labels = batches["fed"][0]
+    steps = batches["fed"].steps
     untuned = tf.data.Options()
     untuned.autotune.enabled = False
-    memory = tf.data.Dataset.from_tensors((pixels, labels)).repeat(batches["fed"].steps).with_options(untuned)
-
-    def epoch(name: str) -> None:
-        if name == "memory":
-            network.fit(memory, shuffle=False, verbose=0)
-            return
-        with feeding(batches[name], batches[name].steps) as feed:
-            network.fit(feed.as_keras(), shuffle=False, verbose=0)
-
+    memory = tf.data.Dataset.from_tensors((pixels, labels)).repeat(steps).with_options(untuned)
     network.fit(pixels, labels, batch_size=len(pixels), verbose=0)
-    answer_requests(epoch)
+    with ExitStack() as stack:
+        feeds = {name: stack.enter_context(feeding(epochs, steps)) for name, epochs in batches.items()}
+        data = {"memory": memory, **{name: feed.as_keras() for name, feed in feeds.items()}}
+        rounds: Counter[str] = Counter()
+
+        def epoch(name: str) -> None:
+            if name in feeds:
+                feeds[name].start_epoch(rounds[name])
+                rounds[name] += 1
+            network.fit(data[name], shuffle=False, verbose=0)
+
+        answer_requests(epoch)
 
 
 def has_torch(python: str) -> bool:
