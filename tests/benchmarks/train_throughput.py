@@ -37,7 +37,6 @@ from pipeline.resources import processor_limit
 from tests.benchmarks.torch_contender import answer_requests
 
 CLASSES = 10
-ROUNDS_AT_MOST = 1000
 AUGMENTATION = AugmentationSpec(shift=0.1, rotation=10, flip="horizontal", cutout=0.2, mixup=0.2)
 KERAS = ("memory", "fed", "augmented")
 WAIT_POLICIES = {"PyTorch": "ACTIVE", "passive": "PASSIVE"}
@@ -54,7 +53,7 @@ def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
     return PreparedDataset(folder, "random", "", names, {"train": images})
 
 
-def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
+def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> None:
     """Train an epoch of the contender that each line of standard input names."""
     from pipeline.training.backends import start_backend
     from pipeline.training.batches import TrainingBatches
@@ -69,7 +68,7 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
     network = compile_network(dataset, recipe, device)
 
     def made(augmentation: AugmentationSpec) -> TrainingBatches:
-        training = recipe.training.model_copy(update={"epochs": ROUNDS_AT_MOST, "augmentation": augmentation})
+        training = recipe.training.model_copy(update={"epochs": rounds, "augmentation": augmentation})
         return TrainingBatches(dataset.split("train"), CLASSES, training)
 
     batches = {"fed": made(recipe.training.augmentation), "augmented": made(AUGMENTATION)}
@@ -82,12 +81,12 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
     with ExitStack() as stack:
         feeds = {name: stack.enter_context(feeding(epochs, steps)) for name, epochs in batches.items()}
         data = {"memory": memory, **{name: feed.as_keras() for name, feed in feeds.items()}}
-        rounds: Counter[str] = Counter()
+        trained: Counter[str] = Counter()
 
         def epoch(name: str) -> None:
             if name in feeds:
-                feeds[name].start_epoch(rounds[name])
-                rounds[name] += 1
+                feeds[name].start_epoch(trained[name])
+                trained[name] += 1
             network.fit(data[name], shuffle=False, verbose=0)
 
         answer_requests(epoch)
@@ -96,13 +95,11 @@ def serve_keras(folder: Path, recipe_name: str, images: int) -> None:
 def has_torch(python: str) -> bool:
     """Whether an interpreter has PyTorch; says so where it has not."""
     asked = [python, "-c", "import torch"]
-    found = (
-        bool(shutil.which(python)) and not subprocess.run(asked, capture_output=True, check=False).returncode
-    )
-    if not found:
-        print(f"no PyTorch in {python}: without it; pip install torch into an environment of its own,")
-        print("and name its interpreter with --torch-python")
-    return found
+    if shutil.which(python) and subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+        return True
+    print(f"no PyTorch in {python}: without it; pip install torch into an environment of its own,")
+    print("and name its interpreter with --torch-python")
+    return False
 
 
 @contextmanager
@@ -150,6 +147,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
     write_dataset(folder, recipe, options.images)
     here = [sys.executable, "-m", "tests.benchmarks.train_throughput", "--serve", str(folder)]
     here += ["--recipe", options.recipe, "--images", str(options.images)]
+    here += ["--rounds", str(options.rounds)]
     layers = json.dumps([layer.model_dump() for layer in recipe.model.layers])
     other = [options.torch_python, str(Path(__file__).with_name("torch_contender.py")), str(folder), layers]
     other += [str(recipe.training.batch_size), str(processor_limit().count)]
@@ -203,7 +201,7 @@ def main() -> None:
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve_keras(options.serve, options.recipe, options.images)
+        serve_keras(options.serve, options.recipe, options.images, options.rounds)
         return
     print(f"{options.recipe}, {options.images:,} images an epoch, {os.cpu_count()} processors")
     with tempfile.TemporaryDirectory() as folder:
