@@ -33,11 +33,13 @@ class NetworkFacts:
     Attributes:
         image: What it takes.
         outputs: How many numbers it answers with.
-        rescales: Whether a layer of it brings pixels into a range, or it takes them as uint8.
+        takes_bytes: Whether it takes pixels as uint8, from 0 to 255.
+        rescales: Whether a layer of it brings pixels into a range.
     """
 
     image: ImageSpec
     outputs: int
+    takes_bytes: bool
     rescales: bool
 
 
@@ -48,10 +50,12 @@ def inspect_network(path: Path) -> NetworkFacts:
         RequestError: It cannot be loaded safely, or is no classifier of images.
     """
     network = load_network(path)
-    image = image_spec_of(network)
-    rescaling = any(type(layer).__name__ in _RESCALING_LAYERS for layer in _all_layers(network))
-    takes_pixels = network.inputs[0].dtype == "uint8"
-    return NetworkFacts(image, network.outputs[0].shape[-1], rescaling or takes_pixels)
+    return NetworkFacts(
+        image=image_spec_of(network),
+        outputs=network.outputs[0].shape[-1],
+        takes_bytes=network.inputs[0].dtype == "uint8",
+        rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in _all_layers(network)),
+    )
 
 
 def load_network(path: Path) -> Any:

@@ -82,11 +82,16 @@ def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> He
     """All images below a folder. Where each lies in a folder named after its class, that is its label.
 
     Raises:
-        RequestError: There are none that can be read.
+        RequestError: There are none that can be read, or what has an image's name is no file.
     """
     if not folder.is_dir():
         raise RequestError(f"images {folder} is no folder", "a folder of held-out images", "Check the path.")
-    paths = tuple(image.path for image in list_images(folder) if image.problem is None)
+    listed = list(list_images(folder))
+    if odd := next((image for image in listed if image.problem is not None), None):
+        raise RequestError(
+            f"image {odd.path} in {folder}: {odd.problem}", "a regular file", "Take it out of the folder."
+        )
+    paths = tuple(image.path for image in listed)
     golden = _first_readable([folder / unescape(path) for path in paths], spec)
     if not golden:
         raise RequestError(

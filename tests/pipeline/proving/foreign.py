@@ -33,6 +33,8 @@ def write_keras_files(folder: Path) -> None:
         keras.utils.set_random_seed(1)
         keras.mixed_precision.set_global_policy("mixed_bfloat16" if name == "logits" else "float32")
         keras.Sequential([keras.Input((12, 16, 3)), *inner]).save(folder / f"{name}.keras")
+    pixels = keras.Input((12, 16, 3), dtype="uint8")
+    keras.Sequential([pixels, layers.Rescaling(1 / 255), *classifier()]).save(folder / "bytes.keras")
     keras.Sequential([keras.Input((12, 16, 3)), *classifier()]).save(folder / "old.h5")
 
 

@@ -1,6 +1,7 @@
 """Models that pixelmill did not train: exported and proven as its own are, or refused in one line."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,7 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
         ({"images": None}, "no held-out images to prove logits on"),
         ({"keras_file": Path("nothing.keras")}, "nothing.keras does not exist"),
         ({"runtime_version": "1.4"}, "runtime version 1.4"),
+        ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network that takes uint8"),
     ],
 )
 def test_bad_requests_are_refused(
@@ -153,3 +155,13 @@ def test_bad_requests_are_refused(
         export_on_request(request(models, tmp_path / "bundle", **changes))
     assert caught.value.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_an_images_name_and_is_no_file_is_named(models: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "good.png").symlink_to(next((models / "images").rglob("*.png")))
+    os.mkfifo(images / "pipe.png")
+    with pytest.raises(RequestError, match=r"image pipe\.png in .*images: .*pipe"):
+        export_on_request(request(models, tmp_path / "bundle", images=images))
+    assert not (tmp_path / "bundle").exists()
