@@ -118,8 +118,10 @@ class LearningRate(Part):
 class AugmentationSpec(Part):
     """Random changes of the training images, drawn anew every epoch; zero and `none` leave one out.
 
-    `shift`: up to this part of height and width, either way; by whole pixels where nothing turns, zooms or
-    shears. `rotation`, `shear`: up to so many degrees, either way. `zoom`: up to this part larger or smaller.
+    `shift`: up to this part of height and width, either way; by whole pixels where nothing turns, zooms,
+    shears or bends. `rotation`, `shear`: up to so many degrees, either way. `zoom`: up to this part larger or
+    smaller. `elastic`: the image is bent, its points displaced by this part of the sides (the standard
+    deviation), smoothly from each to the next; 0.03 is usual.
     `flip`: one image in two, along each axis named. `cutout`: the side of a square that is wiped out, as a
     part of the shorter side. `mixup`: images and labels are blended in pairs, the share drawn from a beta
     distribution with this as both parameters; 0.2 is usual.
@@ -129,6 +131,7 @@ class AugmentationSpec(Part):
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     zoom: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     shear: Annotated[float, Field(ge=0, le=45)] = 0.0
+    elastic: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
     cutout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0

@@ -4,6 +4,7 @@ A step's draws depend on the seed, the epoch and the step alone, so a run that g
 sees the images that it would have seen.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.images import Pixels
 
 SoftLabels = npt.NDArray[np.float32]
 """[images, classes]: probabilities that add up to one."""
+_FIELDS = 4
 
 
 def augment(
@@ -27,7 +29,7 @@ def augment(
         spec: How much of what.
         draws: Where chance comes from.
     """
-    if spec.shift or spec.rotation or spec.zoom or spec.shear or spec.flip != "none":
+    if spec.shift or spec.rotation or spec.zoom or spec.shear or spec.elastic or spec.flip != "none":
         pixels = _move(pixels, spec, draws)
     if spec.cutout:
         pixels = _cut_out(pixels, spec.cutout, draws)
@@ -37,23 +39,27 @@ def augment(
 
 
 def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
-    """Shift, rotate, zoom, shear and flip in one bilinear step; beyond the edge, the edge goes on.
+    """Shift, rotate, zoom, shear, flip and bend in one bilinear step; beyond the edge, the edge goes on.
 
     What is only shifted and flipped moves by whole pixels: between them it would be blurred, which no image
     is that the network sees later.
     """
     import cv2
 
-    count, height, width, channels = pixels.shape
+    count, height, width, _ = pixels.shape
+    matrices = _matrices(count, height, width, spec, draws)
     moved = np.empty_like(pixels)
-    for index, matrix in enumerate(_matrices(count, height, width, spec, draws)):
-        moved[index] = cv2.warpAffine(
-            pixels[index],
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        ).reshape(height, width, channels)
+    if spec.elastic:
+        for index, (across, down) in enumerate(_bent(matrices, height, width, spec.elastic, draws)):
+            one = cv2.remap(pixels[index], across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            moved[index] = one.reshape(moved.shape[1:])
+        return moved
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for index, matrix in enumerate(matrices):
+        one = cv2.warpAffine(
+            pixels[index], matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        moved[index] = one.reshape(moved.shape[1:])
     return moved
 
 
@@ -67,7 +73,7 @@ def _matrices(
         for axis in ("horizontal", "vertical")
     )
     shifts = draws.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
-    if not (spec.rotation or spec.zoom or spec.shear):
+    if not (spec.rotation or spec.zoom or spec.shear or spec.elastic):
         shifts = np.rint(shifts)
     matrices = np.empty((count, 2, 3))
     matrices[:, 0, :2] = np.stack([across * np.cos(angles), -across * np.sin(angles)], axis=1)
@@ -79,6 +85,32 @@ def _matrices(
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shifts
     return matrices
+
+
+def _bent(
+    matrices: npt.NDArray[np.float64],
+    height: int,
+    width: int,
+    strength: float,
+    draws: np.random.Generator,
+) -> Iterator[npt.NDArray[np.float32]]:
+    """For each image where its points come from, x and y: float32 [2, height, width].
+
+    The middles of 4 x 4 fields are displaced at random, and all between them smoothly: Simard and others,
+    2003, doi:10.1109/ICDAR.2003.1227801, with a grid in place of the filter as Ronneberger and others have
+    it, 2015, arXiv:1505.04597.
+    """
+    import cv2
+
+    fields = np.eye(_FIELDS, dtype=np.float32)
+    rows = cv2.resize(fields, (_FIELDS, height), interpolation=cv2.INTER_CUBIC)
+    columns = cv2.resize(fields, (width, _FIELDS), interpolation=cv2.INTER_CUBIC)
+    points = np.ones((3, height * width), np.float32)
+    points[:2] = np.indices((height, width), np.float32)[::-1].reshape(2, -1)
+    spread = np.array([[[width]], [[height]]], np.float32) * np.float32(strength)
+    away = draws.standard_normal((len(matrices), 2, _FIELDS, _FIELDS), np.float32) * spread
+    for matrix, displaced in zip(matrices.astype(np.float32), away, strict=True):
+        yield (matrix @ points).reshape(2, height, width) + rows @ displaced @ columns
 
 
 def _cut_out(pixels: Pixels, part: float, draws: np.random.Generator) -> Pixels:

@@ -47,6 +47,7 @@ def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]
         rotation=st.floats(0, 180),
         zoom=st.floats(0, 0.5),
         shear=st.floats(0, 45),
+        elastic=st.floats(0, 0.2),
         flip=st.sampled_from(["none", "horizontal", "vertical", "both"]),
         cutout=st.floats(0, 0.99),
         mixup=st.floats(0, 10),
@@ -136,9 +137,35 @@ def test_a_shear_moves_rows_along_themselves_by_up_to_its_degrees() -> None:
     assert 18 < slants.max() < 20.5
 
 
+def test_an_elastic_image_bends_smoothly_by_its_part_of_the_sides() -> None:
+    # What a pixel holds is where it came from.
+    down, across = np.indices((60, 100)).astype(np.uint8)
+    pixels = np.repeat(np.stack([across, down, down], axis=2)[None], 200, axis=0)
+    changed, _ = augmented(pixels, elastic=0.03)
+    away = changed[:, 10:-10, 10:-10, :2].astype(float) - pixels[:, 10:-10, 10:-10, :2]
+    # Between the points of the grid the displacements of several are averaged.
+    assert 0.6 * 3 < away[..., 0].std() < 3
+    assert 0.6 * 1.8 < away[..., 1].std() < 1.8
+    np.testing.assert_allclose(away.mean(axis=(0, 1, 2)), 0, atol=0.2)
+    for axis in (1, 2):
+        assert np.abs(np.diff(away, axis=axis)).max() <= 2
+    # Bent, not shifted: an image's points go different ways.
+    assert (away.std(axis=(1, 2)) > 0.5).all()
+
+
+def test_what_bends_is_shifted_and_turned_in_the_same_step() -> None:
+    spot = blobs(300, 40, 0, 10)
+    straight, _ = augmented(spot, shift=0.1, rotation=30)
+    bent, _ = augmented(spot, shift=0.1, rotation=30, elastic=1e-6)
+    np.testing.assert_allclose(bent, straight, atol=12)
+    np.testing.assert_allclose(centres(bent), centres(straight), atol=0.05)
+
+
 def test_beyond_the_edge_the_edge_goes_on() -> None:
     white = np.full((20, 9, 9, 3), 255, np.uint8)
-    np.testing.assert_array_equal(augmented(white, shift=0.5, rotation=180, zoom=0.5, shear=45)[0], white)
+    np.testing.assert_array_equal(
+        augmented(white, shift=0.5, rotation=180, zoom=0.5, shear=45, elastic=0.2)[0], white
+    )
 
 
 def test_cutout_fills_one_square_with_the_images_mean() -> None:
