@@ -81,6 +81,8 @@ def _load_opencv(path: Path) -> Answer:
     import cv2
 
     network = cv2.dnn.readNetFromONNX(str(path))
+    # By itself it convolves in a way (Winograd's) that is faster and loses digits.
+    network.enableWinograd(False)
 
     def answer(images: Pixels) -> Probabilities:
         network.setInput(images, "image")

@@ -51,6 +51,7 @@ def _load_opencv(path: Path) -> Answer:
     import cv2
 
     network = cv2.dnn.readNetFromONNX(str(path))
+    network.enableWinograd(False)
 
     def answer(images: Array) -> Array:
         network.setInput(images, "image")
@@ -132,6 +133,7 @@ def _load_ncnn(path: Path) -> Answer:
     network = ncnn.Net()
     # By itself it takes float16, from the loading of the weights on.
     network.opt.use_fp16_storage = False
+    network.opt.use_winograd_convolution = False
     with TemporaryDirectory() as folder:
         _convert_for_ncnn(path, Path(folder))
         network.load_param(str(Path(folder, "model.ncnn.param")))

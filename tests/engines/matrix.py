@@ -139,6 +139,7 @@ def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answer
     return Answers(found["version"], rows)
 
 
+_NO_WINOGRAD = "`enableWinograd(False)`: by itself it convolves in a way that is faster and loses digits"
 MATRIX = (
     MatrixEngine("onnxruntime", partial(_ask_here, EngineName.ONNXRUNTIME)),
     MatrixEngine("onnxruntime 1.16", partial(_ask_apart, "onnxruntime-1.16", "onnxruntime")),
@@ -148,8 +149,8 @@ MATRIX = (
         partial(_ask_here, EngineName.OPENVINO),
         "`INFERENCE_PRECISION_HINT` `f32`: by itself it takes bfloat16 where the processor has it",
     ),
-    MatrixEngine("OpenCV", partial(_ask_here, EngineName.OPENCV)),
-    MatrixEngine("OpenCV 4.11", partial(_ask_apart, "opencv-4.11", "opencv")),
+    MatrixEngine("OpenCV", partial(_ask_here, EngineName.OPENCV), _NO_WINOGRAD),
+    MatrixEngine("OpenCV 4.11", partial(_ask_apart, "opencv-4.11", "opencv"), _NO_WINOGRAD),
     MatrixEngine("tract", partial(_ask_here, EngineName.TRACT)),
     MatrixEngine("plain C, by emx-onnx-cgen and gcc", _ask_plain_c, "code for each size of a batch"),
     MatrixEngine("onnxruntime-node", _ask_node),
@@ -159,8 +160,9 @@ MATRIX = (
     MatrixEngine(
         "ncnn, by pnnx",
         partial(_ask_apart, "ncnn", "ncnn"),
-        "`fp16=0` and `use_fp16_storage = False`: by itself it takes float16; pixels as float32, with `Noop` "
-        "for `Tensor.to`; one image at a time",
+        "`fp16=0` and `use_fp16_storage = False`: by itself it takes float16; "
+        "`use_winograd_convolution = False`, as with OpenCV; pixels as float32, with `Noop` for `Tensor.to`; "
+        "one image at a time",
         slow=True,
     ),
     MatrixEngine(
