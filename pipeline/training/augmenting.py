@@ -15,6 +15,7 @@ from pipeline.images import Pixels
 
 SoftLabels = npt.NDArray[np.float32]
 """[images, classes]: probabilities that add up to one."""
+# More bend a stroke within its own width.
 _FIELDS = 4
 
 
