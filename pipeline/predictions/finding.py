@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.errors import WorkError
 from pipeline.predictions import CSV_FILE, table_files
 from pipeline.predictions.csv_form import read_csv
+from pipeline.predictions.parts import USE_THREADS
 
 _PATH = "image_path"
 _NEIGHBOURS = 100
@@ -62,10 +63,11 @@ def _find_in_part(file: Path, path: str) -> dict[str, Any] | None:
     with _opened(file) as part:
         for group in range(part.num_row_groups):
             if _last_of(part, group) >= path:
-                paths = part.read_row_group(group, columns=[_PATH])[_PATH].to_pylist()
+                paths = _paths_of(part, group)
                 if path not in paths:
                     return None
-                row: dict[str, Any] = part.read_row_group(group).slice(paths.index(path), 1).to_pylist()[0]
+                rows = part.read_row_group(group, use_threads=USE_THREADS)
+                row: dict[str, Any] = rows.slice(paths.index(path), 1).to_pylist()[0]
                 return row
     return None
 
@@ -80,7 +82,13 @@ def _last_of(part: Any, group: int) -> str:
     statistics = part.metadata.row_group(group).column(0).statistics
     if part.schema_arrow.names[0] == _PATH and statistics is not None and statistics.has_min_max:
         return str(statistics.max)
-    return str(part.read_row_group(group, columns=[_PATH])[_PATH][-1])
+    return _paths_of(part, group)[-1]
+
+
+def _paths_of(part: Any, group: int) -> list[str]:
+    rows = part.read_row_group(group, columns=[_PATH], use_threads=USE_THREADS)
+    paths: list[str] = rows[_PATH].to_pylist()
+    return paths
 
 
 @contextmanager
@@ -90,7 +98,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
     with file.open("rb") as content:
         try:
-            yield pq.ParquetFile(content)
+            yield pq.ParquetFile(content, pre_buffer=USE_THREADS)
         except ValueError as error:  # What Arrow raises on damaged bytes.
             raise WorkError(
                 f"{file} cannot be read ({error})",
@@ -154,5 +162,5 @@ def _blocks_of_paths(file: Path) -> Iterator[list[str]]:
                 yield block[_PATH].str.removeprefix("./").tolist()
         return
     with _opened(file) as part:
-        for rows in part.iter_batches(_ROWS_AT_ONCE, columns=[_PATH]):
+        for rows in part.iter_batches(_ROWS_AT_ONCE, columns=[_PATH], use_threads=USE_THREADS):
             yield rows.column(0).to_pylist()

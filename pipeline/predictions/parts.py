@@ -23,6 +23,9 @@ _PART = re.compile(r"part-\d{5,}\.parquet")
 _64_BITS = (1 << 64) - 1
 _DIFFERENT_IN_EVERY_ROW = ("image_path", "image_sha256", "probability", "top_probabilities")
 FileFacts = npt.NDArray[np.int64]
+USE_THREADS = False
+"""Whether Arrow reads with threads, or ahead, which takes some too. They may outlive a read, and abort a
+command that ends while they let go of its Python file (apache/arrow#34314)."""
 
 
 def part_name(index: int) -> str:
@@ -99,8 +102,8 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
     import pyarrow.parquet as pq
 
     with opened_for_reading(path) as file:
-        part = pq.ParquetFile(file, page_checksum_verification=True)
-        return part.read(columns=columns and list(columns))
+        part = pq.ParquetFile(file, pre_buffer=USE_THREADS, page_checksum_verification=True)
+        return part.read(columns=columns and list(columns), use_threads=USE_THREADS)
 
 
 def read_if_intact(path: Path) -> "pa.Table | None":
@@ -121,9 +124,9 @@ def read_row_groups(path: Path) -> "Iterator[pa.Table]":
     import pyarrow.parquet as pq
 
     with opened_for_reading(path) as file:
-        part = pq.ParquetFile(file)
+        part = pq.ParquetFile(file, pre_buffer=USE_THREADS)
         for group in range(part.num_row_groups):
-            yield part.read_row_group(group)
+            yield part.read_row_group(group, use_threads=USE_THREADS)
 
 
 def read_file_facts(path: Path) -> FileFacts:

@@ -243,6 +243,35 @@ print("pandas" in sys.modules)
     assert read_part(path)["label"].to_pylist() == ["cat", None]
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="needs Linux, which lists a process's threads"
+)
+def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
+    # One that lets go of a Python file while the process exits aborts it.
+    code = """
+import os, sys
+from pathlib import Path
+from pipeline.predictions.finding import find_row, nearest_paths
+from pipeline.predictions.parts import read_part, read_row_groups
+import pyarrow.parquet
+
+def threads():
+    names = [Path("/proc/self/task", task, "comm").read_text() for task in os.listdir("/proc/self/task")]
+    return sum("jemalloc" not in name for name in names)
+
+before = threads()
+part = Path(sys.argv[1])
+read_part(part)
+assert list(read_row_groups(part))
+assert find_row(part.parent, "a.png")["label"] == "dog"
+assert nearest_paths(part.parent, "c/z.png")
+print(threads() - before)
+"""
+    (part,) = Table(tmp_path).parts
+    done = subprocess.run([sys.executable, "-c", code, part], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 def test_a_folder_without_a_finished_table_is_refused(tmp_path: Path) -> None:
     table = Table(tmp_path)
     (table.csv / MANIFEST).unlink()
