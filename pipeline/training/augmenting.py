@@ -40,10 +40,11 @@ def augment(
 
 
 def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
-    """Shift, rotate, zoom, shear, flip and bend in one bilinear step; beyond the edge, the edge goes on.
+    """Shift, rotate, zoom, shear, flip and bend in one step; beyond the edge, the edge goes on.
 
-    What is only shifted and flipped moves by whole pixels: between them it would be blurred, which no image
-    is that the network sees later.
+    The network must not learn from blurred images when those that it will see are sharp: what is only
+    shifted and flipped moves by whole pixels, and all else is interpolated with cubics, as bilinear
+    interpolation averages neighbours.
     """
     import cv2
 
@@ -52,10 +53,10 @@ def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) ->
     moved = np.empty_like(pixels)
     if spec.elastic:
         for index, (across, down) in enumerate(_bent(matrices, height, width, spec.elastic, draws)):
-            one = cv2.remap(pixels[index], across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            one = cv2.remap(pixels[index], across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             moved[index] = one.reshape(moved.shape[1:])
         return moved
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     for index, matrix in enumerate(matrices):
         one = cv2.warpAffine(
             pixels[index], matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
