@@ -11,6 +11,7 @@ from flows.console import (
     explain_os_error,
     explain_remote_trouble,
     prepare_prefect,
+    require_home,
     require_server,
     show_pipeline_warnings,
     telling_of_interrupts,
@@ -148,6 +149,7 @@ def _require_flows() -> None:
             "pixelmill with its extras `flows` and `train`",
             "Install them: pip install 'pixelmill[flows,train]'.",
         )
+    require_home()
     prepare_prefect()
     require_server()
     end_on_interrupt()

@@ -5,8 +5,10 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 
@@ -89,6 +91,27 @@ def end_on_interrupt() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+
+
+def require_home() -> None:
+    """See that the server Prefect starts by itself can keep its database.
+
+    Raises:
+        WorkError: It cannot; Prefect would try for minutes.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise WorkError(
+            f"Prefect cannot write to {home} ({error.strerror})",
+            "a folder for its database",
+            "Name one that this user may write to: PREFECT_HOME=/tmp/prefect.",
+        ) from error
 
 
 def require_server() -> None:

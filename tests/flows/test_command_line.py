@@ -388,6 +388,15 @@ def test_a_prefect_server_that_does_not_answer_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_home_that_prefect_cannot_write_to_is_one_line(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.touch()
+    for settings in ({"HOME": str(home), "PREFECT_HOME": ""}, {"PREFECT_HOME": str(home / "prefect")}):
+        answer = run("retrain", "digits", cwd=tmp_path, env=settings)
+        refused(answer, 1, "Prefect cannot write to", str(home), "PREFECT_HOME=")
+    assert list(tmp_path.iterdir()) == [home]
+
+
 def test_usage_errors_exit_2(run: Run) -> None:
     for arguments in (("score",), ("nothing",), ("score", "m", "i", "--output", "o", "--format", "xls")):
         answer = run(*arguments)
