@@ -30,13 +30,17 @@ def augment(
         spec: How much of what.
         draws: Where chance comes from.
     """
-    if spec.shift or spec.rotation or spec.zoom or spec.shear or spec.elastic or spec.flip != "none":
+    if spec.shift or spec.flip != "none" or _lands_between_pixels(spec):
         pixels = _move(pixels, spec, draws)
     if spec.cutout:
         pixels = _cut_out(pixels, spec.cutout, draws)
     if spec.mixup:
         pixels, labels = _mix_up(pixels, labels, spec.mixup, draws)
     return pixels, labels
+
+
+def _lands_between_pixels(spec: AugmentationSpec) -> bool:
+    return any((spec.rotation, spec.zoom, spec.shear, spec.elastic))
 
 
 def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
@@ -56,7 +60,8 @@ def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) ->
             one = cv2.remap(pixels[index], across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             moved[index] = one.reshape(moved.shape[1:])
         return moved
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    interpolation = cv2.INTER_CUBIC if _lands_between_pixels(spec) else cv2.INTER_NEAREST
+    flags = interpolation | cv2.WARP_INVERSE_MAP
     for index, matrix in enumerate(matrices):
         one = cv2.warpAffine(
             pixels[index], matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
@@ -75,7 +80,7 @@ def _matrices(
         for axis in ("horizontal", "vertical")
     )
     shifts = draws.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
-    if not (spec.rotation or spec.zoom or spec.shear or spec.elastic):
+    if not _lands_between_pixels(spec):
         shifts = np.rint(shifts)
     matrices = np.empty((count, 2, 3))
     matrices[:, 0, :2] = np.stack([across * np.cos(angles), -across * np.sin(angles)], axis=1)
