@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ _MOST_BYTES = 1 << 30
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 # To note that a file was read would be a write for each; the system lets only the file's owner leave it out.
 _UNNOTED = getattr(os, "O_NOATIME", 0)
+# Measured: more are no faster, fewer leave the disk idle.
+_OPEN_AT_ONCE = 32
+_FETCHES = hasattr(os, "posix_fadvise")
 _MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TRIES = 4
 KILLER = "kills its worker"
@@ -58,45 +62,70 @@ def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | Imag
             raise
         raise _no_source(folder, error.strerror or str(error)) from error
     try:
-        for image in images:
-            try:
-                contents.append(_read_file(image, place))
-            except ImageFailure as failure:
-                contents.append(failure)
+        for start in range(0, len(images), _OPEN_AT_ONCE):
+            contents += _read_together(images[start : start + _OPEN_AT_ONCE], place)
     finally:
         os.close(place)
     return contents
 
 
-def _read_file(image: ListedImage, folder: int) -> bytes:
-    _refuse_what_is_no_file(image)
+def _read_together(images: Sequence[ListedImage], folder: int) -> list[bytes | ImageFailure]:
+    """Open all, so that the system fetches many from the disk at once, then read one after the other."""
+    opened: list[int | ImageFailure] = []
+    contents: list[bytes | ImageFailure] = []
     try:
-        descriptor = _open(unescape(image.path), folder)
-        try:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
-            if facts.st_size != image.size or facts.st_mtime_ns != image.modified_ns:
-                raise ImageFailure(FailureCode.CHANGED, "not the file that was listed any more")
-            data = os.read(descriptor, facts.st_size + 1)
-            while 0 < len(data) < facts.st_size and (more := os.read(descriptor, facts.st_size - len(data))):
-                data += more
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno in _MACHINE_TROUBLE:
-            raise
-        raise ImageFailure(FailureCode.UNREADABLE, error.strerror or "cannot be read") from error
+        for image in images:
+            try:
+                opened.append(_open(image, folder))
+            except (OSError, ImageFailure) as error:
+                opened.append(_failure(error))
+        for image, descriptor in zip(images, opened, strict=True):
+            try:
+                contents.append(
+                    descriptor if isinstance(descriptor, ImageFailure) else _read(image, descriptor)
+                )
+            except (OSError, ImageFailure) as error:
+                contents.append(_failure(error))
+    finally:
+        for descriptor in opened:
+            if isinstance(descriptor, int):
+                os.close(descriptor)
+    return contents
+
+
+def _failure(error: OSError | ImageFailure) -> ImageFailure:
+    if isinstance(error, ImageFailure):
+        return error
+    if error.errno in _MACHINE_TROUBLE:
+        raise error
+    return ImageFailure(FailureCode.UNREADABLE, error.strerror or "cannot be read")
+
+
+def _open(image: ListedImage, folder: int) -> int:
+    _refuse_what_is_no_file(image)
+    path = unescape(image.path)
+    try:
+        descriptor = os.open(path, _FLAGS | _UNNOTED, dir_fd=folder)
+    except PermissionError:
+        descriptor = os.open(path, _FLAGS, dir_fd=folder)
+    if _FETCHES:
+        with suppress(OSError):  # Of what is no file nothing can be fetched.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    return descriptor
+
+
+def _read(image: ListedImage, descriptor: int) -> bytes:
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
+    if facts.st_size != image.size or facts.st_mtime_ns != image.modified_ns:
+        raise ImageFailure(FailureCode.CHANGED, "not the file that was listed any more")
+    data = os.read(descriptor, facts.st_size + 1)
+    while 0 < len(data) < facts.st_size and (more := os.read(descriptor, facts.st_size - len(data))):
+        data += more
     if len(data) != image.size:
         raise ImageFailure(FailureCode.CHANGED, f"{len(data)} bytes of the {image.size} that were listed")
     return data
-
-
-def _open(path: str, folder: int) -> int:
-    try:
-        return os.open(path, _FLAGS | _UNNOTED, dir_fd=folder)
-    except PermissionError:
-        return os.open(path, _FLAGS, dir_fd=folder)
 
 
 def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:

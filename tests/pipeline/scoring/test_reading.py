@@ -243,9 +243,12 @@ def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path
         reader_of(folder)(images)
 
 
-def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder: Path) -> None:
+@pytest.mark.parametrize("left", [0, 5])
+def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder: Path, left: int) -> None:
     import resource
 
+    for number in range(10):
+        (folder / f"{number}.png").write_bytes(b"12345")
     images = list(list_images(folder))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
@@ -253,8 +256,12 @@ def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder:
     try:
         with pytest.raises(OSError, match="Too many open files"):
             held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(1000))
+        for _ in range(left):
+            os.close(held.pop())
         with pytest.raises(OSError, match="Too many open files"):
             reader_of(folder)(images)
+        # What was opened until then is closed.
+        held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(left))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for descriptor in held:
