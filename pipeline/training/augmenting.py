@@ -54,19 +54,18 @@ def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) ->
 
     count, height, width, _ = pixels.shape
     matrices = _matrices(count, height, width, spec, draws)
-    moved = np.empty_like(pixels)
+    moved = np.empty_like(pixels, order="C")
     if spec.elastic:
-        for index, (across, down) in enumerate(_bent(matrices, height, width, spec.elastic, draws)):
-            one = cv2.remap(pixels[index], across, down, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-            moved[index] = one.reshape(moved.shape[1:])
+        bent = _bent(matrices, height, width, spec.elastic, draws)
+        for image, target, (across, down) in zip(pixels, moved, bent, strict=True):
+            cv2.remap(image, across, down, cv2.INTER_CUBIC, dst=target, borderMode=cv2.BORDER_REPLICATE)
         return moved
     interpolation = cv2.INTER_CUBIC if _lands_between_pixels(spec) else cv2.INTER_NEAREST
     flags = interpolation | cv2.WARP_INVERSE_MAP
-    for index, matrix in enumerate(matrices):
-        one = cv2.warpAffine(
-            pixels[index], matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    for image, target, matrix in zip(pixels, moved, matrices, strict=True):
+        cv2.warpAffine(
+            image, matrix, (width, height), dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
-        moved[index] = one.reshape(moved.shape[1:])
     return moved
 
 
