@@ -101,14 +101,14 @@ def require_home() -> None:
     """
     if os.environ.get("PREFECT_API_URL"):
         return
-    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
     try:
+        home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
             pass
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # The latter where the user has no home at all.
         raise WorkError(
-            f"Prefect cannot write to {home} ({error.strerror})",
+            f"Prefect cannot write to its folder ({error})",
             "a folder for its database",
             "Name one that this user may write to: PREFECT_HOME=/tmp/prefect.",
         ) from error

@@ -394,6 +394,8 @@ def test_a_home_that_prefect_cannot_write_to_is_one_line(run: Run, tmp_path: Pat
     for settings in ({"HOME": str(home), "PREFECT_HOME": ""}, {"PREFECT_HOME": str(home / "prefect")}):
         answer = run("retrain", "digits", cwd=tmp_path, env=settings)
         refused(answer, 1, "Prefect cannot write to", str(home), "PREFECT_HOME=")
+    answer = run("retrain", "digits", cwd=tmp_path, env={"PREFECT_HOME": "~nobody-of-this-name/prefect"})
+    refused(answer, 1, "Prefect cannot write to", "PREFECT_HOME=")
     assert list(tmp_path.iterdir()) == [home]
 
 
