@@ -4,7 +4,6 @@ A step's draws depend on the seed, the epoch and the step alone, so a run that g
 sees the images that it would have seen.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,16 @@ from pipeline.images import Pixels
 
 SoftLabels = npt.NDArray[np.float32]
 """[images, classes]: probabilities that add up to one."""
+Places = npt.NDArray[np.float32]
+"""[2, images, height, width]: x and y."""
 # More bend a stroke within its own width.
 _FIELDS = 4
+# What cubics reach on either side.
+_REACH = 2
+# These, and where they come from, stay in a processor's cache.
+_PIXELS_AT_ONCE = 1 << 15
+# That OpenCV takes.
+_MOST_ROWS = 32_766
 
 
 def augment(
@@ -50,23 +57,44 @@ def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) ->
     shifted and flipped moves by whole pixels, and all else is interpolated with cubics, as bilinear
     interpolation averages neighbours.
     """
-    import cv2
-
     count, height, width, _ = pixels.shape
     matrices = _matrices(count, height, width, spec, draws)
+    bends = _bends(count, height, width, spec.elastic, draws) if spec.elastic else None
     moved = np.empty_like(pixels, order="C")
-    if spec.elastic:
-        bent = _bent(matrices, height, width, spec.elastic, draws)
-        for image, target, (across, down) in zip(pixels, moved, bent, strict=True):
-            cv2.remap(image, across, down, cv2.INTER_CUBIC, dst=target, borderMode=cv2.BORDER_REPLICATE)
-        return moved
-    interpolation = cv2.INTER_CUBIC if _lands_between_pixels(spec) else cv2.INTER_NEAREST
-    flags = interpolation | cv2.WARP_INVERSE_MAP
-    for image, target, matrix in zip(pixels, moved, matrices, strict=True):
-        cv2.warpAffine(
-            image, matrix, (width, height), dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE
-        )
+    at_once = max(1, min(_PIXELS_AT_ONCE // (height * width), _MOST_ROWS // (height + 2 * _REACH)))
+    for first in range(0, count, at_once):
+        part = slice(first, first + at_once)
+        places = _places(matrices[part], height, width)
+        if bends is not None:
+            places += bends[:, part]
+        moved[part] = _read_at(pixels[part], places, _lands_between_pixels(spec))
     return moved
+
+
+def _read_at(pixels: Pixels, places: Places, between: bool) -> Pixels:
+    """Each image's values at places in it, x and y, interpolated where these lie between pixels.
+
+    One call for all images, stacked to one: a call for each costs as much again, and the lock of the
+    interpreter goes to and fro between the threads that make batches.
+    """
+    import cv2
+
+    count, height, width, channels = pixels.shape
+    # What an interpolation at an edge reaches of the images above and below must be that edge.
+    tall = np.empty((count, height + 2 * _REACH, width, channels), np.uint8)
+    tall[:, _REACH:-_REACH] = pixels
+    tall[:, :_REACH], tall[:, -_REACH:] = pixels[:, :1], pixels[:, -1:]
+    across, down = places
+    np.clip(down, -1, height, out=down)
+    down += (np.arange(count, dtype=np.float32) * (height + 2 * _REACH) + _REACH)[:, None, None]
+    read: npt.NDArray[Any] = cv2.remap(
+        tall.reshape(-1, width, channels),
+        across.reshape(-1, width),
+        down.reshape(-1, width),
+        cv2.INTER_CUBIC if between else cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return read.reshape(pixels.shape)
 
 
 def _matrices(
@@ -93,14 +121,17 @@ def _matrices(
     return matrices
 
 
-def _bent(
-    matrices: npt.NDArray[np.float64],
-    height: int,
-    width: int,
-    strength: float,
-    draws: np.random.Generator,
-) -> Iterator[npt.NDArray[np.float32]]:
-    """For each image where its points come from, x and y: float32 [2, height, width].
+def _places(matrices: npt.NDArray[np.float64], height: int, width: int) -> Places:
+    """Where the points of each image come from by its matrix."""
+    of_x, of_y, constant = matrices.astype(np.float32).transpose(2, 1, 0)[..., np.newaxis]
+    along_rows = of_x * np.arange(width, dtype=np.float32)
+    along_columns = of_y * np.arange(height, dtype=np.float32) + constant
+    places: Places = along_rows[:, :, np.newaxis, :] + along_columns[:, :, :, np.newaxis]
+    return places
+
+
+def _bends(count: int, height: int, width: int, strength: float, draws: np.random.Generator) -> Places:
+    """By how much the points of each image are displaced.
 
     The middles of 4 x 4 fields are displaced at random, and all between them smoothly: Simard and others,
     2003, doi:10.1109/ICDAR.2003.1227801, with a grid in place of the filter as Ronneberger and others have
@@ -111,12 +142,10 @@ def _bent(
     fields = np.eye(_FIELDS, dtype=np.float32)
     rows = cv2.resize(fields, (_FIELDS, height), interpolation=cv2.INTER_CUBIC)
     columns = cv2.resize(fields, (width, _FIELDS), interpolation=cv2.INTER_CUBIC)
-    points = np.ones((3, height * width), np.float32)
-    points[:2] = np.indices((height, width), np.float32)[::-1].reshape(2, -1)
-    spread = np.array([[[width]], [[height]]], np.float32) * np.float32(strength)
-    away = draws.standard_normal((len(matrices), 2, _FIELDS, _FIELDS), np.float32) * spread
-    for matrix, displaced in zip(matrices.astype(np.float32), away, strict=True):
-        yield (matrix @ points).reshape(2, height, width) + rows @ displaced @ columns
+    spread = np.array([width, height], np.float32)[:, np.newaxis, np.newaxis] * np.float32(strength)
+    away = draws.standard_normal((count, 2, _FIELDS, _FIELDS), np.float32) * spread
+    bends: Places = rows @ away.transpose(1, 0, 2, 3) @ columns
+    return bends
 
 
 def _cut_out(pixels: Pixels, part: float, draws: np.random.Generator) -> Pixels:

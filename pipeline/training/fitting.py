@@ -14,11 +14,12 @@ from pipeline.datasets import PreparedDataset
 from pipeline.errors import WorkError
 from pipeline.progress import progress
 from pipeline.training import HISTORY_FILE, MODEL_FILE, TrainedModel
-from pipeline.training.backends import Device, start_backend
+from pipeline.training.backends import Device, chosen_backend, start_backend
 from pipeline.training.batches import TrainingBatches, ValidationBatches, steps_per_epoch
 from pipeline.training.checkpoints import holding, read_state
 from pipeline.training.feeding import Feed, feeding
 from pipeline.training.network import build_network
+from pipeline.training.normalization import fuse_normalization
 from pipeline.training.schedules import build_optimizer
 from pipeline.training.watching import ProgressWatcher, Report, StateKeeper, TrainingProgress
 
@@ -112,6 +113,8 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
         _PRECISION[device.kind] if training.precision == "auto" else training.precision
     )
     network = build_network(recipe.model, recipe.image, len(dataset.class_names))
+    if chosen_backend() == "tensorflow":
+        fuse_normalization(network)
     # Probabilities and loss in full precision, whatever comes before them.
     network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
     steps = training.epochs * steps_per_epoch(dataset.counts["train"], training)

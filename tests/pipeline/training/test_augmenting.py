@@ -1,5 +1,7 @@
 """What augmentation does to images and labels, and what it leaves alone."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,6 +137,15 @@ def test_a_shear_moves_rows_along_themselves_by_up_to_its_degrees() -> None:
     slants = np.rad2deg(np.arctan2(columns, rows))
     assert -20.5 < slants.min() < -18
     assert 18 < slants.max() < 20.5
+
+
+@pytest.mark.parametrize("shape", [(300, 28, 28, 1), (3, 40, 60, 3), (2000, 40, 1, 1)])
+@pytest.mark.parametrize("spec", [{"rotation": 180, "zoom": 0.5, "elastic": 0.2}, {"shift": 0.5}])
+def test_no_image_sees_another_of_its_batch(shape: tuple[int, ...], spec: dict[str, Any]) -> None:
+    brightness = np.random.default_rng(2).integers(0, 256, (shape[0], 1, 1, 1), np.uint8)
+    pixels = np.broadcast_to(brightness, shape)
+    changed, _ = augmented(pixels, **spec)
+    np.testing.assert_array_equal(changed, pixels)
 
 
 def test_an_elastic_image_bends_smoothly_by_its_part_of_the_sides() -> None:

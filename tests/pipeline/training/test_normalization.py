@@ -1,0 +1,105 @@
+"""The fused normalisation of training batches, beside the one of Keras."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.processes import run_in_spawned_process
+from pipeline.training.devices import choose_device, import_tensorflow
+from pipeline.training.normalization import fuse_normalization
+
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the same steps made of the same network.
+
+    Attributes:
+        kinds: The class of each layer that normalises.
+        before: By path, what the network began with.
+        after: What it had when it was trained.
+    """
+
+    kinds: dict[str, str]
+    before: Weights
+    after: Weights
+
+
+def network(keras: Any) -> Any:
+    """Every place where a normalisation may stand: momentum shows each batch's own statistics."""
+    layers = keras.layers
+
+    def normalization(name: str, **settings: Any) -> Any:
+        return layers.BatchNormalization(name=name, momentum=0.5, **settings)
+
+    inner_image = keras.Input((6, 5, 2))
+    inner = keras.Model(inner_image, normalization("inner")(inner_image), name="application")
+    image = keras.Input((6, 5, 2))
+    tensor = inner(image)
+    tensor = layers.Conv2D(3, 3, name="convolution")(tensor)
+    tensor = normalization("plain")(tensor)
+    tensor = normalization("without_scale", scale=False)(tensor)
+    tensor = normalization("of_rows", axis=1)(tensor)
+    tensor = normalization("frozen", trainable=False)(tensor)
+    tensor = normalization("flat")(layers.Dense(4, name="dense")(layers.Flatten()(tensor)))
+    return keras.Model(image, tensor)
+
+
+def train_both() -> tuple[Trained, Trained]:
+    """Train with the normalisation of Keras, and with the fused."""
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    draws = np.random.default_rng(0)
+    # Few values a batch: there the biased and the unbiased variance are far apart.
+    images = draws.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
+    answers = draws.normal(size=(12, 4)).astype(np.float32)
+    of_keras, fused = network(keras), network(keras)
+    fused.set_weights(of_keras.get_weights())
+    fuse_normalization(fused)
+    return tuple(train(one, images, answers) for one in (of_keras, fused))  # type: ignore[return-value]
+
+
+def train(model: Any, images: Any, answers: Any) -> Trained:
+    import keras
+
+    def weights() -> Weights:
+        return {weight.path: keras.ops.convert_to_numpy(weight).copy() for weight in model.weights}
+
+    layers = [*model.layers, *model.get_layer("application").layers]
+    kinds = {
+        layer.name: type(layer).__name__
+        for layer in layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    before = weights()
+    model.compile(optimizer=keras.optimizers.SGD(0.02), loss="mse")
+    model.fit(images, answers, batch_size=4, epochs=3, shuffle=False, verbose=0)
+    return Trained(kinds, before, weights())
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[Trained, Trained]:
+    return run_in_spawned_process(train_both)
+
+
+def test_the_same_steps_give_the_same_weights_and_averages(both: tuple[Trained, Trained]) -> None:
+    of_keras, fused = both
+    assert of_keras.after.keys() == fused.after.keys()
+    for path, expected in of_keras.after.items():
+        np.testing.assert_allclose(fused.after[path], expected, rtol=1e-3, atol=1e-4, err_msg=path)
+    moved = {path for path, value in fused.before.items() if not np.array_equal(value, fused.after[path])}
+    assert moved == {path for path in fused.before if "frozen" not in path}
+
+
+def test_only_what_the_operation_can_do_is_left_to_it(both: tuple[Trained, Trained]) -> None:
+    _, fused = both
+    taken = {name for name, kind in fused.kinds.items() if kind == "FusedBatchNormalization"}
+    # What is frozen, or flat, it leaves to Keras image by image.
+    assert taken == {"inner", "plain", "frozen", "flat"}
+    assert fused.kinds.keys() - taken == {"without_scale", "of_rows"}
