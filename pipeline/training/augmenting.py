@@ -59,14 +59,14 @@ def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) ->
     """
     count, height, width, _ = pixels.shape
     matrices = _matrices(count, height, width, spec, draws)
-    bends = _bends(count, height, width, spec.elastic, draws) if spec.elastic else None
+    away = draws.standard_normal((count, 2, _FIELDS, _FIELDS), dtype=np.float32) if spec.elastic else None
     moved = np.empty_like(pixels, order="C")
     at_once = max(1, min(_PIXELS_AT_ONCE // (height * width), _MOST_ROWS // (height + 2 * _REACH)))
     for first in range(0, count, at_once):
         part = slice(first, first + at_once)
         places = _places(matrices[part], height, width)
-        if bends is not None:
-            places += bends[:, part]
+        if away is not None:
+            places += _bends(away[part] * np.float32(spec.elastic), height, width)
         moved[part] = _read_at(pixels[part], places, _lands_between_pixels(spec))
     return moved
 
@@ -130,22 +130,21 @@ def _places(matrices: npt.NDArray[np.float64], height: int, width: int) -> Place
     return places
 
 
-def _bends(count: int, height: int, width: int, strength: float, draws: np.random.Generator) -> Places:
-    """By how much the points of each image are displaced.
+def _bends(away: npt.NDArray[np.float32], height: int, width: int) -> Places:
+    """By how much the points of each image are displaced, its 4 x 4 fields by `away` in parts of the sides.
 
-    The middles of 4 x 4 fields are displaced at random, and all between them smoothly: Simard and others,
-    2003, doi:10.1109/ICDAR.2003.1227801, with a grid in place of the filter as Ronneberger and others have
-    it, 2015, arXiv:1505.04597.
+    The middles of the fields are displaced so, and all between them smoothly: Simard and others, 2003,
+    doi:10.1109/ICDAR.2003.1227801, with a grid in place of the filter as Ronneberger and others have it,
+    2015, arXiv:1505.04597.
     """
     import cv2
 
     fields = np.eye(_FIELDS, dtype=np.float32)
     rows = cv2.resize(fields, (_FIELDS, height), interpolation=cv2.INTER_CUBIC)
     columns = cv2.resize(fields, (width, _FIELDS), interpolation=cv2.INTER_CUBIC)
-    spread = np.array([width, height], np.float32)[:, np.newaxis, np.newaxis] * np.float32(strength)
-    away = draws.standard_normal((count, 2, _FIELDS, _FIELDS), np.float32) * spread
-    bends: Places = rows @ away.transpose(1, 0, 2, 3) @ columns
-    return bends
+    sides = np.array([width, height], np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
+    bends = rows @ (away.transpose(1, 0, 2, 3) * sides) @ columns
+    return bends.astype(np.float32, copy=False)
 
 
 def _cut_out(pixels: Pixels, part: float, draws: np.random.Generator) -> Pixels:

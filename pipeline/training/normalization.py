@@ -12,7 +12,7 @@ def fuse_normalization(network: Any) -> None:
     their averages and the weights stay those of Keras; only the order of additions differs.
 
     Args:
-        network: A Keras model on TensorFlow, built and not yet called; with the models inside it.
+        network: A Keras model on TensorFlow, built and not yet compiled; with the models inside it.
     """
     import keras
 
@@ -25,7 +25,8 @@ def fuse_normalization(network: Any) -> None:
 
 
 def _is_plain(layer: Any) -> bool:
-    return bool(layer.center and layer.scale and not layer.renorm and layer.axis in (-1, 3))
+    renormalizes = getattr(layer, "renorm", False)  # Of newer Keras.
+    return bool(layer.center and layer.scale and not renormalizes and layer.axis in (-1, 3))
 
 
 @cache
