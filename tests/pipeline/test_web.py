@@ -158,6 +158,7 @@ def test_golden_images_give_the_golden_answers(
         most_levels, tolerance = (0, 1e-5) if file.suffix == ".png" else (1, 1e-2)
         assert levels <= most_levels, file.name
         assert next(iter(bars)) == best[0], file.name
+        assert list(bars.values()) == sorted(bars.values(), reverse=True), file.name
         # In their order, but for classes that are as likely.
         for name, expected in zip(bars, best, strict=True):
             assert abs(wanted[name] - wanted[expected]) <= tolerance, file.name
