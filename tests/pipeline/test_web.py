@@ -159,12 +159,9 @@ def test_golden_images_give_the_golden_answers(
         wanted = dict(zip(bundle.labels(), answer, strict=True))
         best = sorted(wanted, key=lambda name: -wanted[name])[:5]
         bars = bars_shown(found.page, card)
-        assert next(iter(bars)) == best[0], file.name
+        assert list(bars) == best, file.name
         assert list(bars.values()) == sorted(bars.values(), reverse=True), file.name
-        for name, expected in zip(bars, best, strict=True):
-            # Two engines differ in the last digits, and classes that near may change places.
-            assert abs(wanted[name] - wanted[expected]) <= 1e-5, file.name
-            assert abs(bars[name] - wanted[name]) <= 1e-5, file.name
+        assert max(abs(bars[name] - wanted[name]) for name in bars) <= 1e-5, file.name
     assert [url for url in found.requests if not url.startswith((addresses[place], "blob:", "data:"))] == []
     assert found.complaints == []
 
