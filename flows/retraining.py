@@ -15,7 +15,7 @@ from pipeline.config import DatasetSource, PromotionSpec, Recipe
 from pipeline.datasets import PreparedDataset, RawDataset
 from pipeline.datasets.downloading import download_dataset
 from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import DownloadError
+from pipeline.errors import DownloadError, NoSourceError
 from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
 from pipeline.evaluation.evaluating import evaluate_model
 from pipeline.evaluation.summary import summarize_evaluation, tabulate_classes
@@ -53,11 +53,11 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
 
 
 def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
-    """Whether a failed task is worth another try: no source of the data answered."""
+    """Whether a failed task is worth another try: there are sources of the data, and none answered."""
     try:
         state.result()
-    except DownloadError:
-        return True
+    except DownloadError as error:
+        return not isinstance(error, NoSourceError)
     except Exception:  # noqa: BLE001  # Anything else fails the same way again.
         return False
     return False

@@ -44,6 +44,10 @@ class DownloadError(WorkError):
     """No source gave the data; worth another try later."""
 
 
+class NoSourceError(DownloadError):
+    """There is no source to ask, so another try would end the same way."""
+
+
 class RequestError(PixelmillError):
     """The request cannot be met as it stands: a recipe, a path, a name, a value."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from pipeline.artifacts import replacing, sha256_of
-from pipeline.errors import DownloadError
+from pipeline.errors import DownloadError, NoSourceError
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def fetch_files(
         The paths by name, and in words where they came from.
 
     Raises:
+        NoSourceError: The cache lacks some, and there is no mirror to ask.
         DownloadError: No mirror had them, with the reason of each.
     """
     cache.mkdir(parents=True, exist_ok=True)
@@ -89,8 +90,15 @@ def fetch_files(
                 _log.warning("%s failed (%s); trying the next source", mirror.title, error)
             if not missing:
                 return paths, mirror.title
+    names = ", ".join(file.name for file in missing)
+    if not mirrors:
+        raise NoSourceError(
+            f"no source to ask for {names}",
+            "at least one",
+            "Name a mirror in dataset.mirrors.",
+        )
     raise DownloadError(
-        f"no source gave {', '.join(file.name for file in missing)} ({'; '.join(reasons)})",
+        f"no source gave {names} ({'; '.join(reasons)})",
         "one mirror that can be reached and is intact",
         "Check the network, or name a mirror of your own in dataset.mirrors.",
     )

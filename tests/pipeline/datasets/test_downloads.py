@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.downloads import Mirror, MirrorFailed, WantedFile, download, fetch_files, https_mirror
-from pipeline.errors import DownloadError
+from pipeline.errors import DownloadError, NoSourceError
 from tests.servers import FileServer, serving
 
 # Random bytes do not compress, so that a response can break off in the middle of the file.
@@ -105,6 +105,13 @@ def test_where_no_mirror_has_it_every_reason_is_named_and_nothing_is_cached(tmp_
     assert "ConnectError" in str(caught.value)
     assert "SHA-256" in str(caught.value)
     assert not (tmp_path / WANTED.sha256).exists()
+
+
+def test_no_mirror_at_all_is_said_only_where_the_cache_lacks_a_file(tmp_path: Path) -> None:
+    with pytest.raises(NoSourceError, match="no source to ask for data; expected at least one"):
+        fetch_files([WANTED], [], tmp_path)
+    (tmp_path / WANTED.sha256).write_bytes(CONTENT)
+    assert fetch_files([WANTED], [], tmp_path)[1] == "the cache"
 
 
 def test_what_one_mirror_gave_is_not_asked_of_the_next(tmp_path: Path) -> None:
