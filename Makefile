@@ -32,7 +32,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# One process more than two cores: some tests wait for servers, and for processes to die.
+# Three processes keep two cores busy: some tests wait for servers, and for processes to die.
 test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 

@@ -41,7 +41,7 @@ class WorkError(PixelmillError):
 
 
 class DownloadError(WorkError):
-    """No source gave the data; worth another try later."""
+    """No source gave the data; worth another try later, unless there was none to ask."""
 
 
 class NoSourceError(DownloadError):
