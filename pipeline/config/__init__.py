@@ -140,15 +140,17 @@ class AugmentationSpec(Part):
 class TrainingSpec(Part):
     """How the network is fitted.
 
-    `ema_momentum`: the model is the moving average of its weights over the steps, each weighing this
-    much less than the next; 0 takes the weights as they are. `early_stopping`: after so many epochs
-    without a lower validation loss training ends, and the model is that of the lowest. `precision`,
-    `jit_compile` and `steps_per_execution` are Keras' own; `auto` is mixed_float16, XLA and 16 on a GPU,
-    and float32, no XLA and 1 on a CPU.
+    `initialization`: convolutions begin with kernels drawn at random after He, or by passing on as many
+    channels as they can (`dirac`, as PyTorch calls it). `ema_momentum`: the model is the moving average of
+    its weights over the steps, each weighing this much less than the next; 0 takes the weights as they
+    are. `early_stopping`: after so many epochs without a lower validation loss training ends, and the model
+    is that of the lowest. `precision`, `jit_compile` and `steps_per_execution` are Keras' own; `auto` is
+    mixed_float16, XLA and 16 on a GPU, and float32, no XLA and 1 on a CPU.
     """
 
     epochs: Positive
     batch_size: Positive = 128
+    initialization: Literal["he_normal", "dirac"] = "he_normal"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.001
     learning_rate: LearningRate = LearningRate()

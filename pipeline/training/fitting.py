@@ -18,6 +18,7 @@ from pipeline.training.backends import Device, chosen_backend, start_backend
 from pipeline.training.batches import TrainingBatches, ValidationBatches, steps_per_epoch
 from pipeline.training.checkpoints import holding, read_state
 from pipeline.training.feeding import Feed, feeding
+from pipeline.training.initialization import pass_channels_on
 from pipeline.training.network import build_network
 from pipeline.training.normalization import fuse_normalization
 from pipeline.training.schedules import build_optimizer
@@ -113,6 +114,8 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
         _PRECISION[device.kind] if training.precision == "auto" else training.precision
     )
     network = build_network(recipe.model, recipe.image, len(dataset.class_names))
+    if training.initialization == "dirac":
+        pass_channels_on(network)
     if chosen_backend() == "tensorflow":
         fuse_normalization(network)
     # Probabilities and loss in full precision, whatever comes before them.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipeline.artifacts import read_json, sha256_of
@@ -35,6 +36,7 @@ class Trained:
     rates: dict[str, list[float]]
     models: dict[str, TrainedModel]
     dtypes: dict[str, str]
+    kernels: dict[str, npt.NDArray[np.float32]]
     reports: list[TrainingProgress]
     diverged: str
     out_of_memory: str
@@ -45,6 +47,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "several steps a call": {"steps_per_execution": 16},
     "averaged, mixed precision": {"precision": "mixed_bfloat16", "ema_momentum": 0.98, "optimizer": "sgd"},
     "stopped early": {"epochs": 50, "early_stopping": 1, "learning_rate": {"peak": 0.3}},
+    "passing channels on": {"initialization": "dirac", "learning_rate": {"peak": 0.001}},
     # All that has a state: random layers, a schedule, averages, early stopping, and batches drawn anew.
     "everything": {
         "epochs": 3,
@@ -75,7 +78,10 @@ def find_out(store: Path) -> Trained:
         name: keras.saving.load_model(model.model_path, compile=False) for name, model in models.items()
     }
     dtypes = {name: network.dtype_policy.name for name, network in networks.items()}
-    return Trained(rates(), models, dtypes, reports, diverge(dataset, store), run_out_of_memory())
+    kernels = {
+        name: network.get_layer("0_convolution").get_weights()[0] for name, network in networks.items()
+    }
+    return Trained(rates(), models, dtypes, kernels, reports, diverge(dataset, store), run_out_of_memory())
 
 
 def rates() -> dict[str, list[float]]:
@@ -146,6 +152,13 @@ def test_every_way_of_training_learns_and_saves_in_full_precision(trained: Train
     assert model.validation_accuracy > 0.3
     assert trained.dtypes[name] == "float32"
     assert len(read_history(model)) == model.epochs
+
+
+def test_convolutions_begin_as_the_recipe_says(trained: Trained) -> None:
+    channel = np.zeros((3, 3))
+    channel[1, 1] = 1
+    np.testing.assert_allclose(trained.kernels["passing channels on"][:, :, 0, 0], channel, atol=0.15)
+    assert not np.allclose(trained.kernels["plain"][:, :, 0, 0], channel, atol=0.15)
 
 
 def test_several_steps_a_call_give_what_single_steps_give(trained: Trained) -> None:

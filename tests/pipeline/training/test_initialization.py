@@ -1,0 +1,89 @@
+"""What convolutions begin with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pipeline.processes import run_in_spawned_process
+from pipeline.training.devices import import_tensorflow
+from pipeline.training.initialization import pass_channels_on
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A network before and after it was told to pass channels on.
+
+    Attributes:
+        image: [1, 6, 5, 3].
+        answers: By layer, what leaves it when the image is the input of the network.
+        drawn: By path, the weights before.
+        begun: By path, the weights after.
+    """
+
+    image: Array
+    answers: dict[str, Array]
+    drawn: dict[str, Array]
+    begun: dict[str, Array]
+
+
+def begin() -> Begun:
+    import_tensorflow()
+    import keras
+
+    convolution = keras.layers.Conv2D
+    inner_image = keras.Input((6, 5, 3))
+    inner = keras.Model(inner_image, convolution(3, 3, name="inner")(inner_image), name="application")
+    image = keras.Input((6, 5, 3))
+    layers = [
+        convolution(5, 3, padding="same", name="more_filters"),
+        convolution(2, (1, 3), padding="same", name="fewer_filters"),
+        convolution(4, 1, strides=2, name="strided"),
+        convolution(3, 3, padding="valid", name="valid"),
+        convolution(3, 2, padding="same", name="even"),
+        keras.layers.DepthwiseConv2D(3, padding="same", name="depthwise"),
+        keras.layers.SeparableConv2D(3, 3, padding="same", name="separable"),
+        inner,
+    ]
+    network = keras.Model(image, [layer(image) for layer in layers])
+
+    def weights() -> dict[str, Array]:
+        return {weight.path: keras.ops.convert_to_numpy(weight).copy() for weight in network.weights}
+
+    keras.utils.set_random_seed(0)
+    drawn, pixels = weights(), np.random.default_rng(0).random((1, 6, 5, 3), np.float32)
+    pass_channels_on(network)
+    outputs: Any = network(pixels)
+    answers = {
+        layer.name: keras.ops.convert_to_numpy(output) for layer, output in zip(layers, outputs, strict=True)
+    }
+    return Begun(pixels, answers, drawn, weights())
+
+
+@pytest.fixture(scope="module")
+def begun() -> Begun:
+    return run_in_spawned_process(begin)
+
+
+def test_channels_pass_as_they_are(begun: Begun) -> None:
+    image, answers = begun.image, begun.answers
+    np.testing.assert_array_equal(answers["more_filters"][..., :3], image)
+    np.testing.assert_array_equal(answers["fewer_filters"], image[..., :2])
+    np.testing.assert_array_equal(answers["strided"][..., :3], image[:, ::2, ::2])
+    np.testing.assert_array_equal(answers["valid"], image[:, 1:-1, 1:-1])
+
+
+def test_filters_without_a_channel_of_their_own_keep_what_was_drawn(begun: Begun) -> None:
+    for name, first in (("more_filters", 3), ("strided", 3)):
+        drawn, kernel = begun.drawn[f"{name}/kernel"], begun.begun[f"{name}/kernel"]
+        assert drawn[..., first:].any()
+        np.testing.assert_array_equal(kernel[..., first:], drawn[..., first:])
+
+
+def test_nothing_else_is_touched(begun: Begun) -> None:
+    changed = {path for path, drawn in begun.drawn.items() if not np.array_equal(drawn, begun.begun[path])}
+    assert changed == {f"{name}/kernel" for name in ("more_filters", "fewer_filters", "strided", "valid")}
