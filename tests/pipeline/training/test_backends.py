@@ -22,7 +22,7 @@ from pipeline.training.fitting import train_model
 from pipeline.training.prediction import predict_split
 from tests.pipeline.training.recipes import digits, small_recipe
 
-RECIPE = small_recipe(ema_momentum=0.9, early_stopping=5)
+RECIPE = small_recipe(ema_momentum=0.9, early_stopping=5, initialization="dirac")
 
 
 def onnx_of(model: TrainedModel) -> bytes:
