@@ -35,6 +35,7 @@ def begin() -> Begun:
     import_tensorflow()
     import keras
 
+    keras.utils.set_random_seed(0)
     convolution = keras.layers.Conv2D
     inner_image = keras.Input((6, 5, 3))
     inner = keras.Model(inner_image, convolution(3, 3, name="inner")(inner_image), name="application")
@@ -54,7 +55,6 @@ def begin() -> Begun:
     def weights() -> dict[str, Array]:
         return {weight.path: keras.ops.convert_to_numpy(weight).copy() for weight in network.weights}
 
-    keras.utils.set_random_seed(0)
     drawn, pixels = weights(), np.random.default_rng(0).random((1, 6, 5, 3), np.float32)
     pass_channels_on(network)
     outputs: Any = network(pixels)
@@ -70,11 +70,15 @@ def begun() -> Begun:
 
 
 def test_channels_pass_as_they_are(begun: Begun) -> None:
-    image, answers = begun.image, begun.answers
-    np.testing.assert_array_equal(answers["more_filters"][..., :3], image)
-    np.testing.assert_array_equal(answers["fewer_filters"], image[..., :2])
-    np.testing.assert_array_equal(answers["strided"][..., :3], image[:, ::2, ::2])
-    np.testing.assert_array_equal(answers["valid"], image[:, 1:-1, 1:-1])
+    image = begun.image
+    for name, passed in {
+        "more_filters": image,
+        "fewer_filters": image[..., :2],
+        "strided": image[:, ::2, ::2],
+        "valid": image[:, 1:-1, 1:-1],
+    }.items():
+        found = begun.answers[name][..., : passed.shape[-1]]
+        np.testing.assert_allclose(found, passed, atol=1e-6, err_msg=name)
 
 
 def test_filters_without_a_channel_of_their_own_keep_what_was_drawn(begun: Begun) -> None:
