@@ -6,10 +6,10 @@ from typing import Any
 def pass_channels_on(network: Any) -> None:
     """Have each convolution of a network begin by passing channels on: channel i goes to filter i.
 
-    As many as there are of both; the filters beyond keep the kernels that were drawn for them. A kernel
-    without a middle, of an even size, stays as it is, as do the convolutions of a model inside this one,
-    which may have been trained. Zagoruyko and Komodakis, 2017, arXiv:1706.00388; in convolutions without
-    shortcuts as Jordan has it, 2024, arXiv:2404.00498, section 3.3.
+    As many as there are of both; the filters beyond keep the kernels that were drawn for them. Kernels of
+    an even size, which have no middle, depthwise and separable ones, and those of a model inside this one,
+    which may have been trained, stay as they are. Zagoruyko and Komodakis, 2017, arXiv:1706.00388; in
+    convolutions without shortcuts as Jordan has it, 2024, arXiv:2404.00498, section 3.3.
 
     Args:
         network: A Keras model, built and not yet trained.
