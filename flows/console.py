@@ -18,9 +18,6 @@ from pipeline.processes import terminate_children
 NOTHING_LOST = "what is registered and promoted stays as it is."
 _INTERRUPTED = 130
 _DEFAULTS = {
-    # Nothing calls out on its own.
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # A cold start of the ephemeral server takes longer than the 20 seconds that Prefect grants.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # The console gets our lines; Prefect's page gets everything, the pipeline's warnings too.

@@ -2,4 +2,8 @@
 
 from importlib.metadata import version
 
+from pipeline.telemetry import disable_telemetry
+
 __version__ = version("pixelmill")
+
+disable_telemetry()

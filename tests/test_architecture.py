@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
 GROUND = {"artifacts", "config", "drift", "errors", "images", "inference", "predictions", "processes"}
-GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
+GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "telemetry", "templates"}
 # What a module of the shared ground may know of the others of its kind, from the bottom up.
 BELOW = {
     "errors": set(),
@@ -19,6 +19,7 @@ BELOW = {
     "drift": set(),
     "resources": set(),
     "progress": set(),
+    "telemetry": set(),
     "templates": set(),
     "processes": {"errors"},
     "locations": {"errors"},
