@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.refusals import ending_refused
 from pipeline.export import Precision
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
@@ -23,6 +24,7 @@ from pipeline.scoring.working import ShardResult, score_shard
 
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)
+@ending_refused
 def score(
     model: str,
     images: str,

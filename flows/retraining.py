@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from flows.refusals import ending_refused, passed
 from flows.training_progress import progress_artifact
 from pipeline.artifacts import new_run_id, remove_file
 from pipeline.config import DatasetSource, PromotionSpec, Recipe
@@ -35,6 +36,7 @@ from pipeline.training.prediction import predict_split
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
+@ending_refused
 def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
     models = parse_location(store)
@@ -45,11 +47,11 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     checkpoint = checkpoint_path(dataset, recipe, work)
     model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
-    bundle = export(model, evaluation, dataset, recipe, run, models)
+    bundle = passed(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
     # Until here, the same command again goes on from it; from here on, it trains anew.
     remove_file(checkpoint)
-    return promote(registered, recipe.promotion, models)
+    return passed(promote(registered, recipe.promotion, models))
 
 
 def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
@@ -133,6 +135,7 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
 
 
 @task(name="export", cache_policy=NO_CACHE)
+@ending_refused
 def export(
     model: TrainedModel,
     evaluation: Evaluation,
@@ -164,6 +167,7 @@ def register(bundle: ModelBundle, store: Path) -> ModelBundle:
 
 
 @task(name="promote", cache_policy=NO_CACHE)
+@ending_refused
 def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
     """Let the recipe's alias point to the new version, if it is good enough."""
     promoted = promote_bundle(store, bundle, promotion)
