@@ -109,6 +109,8 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
         model.device,
         model.validation_accuracy,
     )
+    if model.normalization and model.normalization.warning:
+        get_run_logger().warning(model.normalization.warning)
     return model
 
 

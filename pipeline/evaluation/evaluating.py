@@ -50,6 +50,7 @@ def evaluate_model(
             "seconds": round(model.seconds, 3),
             "device": model.device,
             "images": dataset.counts["train"],
+            "normalization": model.normalization and asdict(model.normalization),
         },
     }
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}

@@ -71,7 +71,7 @@ def test_a_class_name_cannot_act_as_html(tmp_path: Path) -> None:
     recipe = load_recipe("digits")
     page = render_report(
         recipe=recipe,
-        model=TrainedModel(tmp_path, 1, 1, 1.0, "cpu", 0.1, 0.9),
+        model=TrainedModel(tmp_path, 1, 1, 1.0, "cpu", 0.1, 0.9, 1),
         layers=summarize_layers(recipe.model, recipe.image, 2),
         history=pd.DataFrame(
             {"epoch": [1], "loss": [1.0], "val_loss": [1.0], "accuracy": [0.5], "val_accuracy": [0.5]}
