@@ -10,11 +10,26 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
-GROUND = {"artifacts", "config", "drift", "errors", "images", "inference", "predictions", "processes"}
+GROUND = {
+    "artifacts",
+    "config",
+    "drift",
+    "errors",
+    "file_names",
+    "images",
+    "inference",
+    "predictions",
+    "processes",
+}
 GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
+GROUND |= {"clutter", "display", "labels"}
 # What a module of the shared ground may know of the others of its kind, from the bottom up.
 BELOW = {
+    "clutter": set(),
+    "display": set(),
+    "labels": set(),
     "errors": set(),
+    "file_names": set(),
     "config": set(),
     "drift": set(),
     "resources": set(),

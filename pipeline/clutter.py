@@ -1,0 +1,48 @@
+"""Files and folders that systems and programs leave among people's images: no one means them as images."""
+
+CLUTTER_NAMES: frozenset[str] = frozenset(
+    {
+        # Synology and QNAP storage: thumbnails, recycle bins, snapshots.
+        "@eaDir",
+        "#recycle",
+        "#snapshot",
+        "@Recycle",
+        "@Recently-Snapshot",
+        ".@__thumb",
+        ".@__qini",
+        # macOS: folder settings, indexes, resource forks in ZIP archives.
+        ".DS_Store",
+        "__MACOSX",
+        ".AppleDouble",
+        ".AppleDB",
+        ".Spotlight-V100",
+        ".fseventsd",
+        ".TemporaryItems",
+        ".DocumentRevisions-V100",
+        # Windows.
+        "Thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "$RECYCLE.BIN",
+        "RECYCLER",
+        "System Volume Information",
+        # Linux desktops and file systems, notebooks, version control.
+        "lost+found",
+        ".thumbnails",
+        ".directory",
+        ".ipynb_checkpoints",
+        ".git",
+    }
+)
+_FOLDED = frozenset(name.casefold() for name in CLUTTER_NAMES)
+# `.Trash-1000` and `.Trashes`; macOS' `._photo.jpg` beside `photo.jpg` on foreign disks; NFS' deleted files.
+_PREFIXES = (".trash", "._", ".nfs")
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name (one part of a path) was left by a system or a program.
+
+    Letter case does not matter, as it does not on the systems that leave most of these.
+    """
+    folded = name.casefold()
+    return folded in _FOLDED or folded.startswith(_PREFIXES)
