@@ -145,7 +145,7 @@ def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
     else:
         s3.client.put_object(Bucket="bucket", Key=key, Body=content)
     for _ in range(2):
-        with pytest.raises(WorkError, match=f"{STORE}/models/digits/1/{ONNX_FILE} has SHA-256"):
+        with pytest.raises(WorkError, match=f"{STORE}/models/digits/1/{ONNX_FILE} "):
             find_bundle(store, "digits@1")
     assert not list((cache_folder() / "bundles").iterdir())
 
@@ -160,7 +160,7 @@ def test_a_manifest_that_points_out_of_its_folder_is_refused(
         s3.client.put_object(Bucket="bucket", Key=key, Body=json.dumps(manifest).encode())
     with pytest.raises(RequestError, match="files below its folder"):
         find_bundle(store, "digits@1")
-    assert not list((cache_folder() / "bundles").iterdir())
+    assert not (cache_folder() / "bundles").exists()
 
 
 def find(barrier: Barrier, answer: Path) -> None:
