@@ -9,7 +9,7 @@ _HARMLESS = frozenset("\u200c\u200d")
 
 
 def printable(text: str) -> str:
-    """The text with each control or bidirectional character as an escape, such as `\\x1b` or `\\u202e`.
+    r"""The text with each control or bidirectional character as an escape, such as `\x1b` or `\u202e`.
 
     A file name may hold line breaks, terminal commands, or characters that reverse the order in which the
     rest is shown; none of them reaches a terminal, a report or a README as it is. What can be printed is
