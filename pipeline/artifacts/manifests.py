@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipeline.artifacts.reading import open_regular, read_json, sha256_of
 from pipeline.errors import RequestError, WorkError
+from pipeline.locations import content_of, is_remote
 
 MANIFEST = "manifest.json"
 _LISTED = 3
@@ -109,7 +110,7 @@ def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = Non
     """The bytes of one of an artifact's files, read once and found to be those that its manifest lists.
 
     Args:
-        folder: The artifact, on this machine.
+        folder: The artifact.
         name: The file's relative path.
         manifest: What `read_manifest` gave; read here when None.
 
@@ -118,8 +119,11 @@ def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = Non
         WorkError: The file is missing, its bytes have changed, or it is not a regular file in the folder.
     """
     manifest = read_manifest(folder) if manifest is None else manifest
-    with _open_listed(folder, name, manifest) as file:
-        content = file.read(manifest["files"][name]["size"] + 1)
+    if is_remote(folder):
+        content = _fetch_listed(folder, name, manifest)
+    else:
+        with _open_listed(folder, name, manifest) as file:
+            content = file.read(manifest["files"][name]["size"] + 1)
     _compare(folder / name, hashlib.sha256(content).hexdigest(), manifest["files"][name]["sha256"])
     return content
 
@@ -144,8 +148,7 @@ def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
 def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedReader:
     """A listed file, opened, if it is a regular one inside the folder and of the size listed."""
     path = folder / name
-    if name not in manifest["files"]:
-        raise _damaged(f"{path} is not listed in {MANIFEST}", "a file that the manifest lists")
+    _require_listed(path, name, manifest)
     if not _resolve(path).is_relative_to(_resolve(folder)):
         raise _damaged(f"{path} is a link that leads out of {folder}", "files inside the folder")
     try:
@@ -160,6 +163,21 @@ def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedR
         file.close()
         raise _damaged(f"{path} has {size:,} bytes", f"{wanted:,}, as {MANIFEST} says")
     return file
+
+
+def _fetch_listed(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """A listed file's bytes from a remote artifact."""
+    path = folder / name
+    _require_listed(path, name, manifest)
+    try:
+        return content_of(path)
+    except FileNotFoundError as error:
+        raise _damaged(f"{path} is missing", f"the file that {MANIFEST} lists") from error
+
+
+def _require_listed(path: Path, name: str, manifest: dict[str, Any]) -> None:
+    if name not in manifest["files"]:
+        raise _damaged(f"{path} is not listed in {MANIFEST}", "a file that the manifest lists")
 
 
 def _resolve(path: Path) -> Path:

@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from uuid import uuid4
@@ -36,31 +37,77 @@ def temporary_for(name: str) -> str | None:
     return match["name"] if match else None
 
 
+@dataclass(frozen=True)
+class HeldFile:
+    """A temporary file or folder that this process holds.
+
+    Attributes:
+        path: Where it is.
+        descriptor: What the lock hangs on; None where the file system has no locks.
+    """
+
+    path: Path
+    descriptor: int | None
+
+    @classmethod
+    def beside(cls, path: Path, is_folder: bool = False, mode: int | None = None) -> "HeldFile":
+        """Make an empty one beside `path`.
+
+        Args:
+            path: What it stands in for.
+            is_folder: Whether it is a folder.
+            mode: Its permissions; those that the user's umask leaves when None.
+        """
+        while True:
+            temporary = temporary_sibling(path)
+            if is_folder:
+                temporary.mkdir(0o777 if mode is None else mode)
+            else:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(temporary, flags, 0o666 if mode is None else mode))
+            try:
+                descriptor = hold(temporary)
+            except OSError:
+                return cls(temporary, None)  # Without locks, nobody takes it for a leftover either.
+            if descriptor is not None:
+                return cls(temporary, descriptor)
+            # Another process took it for a leftover between the two steps, and removes it.
+
+    def remove(self) -> None:
+        """Remove it, if it still has its temporary name, and hold it no longer."""
+        if self.path.is_dir():
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
+        if self.descriptor is not None:
+            release(self.descriptor)
+
+
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
     """An empty file beside `path`, held by this process; removed at the end if it is still there."""
-    temporary, descriptor = _make(path, is_folder=False)
+    held = HeldFile.beside(path)
     try:
-        yield temporary
+        yield held.path
     finally:
-        temporary.unlink(missing_ok=True)
-        _release(descriptor)
+        held.remove()
 
 
 @contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
+def temporary_folder(path: Path, mode: int | None = None) -> Iterator[Path]:
     """An empty folder beside `path`, held by this process; removed at the end if it is still there."""
-    temporary, descriptor = _make(path, is_folder=True)
+    held = HeldFile.beside(path, is_folder=True, mode=mode)
     try:
-        yield temporary
+        yield held.path
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _release(descriptor)
+        held.remove()
 
 
 @contextmanager
 def scratch_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
-    """An empty folder for the time of a block; what killed processes left beside it is removed first.
+    """An empty folder for the time of a block, which only this user can enter.
+
+    What killed processes left beside it is removed first.
 
     Args:
         name: What it is for; part of its name.
@@ -68,7 +115,7 @@ def scratch_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
     """
     parent = parent or Path(tempfile.gettempdir())
     remove_leftovers(parent)
-    with temporary_folder(parent / name) as folder:
+    with temporary_folder(parent / name, mode=0o700) as folder:
         yield folder
 
 
@@ -112,7 +159,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> list[Path]:
         What was removed.
     """
     removed = []
-    for path in _temporaries(folder, name):
+    for path in temporaries(folder, name):
         if remove_if_abandoned(path):
             removed.append(path)
             _log.debug("removed %s, which a killed process left", path)
@@ -142,34 +189,14 @@ def remove_if_abandoned(path: Path) -> bool:
     return not path.exists()
 
 
-def _temporaries(folder: Path, name: str | None) -> list[Path]:
+def temporaries(folder: Path, name: str | None = None) -> list[Path]:
+    """The temporary files and folders directly in `folder`, of one name or all, whoever holds them."""
     try:
         with os.scandir(folder) as entries:
             found = [(entry.name, temporary_for(entry.name)) for entry in entries]
     except OSError:
         return []
     return [folder / entry for entry, stands_for in found if stands_for and name in (None, stands_for)]
-
-
-def _make(path: Path, is_folder: bool) -> tuple[Path, int | None]:
-    while True:
-        temporary = temporary_sibling(path)
-        if is_folder:
-            temporary.mkdir()
-        else:
-            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
-        try:
-            descriptor = hold(temporary)
-        except OSError:
-            return temporary, None  # Without locks, nobody takes it for a leftover either.
-        if descriptor is not None:
-            return temporary, descriptor
-        # Another process took it for a leftover between the two steps, and removes it.
-
-
-def _release(descriptor: int | None) -> None:
-    if descriptor is not None:
-        release(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
