@@ -1,6 +1,6 @@
 """`pixelmill models`: the registry's versions and the aliases that point to them."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,11 @@ from flows.options import (
     print_model,
     refuse_group_options,
 )
+from pipeline.display import printable
+from pipeline.errors import WorkError
+
+if TYPE_CHECKING:
+    from pipeline.registry import DamagedVersion, ModelVersion
 
 models_app = typer.Typer(help="The registry: versions and the aliases that point to them.")
 
@@ -30,21 +35,24 @@ def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json =
 
 @models_app.command("list")
 def models_list(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-    """Every registered version."""
+    """Every registered version; one that is damaged is told, and the exit code is 1."""
     check_store(store)
-    from pipeline.registry import list_models
+    from pipeline.registry import DamagedVersion, list_models
 
     found = list_models(store)
+    damaged = [entry for entry in found if isinstance(entry, DamagedVersion)]
     if as_json:
-        print_json({"models": [describe_model(model) for model in found]})
-        return
-    if not found:
+        print_json({"models": [_describe_entry(entry) for entry in found]})
+    elif not found:
         print(f"No models in {store}. Train one with `pixelmill retrain`.")
-    for model in found:
-        test = model.metrics["test"]
-        print(
-            f"{f'{model.name}@{model.version}':24} accuracy {test['accuracy']:.4f}  "
-            f"loss {test['loss']:.4f}  {model.manifest['created_at']}  {', '.join(model.aliases)}"
+    else:
+        for entry in found:
+            print(_line_of(entry))
+    if damaged:
+        raise WorkError(
+            f"{len(damaged):,} of {len(found):,} entries cannot be read, such as {_reference(damaged[0])}",
+            "versions that are as their manifests list them",
+            "Restore each from a copy, or remove its folder.",
         )
 
 
@@ -66,11 +74,11 @@ def models_promote(
 ) -> None:
     """Point an alias to a version, whatever the gate says."""
     check_store(store)
-    from pipeline.registry import promote_version, show_model
+    from pipeline.registry import find_version, promote_version
 
-    found = show_model(store, model)
-    promote_version(store, found.name, found.version, alias)
-    _say_moved(found.name, alias, found.version, as_json)
+    name, version = find_version(store, model)
+    promote_version(store, name, version, alias)
+    _say_moved(name, alias, version, as_json)
 
 
 @models_app.command("rollback")
@@ -85,6 +93,39 @@ def models_rollback(
     from pipeline.registry import rollback_alias
 
     _say_moved(name, alias, rollback_alias(store, name, alias), as_json)
+
+
+def _describe_entry(entry: "ModelVersion | DamagedVersion") -> dict[str, Any]:
+    """A version as `models list --json` prints it; `error` is None where nothing is wrong with it."""
+    from pipeline.registry import ModelVersion
+
+    if isinstance(entry, ModelVersion):
+        return {**describe_model(entry), "error": None}
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "folder": str(entry.folder),
+        "error": entry.error,
+    }
+
+
+def _line_of(entry: "ModelVersion | DamagedVersion") -> str:
+    from pipeline.registry import ModelVersion
+
+    if not isinstance(entry, ModelVersion):
+        return printable(f"{_reference(entry):24} {entry.error}")
+    test = entry.metrics["test"]
+    numbers = f"accuracy {_rounded(test['accuracy'])}  loss {_rounded(test['loss'])}"
+    made, aliases = entry.manifest["created_at"], ", ".join(entry.aliases)
+    return printable(f"{_reference(entry):24} {numbers}  {made}  {aliases}")
+
+
+def _reference(entry: "ModelVersion | DamagedVersion") -> str:
+    return entry.name if entry.version is None else f"{entry.name}@{entry.version}"
+
+
+def _rounded(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
 
 
 def _say_moved(name: str, alias: str, version: int, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.display import printable
 from pipeline.errors import RequestError
 from pipeline.evaluation import REPORT_FILE
 from pipeline.evaluation.summary import describe_accuracy, describe_balance
@@ -67,18 +68,18 @@ def describe_model(model: "ModelVersion") -> dict[str, Any]:
         "version": model.version,
         "aliases": model.aliases,
         "folder": str(model.folder),
-        "parameters": model.manifest["parameters"],
+        "parameters": model.manifest.get("parameters"),
         "metrics": {key: model.metrics.get(key) for key in ("test", "validation", "training", "classes")},
         "parity": model.parity,
-        "opset": model.manifest["opset"],
-        "licence": model.manifest["licence"],
+        "opset": model.manifest.get("opset"),
+        "licence": model.manifest.get("licence"),
         # A model that was trained elsewhere has none of these.
         "seed": model.manifest.get("seed"),
         "run_id": model.manifest.get("run_id"),
         "dataset_fingerprint": model.manifest.get("dataset_fingerprint"),
         "git_commit": model.manifest["git_commit"],
         "created_at": model.manifest["created_at"],
-        "onnx": model.manifest["files"]["model.onnx"],
+        "onnx": model.manifest["files"].get("model.onnx"),
     }
 
 
@@ -90,19 +91,22 @@ def print_model(model: "ModelVersion", as_json: bool) -> None:
     test, parity, manifest = model.metrics["test"], model.parity, model.manifest
     pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
     page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
-    run = f", run {manifest['run_id']}" if "run_id" in manifest else ", trained elsewhere"
+    run = f", run {manifest['run_id']}" if manifest.get("run_id") else ", trained elsewhere"
+    parameters = manifest.get("parameters")
     balance = describe_balance(test)
-    balanced = f"\n  balanced       {balance}" if balance else ""
-    print(
-        f"""{model.name}@{model.version}{pointing}
-  test accuracy  {describe_test(test)}{balanced}
-  parity         {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
-largest difference {parity["max_abs_difference"]:.1e}
-  parameters     {manifest["parameters"]:,}
-  made           {manifest["created_at"]}{run}
-  report         {shown(model.folder)}/{page}
-  bundle         {shown(model.folder)}"""
-    )
+    lines = [
+        f"{model.name}@{model.version}{pointing}",
+        f"  test accuracy  {describe_test(test)}",
+        *([f"  balanced       {balance}"] if balance else []),
+        f"  parity         {parity['label_flips']} of {parity['images']:,} labels differ from Keras, "
+        f"largest difference {parity['max_abs_difference']:.1e}",
+        f"  parameters     {'unknown' if parameters is None else f'{parameters:,}'}",
+        f"  made           {manifest['created_at']}{run}",
+        f"  report         {shown(model.folder)}/{page}",
+        f"  bundle         {shown(model.folder)}",
+    ]
+    # The words are the bundle's, which may come from anywhere.
+    print("\n".join(printable(line) for line in lines))
 
 
 def describe_test(test: dict[str, Any]) -> str:

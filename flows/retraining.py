@@ -1,7 +1,6 @@
 """The retraining flow: from a recipe to a promoted version, one task a stage."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -11,7 +10,7 @@ from prefect.tasks import exponential_backoff
 
 from flows.refusals import ending_refused, passed
 from flows.training_progress import progress_artifact
-from pipeline.artifacts import new_run_id, read_json, remove_file
+from pipeline.artifacts import read_json, remove_file, scratch_folder
 from pipeline.config import DatasetSource, PromotionSpec, Recipe
 from pipeline.datasets import PreparedDataset, RawDataset
 from pipeline.datasets.downloading import download_dataset
@@ -27,13 +26,15 @@ from pipeline.evaluation.summary import (
 )
 from pipeline.export import PARITY_FILE, ModelBundle
 from pipeline.export.source import source_of_run
+from pipeline.judging import judge_versions
 from pipeline.layers import summarize_layers
 from pipeline.locations import parse_location, workspace
 from pipeline.processes import run_in_spawned_process
-from pipeline.promotion import Promotion, promote_bundle
+from pipeline.promotion import Promotion
 from pipeline.proving.exporting import export_proven
 from pipeline.proving.held_out import from_dataset
 from pipeline.registry import register_bundle, release_version, reserve_version
+from pipeline.runs import begin_run
 from pipeline.training import TrainedModel, read_history
 from pipeline.training.checkpoints import checkpoint_path, epochs_done
 from pipeline.training.fitting import train_model
@@ -46,7 +47,7 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
     models = parse_location(store)
     work = workspace(models)
-    run = work / "runs" / new_run_id(recipe.name)
+    run = begin_run(models, recipe.name)
     raw = download(recipe.dataset, work)
     dataset = prepare(raw, recipe, work)
     checkpoint = checkpoint_path(dataset, recipe, work)
@@ -156,8 +157,8 @@ def export(
     version = reserve_version(store, recipe.name)
     source = source_of_run(model, evaluation, dataset, recipe, run.name, version)
     try:
-        with TemporaryDirectory(prefix=".held-out-", dir=run) as files:
-            held_out = from_dataset(dataset, recipe.image, Path(files))
+        with scratch_folder("held-out", run) as files:
+            held_out = from_dataset(dataset, recipe.image, files)
             bundle = export_proven(source, held_out, run / "bundle", record=run / PARITY_FILE)
     except BaseException:
         release_version(store, recipe.name, version)
@@ -178,6 +179,6 @@ def register(bundle: ModelBundle, store: Path) -> ModelBundle:
 @ending_refused
 def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
     """Let the recipe's alias point to the new version, if it is good enough."""
-    promoted = promote_bundle(store, bundle, promotion)
+    promoted = judge_versions(store, bundle, promotion)
     get_run_logger().info("%s@%s is version %d", promoted.name, promoted.alias, promoted.version)
     return promoted

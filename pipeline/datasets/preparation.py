@@ -5,7 +5,6 @@ and copies of one image never fall on different sides.
 """
 
 import hashlib
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,8 +71,6 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / MANIFEST).exists():
-            for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
-                shutil.rmtree(leftover)  # Of a run that was killed while it prepared.
             _prepare(raw, recipe, folder)
         try:
             manifest = verify_files(folder)

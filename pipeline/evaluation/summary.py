@@ -23,7 +23,8 @@ def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
 def describe_accuracy(test: dict[str, Any]) -> str:
     """Accuracy and loss on the test images, in words; `test` is what `metrics.json` says of them."""
     interval = f" ({_interval(test['accuracy_interval'])})" if "accuracy_interval" in test else ""
-    return f"{test['accuracy']:.4f}{interval} on {test['images']:,} images, loss {test['loss']:.4f}"
+    loss = "" if test["loss"] is None else f", loss {test['loss']:.4f}"
+    return f"{test['accuracy']:.4f}{interval} on {test['images']:,} images{loss}"
 
 
 def describe_balance(test: dict[str, Any]) -> str:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.artifacts import read_json, read_manifest, sha256_of, verify_files
+from pipeline.artifacts.manifests import FileFacts, malformed
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
 from pipeline.evaluation import BASELINE_FILE
@@ -20,6 +21,33 @@ PARITY_FILE = "parity.json"
 RECIPE_FILE = "recipe.yaml"
 README_FILE = "README.md"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
+_LARGEST_FILE = 4 * 2**30  # A file in ONNX's format, protobuf, has at most 2 GiB.
+
+
+class _BundleFile(FileFacts):
+    size: Annotated[int, Field(ge=0, le=_LARGEST_FILE)]
+
+
+class _BundleManifest(BaseModel):
+    """What a bundle's manifest holds, beside what is only handed on."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    version: Annotated[int, Field(ge=1, lt=10**9)]
+    created_at: str
+    git_commit: str | None
+    files: dict[str, _BundleFile]
+    opset: int | None = None
+    ir_version: int | None = None
+    runtime_version: str | None = None
+    parameters: Annotated[int, Field(ge=0)] | None = None
+    licence: str | None = None
+    run_id: str | None = None
+    seed: int | None = None
+    dataset_fingerprint: str | None = None
+    recipe: dict[str, Any] | None = None
+    export: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +80,19 @@ class ModelBundle:
         return sha256_of(self.folder / name)
 
     def labels(self) -> tuple[str, ...]:
-        """The class names in the order of the probabilities."""
-        return tuple(read_json(self.folder / LABELS_FILE))
+        """The class names in the order of the probabilities.
+
+        Raises:
+            RequestError: The file that holds them is malformed.
+        """
+        names = read_json(self.folder / LABELS_FILE)
+        if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+            raise RequestError(
+                f"{self.folder / LABELS_FILE} holds no list of class names",
+                "a bundle that pixelmill exported",
+                "Export the model again.",
+            )
+        return tuple(names)
 
     def image_spec(self) -> ImageSpec:
         """The tensor an image must become."""
@@ -73,10 +112,10 @@ class ModelBundle:
 
 
 def read_bundle_manifest(folder: Path) -> dict[str, Any]:
-    """A bundle's manifest.
+    """A bundle's manifest, of which what pixelmill uses is of the right types.
 
     Raises:
-        RequestError: The folder is no bundle.
+        RequestError: The folder is no bundle, or its manifest is malformed.
     """
     manifest = read_manifest(folder)
     if manifest.get("kind") != "model-bundle":
@@ -85,6 +124,10 @@ def read_bundle_manifest(folder: Path) -> dict[str, Any]:
             "a model bundle",
             "See the models there are with `pixelmill models list`.",
         )
+    try:
+        _BundleManifest.model_validate(manifest)
+    except ValidationError as error:
+        raise malformed(folder, error) from error
     return manifest
 
 

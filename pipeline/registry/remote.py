@@ -9,7 +9,7 @@ time moves aliases.
 import hashlib
 import shutil
 from logging import getLogger
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +18,8 @@ from pipeline.artifacts import (
     flush_to_disk,
     read_manifest,
     remove_file,
-    temporary_sibling,
+    remove_leftovers,
+    temporary_folder,
     verify_files,
 )
 from pipeline.errors import PixelmillError, RequestError, WorkError
@@ -73,9 +74,8 @@ class RemoteStorage:
         if _is_whole(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = temporary_sibling(target)
-        staging.mkdir()
-        try:
+        remove_leftovers(target.parent)
+        with temporary_folder(target) as staging:
             for name in manifest["files"]:
                 _fetch_file(folder, name, staging)
             (staging / MANIFEST).write_bytes(content)
@@ -89,21 +89,14 @@ class RemoteStorage:
             except OSError:
                 if not _is_whole(target):
                     raise  # And else another process was first.
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         _log.info("%s is in %s now", folder, target)
         return target
 
 
 def _fetch_file(folder: Path, name: str, staging: Path) -> None:
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts:
-        raise RequestError(
-            f"{folder / MANIFEST} lists {name!r}", "files below its folder", "Take this bundle for forged."
-        )
-    path = staging.joinpath(*parts)
+    path = staging / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    system, source = file_system(folder.joinpath(*parts))
+    system, source = file_system(folder / name)
     try:
         system.get_file(source, str(path))
     except FileNotFoundError:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts import canonical_json, installed_packages, replacing
+from pipeline.artifacts import canonical_json, installed_packages, remove_leftovers, replacing
 from pipeline.config import Recipe
 from pipeline.datasets import PreparedDataset
 from pipeline.errors import WorkError
@@ -75,8 +75,7 @@ def holding(path: Path) -> Iterator[None]:
     try:
         # The child of a run that was killed may take a moment to end.
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=_SECONDS_TO_END):
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-                leftover.unlink()  # Of a run that was killed while it wrote.
+            remove_leftovers(path.parent, path.name)  # Of a run that was killed while it wrote.
             yield
     except Timeout:
         raise WorkError(

@@ -26,6 +26,7 @@ from pipeline.export import (
 )
 from pipeline.promotion import Promotion, promote_bundle
 from pipeline.registry import (
+    ModelVersion,
     aliases_of,
     find_bundle,
     list_models,
@@ -49,6 +50,8 @@ def write_bundle(
     """A bundle that is one in all but its network."""
     test = {
         "accuracy": accuracy,
+        "loss": 0.5,
+        "images": 100,
         "balanced_accuracy": accuracy,
         "balanced_accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
     }
@@ -58,7 +61,7 @@ def write_bundle(
         PREPROCESSING_FILE: {"spec": {"height": 8, "width": 8, "channels": 1}},
         BASELINE_FILE: {"class_counts": [1, 1], "confidence_counts": [1] * 10},
         METRICS_FILE: {"test": test, "classes": rows},
-        PARITY_FILE: {"max_abs_difference": 0.0},
+        PARITY_FILE: {"images": 4, "label_flips": 0, "max_abs_difference": 0.0},
     }
     with publishing(folder, {"kind": "model-bundle", "name": name, "version": version}) as staging:
         (staging / ONNX_FILE).write_bytes(f"network {name} {version}".encode())
@@ -80,6 +83,14 @@ def store(tmp_path: Path) -> Path:
     for _ in range(3):
         register(tmp_path)
     return tmp_path
+
+
+def versions_in(store: Path) -> list[ModelVersion]:
+    """What is registered, all of it undamaged."""
+    listed = list_models(store)
+    versions = [entry for entry in listed if isinstance(entry, ModelVersion)]
+    assert versions == listed
+    return versions
 
 
 def aliases_file(store: Path) -> dict[str, Any]:
@@ -123,7 +134,7 @@ def test_models_are_listed_by_name_and_number(tmp_path: Path) -> None:
     promote_version(tmp_path, "digits", 10, "champion")
     (tmp_path / "models/.hidden").mkdir()
     (tmp_path / "models/notes.txt").write_text("by hand")
-    listed = [(model.name, model.version, model.aliases) for model in list_models(tmp_path)]
+    listed = [(model.name, model.version, model.aliases) for model in versions_in(tmp_path)]
     digits = [("digits", number, ("champion",) if number == 10 else ()) for number in range(1, 12)]
     assert listed == [*digits, ("mnist", 1, ())]
 
@@ -279,6 +290,7 @@ def reserve_many(store: Path, barrier: Barrier, answer: Path) -> None:
     barrier.wait()
     versions = [reserve_version(store, "digits") for _ in range(RESERVATIONS)]
     answer.write_text(json.dumps(versions))
+    barrier.wait()  # A number that nothing was published under is free again when its process has ended.
 
 
 def promote_many(store: Path, barrier: Barrier, own: str, version: int) -> None:

@@ -28,7 +28,7 @@ from pipeline.registry import (
     show_model,
 )
 from tests.conftest import Run, write_images
-from tests.pipeline.test_registry import write_bundle
+from tests.pipeline.test_registry import versions_in, write_bundle
 from tests.s3 import S3Server, s3_server
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -145,7 +145,7 @@ def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
     else:
         s3.client.put_object(Bucket="bucket", Key=key, Body=content)
     for _ in range(2):
-        with pytest.raises(WorkError, match=f"{STORE}/models/digits/1/{ONNX_FILE} has SHA-256"):
+        with pytest.raises(WorkError, match=f"{STORE}/models/digits/1/{ONNX_FILE} "):
             find_bundle(store, "digits@1")
     assert not list((cache_folder() / "bundles").iterdir())
 
@@ -160,7 +160,7 @@ def test_a_manifest_that_points_out_of_its_folder_is_refused(
         s3.client.put_object(Bucket="bucket", Key=key, Body=json.dumps(manifest).encode())
     with pytest.raises(RequestError, match="files below its folder"):
         find_bundle(store, "digits@1")
-    assert not list((cache_folder() / "bundles").iterdir())
+    assert not (cache_folder() / "bundles").exists()
 
 
 def find(barrier: Barrier, answer: Path) -> None:
@@ -259,7 +259,7 @@ def test_every_request_may_fail_at_first(s3: S3Server, store: Path, tmp_path: Pa
     register(store, tmp_path / "bundle", 1)
     promote_version(store, "digits", 1, "champion")
     assert find_bundle(store, "digits@champion").onnx_path.read_bytes() == b"network digits 1"
-    assert [model.aliases for model in list_models(store)] == [("champion",)]
+    assert [model.aliases for model in versions_in(store)] == [("champion",)]
     assert {method for method, _, failed in s3.requests if failed} == {"GET", "HEAD", "PUT"}
 
 

@@ -1,0 +1,205 @@
+"""The manifest of an artifact, and whether the files beside it are those that it lists."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.artifacts.reading import open_regular, read_json, sha256_of
+from pipeline.errors import RequestError, WorkError
+from pipeline.locations import content_of, is_remote
+
+MANIFEST = "manifest.json"
+_LISTED = 3
+
+
+def _require_below(name: str) -> str:
+    if name.startswith("/") or "\0" in name or ".." in PurePosixPath(name).parts:
+        raise ValueError("a path that leads out of the folder")
+    if name in ("", ".") or str(PurePosixPath(name)) != name:
+        raise ValueError("not a plain relative path")
+    name.encode()  # Of what is no text, such as half of a surrogate pair, there is no file.
+    return name
+
+
+class FileFacts(BaseModel):
+    """What a manifest says of a file: its SHA-256, in hexadecimal, and its size in bytes."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class _Listing(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    files: dict[Annotated[str, AfterValidator(_require_below)], FileFacts]
+
+
+def describe_file(path: Path) -> dict[str, str | int]:
+    """A file's SHA-256, in hexadecimal, and its size in bytes."""
+    return {"sha256": sha256_of(path), "size": path.stat().st_size}
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
+    """What a manifest says of every file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an artifact, of which at least the list of files is well-formed.
+
+    Raises:
+        RequestError: The folder has no manifest, so it is no artifact, or one that is malformed.
+    """
+    if not (folder / MANIFEST).exists():
+        raise RequestError(
+            f"{folder} has no {MANIFEST}",
+            "the folder of a finished artifact",
+            "Check the path; an interrupted run leaves no manifest, so run it again.",
+        )
+    manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    try:
+        _Listing.model_validate(manifest)
+    except ValidationError as error:
+        raise malformed(folder, error) from error
+    return manifest
+
+
+def malformed(folder: Path, error: ValidationError) -> RequestError:
+    """The error for a manifest that does not hold what it must."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = " ".join(str(part) for part in first["loc"] if part != "[key]") or "the whole"
+    return RequestError(
+        f"{folder / MANIFEST} is malformed: {place}: {first['msg'].removeprefix('Value error, ')}",
+        "a manifest that pixelmill wrote, which lists files below its folder with SHA-256 and size",
+        "Get the folder from its source again: it was damaged, or written by another program.",
+    )
+
+
+def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Compare files with the manifest beside them and return the manifest.
+
+    Args:
+        folder: The artifact.
+        only: Relative paths to check; all that the manifest lists when None.
+
+    Raises:
+        RequestError: The folder is no artifact.
+        WorkError: A file is missing, its bytes have changed, or it is not a regular file in the folder.
+    """
+    manifest = read_manifest(folder)
+    for name in manifest["files"] if only is None else only:
+        with _open_listed(folder, name, manifest) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _compare(folder / name, digest, manifest["files"][name]["sha256"])
+    return manifest
+
+
+def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = None) -> bytes:
+    """The bytes of one of an artifact's files, read once and found to be those that its manifest lists.
+
+    Args:
+        folder: The artifact.
+        name: The file's relative path.
+        manifest: What `read_manifest` gave; read here when None.
+
+    Raises:
+        RequestError: The folder is no artifact.
+        WorkError: The file is missing, its bytes have changed, or it is not a regular file in the folder.
+    """
+    manifest = read_manifest(folder) if manifest is None else manifest
+    if is_remote(folder):
+        content = _fetch_listed(folder, name, manifest)
+    else:
+        with _open_listed(folder, name, manifest) as file:
+            content = file.read(manifest["files"][name]["size"] + 1)
+    _compare(folder / name, hashlib.sha256(content).hexdigest(), manifest["files"][name]["sha256"])
+    return content
+
+
+def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
+    """See that a folder on this machine holds no file that its manifest does not list.
+
+    Raises:
+        WorkError: It does; names the first of them.
+    """
+    listed = {MANIFEST, *manifest["files"]}
+    unlisted = sorted(name for name in _names_below(folder) if name not in listed)
+    if unlisted:
+        more = f" and {len(unlisted) - _LISTED:,} more" if len(unlisted) > _LISTED else ""
+        raise WorkError(
+            f"{folder} holds {', '.join(unlisted[:_LISTED])}{more}, which {MANIFEST} does not list",
+            "only files that the manifest lists",
+            "Remove what was added, or get the folder from its source again.",
+        )
+
+
+def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedReader:
+    """A listed file, opened, if it is a regular one inside the folder and of the size listed."""
+    path = folder / name
+    _require_listed(path, name, manifest)
+    if not _resolve(path).is_relative_to(_resolve(folder)):
+        raise _damaged(f"{path} is a link that leads out of {folder}", "files inside the folder")
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        what = "is missing" if gone else f"cannot be read: {error.strerror}"
+        raise _damaged(f"{path} {what}", f"the file that {MANIFEST} lists") from error
+    size, wanted = os.fstat(file.fileno()).st_size, manifest["files"][name]["size"]
+    if size != wanted:
+        # Also keeps a huge sparse file from being read to its end.
+        file.close()
+        raise _damaged(f"{path} has {size:,} bytes", f"{wanted:,}, as {MANIFEST} says")
+    return file
+
+
+def _fetch_listed(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """A listed file's bytes from a remote artifact."""
+    path = folder / name
+    _require_listed(path, name, manifest)
+    try:
+        return content_of(path)
+    except FileNotFoundError as error:
+        raise _damaged(f"{path} is missing", f"the file that {MANIFEST} lists") from error
+
+
+def _require_listed(path: Path, name: str, manifest: dict[str, Any]) -> None:
+    if name not in manifest["files"]:
+        raise _damaged(f"{path} is not listed in {MANIFEST}", "a file that the manifest lists")
+
+
+def _resolve(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve() raises where links lead in a circle.
+
+
+def _compare(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise _damaged(f"{path} has SHA-256 {found}", f"{wanted}, as {MANIFEST} says")
+
+
+def _damaged(received: str, expected: str) -> WorkError:
+    return WorkError(
+        received,
+        expected,
+        "The artifact was damaged or changed: make it again or restore it from a copy.",
+    )
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    """Every file, link and special file below a folder; links to folders are not followed."""
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        for name in (*files, *links):
+            yield (Path(place) / name).relative_to(folder).as_posix()

@@ -1,0 +1,60 @@
+"""Where a result comes from: the time, the packages and the commit that it was made with."""
+
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+_RECORDED_PACKAGES = (
+    "pixelmill",
+    "jax",
+    "keras",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "opencv-python-headless",
+    "pillow",
+    "prefect",
+    "simplejpeg",
+    "tensorflow-cpu",
+    "tensorflow",
+    "tf2onnx",
+    "torch",
+)
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def provenance() -> dict[str, object]:
+    """When this was made, by which versions of which packages, from which commit of the caller's folder."""
+    return {
+        "created_at": now(),
+        "packages": installed_packages(),
+        "git_commit": _git_commit(),
+    }
+
+
+@cache
+def installed_packages() -> dict[str, str]:
+    """The versions of the packages that a result may depend on."""
+    found = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _git_commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

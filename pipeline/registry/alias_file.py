@@ -1,0 +1,74 @@
+"""`aliases.json` of a model: where each of its aliases points, and where it pointed before."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.artifacts import now, read_content
+from pipeline.errors import RequestError
+from pipeline.registry.places import model_folder, storage_of
+
+_ALIASES_FILE = "aliases.json"
+_LARGEST = 64 * 2**20
+T = TypeVar("T")
+
+
+class Aliases(BaseModel):
+    """The version that each alias points to, and those it pointed to before, the latest last."""
+
+    aliases: dict[str, int] = {}
+    history: dict[str, list[int]] = {}
+
+
+def read_aliases(store: Path, name: str) -> Aliases:
+    """Where the aliases of a model point.
+
+    Raises:
+        RequestError: The file is malformed.
+    """
+    path = model_folder(store, name) / _ALIASES_FILE
+    try:
+        content = read_content(path, _LARGEST) if path.exists() else None
+    except OSError as error:
+        raise _malformed(path) from error
+    return _parse(path, content)
+
+
+def change_aliases(store: Path, name: str, change: Callable[[Aliases], T]) -> T:
+    """Let a function change where aliases point, while no other process does, and return what it returns.
+
+    In a remote store it is called again where another process came first.
+    """
+    path = model_folder(store, name) / _ALIASES_FILE
+    returned: list[T] = []
+
+    def rewrite(before: bytes | None) -> str | None:
+        content = _parse(path, before)
+        pointing = dict(content.aliases)
+        returned.append(change(content))
+        if content.aliases == pointing:
+            return None
+        return json.dumps({**content.model_dump(), "changed_at": now()}, indent=2) + "\n"
+
+    storage_of(store).change(path, rewrite)
+    return returned[-1]
+
+
+def _parse(path: Path, content: bytes | None) -> Aliases:
+    if content is None:
+        return Aliases()
+    try:
+        return Aliases.model_validate_json(content)
+    except ValidationError as error:
+        raise _malformed(path) from error
+
+
+def _malformed(path: Path) -> RequestError:
+    return RequestError(
+        f"{path} does not say where aliases point",
+        'an object such as {"aliases": {"champion": 1}, "history": {}}',
+        "Restore it from a copy, or remove it and promote a version.",
+    )

@@ -1,0 +1,124 @@
+"""What a registered version says of itself, read only where it is what the bundle's manifest lists."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.artifacts import read_verified
+from pipeline.errors import WorkError
+from pipeline.evaluation import METRICS_FILE
+from pipeline.export import PARITY_FILE, read_bundle_manifest
+
+_Count = Annotated[int, Field(ge=0)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _TestResults(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None
+    loss: _Number | None
+    images: _Count
+
+
+class _Metrics(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    test: _TestResults
+
+
+class _Parity(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    images: _Count
+    label_flips: _Count
+    max_abs_difference: _Number
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version.
+
+    Attributes:
+        name: The model's name.
+        version: Its number.
+        folder: Where the bundle is.
+        aliases: Those that point to it, sorted.
+        manifest: The bundle's.
+        metrics: What `metrics.json` holds, whose bytes are those that the manifest lists; `test` has an
+            `accuracy`, a `loss` (both None where they are not known) and a number of `images`.
+        parity: What `parity.json` holds, verified likewise.
+    """
+
+    name: str
+    version: int
+    folder: Path
+    aliases: tuple[str, ...]
+    manifest: dict[str, Any]
+    metrics: dict[str, Any]
+    parity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DamagedVersion:
+    """A version that cannot be read, or a model whose aliases cannot.
+
+    Attributes:
+        name: The model's name.
+        version: Its number; None where the model itself is in trouble.
+        folder: Where it is.
+        error: What is wrong, in one line.
+    """
+
+    name: str
+    version: int | None
+    folder: Path
+    error: str
+
+
+def read_version(
+    folder: Path, name: str | None, version: int | None, aliases: dict[str, int]
+) -> ModelVersion:
+    """Read a bundle that is registered as `name@version`, or nowhere if these are None."""
+    manifest = read_bundle_manifest(folder)
+    require_identity(folder, manifest["name"], manifest["version"], name, version)
+    return ModelVersion(
+        name=manifest["name"],
+        version=manifest["version"],
+        folder=folder,
+        aliases=tuple(sorted(alias for alias, to in aliases.items() if to == manifest["version"])),
+        manifest=manifest,
+        metrics=_read_facts(folder, METRICS_FILE, manifest, _Metrics),
+        parity=_read_facts(folder, PARITY_FILE, manifest, _Parity),
+    )
+
+
+def require_identity(
+    folder: Path, found_name: str, found_version: int, name: str | None, version: int | None
+) -> None:
+    """See that a bundle says of itself that it is the version it is registered as, if it is registered."""
+    if name is not None and (found_name, found_version) != (name, version):
+        raise WorkError(
+            f"{folder} holds {found_name}@{found_version}",
+            f"{name}@{version}, as it is registered",
+            "Something else was put in its place: restore the version from a copy.",
+        )
+
+
+def _read_facts(folder: Path, file: str, manifest: dict[str, Any], form: type[BaseModel]) -> dict[str, Any]:
+    """What a JSON file of a bundle holds, if it is the file that the manifest lists and well-formed."""
+    content = read_verified(folder, file, manifest)
+    try:
+        facts: dict[str, Any] = json.loads(content)
+        form.model_validate(facts)
+    except (ValueError, RecursionError) as error:
+        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise WorkError(
+            f"{folder / file} is malformed: {detail}",
+            "what pixelmill writes of a model's results",
+            "Export the model again, or restore the bundle from a copy.",
+        ) from error
+    return facts

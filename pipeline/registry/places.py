@@ -1,0 +1,49 @@
+"""Where a store keeps its models: `models/NAME/VERSION/`."""
+
+import re
+from pathlib import Path
+
+from pipeline.artifacts import MANIFEST
+from pipeline.locations import children, is_remote
+from pipeline.registry.remote import RemoteStorage
+from pipeline.registry.storage import LocalStorage, Storage, version_of
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def storage_of(place: Path) -> Storage:
+    """What does the work where a place is."""
+    return RemoteStorage() if is_remote(place) else LocalStorage()
+
+
+def models_folder(store: Path) -> Path:
+    """The folder of all models."""
+    return store / "models"
+
+
+def model_folder(store: Path, name: str) -> Path:
+    """The folder of a model's versions and aliases."""
+    return models_folder(store) / name
+
+
+def version_folder(store: Path, name: str, version: int) -> Path:
+    """The folder of a bundle."""
+    return model_folder(store, name) / str(version)
+
+
+def model_names(store: Path) -> list[str]:
+    """The models there may be, sorted."""
+    models = models_folder(store)
+    names = {path.name for path in children(models)} if models.is_dir() else set()
+    return sorted(name for name in names if _NAME.fullmatch(name))
+
+
+def version_numbers(store: Path, name: str) -> list[int]:
+    """The registered versions of a model, in ascending order: those that have a manifest."""
+    folder = model_folder(store, name)
+    if not _NAME.fullmatch(name) or not folder.is_dir():
+        return []
+    numbers = {path: version_of(path.name) for path in children(folder)}
+    return sorted(
+        number for path, number in numbers.items() if number is not None and (path / MANIFEST).exists()
+    )

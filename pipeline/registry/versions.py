@@ -1,0 +1,198 @@
+"""Registered versions: setting a number aside, publishing a bundle under it, finding and reading it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.artifacts import require_only_listed, verify_files
+from pipeline.errors import PixelmillError, RequestError
+from pipeline.export import ModelBundle, Precision, open_bundle, read_bundle_manifest
+from pipeline.locations import is_remote, parse_location
+from pipeline.registry.alias_file import read_aliases
+from pipeline.registry.model_version import DamagedVersion, ModelVersion, read_version, require_identity
+from pipeline.registry.pending import mark_pending
+from pipeline.registry.places import (
+    model_folder,
+    model_names,
+    models_folder,
+    storage_of,
+    version_folder,
+    version_numbers,
+)
+
+
+def reserve_version(store: Path, name: str) -> int:
+    """Set the next version number of a model aside; no other process gets it."""
+    return storage_of(store).reserve(model_folder(store, name))
+
+
+def release_version(store: Path, name: str, version: int) -> None:
+    """Give a version number back that nothing was published under."""
+    storage_of(store).release(version_folder(store, name, version))
+
+
+def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
+    """Publish a bundle, whose folder is on this machine, under its version, and mark it as not judged yet."""
+    target = version_folder(store, bundle.name, bundle.version)
+    mark_pending(store, bundle.name, bundle.version)
+    storage_of(store).publish(bundle.folder, target)
+    return replace(bundle, folder=target)
+
+
+def list_models(store: Path) -> list[ModelVersion | DamagedVersion]:
+    """Every registered version, by name and number; one that is damaged does not hide the others."""
+    return [entry for name in model_names(store) for entry in _list_versions(store, name)]
+
+
+def registered_runs(store: Path) -> set[str]:
+    """The runs whose models are registered, by their names."""
+    return {
+        str(entry.manifest["run_id"])
+        for entry in list_models(store)
+        if isinstance(entry, ModelVersion) and entry.manifest.get("run_id")
+    }
+
+
+def show_model(store: Path, reference: str) -> ModelVersion:
+    """One version by `name@alias` or `name@version`, or a bundle by its folder.
+
+    Raises:
+        RequestError: There is none of that name, which says which there are; or its manifest is malformed.
+        WorkError: What it says of its results is not what its manifest lists.
+    """
+    folder = _find_folder(store, reference)
+    name, version = identity(store, folder)
+    aliases = read_aliases(store, name).aliases if name is not None else {}
+    return read_version(folder, name, version, aliases)
+
+
+def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> ModelBundle:
+    """Open the bundle that a folder's path or a `name@alias` or `name@version` stands for.
+
+    A remote one is fetched into this machine's cache first, if it is not there yet.
+
+    Raises:
+        RequestError: There is none; says which there are.
+        WorkError: Its files are damaged.
+    """
+    folder = _find_folder(store, reference)
+    bundle = open_bundle(fetch_bundle(folder), precision)
+    require_identity(folder, bundle.name, bundle.version, *identity(store, folder))
+    return replace(bundle, address=str(folder)) if is_remote(folder) else bundle
+
+
+def find_version(store: Path, reference: str) -> tuple[str, int]:
+    """The name and number of the store's own version that a reference stands for.
+
+    Raises:
+        RequestError: There is none, or it is a bundle that lies outside the store.
+    """
+    folder = _find_folder(store, reference)
+    name, version = identity(store, folder)
+    if name is None or version is None:
+        raise RequestError(
+            f"{reference}, which is not in {models_folder(store)}",
+            "a registered version of this store, such as digits@2, or its folder",
+            "Name the store it is registered in with --store; other bundles have no aliases to move.",
+        )
+    return name, version
+
+
+def fetch_bundle(folder: Path) -> Path:
+    """A folder of this machine that holds a bundle: its own, or a verified copy of a remote one.
+
+    Raises:
+        WorkError: Its files are damaged.
+    """
+    return storage_of(folder).fetch(folder)
+
+
+def verify_version(store: Path, name: str, version: int) -> None:
+    """See that a registered version is whole: every file as its manifest lists it, and no other.
+
+    Raises:
+        RequestError: Its manifest is malformed.
+        WorkError: It is damaged, or another version lies in its place.
+    """
+    folder = version_folder(store, name, version)
+    local = fetch_bundle(folder)
+    manifest = read_bundle_manifest(local)
+    require_identity(folder, manifest["name"], manifest["version"], name, version)
+    verify_files(local)
+    require_only_listed(local, manifest)
+
+
+def no_model(store: Path, reference: str) -> RequestError:
+    """The error for a reference that nothing is registered under; it names what is."""
+    models = models_folder(store)
+    known = [
+        f"{name}@{pointer}"
+        for name in model_names(store)
+        for versions in [version_numbers(store, name)]
+        if versions
+        for pointer in (*sorted(_aliases_or_none(store, name)), *versions)
+    ]
+    if known:
+        return RequestError(
+            f"no model {reference!r} in {models}",
+            f"the folder of a bundle, or one of {', '.join(known)}",
+            "See `pixelmill models list`.",
+        )
+    return RequestError(
+        f"no model {reference!r}: {models} holds none",
+        "the folder of a bundle, or a name@alias of the registry",
+        "Train one with `pixelmill retrain`, or name another store with --store.",
+    )
+
+
+def identity(store: Path, folder: Path) -> tuple[str, int] | tuple[None, None]:
+    """As which version a folder is registered in a store, if it is."""
+    resolved = folder.resolve()
+    name, number = resolved.parent.name, resolved.name
+    for version in version_numbers(store, name):
+        if str(version) == number and version_folder(store, name, version).resolve() == resolved:
+            return name, version
+    return None, None
+
+
+def _find_folder(store: Path, reference: str) -> Path:
+    """Where the bundle lies that a path, an address, a `name@alias` or a `name@version` stands for."""
+    if "://" in reference or os.path.isdir(reference):  # noqa: PTH112  # Path's raises where a name is too long.
+        return parse_location(reference)
+    name, _, wanted = reference.partition("@")
+    versions = version_numbers(store, name)
+    numbers = {str(version): version for version in versions}
+    version = numbers.get(wanted)
+    if version is None and versions:
+        version = read_aliases(store, name).aliases.get(wanted)
+    if version not in versions:
+        raise no_model(store, reference)
+    return version_folder(store, name, version)
+
+
+def _aliases_or_none(store: Path, name: str) -> dict[str, int]:
+    try:
+        return read_aliases(store, name).aliases
+    except RequestError:
+        return {}
+
+
+def _list_versions(store: Path, name: str) -> Iterator[ModelVersion | DamagedVersion]:
+    aliases: dict[str, int] = {}
+    folder = model_folder(store, name)
+    try:
+        versions = version_numbers(store, name)
+    except OSError as error:
+        yield DamagedVersion(name, None, folder, f"{folder} cannot be read: {error.strerror}")
+        return
+    try:
+        aliases = read_aliases(store, name).aliases if versions else {}
+    except (PixelmillError, OSError) as error:
+        yield DamagedVersion(name, None, folder, str(error))
+    for version in versions:
+        place = version_folder(store, name, version)
+        try:
+            yield read_version(place, name, version, aliases)
+        except (PixelmillError, OSError) as error:
+            yield DamagedVersion(name, version, place, str(error))
