@@ -8,7 +8,9 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from pipeline.config import ImageSpec
-from pipeline.images import Pixels, decode, describe_file
+from pipeline.images import FailureCode, Pixels, decode, describe_file
+from pipeline.images.failures import failing_as
+from pipeline.images.fitting import to_image
 
 ImageForm = Literal["plain", "enlarged", "turned", "transparent"]
 """A way to hold an image that a reader has to undo."""
@@ -17,7 +19,7 @@ _TURNED_LEFT = 6
 
 def encode_png(array: Pixels) -> bytes:
     """An array, uint8 [height, width, 1 or 3], as the bytes of a PNG file."""
-    return _encode(_to_image(array), "PNG")
+    return _encode(to_image(array), "PNG")
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:
@@ -27,14 +29,14 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
         The bytes of a JPEG file, or those of a PNG file where the image was that small already.
 
     Raises:
-        ImageFailure: The bytes are no image that can be shown.
+        ImageFailure: The bytes are no image that can be shown; nothing else is raised but `MemoryError`.
     """
     facts = describe_file(data)
-    size = (facts.height, facts.width) if facts.orientation < 5 else (facts.width, facts.height)
-    scale = min(1, side / max(size))
-    height, width = (max(1, round(length * scale)) for length in size)
-    image = _to_image(decode(data, ImageSpec(height=height, width=width, channels=3)).pixels)
-    return _encode(image, "PNG" if scale == 1 else "JPEG")
+    with failing_as(FailureCode.CORRUPT):
+        scale = min(1, side / max(facts.displayed_size))
+        width, height = (max(1, round(length * scale)) for length in facts.displayed_size)
+        image = to_image(decode(data, ImageSpec(height=height, width=width, channels=3)).pixels)
+        return _encode(image, "PNG" if scale == 1 else "JPEG")
 
 
 def encode_as(form: ImageForm, array: Pixels) -> tuple[str, bytes]:
@@ -43,7 +45,7 @@ def encode_as(form: ImageForm, array: Pixels) -> tuple[str, bytes]:
     Returns:
         The extension for the file's name, and its bytes.
     """
-    return _FORMS[form](_to_image(array))
+    return _FORMS[form](to_image(array))
 
 
 def _plain(image: Image.Image) -> tuple[str, bytes]:
@@ -78,10 +80,6 @@ _FORMS: dict[ImageForm, Callable[[Image.Image], tuple[str, bytes]]] = {
     "turned": _turned,
     "transparent": _transparent,
 }
-
-
-def _to_image(array: Pixels) -> Image.Image:
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
 def _encode(image: Image.Image, file_format: str, **options: object) -> bytes:

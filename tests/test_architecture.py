@@ -77,7 +77,7 @@ def test_imports_keep_to_the_rules(path: Path) -> None:
         assert not packages & {"prefect", "flows", "typer"}, "only flows/ knows Prefect and the command line"
     if not name.startswith(ALLOWED_KERAS):
         assert not packages & {"keras", "tensorflow", "tf2onnx"}
-    if name not in ("pipeline/images.py", "pipeline/image_encoding.py"):
+    if not name.startswith(("pipeline/images/", "pipeline/image_encoding.py")):
         assert "PIL" not in packages, "one module opens images, another writes them"
     if name not in WITH_PREFECT_FILES:
         top = {module.split(".")[0] for module in imports(path, only_top=True)}

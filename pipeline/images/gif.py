@@ -1,0 +1,33 @@
+"""GIF files: the first frame, on a transparent canvas."""
+
+import io
+from functools import partial
+
+from PIL import GifImagePlugin, Image
+
+from pipeline.config import ImageSpec
+from pipeline.images.exif import UPRIGHT
+from pipeline.images.failures import corrupt
+from pipeline.images.fitting import show_only
+from pipeline.images.stored import FileFacts, StoredImage
+
+
+def accepts(data: bytes) -> bool:
+    """Whether the bytes begin as a GIF file does."""
+    return data.startswith((b"GIF87a", b"GIF89a"))
+
+
+def read(data: bytes) -> StoredImage:
+    """Read a GIF file up to its first frame."""
+    image = GifImagePlugin.GifImageFile(io.BytesIO(data))
+    facts = FileFacts("GIF", image.mode, *image.size, UPRIGHT)
+    return StoredImage(facts, partial(_load, image))
+
+
+def _load(image: GifImagePlugin.GifImageFile, _spec: ImageSpec) -> Image.Image:
+    frame = image.tile[0].extents if image.tile else None
+    if frame is None:
+        raise corrupt("the file has no frame")
+    image.load()
+    # Pillow gives what the frame does not cover the palette's first color.
+    return show_only(image, frame)

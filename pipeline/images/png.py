@@ -1,0 +1,210 @@
+"""PNG files: check sums are checked here, and only what the pixels depend on reaches Pillow.
+
+Text, colour profiles and animations change no pixel. Left out before Pillow sees the file, they can neither
+fail nor expand into gigabytes.
+"""
+
+import io
+import re
+import zlib
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from pipeline.config import ImageSpec
+from pipeline.images.exif import UPRIGHT, orientation_of
+from pipeline.images.failures import corrupt, unsupported
+from pipeline.images.stored import FileFacts, StoredImage
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _COLOR, _PALETTE, _GREY_ALPHA, _COLOR_ALPHA = 0, 2, 3, 4, 6
+_DEPTHS = {
+    _GREY: (1, 2, 4, 8, 16),
+    _COLOR: (8, 16),
+    _PALETTE: (1, 2, 4, 8),
+    _GREY_ALPHA: (8, 16),
+    _COLOR_ALPHA: (8, 16),
+}
+_MODES = {_GREY: "L", _COLOR: "RGB", _PALETTE: "P", _GREY_ALPHA: "LA", _COLOR_ALPHA: "RGBA"}
+_HEADER, _COLORS, _TRANSPARENCY, _PIXELS, _END = b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"
+_ORIENTATION = b"eXIf"
+_SHOWN = frozenset((_HEADER, _COLORS, _TRANSPARENCY, _PIXELS, _END, _ORIENTATION))
+_SHOWN_NAME = re.compile(b"|".join(sorted(_SHOWN)))
+# Registered chunks that change no pixel; only these are believed to be such when their check sum is wrong.
+_METADATA = frozenset(
+    b"acTL bKGD caBX cHRM cICP cLLI cLLi dSIG fcTL fdAT fRAc gAMA gIFg gIFt gIFx hIST iCCP iTXt iDOT mDCV "
+    b"mDCv npTc oFFs orNT pCAL pHYs sBIT sCAL sPLT sRGB sTER tEXt tIME vpAg zTXt".split()
+)
+
+
+class _Header(NamedTuple):
+    width: int
+    height: int
+    depth: int
+    color: int
+
+
+class _Content(NamedTuple):
+    """`data`: a PNG file of the header, the palette, the transparency and the pixels; `exif`: or nothing."""
+
+    header: _Header
+    data: bytes
+    exif: bytes
+
+
+def accepts(data: bytes) -> bool:
+    """Whether the bytes begin as a PNG file does."""
+    return data.startswith(_SIGNATURE)
+
+
+def read(data: bytes) -> StoredImage:
+    """Read the chunks of a PNG file.
+
+    Raises:
+        ImageFailure: A check sum is wrong, chunks are missing, or are not in their order.
+    """
+    content = _Chunks(data).collect()
+    header = content.header
+    orientation = orientation_of(content.exif) if content.exif else UPRIGHT
+    mode = "I;16" if header.depth == 16 and header.color == _GREY else _MODES[header.color]
+    facts = FileFacts("PNG", mode, header.width, header.height, orientation)
+    return StoredImage(facts, partial(_load, content))
+
+
+class _Chunks:
+    """One walk over the chunks of a file."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.kept = [_SIGNATURE]
+        self.seen: list[bytes] = []
+        self.header: _Header | None = None
+        self.exif = b""
+
+    def collect(self) -> _Content:
+        at = len(_SIGNATURE)
+        while at + 8 <= len(self.data) and _END not in self.seen:
+            end = at + 12 + int.from_bytes(self.data[at : at + 4])
+            name = self.data[at + 4 : at + 8]
+            self._take(name, at, end)
+            at = end
+        if self.header is None or _PIXELS not in self.seen:
+            raise corrupt("the file ends before the pixels")
+        if self.header.color == _PALETTE and _COLORS not in self.seen:
+            raise corrupt("the image has no palette")
+        if _END not in self.seen:
+            # Whether all pixels are there is for the decoder to say.
+            self.kept.append(_chunk(_END, b""))
+        return _Content(self.header, b"".join(self.kept), self.exif)
+
+    def _take(self, name: bytes, at: int, end: int) -> None:
+        self._check_sum(name, at, end)
+        if name not in _SHOWN:
+            if not name[0] & 32:
+                raise unsupported(f"a chunk {name!r} that decoders must know, and none does")
+            # Later pixel data would be out of its order; remembered for that alone.
+            self.seen.append(b"")
+            return
+        payload = self.data[at + 8 : end - 4]
+        self._check_order(name)
+        self.seen.append(name)
+        if name == _ORIENTATION:
+            self.exif = payload
+            return
+        if name == _HEADER:
+            self.header = _parse_header(payload)
+        elif name == _COLORS and (not payload or len(payload) % 3 or len(payload) > 3 * 256):
+            raise corrupt(f"a palette of {len(payload)} bytes")
+        self.kept.append(self.data[at:end])
+
+    def _check_sum(self, name: bytes, at: int, end: int) -> None:
+        is_whole = end <= len(self.data)
+        if is_whole:
+            # Views, because a chunk may hold most of a large file.
+            content = memoryview(self.data)[at + 4 : end - 4]
+            if zlib.crc32(content) == int.from_bytes(self.data[end - 4 : end]):
+                return
+        if name in _METADATA and not self._hides_pixels(at + 8, end):
+            return
+        if not name.isalpha():
+            raise corrupt(f"bytes that are no chunk at {at}")
+        raise corrupt(
+            f"the check sum of chunk {name.decode()} is wrong" if is_whole else "the file ends early"
+        )
+
+    def _hides_pixels(self, start: int, end: int) -> bool:
+        """Whether a damaged length made a chunk swallow one that counts."""
+        for found in _SHOWN_NAME.finditer(self.data, start, min(end, len(self.data))):
+            name_at = found.start()
+            stop = name_at + 4 + int.from_bytes(self.data[name_at - 4 : name_at])
+            expected = self.data[stop : stop + 4]
+            if len(expected) == 4 and zlib.crc32(self.data[name_at:stop]) == int.from_bytes(expected):
+                return True
+        return False
+
+    def _check_order(self, name: bytes) -> None:
+        if (name == _HEADER) != (not self.seen):
+            raise corrupt("the header is not the first chunk")
+        if name == _PIXELS:
+            if name in self.seen and self.seen[-1] != name:
+                raise corrupt("the pixels are interrupted by another chunk")
+        elif name != _END and name in self.seen:
+            raise corrupt(f"two chunks {name.decode()}")
+        if name in (_COLORS, _TRANSPARENCY) and _PIXELS in self.seen:
+            raise corrupt(f"the chunk {name.decode()} comes after the pixels")
+
+
+def _parse_header(payload: bytes) -> _Header:
+    if len(payload) != 13:
+        raise corrupt(f"a header of {len(payload)} bytes in place of 13")
+    width, height = int.from_bytes(payload[:4]), int.from_bytes(payload[4:8])
+    depth, color, compression, filtering, interlacing = payload[8:]
+    if not width or not height:
+        raise corrupt(f"an image of {width} x {height} pixels")
+    if depth not in _DEPTHS.get(color, ()) or compression or filtering or interlacing > 1:
+        raise corrupt(f"a header with values that PNG does not have: {payload[8:].hex(' ')}")
+    return _Header(width, height, depth, color)
+
+
+def _chunk(name: bytes, payload: bytes) -> bytes:
+    return len(payload).to_bytes(4) + name + payload + zlib.crc32(name + payload).to_bytes(4)
+
+
+def _load(content: _Content, _spec: ImageSpec) -> Image.Image:
+    image = PngImagePlugin.PngImageFile(io.BytesIO(content.data))
+    image.load()
+    level = image.info.get("transparency")
+    if level is None or content.header.color not in (_GREY, _COLOR):
+        return image
+    depth = content.header.depth
+    if depth == 16:
+        return _with_16_bit_transparency(image, content.data, level)
+    # Pillow scales the samples of 2 and 4 bits to 8, and the level they are compared with not.
+    if content.header.color == _GREY and depth in (2, 4):
+        most = (1 << depth) - 1
+        image.info["transparency"] = (level & most) * (255 // most)
+    return image
+
+
+def _with_16_bit_transparency(image: Image.Image, data: bytes, level: int | tuple[int, ...]) -> Image.Image:
+    """Compare whole samples with the transparent one, then keep the upper bytes."""
+    if image.mode == "RGB":
+        upper = np.asarray(image)
+        samples = upper.astype(np.uint16) << 8 | np.asarray(_load_lower_bytes(data))
+        is_clear = (samples == np.array(level, np.uint16)).all(axis=2)
+    else:
+        samples = np.asarray(image).astype(np.uint16)
+        upper = np.repeat((samples >> 8).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+        is_clear = samples == level
+    alpha = np.where(is_clear, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.dstack([upper, alpha]))
+
+
+def _load_lower_bytes(data: bytes) -> Image.Image:
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    # Told that the samples are little-endian, Pillow keeps the other byte of each.
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+    image.load()
+    return image
