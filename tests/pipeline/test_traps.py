@@ -100,7 +100,9 @@ def answers_of(content: bytes, pixels: Pixels) -> Probabilities:
 
 
 @pytest.mark.parametrize("opset", [13, 17])
-@pytest.mark.parametrize("name", ["plain", "random", "normalization", "rescaling", "approximate", "bicubic", "mixed"])
+@pytest.mark.parametrize(
+    "name", ["plain", "random", "normalization", "rescaling", "approximate", "bicubic", "mixed"]
+)
 def test_what_can_be_expressed_equals_keras(
     exported: dict[tuple[str, int], Exported], name: str, opset: int
 ) -> None:
@@ -149,7 +151,12 @@ def test_ops_of_a_later_opset_are_refused(exported: dict[tuple[str, int], Export
     ("node", "fits", "refused", "missing"),
     [
         # Each is an op of both opsets, written as one of the two does not have it.
-        (make_node("Resize", ["image", "", "s"], ["y"], antialias=1), 18, 17, "attribute antialias of Resize"),
+        (
+            make_node("Resize", ["image", "", "s"], ["y"], antialias=1),
+            18,
+            17,
+            "attribute antialias of Resize",
+        ),
         (make_node("ReduceMean", ["image"], ["y"], axes=[1]), 17, 18, "attribute axes of ReduceMean"),
         (make_node("ReduceMean", ["image", "a"], ["y"]), 18, 17, "ReduceMean with 2 inputs"),
         (make_node("Pad", ["image", "p", "v", "a"], ["y"]), 18, 17, "Pad with 4 inputs"),
