@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.predictions import read_predictions
-from pipeline.registry import list_models
+from pipeline.registry import show_model
 from tests.conftest import Run, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 
@@ -47,7 +47,7 @@ def test_a_promotion_that_is_refused_is_one_line(server: PrefectServer, run: Run
     assert answer.code == 3, answer.errors
     assert answer.last_error.startswith("pixelmill: refused@1 has ")
     assert "Traceback" not in answer.errors
-    assert [model.aliases for model in list_models(tmp_path)] == [()]
+    assert show_model(tmp_path, "refused@1").aliases == ()
     flow_run = newest_run(server, "retrain")
     assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Refused")
     assert flow_run["state"]["message"] == answer.last_error.removeprefix("pixelmill: ")

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from pipeline.datasets.mnist import FILES
-from pipeline.registry import list_models
+from pipeline.registry import list_models, show_model
 from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 from tests.servers import FileServer, serving
@@ -185,7 +185,7 @@ def test_a_model_that_predicts_the_largest_class_only_is_refused(
         "pixelmill: pets@1 predicts cat for every test image, which is a balanced accuracy of 0.3333"
     )
     assert "Traceback" not in answer.errors
-    (model,) = list_models(store)
+    model = show_model(store, "pets@1")
     assert model.aliases == ()
     test = model.metrics["test"]
     assert test["accuracy"] == test["largest_class"]["share"] == pytest.approx(200 / 222)
