@@ -49,6 +49,7 @@ def write_bundle(
     """A bundle that is one in all but its network."""
     test = {
         "accuracy": accuracy,
+        "images": 400,
         "balanced_accuracy": accuracy,
         "balanced_accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
     }
