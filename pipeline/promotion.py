@@ -104,7 +104,10 @@ def _check_balance(new: _Judged, promotion: PromotionSpec) -> _Shortfall | None:
     # By more than a rounding error: whoever names one class only reaches just that.
     if (low > by_chance + 1e-9) if least is None else (balanced >= least - 1e-9):
         return None
-    reached = f"a balanced accuracy of {balanced:.4f} (95% interval {low:.4f} to {high:.4f})"
+    reached = (
+        f"a balanced accuracy of {balanced:.4f} (95% interval {low:.4f} to {high:.4f}) "
+        f"on {new.test['images']:,} test images"
+    )
     named = [row["name"] for row in new.classes if row["predictions"]]
     only = f"predicts {printable(named[0])} for every test image, which is " if len(named) == 1 else "has "
     expected = (

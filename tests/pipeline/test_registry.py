@@ -51,7 +51,7 @@ def write_bundle(
     test = {
         "accuracy": accuracy,
         "loss": 0.5,
-        "images": 100,
+        "images": 400,
         "balanced_accuracy": accuracy,
         "balanced_accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
     }

@@ -33,6 +33,8 @@ def train_on(folder: str) -> None:
     store = Path(folder)
     model = train_model(digits(store), RECIPE, store / "run/training", store / "state.npz")
     assert model.validation_accuracy > 0.3, model
+    assert model.normalization is not None
+    assert model.normalization.warning is None
 
 
 @pytest.mark.slow

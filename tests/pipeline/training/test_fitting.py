@@ -76,6 +76,9 @@ def find_out(store: Path) -> Trained:
         )
         for name, fields in TRAININGS.items()
     }
+    # Killed after the last epoch, before the model was saved.
+    everything, checkpoint = small_recipe(**TRAININGS["everything"]), store / "checkpoints/everything.npz"
+    models["taken up at its end"] = train_model(dataset, everything, store / "taken up", checkpoint)
     import keras
 
     networks = {
@@ -255,6 +258,14 @@ def test_too_small_a_memory_is_one_line_with_a_batch_size_to_try(trained: Traine
 def die_in_the_second_epoch(progress: TrainingProgress) -> None:
     if (progress.epoch, progress.step) == (2, 17):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_after_the_last_epoch_it_ends_with_the_same_weights(trained: Trained) -> None:
+    whole, taken_up = trained.models["everything"], trained.models["taken up at its end"]
+    assert weights_sha256(taken_up) == weights_sha256(whole)
+    assert taken_up.normalization == whole.normalization
+    assert taken_up.validation_loss == whole.validation_loss
+    assert read_json(taken_up.folder / "manifest.json")["resumed_after_epoch"] == 3
 
 
 def train_until_killed(dataset: PreparedDataset, folder: Path, checkpoint: Path) -> None:
