@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.console import StageLines
-from flows.prefect_database import require_database
-from flows.temporary_server import start_server
 from pipeline.errors import WorkError
 
 _DEFAULTS = {
@@ -44,6 +42,8 @@ def prefect_session() -> Iterator[None]:
     import prefect.main  # noqa: F401  # Sets its logging up, which must be done before ours.
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.temporary_server import start_server
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addHandler(StageLines())
@@ -83,6 +83,8 @@ def _require_server() -> str | None:
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
     from prefect.settings.context import get_current_settings
+
+    from flows.prefect_database import require_database
 
     url = PREFECT_API_URL.value()
     trouble: object = "PREFECT_API_URL is not set"
