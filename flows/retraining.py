@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from flows.page import show_markdown, show_table
 from flows.refusals import ending_refused, passed
 from flows.training_progress import progress_artifact
 from pipeline.artifacts import read_json, remove_file, scratch_folder
@@ -105,7 +105,7 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
         model = run_in_spawned_process(train_model, dataset, recipe, run / "training", checkpoint, report)
-    create_table_artifact(
+    show_table(
         key=f"{key}-history",
         table=read_history(model),
         description=f"{model.epochs} epochs, validation accuracy {model.validation_accuracy:.4f}",
@@ -128,12 +128,12 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
     answers = run / PROBABILITIES_FILE
     run_in_spawned_process(predict_split, model, dataset, "test", answers)
     evaluation = evaluate_model(model, dataset, answers, recipe, run / "evaluation")
-    create_table_artifact(
+    show_table(
         key=f"{recipe.name.replace('_', '-')}-metrics",
         table=tabulate_classes(evaluation),
         description=f"Test accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}",
     )
-    create_markdown_artifact(
+    show_markdown(
         key=f"{recipe.name.replace('_', '-')}-report",
         markdown=summarize_evaluation(evaluation),
         description=f"Evaluation of {recipe.name}",

@@ -35,7 +35,7 @@ BELOW = {
 GROUND = sorted(BELOW)
 HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "onnx", "onnxslim"}
 # The flows themselves, and what stands around their functions.
-WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "demo")
+WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo")
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
 ALLOWED_KERAS = ("pipeline/training/", "pipeline/export/")
 
