@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline.config.part import Part
 
+TAGS = ("layer", "source")
 _WORDS: dict[object, str] = {
     str: "text",
     int: "whole number",
@@ -48,7 +49,7 @@ def parts_in(annotation: object) -> Iterator[type[Part]]:
 
 def tag_of(part: type[Part]) -> tuple[str, tuple[str, ...]] | None:
     """The field that tells a part from the others in its place, and the values it has: `layer`, `source`."""
-    for name in ("layer", "source"):
+    for name in TAGS:
         field = part.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
             return name, get_args(field.annotation)
@@ -90,27 +91,19 @@ def _describe(kind: Any, limits: tuple[object, ...]) -> str:
         return f"list of {'layers' if parts else describe_type(items[0])}{at_least}"
     if isinstance(kind, type) and issubclass(kind, Part):
         return "keys of its own"
-    return " ".join([_WORDS[kind], *_limits(limits)])
-
-
-def _limits(limits: tuple[object, ...]) -> Iterator[str]:
-    words = [word for limit in limits if (word := _bound(limit))]
-    if words:
-        yield " and ".join(words)
-    for limit in limits:
-        pattern = getattr(limit, "pattern", None)
-        if pattern is not None:
-            yield f"of the form {pattern}"
+    bounds = " and ".join(word for limit in limits if (word := _bound(limit)))
+    pattern = next(filter(None, (getattr(limit, "pattern", None) for limit in limits)), None)
+    return " ".join(filter(None, [_WORDS[kind], bounds, f"of the form {pattern}" if pattern else ""]))
 
 
 def _bound(limit: object) -> str:
     match limit:
         case Ge(ge=value):
-            return f"from {value} on"
+            return f"at least {value}"
         case Gt(gt=value):
             return f"above {value}"
         case Le(le=value):
-            return f"up to {value}"
+            return f"at most {value}"
         case Lt(lt=value):
             return f"below {value}"
     return ""

@@ -11,7 +11,7 @@ from pipeline.config import Recipe
 from pipeline.config.layers import Residual
 from pipeline.config.part import Part
 from pipeline.errors import RequestError
-from pipeline.recipes.annotations import describe_type, members, parts_in, tag_of
+from pipeline.recipes.annotations import TAGS, describe_type, members, parts_in, tag_of
 from pipeline.recipes.spelling import did_you_mean
 
 NUMBER = "N"
@@ -69,6 +69,8 @@ def find_groups(key: str) -> tuple[FieldGroup, ...]:
         RequestError: There is no such key; the nearest is named.
     """
     wanted = [NUMBER if step.isdecimal() else step for step in key.split(".")]
+    if len(wanted) > 1 and wanted[-1] in TAGS:
+        wanted.pop()  # What tells the parts in a place apart is explained by telling of them all.
     groups = list_groups()
     whole = [group for group in groups if key in _kinds(group.where) or _starts_with(group.key, wanted)]
     if whole:
@@ -131,7 +133,7 @@ def _join(key: str, name: str) -> str:
 
 
 def _kinds(where: str) -> list[str]:
-    return where.partition(": ")[2].split(" or ")
+    return where.partition(": ")[2].split(" or ") if where else []
 
 
 def _starts_with(key: str, wanted: Sequence[str]) -> bool:
@@ -141,7 +143,7 @@ def _starts_with(key: str, wanted: Sequence[str]) -> bool:
 def _unknown(key: str) -> RequestError:
     groups = list_groups()
     fields = [field.key for group in groups for field in group.fields]
-    kinds = [kind for group in groups for kind in _kinds(group.where) if kind]
+    kinds = [kind for group in groups for kind in _kinds(group.where)]
     elsewhere = keys_ending_in(key.rpartition(".")[2])
     hint = f"Did you mean {elsewhere[0]}?" if elsewhere else ""
     return RequestError(
