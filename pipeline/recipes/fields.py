@@ -137,7 +137,7 @@ def _kinds(where: str) -> list[str]:
 
 
 def _starts_with(key: str, wanted: Sequence[str]) -> bool:
-    return key.split(".")[: len(wanted)] == list(wanted)
+    return bool(key) and key.split(".")[: len(wanted)] == list(wanted)
 
 
 def _unknown(key: str) -> RequestError:
