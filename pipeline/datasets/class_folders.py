@@ -101,10 +101,10 @@ def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[st
     folded: dict[str, list[str]] = {}
     for found in classes:
         folded.setdefault(found.name.casefold(), []).append(found.name)
-    for names in folded.values():
-        if len(names) > 1:
+    for spellings in folded.values():
+        if len(spellings) > 1:
             yield (
-                f"{printable(str(folder))}: {_join(names)} differ in letter case alone, and are classes of "
+                f"{printable(str(folder))}: {_join(spellings)} differ in letter case alone, and are classes of "
                 "their own"
             )
     inner = {frozenset(_subfolder_names(found)) for found in classes}
