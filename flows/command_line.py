@@ -78,7 +78,11 @@ def main() -> None:
 @app.command()
 def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Json = False) -> None:
     """Retrain on MNIST, promote, score a folder of the test images; says where everything is."""
+    from pipeline.readiness import check_readiness
+    from pipeline.recipes import load_recipe
+
     check_store(store)
+    check_readiness(load_recipe("mnist", tuple(overrides or ())), store)
     _require_flows()
 
     with prefect_session():
@@ -122,10 +126,12 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Download, prepare, train, evaluate, export, register, promote."""
+    from pipeline.readiness import check_readiness
     from pipeline.recipes import load_recipe
 
     checked = load_recipe(recipe, tuple(overrides or ()))
     check_store(store)
+    check_readiness(checked, store)
     _require_flows()
     from pipeline.registry import show_model
 

@@ -28,7 +28,14 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a field of the recipe; `pixelmill recipes explain` lists them.",
+    ),
+]
 Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
 RecipeReference = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a YAML file.")]
 DEFAULT_STORE = Path("artifacts")

@@ -1,14 +1,19 @@
 """`pixelmill recipes`: what a retraining run can be asked to do."""
 
+import textwrap
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.options import Json, Overrides, RecipeReference, print_json, refuse_group_options
 
+if TYPE_CHECKING:
+    from pipeline.recipes.fields import FieldGroup
+
 recipes_app = typer.Typer(help="What a retraining run can be asked to do.")
 _CLASSES_WHERE_NOT_KNOWN = 10
+_WIDTH = 100
 
 
 @recipes_app.callback(invoke_without_command=True)
@@ -65,3 +70,42 @@ def recipes_show(
     print("\n".join(f"# {line}".rstrip() for line in table.splitlines()))
     if known is None:
         print(f"# The dataset is not here: counted for {counted} classes; --classes N counts for others.")
+
+
+@recipes_app.command("explain")
+def recipes_explain(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="[KEY]", help="A field, the start of a key, or a kind of layer or dataset."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What a recipe may hold: each field with type, default and meaning."""
+    from pipeline.recipes.fields import find_groups, list_groups
+
+    groups = list_groups() if key is None else find_groups(key)
+    if as_json:
+        print_json({"groups": [asdict(group) for group in groups]})
+        return
+    print("\n\n".join(_describe_group(group) for group in groups))
+
+
+def _describe_group(group: "FieldGroup") -> str:
+    place = f"{group.key or 'recipe'}{f' ({group.where})' if group.where else ''}"
+    lines = _wrap(f"{place}: {group.meaning}", "")
+    for field in group.fields:
+        default = "required" if field.default is None else f"default {field.default}"
+        lines += _wrap(f"{field.key}: {field.type}; {default}", "  ")
+        lines += _wrap(field.meaning, "      ")
+    return "\n".join(lines)
+
+
+def _wrap(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -33,6 +33,7 @@ from pipeline.processes import run_in_spawned_process
 from pipeline.promotion import Promotion
 from pipeline.proving.exporting import export_proven
 from pipeline.proving.held_out import from_dataset
+from pipeline.readiness import check_readiness
 from pipeline.registry import register_bundle, release_version, reserve_version
 from pipeline.runs import begin_run
 from pipeline.training import TrainedModel, read_history
@@ -46,6 +47,7 @@ from pipeline.training.prediction import predict_split
 def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
     models = parse_location(store)
+    check_readiness(recipe, models)
     work = workspace(models)
     run = begin_run(models, recipe.name)
     raw = download(recipe.dataset, work)

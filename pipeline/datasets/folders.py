@@ -173,12 +173,12 @@ def _too_few(
     )
     if shared:
         return RequestError(
-            f"in {printable(str(folder.root))} {counts} of its own",
+            f"{counts} of its own in {printable(str(folder.root))}",
             f"at least {folder.fewest} of different content that no other class has",
             f"Look at the images that other classes share with {', '.join(map(printable, shared))}.",
         )
     return RequestError(
-        f"in {printable(str(folder.root))} {counts}",
+        f"{counts} in {printable(str(folder.root))}",
         f"at least {folder.fewest} of different content",
         "Add images to the class, or move its folder away.",
     )

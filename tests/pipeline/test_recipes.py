@@ -1,5 +1,6 @@
 """Recipes: what loads, what is refused and in which words, and that a dump loads as it was."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -8,10 +9,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import DatasetSource, Recipe
-from pipeline.config.layers import Convolution
+from pipeline.config import DatasetSource, FolderSource, Recipe
+from pipeline.config.layers import Application, Convolution
 from pipeline.errors import RequestError
 from pipeline.recipes import dump_recipe, load_recipe, parse_recipe, shipped_recipes
+from pipeline.recipes.yaml_text import dump_yaml, parse_yaml
 
 
 def refusal(reference: object, *overrides: str) -> str:
@@ -31,7 +33,8 @@ def written(folder: Path, text: str | bytes) -> Path:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_loads_under_its_own_name(name: str) -> None:
-    assert load_recipe(name).name == name
+    # That of a folder is named after the folder.
+    assert load_recipe(name).name == ("images" if name == "folder" else name)
 
 
 def test_every_kind_of_dataset_has_a_shipped_recipe() -> None:
@@ -115,8 +118,12 @@ def test_keys_of_another_layer_are_not_offered() -> None:
         ("promotion.alias=Champion", "promotion.alias", "'Champion'"),
         ("name=My Model", "name", "'My Model'"),
         ("name=../outside", "name", "'../outside'"),
-        ('name="two\\nlines"', "name", "'two\\nlines'"),
-        ("name=2024", "name", "2024"),
+        ("name=two\nlines", "name", "'two\\nlines'"),
+        ("name=!!python/object/apply:os.getcwd []", "name", "'!!python/object/apply:os.getcwd []'"),
+        ("dataset={source: folder, path: 007}", "dataset.path", "7"),
+        ("training.learning_rate.peak=true", "training.learning_rate.peak", "True"),
+        ("training.epochs=1:30", "training.epochs", "'1:30'"),
+        ("training.epochs=1_000", "training.epochs", "'1_000'"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(override: str, place: str, received: str) -> None:
@@ -215,9 +222,11 @@ def test_a_value_may_hold_an_equals_sign() -> None:
         "model.layers.99.filters=8",
         "model.layers.first.filters=8",
         "model.layers.filters=8",
-        "name=2024-13-01",
-        "name=!!python/object/apply:os.getcwd []",
-        "name=" + "[" * 500,
+        "training.epochs=!!python/object/apply:os.getcwd []",
+        "training.epochs=!!timestamp 2026-11-25",
+        "training.epochs=" + "[" * 500,
+        "training.epochs=" + "9" * 5000,
+        "training={epochs: 3, epochs: 4}",
     ],
     ids=lambda override: override[:40],
 )
@@ -243,8 +252,8 @@ def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
         "name: one\n---\nname: two\n",
         "? [a, list]\n: is no key\n",
         "name: !!python/object/apply:os.getcwd []",
-        "name: 2024-13-01",
-        "name: 0x_",
+        "name: !!timestamp 2024-12-01",
+        "name: !!int 1_0",
         b"name: \xff\xfe",
         b"\x00",
         "name: " + "[" * 500,
@@ -346,3 +355,165 @@ def test_overrides_take_any_valid_number(epochs: int, batch_size: int, peak: flo
     )
     assert (recipe.training.epochs, recipe.training.batch_size) == (epochs, batch_size)
     assert recipe.training.learning_rate.peak == peak
+
+
+FROM_YAML_1_2 = {
+    "010": 10,
+    "-010": -10,
+    "0o14": 12,
+    "0x1F": 31,
+    "1e3": 1000.0,
+    "1e-3": 0.001,
+    ".5": 0.5,
+    "~": None,
+    "": None,
+    "true": True,
+    "no": "no",
+    "on": "on",
+    "y": "y",
+    "1:30": "1:30",
+    "1_000": "1_000",
+    "0b1": "0b1",
+    "2026-11-25": "2026-11-25",
+    "=": "=",
+}
+
+
+@pytest.mark.parametrize(("text", "value"), FROM_YAML_1_2.items())
+def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    found = parse_yaml(f"key: {text}\n", "a test")["key"]
+    assert (type(found), found) == (type(value), value)
+
+
+# What YAML 1.1 or 1.2 has rules for, beside any text there is.
+LIKE_VALUES = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.from_regex(r"[-+]?[0-9_:.oxbeE-]{1,12}", fullmatch=True),
+    st.sampled_from(
+        [*FROM_YAML_1_2, "yes", "Off", "NULL", "<<", "2026-11-25 10:00:00", ".inf", ".NaN", "!x", "&a"]
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LIKE_VALUES)
+def test_any_text_that_is_written_is_read_as_it_was(text: str) -> None:
+    for dumped in (dump_yaml({"key": text}), dump_yaml({"key": text}, flow=True)):
+        assert parse_yaml(dumped, "a test") == {"key": text}
+        assert yaml.safe_load(dumped) == {"key": text}  # Also by those who read YAML 1.1.
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30))
+def test_any_text_is_yaml_or_refused(text: str) -> None:
+    with suppress(RequestError):
+        parse_yaml(text, "a test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "name: a\n\nimage:\n  width: 8\n  height: 8\n  width: 9\n",
+            "the key 'width' twice, on line 4 and on line 6",
+        ),
+        ("image: {width: 8, width: 8}\n", "the key 'width' twice, on line 1 and on line 1"),
+        ("name: a\n'name': b\n", "the key 'name' twice, on line 1 and on line 2"),
+        ("name: a\nimage: [\n", "line 3, column 1"),
+    ],
+)
+def test_a_repeated_key_and_a_slip_are_told_with_their_lines(text: str, message: str, tmp_path: Path) -> None:
+    assert message in refusal(written(tmp_path, text))
+
+
+def test_keys_of_an_anchor_may_be_given_again() -> None:
+    text = "base: &base {width: 8, height: 8}\nimage: {<<: *base, width: 9}\n"
+    assert parse_yaml(text, "a test")["image"] == {"width": 9, "height": 8}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["pets #2", "2026-11-25", "007", "no", "null ", "1e3", "[a, b]", "a: b", "'quoted'", "{x}", "!!int 3"],
+)
+def test_text_is_taken_as_it_is(path: str) -> None:
+    dataset = load_recipe("folder", [f"dataset.path={path}", f"dataset.test_path={path}"]).dataset
+    assert isinstance(dataset, FolderSource)
+    assert (dataset.path, dataset.test_path) == (path, path)
+
+
+def test_what_may_be_null_can_be_set_to_null() -> None:
+    dataset = load_recipe("folder", ["dataset.test_path=there", "dataset.test_path=null"]).dataset
+    assert isinstance(dataset, FolderSource)
+    assert dataset.test_path is None
+    assert load_recipe("digits", ["export.runtime_version=1.20"]).export.runtime_version == "1.20"
+
+
+def test_text_of_another_dataset_or_layer_is_text_too() -> None:
+    rest = "{layer: flatten}, {layer: dense, units: 10}, {layer: softmax}"
+    recipe = load_recipe(
+        "digits",
+        [
+            "dataset={source: folder, path: pets}",
+            "dataset.path=2026",
+            "image.height=32",
+            "image.width=32",
+            "image.channels=3",
+            f"model.layers=[{{layer: application, name: MobileNetV2}}, {rest}]",
+            "model.layers.0.weights=010",
+        ],
+    )
+    assert isinstance(recipe.dataset, FolderSource)
+    assert recipe.dataset.path == "2026"
+    first = recipe.model.layers[0]
+    assert isinstance(first, Application)
+    assert first.weights == "010"
+
+
+@pytest.mark.parametrize(
+    ("override", "suggested"),
+    [
+        ("epochs=3", "training.epochs"),
+        ("seed=1", "training.seed"),
+        ("path=pets", "dataset.path"),
+        ("image.peak=0.1", "training.learning_rate.peak"),
+        ("training.learning_rate.batch_size=8", "training.batch_size"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_shown_its_place(override: str, suggested: str) -> None:
+    assert f"Did you mean {suggested}?" in refusal("digits", override)
+
+
+def test_text_that_yaml_takes_for_a_number_is_to_be_quoted(tmp_path: Path) -> None:
+    text = dump_recipe(load_recipe("folder")).replace("path: images", "path: 007")
+    message = refusal(written(tmp_path, text))
+    assert (
+        'dataset.path is 7; expected a valid string. A text that looks like a number stands in quotes: "007".'
+        in message
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("pets", "pets"),
+        ("data/My Pets (2026)/", "my-pets-2026"),
+        ("/data/Möwen", "mowen"),
+        ("pets/train", "pets"),
+        ("x" * 200, "x" * 63),
+        ("写真", "folder-9c3250"),
+    ],
+)
+def test_a_model_is_named_after_its_dataset_folder(path: str, name: str) -> None:
+    assert load_recipe("folder", [f"dataset.path={path}"]).name == name
+    assert load_recipe("folder", [f"dataset.path={path}", "name=mine"]).name == "mine"
+
+
+def test_the_folder_one_is_in_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Shells").mkdir()
+    monkeypatch.chdir(tmp_path / "Shells")
+    assert load_recipe("folder", ["dataset.path=."]).name == "shells"
+
+
+def test_only_a_folder_names_its_model(tmp_path: Path) -> None:
+    text = dump_recipe(load_recipe("digits")).replace("name: digits\n", "")
+    assert ": name is missing;" in refusal(written(tmp_path, text))

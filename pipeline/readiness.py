@@ -1,0 +1,77 @@
+"""What can be known of a retraining before it starts, in a second, without Prefect and TensorFlow."""
+
+import errno
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from pipeline.config import FolderSource, Recipe
+from pipeline.config.layers import Application
+from pipeline.datasets.downloading import count_classes
+from pipeline.datasets.folders import check_folders
+from pipeline.display import printable
+from pipeline.errors import RequestError
+from pipeline.layers import summarize_layers
+from pipeline.locations import is_remote
+
+_GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
+
+
+def check_readiness(recipe: Recipe, store: Path) -> None:
+    """Refuse a retraining that cannot succeed.
+
+    Checked are the dataset's folders and classes (no image is read), the number of the network's outputs,
+    files of weights, the device asked for, and the store.
+
+    Raises:
+        RequestError: The first thing that is wrong.
+    """
+    if isinstance(recipe.dataset, FolderSource):
+        check_folders(recipe.dataset)
+    classes = count_classes(recipe.dataset)
+    if classes is not None:
+        summarize_layers(recipe.model, recipe.image, classes)
+    _check_weights(recipe)
+    _check_device(recipe)
+    _check_store(store)
+
+
+def _check_weights(recipe: Recipe) -> None:
+    for layer in recipe.model.layers:
+        if isinstance(layer, Application) and layer.weights not in (None, "imagenet"):
+            path = Path(layer.weights)
+            if not path.is_file():
+                raise RequestError(
+                    f"weights {printable(layer.weights)!r} of the application {layer.name}",
+                    "null, imagenet, or the path of a file",
+                    "Correct `weights`, or write the file there.",
+                )
+
+
+def _check_device(recipe: Recipe) -> None:
+    # Where there is a device file, only the driver and the backend know whether it is of use.
+    if recipe.training.device != "gpu" or sys.platform != "linux":
+        return
+    if not any(True for pattern in _GPU_DEVICES for _ in Path("/dev").glob(pattern)):
+        raise RequestError(
+            f"training.device is gpu, and the system sees no GPU (none of {', '.join(_GPU_DEVICES)} in /dev)",
+            "a GPU with its driver, and the extra `train-gpu`",
+            "Train on a machine with a GPU, or set training.device=cpu.",
+        )
+
+
+def _check_store(store: Path) -> None:
+    if is_remote(store):
+        return
+    place = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
+    try:
+        with TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise RequestError(
+            f"store {printable(str(store))} cannot be written to ({error.strerror})",
+            "a folder that this user may write to",
+            "Name another with --store.",
+        ) from error

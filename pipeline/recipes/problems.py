@@ -1,0 +1,113 @@
+"""What pydantic finds wrong with a recipe, told in the user's words."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import Recipe
+from pipeline.config.part import Part
+from pipeline.errors import RequestError
+from pipeline.recipes.annotations import parts_in, tag_of
+from pipeline.recipes.fields import keys_ending_in
+from pipeline.recipes.spelling import did_you_mean
+
+_KEYED = ("extra_forbidden", "missing")
+_Location = Sequence[int | str]
+
+
+def explain_problem(error: ValidationError, origin: str) -> RequestError:
+    """The first thing that is wrong with a recipe.
+
+    Args:
+        error: What pydantic found.
+        origin: What to call the recipe.
+    """
+    problems: Sequence[Any] = error.errors(include_url=False)
+    # A misspelt key also leaves the right one missing: the misspelling is what to tell.
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]
+    key = _key_of(problem)
+    if problem["type"] == "extra_forbidden":
+        return _explain_unknown_key(problem["loc"], key, origin)
+    if problem["type"] == "missing":
+        return RequestError(
+            f"recipe {origin}: {key} is missing",
+            "a value for it",
+            f"Add it to the recipe; `pixelmill recipes explain {_without_numbers(key)}` tells of it.",
+        )
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return RequestError(
+        f"recipe {origin}: {key} is {problem['input']!r:.200}",
+        message[0].lower() + message[1:],
+        _remedy(problem),
+    )
+
+
+def _explain_unknown_key(location: _Location, key: str, origin: str) -> RequestError:
+    name = str(location[-1])
+    known = sorted({field for part in _parts_at(location[:-1]) for field in part.model_fields})
+    elsewhere = () if "layers" in location else keys_ending_in(name)
+    hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(name, known)
+    return RequestError(
+        f"recipe {origin}: unknown key {key}", f"one of {', '.join(known)}", hint or "Remove it."
+    )
+
+
+def _remedy(problem: Any) -> str:
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return 'A text that looks like a number stands in quotes: "007".'
+    return _nearest_value(problem) or "Correct the recipe or the override."
+
+
+def _key_of(problem: Any) -> str:
+    """Where the problem is, as `--set` names the place."""
+    location: _Location = problem["loc"]
+    parts = _all_parts(Recipe)
+    # The tags of unions stand in the location, but a user never wrote them as keys.
+    tags = {tag for part in parts for tag in _tags(part)}
+    named = [step for i, step in enumerate(location) if not (step in tags and i < len(location) - 1)]
+    # Nor did they write which member of a union of plain types refused the value.
+    fields = {name for part in parts for name in part.model_fields}
+    last = named[-1] if named else None
+    if len(named) > 1 and isinstance(last, str) and named[-2] in fields and problem["type"] not in _KEYED:
+        named = named[:-1] if last not in fields else named
+    return ".".join(str(step) for step in named) or "the recipe"
+
+
+def _without_numbers(key: str) -> str:
+    """A key up to its first place in a list: what is explained the same for every place."""
+    return re.split(r"\.\d+", key)[0]
+
+
+def _nearest_value(problem: Any) -> str:
+    context = problem.get("ctx", {})
+    known = re.findall(r"'([^']*)'", str(context.get("expected_tags") or context.get("expected") or ""))
+    return did_you_mean(str(context.get("tag") or problem["input"]), known)
+
+
+def _parts_at(location: _Location) -> list[type[Part]]:
+    parts: list[type[Part]] = [Recipe]
+    for step in location:
+        if isinstance(step, int):
+            continue
+        fields = [part.model_fields[step] for part in parts if step in part.model_fields]
+        if fields:
+            parts = [found for field in fields for found in parts_in(field.annotation)]
+        else:
+            parts = [part for part in parts if step in _tags(part)] or parts
+    return parts
+
+
+def _all_parts(part: type[Part]) -> set[type[Part]]:
+    found = {part}
+    for field in part.model_fields.values():
+        for inner in parts_in(field.annotation):
+            found |= _all_parts(inner)
+    return found
+
+
+def _tags(part: type[Part]) -> tuple[str, ...]:
+    tag = tag_of(part)
+    return tag[1] if tag else ()
