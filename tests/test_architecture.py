@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
 GROUND = {"artifacts", "config", "drift", "errors", "images", "inference", "predictions", "processes"}
 GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
-GROUND |= {"clutter", "display", "labels"}
+GROUND |= {"clutter", "display", "labels", "limited_process"}
 # What a module of the shared ground may know of the others of its kind, from the bottom up.
 BELOW = {
     "clutter": set(),
@@ -25,6 +25,7 @@ BELOW = {
     "progress": set(),
     "templates": set(),
     "processes": {"errors"},
+    "limited_process": {"errors", "processes"},
     "locations": {"errors"},
     "artifacts": {"errors", "locations"},
     "images": {"config"},
