@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from pipeline.display import printable
 from pipeline.errors import WorkError
 from pipeline.processes import terminate_children
 
@@ -42,7 +43,7 @@ class _StageLines(logging.Handler):
         stage = getattr(record, "task_name", "")
         if stage and record.levelno < logging.WARNING and "Finished in state" in record.getMessage():
             return
-        print(f"{stage:9} {record.getMessage()}", file=sys.stderr, flush=True)
+        print(f"{stage:9} {printable(record.getMessage())}", file=sys.stderr, flush=True)
 
 
 def prepare_prefect() -> None:
@@ -148,7 +149,7 @@ def show_pipeline_warnings() -> None:
 
 def explain_os_error(error: OSError) -> str:
     """One line for what the system refused: a full disk, a missing permission."""
-    place = f" ({error.filename})" if error.filename else ""
+    place = f" ({printable(str(error.filename))})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"{error.strerror}{place}; expected room to write. Nothing finished is lost: free some "

@@ -1,6 +1,7 @@
 """An evaluation in a few lines, for pages that cannot show the whole report."""
 
 from pipeline.artifacts import read_json
+from pipeline.display import printable
 from pipeline.evaluation import METRICS_FILE, Evaluation
 
 Cell = str | int | float
@@ -49,4 +50,4 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
 
 def escape_markdown(name: str) -> str:
     """A class name that cannot act as Markdown or HTML."""
-    return "".join(f"&#{ord(letter)};" if not letter.isalnum() else letter for letter in name)
+    return "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in printable(name))
