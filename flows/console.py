@@ -4,6 +4,8 @@ import errno
 import logging
 import sys
 
+from pipeline.display import printable
+
 
 class StageLines(logging.Handler):
     """Shows what stages report; errors are left to the command, which says them once."""
@@ -17,7 +19,7 @@ class StageLines(logging.Handler):
         stage = getattr(record, "task_name", "")
         if stage and record.levelno < logging.WARNING and "Finished in state" in record.getMessage():
             return
-        print(f"{stage:9} {record.getMessage()}", file=sys.stderr, flush=True)
+        print(f"{stage:9} {printable(record.getMessage())}", file=sys.stderr, flush=True)
 
 
 def show_pipeline_warnings() -> None:
@@ -30,7 +32,7 @@ def show_pipeline_warnings() -> None:
 
 def explain_os_error(error: OSError) -> str:
     """One line for what the system refused: a full disk, a missing permission."""
-    place = f" ({error.filename})" if error.filename else ""
+    place = f" ({printable(str(error.filename))})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
             f"{error.strerror}{place}; expected room to write. Nothing finished is lost: free some "

@@ -6,8 +6,15 @@ from typing import Annotated
 import typer
 
 from flows.options import DEFAULT_STORE, Json, Model, Store, check_store, print_json
+from pipeline.display import printable
 from pipeline.engines import ENGINES, EngineName
-from pipeline.export.verifying import EngineCheck, Verification, require_agreement, verify_bundle
+from pipeline.export.verifying import (
+    SECONDS_BY_DEFAULT,
+    EngineCheck,
+    Verification,
+    require_agreement,
+    verify_bundle,
+)
 from pipeline.registry import find_bundle
 
 
@@ -16,12 +23,15 @@ def verify(
     engines: Annotated[
         list[EngineName] | None, typer.Option("--engine", help="Only this one; may be given again.")
     ] = None,
+    seconds: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long each engine may take.")
+    ] = SECONDS_BY_DEFAULT,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
     """Replay a bundle's golden vectors on the engines installed here; exit code 3 on a difference."""
     check_store(store)
-    verification = verify_bundle(find_bundle(store, model), engines or ())
+    verification = verify_bundle(find_bundle(store, model), engines or (), seconds)
     if as_json:
         print_json({**asdict(verification), "agrees": verification.agrees})
     else:
@@ -44,5 +54,5 @@ def _print(verification: Verification) -> None:
 
 def _verdict(check: EngineCheck) -> str:
     if check.difference is None:
-        return f"cannot run it: {check.trouble}"
+        return printable(f"cannot run it: {check.trouble}")
     return "agrees" if check.agrees else "differs"

@@ -24,6 +24,7 @@ BELOW = {
     "telemetry": set(),
     "templates": set(),
     "processes": {"errors"},
+    "limited_process": {"errors", "processes"},
     "locations": {"errors"},
     "artifacts": {"errors", "locations"},
     "images": {"config"},

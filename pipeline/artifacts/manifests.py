@@ -100,8 +100,11 @@ def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str,
     """
     manifest = read_manifest(folder)
     for name in manifest["files"] if only is None else only:
-        with _open_listed(folder, name, manifest) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if is_remote(folder):
+            digest = hashlib.sha256(_fetch_listed(folder, name, manifest)).hexdigest()
+        else:
+            with _open_listed(folder, name, manifest) as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         _compare(folder / name, digest, manifest["files"][name]["sha256"])
     return manifest
 

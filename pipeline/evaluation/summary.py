@@ -77,7 +77,7 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
 
 def escape_markdown(name: str) -> str:
     """A class name that cannot act as Markdown or HTML."""
-    return "".join(f"&#{ord(letter)};" if not letter.isalnum() else letter for letter in name)
+    return "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in printable(name))
 
 
 def _never_predicted(names: list[str]) -> list[str]:

@@ -1,13 +1,17 @@
 """Golden vectors: a few image files, the tensor each must become, and the probabilities each must give."""
 
+import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from tokenize import TokenError
+from typing import Annotated, Any, get_args
 
 import numpy as np
+from pydantic import BaseModel, Field, ValidationError
 
-from pipeline.artifacts import read_json, sha256_of, write_array, write_json
+from pipeline.artifacts import sha256_of, write_array, write_json
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
 from pipeline.image_encoding import ImageForm, encode_as
@@ -16,6 +20,15 @@ from pipeline.inference import Probabilities
 
 GOLDEN_FOLDER = "golden"
 _INDEX, _TENSORS, _PROBABILITIES = "golden.json", "tensors.npy", "probabilities.npy"
+
+
+class _Image(BaseModel):
+    # A plain name: what lies beside the index, and nowhere else.
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]+$", max_length=255)]
+
+
+class _Index(BaseModel):
+    images: Annotated[list[_Image], Field(max_length=1000)]
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,15 @@ def write_golden(
     )
 
 
-def read_golden(bundle: Path) -> GoldenVectors:
+def read_golden(bundle: Path, read: Callable[[str], bytes] | None = None) -> GoldenVectors:
     """The golden vectors of a bundle.
 
+    Args:
+        bundle: Its folder.
+        read: Gives the bytes of one of its files by relative path; those in the folder when None.
+
     Raises:
-        RequestError: It has none.
+        RequestError: It has none, or they are malformed.
     """
     folder = bundle / GOLDEN_FOLDER
     if not (folder / _INDEX).is_file():
@@ -78,9 +95,50 @@ def read_golden(bundle: Path) -> GoldenVectors:
             "a bundle with golden vectors",
             "It is of an earlier release: retrain or export the model again.",
         )
-    names = [image["file"] for image in read_json(folder / _INDEX)["images"]]
-    return GoldenVectors(
-        tuple(folder / name for name in names),
-        np.load(folder / _TENSORS, allow_pickle=False),
-        np.load(folder / _PROBABILITIES, allow_pickle=False),
-    )
+    try:
+        return _parse(folder, read or (lambda name: (bundle / name).read_bytes()))
+    except ValueError as error:
+        words = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise RequestError(
+            f"{folder} holds malformed golden vectors: {words}",
+            "one or more image files, each with its tensor and its row of probabilities",
+            "Get the bundle from its source again, or export the model once more.",
+        ) from error
+
+
+def _parse(folder: Path, read: Callable[[str], bytes]) -> GoldenVectors:
+    """Golden vectors from the bytes of their files; ValueError where these do not belong together."""
+    index = _Index.model_validate_json(read(f"{GOLDEN_FOLDER}/{_INDEX}"))
+    tensors = parse_array(read(f"{GOLDEN_FOLDER}/{_TENSORS}"), np.dtype(np.uint8), 4)
+    probabilities = parse_array(read(f"{GOLDEN_FOLDER}/{_PROBABILITIES}"), np.dtype(np.float32), 2)
+    counts = (len(index.images), len(tensors), len(probabilities))
+    if len(set(counts)) > 1 or not index.images:
+        raise ValueError("{} images, {} tensors and {} rows of probabilities".format(*counts))
+    return GoldenVectors(tuple(folder / image.file for image in index.images), tensors, probabilities)
+
+
+def parse_array(content: bytes, dtype: "np.dtype[Any]", dimensions: int) -> "np.ndarray[Any, Any]":
+    """An array from the bytes of a `.npy` file, which decide over no memory but their own size.
+
+    Raises:
+        ValueError: It is no such file, of another type or number of dimensions, or not of the size it states.
+    """
+    buffer = io.BytesIO(content)
+    version = np.lib.format.read_magic(buffer)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"version {version} of .npy")
+    try:
+        shape, is_fortran, found = read_header(buffer)
+    except (SyntaxError, TypeError, RecursionError, TokenError) as error:
+        raise ValueError(f"a header that is none ({error})") from error
+    is_size = all(type(side) is int and side > 0 for side in shape)
+    if found != dtype or len(shape) != dimensions or is_fortran or not is_size:
+        raise ValueError(f"an array of {found} {list(shape)}, not of {dtype} with {dimensions} dimensions")
+    size = math.prod(shape) * dtype.itemsize
+    if size != len(content) - buffer.tell():
+        raise ValueError(f"{len(content) - buffer.tell():,} bytes for an array {list(shape)} of {dtype}")
+    return np.frombuffer(content, dtype, offset=buffer.tell()).reshape(shape).copy()

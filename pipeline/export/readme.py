@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config import ImageSpec
+from pipeline.display import printable
 from pipeline.evaluation.summary import escape_markdown
 from pipeline.export import ONNX_FILES, Precision
 from pipeline.export.parity import Parity
@@ -71,6 +72,7 @@ def render_readme(facts: ReadmeFacts) -> str:
     environment = open_templates("pipeline.export", autoescape=False)
     environment.keep_trailing_newline = True  # A block of code that the page includes ends with its line.
     environment.filters["escape_markdown"] = escape_markdown
+    environment.filters["printable"] = printable
     return environment.get_template(_TEMPLATE).render(
         facts=facts,
         image=facts.image,

@@ -4,12 +4,11 @@ What comes out takes the same images by the same names and uses standard ops onl
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import scratch_folder
 from pipeline.config import ReducedPrecision
 from pipeline.errors import WorkError
 from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME
@@ -128,8 +127,8 @@ def _to_int8(model: Any, calibration: Pixels) -> Any:
 
     # Standardised and with its shapes, it is prepared; unless told so, onnxruntime warns.
     add_pre_process_metadata(model)
-    with TemporaryDirectory(prefix="pixelmill-") as folder:
-        path = Path(folder, "model.onnx")
+    with scratch_folder("quantization") as folder:
+        path = folder / "model.onnx"
         quantize_static(
             model,
             path,

@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from pipeline.artifacts import scratch_folder
 from pipeline.config import ExportSpec, VariantSpec
 from pipeline.datasets import Images, Labels
 from pipeline.export import ONNX_FILE, ONNX_FILES, Precision
@@ -162,8 +162,8 @@ def _compare(
 
 
 def _load_rounding(path: Path) -> InferenceSession:
-    with TemporaryDirectory(prefix="pixelmill-") as folder:
-        rounding = Path(folder, path.name)
+    with scratch_folder("rounding") as folder:
+        rounding = folder / path.name
         rounding.write_bytes(round_like_float16(path.read_bytes()))
         return load_session(rounding)
 

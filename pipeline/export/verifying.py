@@ -1,21 +1,28 @@
 """Replaying a bundle's golden vectors: on the engines installed here, and from the image files on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import verify_files
+from pipeline.artifacts import read_verified, require_only_listed, scratch_folder, verify_files
 from pipeline.config import ImageSpec
 from pipeline.engines import ENGINES, EngineName
-from pipeline.errors import GateRefused, RequestError
-from pipeline.export import ONNX_FILE, ModelBundle
+from pipeline.errors import GateRefused, RequestError, WorkError
+from pipeline.export import ONNX_FILE, ONNX_FILES, ModelBundle
+from pipeline.export.external_data import require_whole
 from pipeline.export.golden import GoldenVectors, read_golden
 from pipeline.images import ImageFailure, Pixels, decode
 from pipeline.inference import Probabilities
+from pipeline.limited_process import LimitExceeded, Limits, run_limited
 
 LARGEST_DIFFERENCE = 1e-5
+SECONDS_BY_DEFAULT = 120.0
+"""How long one engine may take. The slowest, in Python, needs most of a minute for a large network."""
+# What an engine may allocate, in bytes: so much, and so many times the size of the model's file.
+_MEMORY, _MEMORY_BY_SIZE = 4 * 2**30, 8
 
 
 @dataclass(frozen=True)
@@ -65,16 +72,23 @@ class Verification:
         return not self.changed_tensors and all(check.agrees for check in self.engines)
 
 
-def verify_bundle(bundle: ModelBundle, engines: Sequence[EngineName] = ()) -> Verification:
+def verify_bundle(
+    bundle: ModelBundle, engines: Sequence[EngineName] = (), seconds: float = SECONDS_BY_DEFAULT
+) -> Verification:
     """Hold a bundle's files against its manifest, and its golden vectors against engines.
+
+    Each file is read once: what engines load and images are decoded from are the bytes that were hashed.
+    Both happen in processes with limits, because a model may loop or ask for any amount of memory.
 
     Args:
         bundle: The bundle.
         engines: Those to ask; all that are installed when empty.
+        seconds: How long each engine may take.
 
     Raises:
         RequestError: An engine asked for is not installed, or the bundle has no golden vectors.
-        WorkError: A file's bytes are not those the manifest lists.
+        WorkError: A file's bytes are not those the manifest lists, a file is not listed, the model keeps
+            weights elsewhere, or the golden images cannot be decoded within the limits.
     """
     wanted = tuple(dict.fromkeys(engines)) or tuple(ENGINES)
     missing = tuple(name for name in wanted if ENGINES[name].version() is None)
@@ -86,14 +100,24 @@ def verify_bundle(bundle: ModelBundle, engines: Sequence[EngineName] = ()) -> Ve
             f"Install it: pip install {package}.",
         )
     manifest = verify_files(bundle.folder)
-    golden = read_golden(bundle.folder)
+    require_only_listed(bundle.folder, manifest)
+    read = partial(read_verified, bundle.folder, manifest=manifest)
+    models = {name: read(name) for name in ONNX_FILES.values() if name in manifest["files"]}
+    for name, content in models.items():
+        require_whole(content, str(bundle.folder / name))
+    golden = read_golden(bundle.folder, read)
+    limits = Limits(seconds, _MEMORY + _MEMORY_BY_SIZE * len(models[ONNX_FILE]))
+    with scratch_folder("verify") as folder:
+        # Not the bundle's own file, which may be another by the time an engine opens it.
+        (folder / ONNX_FILE).write_bytes(models[ONNX_FILE])
+        checks = tuple(
+            _ask(name, folder / ONNX_FILE, golden, limits) for name in wanted if name not in missing
+        )
     return Verification(
         files=len(manifest["files"]),
         images=len(golden.files),
-        changed_tensors=_changed_tensors(bundle, golden),
-        engines=tuple(
-            _ask(name, bundle.folder / ONNX_FILE, golden) for name in wanted if name not in missing
-        ),
+        changed_tensors=_changed_tensors(bundle, golden, read, limits),
+        engines=checks,
         missing=missing,
     )
 
@@ -114,35 +138,58 @@ def require_agreement(verification: Verification) -> None:
     )
 
 
-def _changed_tensors(bundle: ModelBundle, golden: GoldenVectors) -> tuple[str, ...]:
-    spec = bundle.image_spec()
-    return tuple(
-        file.name
-        for file, tensor in zip(golden.files, golden.tensors, strict=True)
-        if not _becomes(file, tensor, spec)
-    )
-
-
-def _becomes(file: Path, tensor: Pixels, spec: ImageSpec) -> bool:
+def _changed_tensors(
+    bundle: ModelBundle, golden: GoldenVectors, read: Callable[[str], bytes], limits: Limits
+) -> tuple[str, ...]:
+    names = [file.relative_to(bundle.folder).as_posix() for file in golden.files]
+    contents = [read(name) for name in names]
     try:
-        return np.array_equal(decode(file.read_bytes(), spec).pixels, tensor)
-    except ImageFailure:
+        same = run_limited(limits, _become, contents, golden.tensors, bundle.image_spec())
+    except LimitExceeded as error:
+        raise WorkError(
+            f"the golden images of {bundle.folder} cannot be decoded: {error.received}",
+            "images of the model's size",
+            "Get the bundle from its source again, or export the model once more.",
+        ) from error
+    return tuple(file.name for file, is_same in zip(golden.files, same, strict=True) if not is_same)
+
+
+def _become(contents: Sequence[bytes], tensors: Pixels, spec: ImageSpec) -> list[bool]:
+    """Which image files become the tensors that belong to them."""
+    return [_becomes(content, tensor, spec) for content, tensor in zip(contents, tensors, strict=True)]
+
+
+def _becomes(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
+    try:
+        return np.array_equal(decode(content, spec).pixels, tensor)
+    except (ImageFailure, MemoryError):
         return False
 
 
-def _ask(name: EngineName, path: Path, golden: GoldenVectors) -> EngineCheck:
-    engine, found = ENGINES[name], ENGINES[name].version() or ""
+def _ask(name: EngineName, path: Path, golden: GoldenVectors, limits: Limits) -> EngineCheck:
+    found = ENGINES[name].version() or ""
     try:
-        answer_to = engine.load(path)
-        together = answer_to(golden.tensors)
-        alone = [answer_to(tensor[np.newaxis]) for tensor in golden.tensors]
-    except Exception as error:  # noqa: BLE001  # What an engine that cannot run the file raises is its own.
-        words = " ".join(str(error).split()) or type(error).__name__
-        return EngineCheck(name, found, None, words)
-    answers = (together, np.concatenate(alone))
-    if any(answer.shape != golden.probabilities.shape for answer in answers):
-        return EngineCheck(name, found, None, f"it gave an array of shape {together.shape}")
-    return EngineCheck(name, found, max(_difference(answer, golden.probabilities) for answer in answers))
+        replayed = run_limited(limits, _replay, name, path, golden.tensors)
+    except LimitExceeded as error:
+        return EngineCheck(name, found, None, error.received)
+    if isinstance(replayed, str):
+        return EngineCheck(name, found, None, replayed.replace(str(path), path.name))
+    if any(answer.shape != golden.probabilities.shape for answer in replayed):
+        return EngineCheck(name, found, None, f"it gave an array of shape {replayed[0].shape}")
+    return EngineCheck(name, found, max(_difference(answer, golden.probabilities) for answer in replayed))
+
+
+def _replay(name: EngineName, path: Path, tensors: Pixels) -> tuple[Probabilities, Probabilities] | str:
+    """The probabilities an engine gives for all tensors at once and one by one, or why it gives none."""
+    try:
+        answer_to = ENGINES[name].load(path)
+        together = answer_to(tensors)
+        alone = np.concatenate([answer_to(tensor[np.newaxis]) for tensor in tensors])
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  # Engines raise types of their own; Rust's panics, too.
+        return " ".join(str(error).split()) or type(error).__name__
+    return together, alone
 
 
 def _difference(answer: Probabilities, golden: Probabilities) -> float:

@@ -5,12 +5,11 @@ import shutil
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import publishing, sha256_of, write_json
+from pipeline.artifacts import publishing, scratch_folder, sha256_of, write_json
 from pipeline.drift import AnswerCounts
 from pipeline.errors import RequestError
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE
@@ -62,10 +61,10 @@ def export_proven(
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
-        TemporaryDirectory(prefix=".proof-", dir=folder.parent) as work,
+        scratch_folder("proof", folder.parent) as work,
         publishing(folder, facts) as staging,
     ):
-        answers_path = Path(work) / "answers.npy"
+        answers_path = work / "answers.npy"
         facts["parameters"] = run_in_spawned_process(
             draft_bundle, source, staging, held_out.golden, held_out.files(), answers_path
         )
@@ -75,7 +74,7 @@ def export_proven(
         if source.recipe is not None:
             (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
         draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))
-        parity = measure_parity(draft, held_out, answers, source.export, Path(work) / "table")
+        parity = measure_parity(draft, held_out, answers, source.export, work / "table")
         if record is not None:
             write_json(record, _finite(asdict(parity)))
         require_parity(parity, source.export)

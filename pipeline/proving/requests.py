@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
+from pipeline.artifacts import scratch_folder
 from pipeline.config import ExportSpec
 from pipeline.errors import RequestError
 from pipeline.export import ModelBundle, read_bundle_manifest
@@ -78,10 +78,10 @@ def export_on_request(request: ExportRequest) -> None:
     require_free(request.output)
     choose_version(with_changes(ExportSpec(), runtime_version=request.runtime_version))
     runtime = find_web_runtime(request.web_runtime) if request.web else None
-    with TemporaryDirectory(prefix="pixelmill-export-") as work:
-        bundle = _build(request, Path(work))
+    with scratch_folder("export") as work:
+        bundle = _build(request, work)
         if runtime is not None:
-            bundle = _with_page(bundle, runtime, Path(work) / "with-page")
+            bundle = _with_page(bundle, runtime, work / "with-page")
         deliver_bundle(bundle, request.output)
 
 
@@ -139,8 +139,8 @@ def _held_out(request: ExportRequest, source: ExportSource, bundle: ModelBundle 
             "a folder of images that the model was not trained with: no file leaves unproven",
             "Name one with --images; subfolders named after the classes give the accuracy, too.",
         )
-    with TemporaryDirectory(prefix="pixelmill-held-out-") as files:
-        yield from_dataset(dataset, source.image, Path(files))
+    with scratch_folder("held-out") as files:
+        yield from_dataset(dataset, source.image, files)
 
 
 def _check(request: ExportRequest) -> None:

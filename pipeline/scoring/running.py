@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from pipeline.artifacts import provenance, remove_folder
+from pipeline.artifacts import provenance, remove_folder, scratch_folder
 from pipeline.locations import is_remote
 from pipeline.progress import Meter, progress
 from pipeline.resources import processor_limit
@@ -91,8 +90,8 @@ def _load_what_a_commit_needs() -> None:
 def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
     """An empty folder of this machine."""
     if is_remote(plan.request.work):
-        with TemporaryDirectory(prefix="pixelmill-") as folder:
-            yield Path(folder)
+        with scratch_folder("marks") as folder:
+            yield folder
     else:
         marks = plan.request.work / "begun"
         remove_folder(marks)

@@ -115,7 +115,7 @@ def test_a_damaged_bundle_and_a_full_disk_leave_nothing(
     (copy / "labels.json").write_text("[]")
     answer = run("export", copy, "--output", tmp_path / "out")
     assert answer.code == 1
-    assert "labels.json has SHA-256" in answer.last_error
+    assert "labels.json has 2 bytes; expected" in answer.last_error
     assert not (tmp_path / "out").exists()
 
 

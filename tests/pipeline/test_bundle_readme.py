@@ -256,6 +256,11 @@ def test_names_cannot_act_on_the_page() -> None:
     page = render_readme(FACTS)
     table = page.split("## Files")[0]
     assert "<" not in table
+    hostile = replace(FACTS, name="a\x1b[2J", class_names=("\u202egpj.exe", "b\x07"), licence="CC0\u2066")
+    assert not {"\x1b", "\x07", "\u202e", "\u2066"} & set(render_readme(hostile))
+    assert not {f"&#{ord(letter)};" for letter in "\x1b\x07\u202e\u2066"} & set(
+        render_readme(hostile).split()
+    )
     assert table.count("|") == 3 * len([line for line in table.splitlines() if line.startswith("|")])
 
 

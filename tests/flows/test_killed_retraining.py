@@ -1,0 +1,42 @@
+"""`pixelmill retrain` killed between register and promote, and the run after it."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline.registry import aliases_of, pending_versions
+from tests.conftest import PIXELMILL, Run, start_interruptible
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_registered_is_judged_by_the_next(
+    run: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    settings = ["--store", str(store), "--set", "training.epochs=4", "--set", "promotion.min_accuracy=0"]
+    process = start_interruptible([str(PIXELMILL), "retrain", "digits", *settings], environment)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("register"):
+            break
+    # The whole group: with the command goes the server that Prefect started for it.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stderr.read()
+    assert process.wait() == -signal.SIGKILL
+    if aliases_of(store, "digits"):
+        pytest.skip("this machine promoted it before it could be killed")
+    assert pending_versions(store, "digits") == [1]
+    (killed,) = (store / "runs").iterdir()
+    answer = run("retrain", "digits", *settings)
+    assert answer.code == 0, answer.errors
+    assert "digits@1 was registered by a run that was killed, and is judged now" in answer.errors
+    assert aliases_of(store, "digits") == {"champion": 2}
+    assert re.search(r'"champion":\s*\[\s*1\s*\]', (store / "models/digits/aliases.json").read_text())
+    assert pending_versions(store, "digits") == []
+    # Its model is registered, so its results stay; what marked it as at work is gone.
+    assert (killed / "evaluation/metrics.json").is_file()
+    assert not list(store.rglob("*.pixelmill-tmp"))
+    assert not list(store.rglob(".owner"))
