@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
 GROUND = {"artifacts", "config", "drift", "errors", "images", "inference", "predictions", "processes"}
-GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
+GROUND |= {"decoding", "image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
 # What a module of the shared ground may know of the others of its kind, from the bottom up.
 BELOW = {
     "errors": set(),
@@ -25,6 +25,7 @@ BELOW = {
     "artifacts": {"errors", "locations"},
     "images": {"config"},
     "image_encoding": {"config", "images"},
+    "decoding": {"config", "errors", "images", "processes"},
     "preprocessing": {"artifacts", "config", "images"},
     "predictions": {"artifacts", "errors", "locations"},
     "inference": {"errors", "images"},
