@@ -124,7 +124,8 @@ class ScoringOutcome:
         copied: Images of the same bytes as another of this run, which was scored once for all.
         seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
-        thumbnails: Small pictures of the least confident images, by path, as far as the workers made them.
+        thumbnails: Small pictures of the least confident images, by path, as far as the workers made them;
+            None where none can be made.
     """
 
     listed: int
@@ -138,7 +139,7 @@ class ScoringOutcome:
     seconds: float
     startup_seconds: float
     stage_seconds: dict[str, float]
-    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    thumbnails: Mapping[str, bytes | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class WorkerPool:
         marks: A folder of this machine for the marks of shards that were begun.
         is_due: Whether a listed shard is still to be answered.
         all_listed: Called when the last shard was listed.
+        finish: Called with the processes when all shards are answered, for what else they can do.
         events: Where listed shards come in, and None after the last.
     """
 
@@ -48,6 +49,7 @@ class WorkerPool:
     marks: Path
     is_due: Callable[[Shard], bool]
     all_listed: Callable[[], None]
+    finish: Callable[[ProcessPoolExecutor], None]
     events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _waiting: list[int] = field(default_factory=list, init=False)
     _is_listing: bool = field(default=True, init=False)
@@ -66,6 +68,7 @@ class WorkerPool:
             try:
                 with self._pool(self.workers) as pool:
                     yield from self._results_of(pool)
+                    self.finish(pool)
                     # The processes end while the table is committed.
                     pool.shutdown(wait=False)
             except _DEATHS as error:

@@ -31,6 +31,7 @@ from pipeline.scoring.planning import read_plan
 from pipeline.scoring.preparing import Preparation, Prepared, batches
 from pipeline.scoring.reading import KILLER
 from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
+from pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +45,8 @@ class ShardResult:
     """What one shard took.
 
     `rows` are all of it; `computed` were answered now, `reused` came from an earlier table, `copied` have
-    the bytes of another image of the run; `failed` of all these. `seconds` are by stage; `ready_at` is when
+    the bytes of another image of the run; `failed` of all these; `uncertain` are the least confident of the
+    scored ones. `seconds` are by stage; `ready_at` is when
     its worker had loaded the model, by `time.time`, and `provider` the execution provider that onnxruntime
     uses there; `worker` names the process.
     """
@@ -55,6 +57,7 @@ class ShardResult:
     failed: int
     reused: int
     copied: int
+    uncertain: tuple[Uncertain, ...]
     seconds: dict[str, float]
     ready_at: float
     provider: str
@@ -99,6 +102,7 @@ class Worker:
         found = find_part(self._plan, number, key)
         earlier = read_row_groups(found) if found and is_intact(found) else None
         rows = 0
+        uncertain: tuple[Uncertain, ...] = ()
         counts: Counter[str] = Counter()
         with writing_part(request.parts / part_name(number), request.layout, key) as part:
             for images in read_shard(self._plan, number):
@@ -112,7 +116,9 @@ class Worker:
                 )
                 start = time.perf_counter()
                 files = file_facts([image[1:4] for image in images])
-                part.write(self._join(images, kept, due, answers), files)
+                table = self._join(images, kept, due, answers)
+                part.write(table, files)
+                uncertain = merge_uncertain(uncertain, least_confident(table))
                 self._seconds["write"] += time.perf_counter() - start
                 rows += len(images)
                 failed = sum(error is not None for error in answers.errors)
@@ -126,6 +132,7 @@ class Worker:
             failed=counts["failed"],
             reused=counts["reused"],
             copied=counts["copied"],
+            uncertain=uncertain,
             seconds=dict(self._seconds),
             ready_at=self._ready_at,
             provider=self._model.provider,

@@ -113,6 +113,43 @@ def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringReques
     assert hanging == "00000.png"
 
 
+# A thumbnail has colours, and a tensor of these models has none.
+DEADLY_THUMBNAILS = """
+import os, signal
+import pipeline.images
+
+decode = pipeline.images.decode
+
+def die(data, spec, *arguments):
+    if data.endswith(b"kill") and spec.channels == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data.endswith(b"error") and spec.channels == 3:
+        raise KeyError("thumbnail")
+    return decode(data, spec, *arguments)
+
+pipeline.images.decode = die
+"""
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_thumbnail_that_ends_its_process_is_left_out(
+    request_: ScoringRequest, tmp_path: Path, is_resumed: bool
+) -> None:
+    (tmp_path / "site/sitecustomize.py").write_text(DEADLY_THUMBNAILS)
+    images = tmp_path / "few"
+    paths = write_images(images, 10)
+    for path, ending in zip(paths, (b"kill", b"error"), strict=False):
+        path.write_bytes(path.read_bytes() + ending)
+    request = replace(request_, images=images)
+    table = score_folder(request)
+    if is_resumed:  # All rows are there, and no worker starts.
+        table = score_folder(request)
+        assert table.manifest["computed"] == 0
+    assert (table.manifest["scored"], table.manifest["failed"]) == (10, 0)
+    page = (table.folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 8
+
+
 def test_explain_names_what_costs_too_much(request_: ScoringRequest, trained_store: Path) -> None:
     (request_.images / "00010.png").write_bytes(png(6000, 6000, 8, 6, 4))
     table = score_folder(replace(request_, max_failure_rate=1))
