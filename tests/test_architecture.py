@@ -29,6 +29,7 @@ BELOW = {
     "artifacts": {"errors", "locations"},
     "images": {"config"},
     "image_encoding": {"config", "images"},
+    "decoding": {"config", "errors", "images", "processes", "resources"},
     "preprocessing": {"artifacts", "config", "images"},
     "predictions": {"artifacts", "errors", "locations"},
     "inference": {"errors", "images"},

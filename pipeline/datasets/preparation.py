@@ -8,6 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
 from pathlib import Path
 from typing import BinaryIO
@@ -32,10 +33,15 @@ from pipeline.datasets import (
 )
 from pipeline.datasets.folders import read_index
 from pipeline.datasets.repeated_content import LabelledFile
+from pipeline.decoding import DecodingLimits
+from pipeline.decoding.files import read_file
+from pipeline.decoding.guarding import decode_guarded
+from pipeline.decoding.pool import map_guarded
 from pipeline.errors import RequestError, WorkError
 from pipeline.file_names import escape_path
-from pipeline.images import FailureCode, ImageFailure, Pixels, decode, fit_array
+from pipeline.images import FailureCode, ImageFailure, Pixels, fit_array
 from pipeline.progress import progress
+from pipeline.resources import processor_limit
 
 _log = getLogger(__name__)
 _FORMAT = 3
@@ -103,6 +109,7 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
     }
     with publishing(folder, facts) as staging:
         total = sum(map(len, splits.values()))
+        loaded = _load_all([example for name in splits for example in splits[name]], recipe.image)
         rejected: list[dict[str, str]] = []
         labels: dict[SplitName, list[int]] = {}
         names: dict[SplitName, list[str]] = {}
@@ -111,7 +118,7 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
             for name, examples in splits.items():
                 path = staging / f"{name}_images.npy"
                 labels[name], names[name] = [], []
-                for example, failure in write_images(path, examples, recipe.image):
+                for example, failure in write_images(path, examples, loaded, recipe.image):
                     if failure is None:
                         labels[name].append(example.label)
                         names[name].append(example.name)
@@ -186,10 +193,10 @@ class _FileLoader:
     file: LabelledFile
 
     def __call__(self, spec: ImageSpec) -> Pixels:
-        data = self.file.path.read_bytes()
+        data = read_file(self.file.path)
         if hashlib.sha256(data).hexdigest() != self.file.sha256:
             raise ImageFailure(FailureCode.UNREADABLE, "changed after it was listed")
-        return decode(data, spec).pixels
+        return decode_guarded(data, spec, DecodingLimits()).pixels
 
 
 @dataclass(frozen=True)
@@ -243,21 +250,38 @@ def _set_aside(
     )
 
 
+def _load_all(examples: Sequence[_Example], spec: ImageSpec) -> Iterator[Pixels | ImageFailure]:
+    """The tensor of each example. Files are decoded in processes of their own, for they may be anything."""
+    if any(isinstance(example.load, _FileLoader) for example in examples):
+        loads = (example.load for example in examples)
+        return map_guarded(partial(_load, spec), loads, processor_limit().count)
+    return (example.load(spec) for example in examples)
+
+
+def _load(spec: ImageSpec, load: Callable[[ImageSpec], Pixels]) -> Pixels:
+    return load(spec)
+
+
 def write_images(
-    path: Path, examples: Sequence[_Example], spec: ImageSpec
-) -> Iterator[tuple[_Example, ImageFailure | OSError | None]]:
+    path: Path, examples: Sequence[_Example], loaded: Iterator[Pixels | ImageFailure], spec: ImageSpec
+) -> Iterator[tuple[_Example, ImageFailure | None]]:
     """Write the images that can be loaded to a `.npy` file, and say of each example how it went.
 
-    One image is in memory at a time. Written, not mapped: a full disk is an error then, and no signal.
+    Few images are in memory at a time. Written, not mapped: a full disk is an error then, and no signal.
+
+    Args:
+        path: The file.
+        examples: Whose images these are.
+        loaded: The tensors of these examples come next.
+        spec: Of the tensors.
     """
     count = 0
     with path.open("wb") as file:
         _write_header(file, (count, spec.height, spec.width, spec.channels))
         for example in examples:
-            try:
-                pixels = example.load(spec)
-            except (ImageFailure, OSError) as failure:
-                yield example, failure
+            pixels = next(loaded)
+            if isinstance(pixels, ImageFailure):
+                yield example, pixels
                 continue
             file.write(pixels.tobytes())
             count += 1

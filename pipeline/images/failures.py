@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
+_LONGEST_WORDS = 500
+
 
 class FailureCode(StrEnum):
     """Why an image has no prediction; the first word of a row's `error`."""
@@ -16,8 +18,10 @@ class FailureCode(StrEnum):
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_LARGE = "too_large"
+    TOO_COSTLY = "too_costly"
     UNSUPPORTED = "unsupported"
     WORKER_DIED = "worker_died"
+    INVALID_PREDICTION = "invalid_prediction"
 
 
 class ImageFailure(Exception):
@@ -29,7 +33,9 @@ class ImageFailure(Exception):
         self.words = words
 
     def __str__(self) -> str:
-        return " ".join(f"{self.code}: {self.words}".split())
+        # A library's words may be of any length, and hold bytes of the file that are not text.
+        text = " ".join(f"{self.code}: {self.words}".split())[:_LONGEST_WORDS]
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def corrupt(words: str) -> ImageFailure:

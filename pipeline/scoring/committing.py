@@ -1,7 +1,6 @@
 """The last stage of scoring: check that no row is missing, put the table in its place, say what it holds."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,16 @@ from pipeline.artifacts import (
 )
 from pipeline.drift import measure_drift
 from pipeline.errors import GateRefused, WorkError
-from pipeline.image_encoding import encode_thumbnail
-from pipeline.images import ImageFailure
 from pipeline.locations import absolute, children
 from pipeline.predictions import CSV_FILE, REPORT_FILE, table_files
 from pipeline.predictions.csv_form import write_csv
 from pipeline.predictions.parts import part_name
-from pipeline.resources import processor_limit
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan
 from pipeline.scoring.counting import TableCounts, UncertainRow, count_rows
 from pipeline.scoring.planning import LOCK_FILE, describe_request
-from pipeline.scoring.reading import read_again
 from pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
 from pipeline.scoring.shards import find_part
-
-_THUMBNAIL_SIDE = 96
+from pipeline.scoring.thumbnails import find_thumbnails
 
 
 def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
@@ -41,7 +35,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         WorkError: A shard has no part, or a path stands twice or out of order.
     """
     parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.answer_keys)]
-    counts = count_rows(parts, plan.request.bundle.labels(), plan.request.layout)
+    counts = count_rows(parts, plan.labels, plan.request.layout)
     if counts.rows != outcome.listed:
         raise WorkError(
             f"{counts.rows} rows",
@@ -50,7 +44,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         )
     manifest = _describe_run(plan, outcome, counts)
     # Written before anything is removed, because this is where a disk fills up.
-    write_text(plan.request.work / REPORT_FILE, _render_report(plan, manifest, counts))
+    write_text(plan.request.work / REPORT_FILE, _render_report(plan, outcome, manifest, counts))
     _put_in_place(plan, parts)
     files = [*table_files(plan.request.output), plan.request.output / REPORT_FILE]
     manifest["files"] = {path.name: describe_file(path) for path in files}
@@ -116,32 +110,25 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
     }
 
 
-def _render_report(plan: ScoringPlan, manifest: dict[str, Any], counts: TableCounts) -> str:
+def _render_report(
+    plan: ScoringPlan, outcome: ScoringOutcome, manifest: dict[str, Any], counts: TableCounts
+) -> str:
     return render_scoring_report(
         ReportContent(
             manifest=manifest,
             confidence_counts=counts.answers.confidences.tolist(),
             failures=counts.failed_images,
-            least_confident=_show(plan, counts.least_confident),
+            least_confident=_show(plan, outcome, counts.least_confident),
         )
     )
 
 
-def _show(plan: ScoringPlan, rows: Sequence[UncertainRow]) -> list[UncertainImage]:
-    with ThreadPoolExecutor(processor_limit().count) as pool:
-        thumbnails = pool.map(lambda row: _thumbnail(plan, row.path), rows)
-        return [
-            UncertainImage(row.path, row.label, row.probability, thumbnail)
-            for row, thumbnail in zip(rows, thumbnails, strict=True)
-        ]
-
-
-def _thumbnail(plan: ScoringPlan, path: str) -> bytes | None:
-    """A picture of an image that was scored; None where it changed or went since."""
-    try:
-        return encode_thumbnail(read_again(plan.request.images, path), _THUMBNAIL_SIDE)
-    except (ImageFailure, OSError):
-        return None
+def _show(plan: ScoringPlan, outcome: ScoringOutcome, rows: Sequence[UncertainRow]) -> list[UncertainImage]:
+    thumbnails = find_thumbnails(plan, [row.path for row in rows], outcome.thumbnails)
+    return [
+        UncertainImage(row.path, row.label, row.probability, thumbnail)
+        for row, thumbnail in zip(rows, thumbnails, strict=True)
+    ]
 
 
 def _put_in_place(plan: ScoringPlan, parts: list[Path]) -> None:

@@ -15,12 +15,12 @@ from pipeline.predictions.arrays import number_array, numbers_of
 from pipeline.predictions.columns import TableLayout
 from pipeline.predictions.parts import read_part
 from pipeline.scoring.report import FailedImage
+from pipeline.scoring.thumbnails import MOST_UNCERTAIN
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _EXAMPLES = 5
-_LEAST_CONFIDENT = 24
 _COLUMNS = ["image_path", "error", "class_index", "probability"]
 
 
@@ -96,10 +96,10 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) ->
     classes = numbers_of(rows["class_index"], np.int32)[scored]
     probabilities = numbers_of(rows["probability"], np.float32)[scored]
     counts.answers += AnswerCounts.of(classes, probabilities, len(labels))
-    for at in np.argsort(probabilities, kind="stable")[:_LEAST_CONFIDENT]:
+    for at in np.argsort(probabilities, kind="stable")[:MOST_UNCERTAIN]:
         path = paths[int(scored[at])].as_py()
         counts.least_confident.append(UncertainRow(float(probabilities[at]), path, labels[classes[at]]))
-    counts.least_confident = heapq.nsmallest(_LEAST_CONFIDENT, counts.least_confident)
+    counts.least_confident = heapq.nsmallest(MOST_UNCERTAIN, counts.least_confident)
     if "true_label" in rows.column_names:
         true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
         pairs = zip(true_labels, (labels[index] for index in classes), strict=True)

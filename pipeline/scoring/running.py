@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.scoring.pool import WorkerPool
 from pipeline.scoring.report import load_template
 from pipeline.scoring.shards import Shard, growing_limits, write_shards
 from pipeline.scoring.tally import Tally
+from pipeline.scoring.thumbnails import have_thumbnails_made
 
 # Where most rows are taken from an earlier table, a shard is done many times as fast.
 _GROWTH_OF_QUICK_SHARDS = 8
@@ -46,9 +48,10 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
         computed=tally.computed,
         reused=tally.reused,
         copied=tally.copied,
-        seconds=time.time() - plan.started,
+        seconds=(tally.done_at or time.time()) - plan.started,
         startup_seconds=max(tally.ready_at - plan.started, 0.0),
         stage_seconds={stage: round(tally.seconds[stage], 3) for stage in sorted(tally.seconds)},
+        thumbnails=tally.thumbnails,
     )
 
 
@@ -64,9 +67,13 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
             meter(shard.images, tally.note)
         return due
 
+    def finish(pool: ProcessPoolExecutor) -> None:
+        tally.done_at = time.time()
+        tally.thumbnails = have_thumbnails_made(plan, tally.uncertain, pool, workers)
+
     threading.Thread(target=_load_what_a_commit_needs, daemon=True).start()
     with _folder_for_marks(plan) as marks:
-        pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed))
+        pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed), finish)
         with _listing(plan, pool):
             for result in pool.results():
                 tally.add(result)

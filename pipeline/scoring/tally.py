@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pipeline.predictions.parts import read_if_intact
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.shards import Shard, find_part
+from pipeline.scoring.thumbnails import Thumbnails, Uncertain, merge_uncertain
 from pipeline.scoring.working import ShardResult
 
 
@@ -21,10 +22,13 @@ class Tally:
     computed: int = 0
     due: int = 0
     ready_at: float = 0.0
+    done_at: float = 0.0
     most_workers: int = 1
     providers: set[str] = field(default_factory=set)
     workers: set[str] = field(default_factory=set)
     answer_keys: list[str] = field(default_factory=list)
+    uncertain: tuple[Uncertain, ...] = ()
+    thumbnails: Thumbnails = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:
@@ -44,6 +48,7 @@ class Tally:
         self.reused += result.reused
         self.copied += result.copied
         self.seconds.update(result.seconds)
+        self.uncertain = merge_uncertain(self.uncertain, result.uncertain)
         self.providers.add(result.provider)
         # What took a dead worker's place was ready late, and is no part of the start.
         if result.worker not in self.workers and len(self.workers) < self.most_workers:

@@ -1,0 +1,113 @@
+"""Small pictures of the images that a model is least sure of, made where decoding may end its process.
+
+The workers make them before they end, when all rows are known. What they did not make, because the rows are
+of an earlier try or of another machine, processes of the commit's own make.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipeline.decoding import DecodingLimits
+from pipeline.decoding.costs import require_affordable
+from pipeline.decoding.guarding import guard
+from pipeline.decoding.memory import MEMORY_LIMIT
+from pipeline.decoding.pool import map_guarded
+from pipeline.decoding.timing import WATCH, TimeLimit
+from pipeline.image_encoding import encode_thumbnail
+from pipeline.images import ImageFailure
+from pipeline.locations import absolute, parse_location
+from pipeline.resources import processor_limit
+from pipeline.scoring import ScoringPlan
+from pipeline.scoring.planning import read_plan
+from pipeline.scoring.reading import read_again
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_UNCERTAIN = 24
+_SIDE = 96
+Thumbnails = Mapping[str, bytes | None]
+"""By path: a PNG or JPEG file, or None where none can be made."""
+
+
+class Uncertain(NamedTuple):
+    """A scored image, and the probability of the class it is given."""
+
+    probability: float
+    path: str
+
+
+def least_confident(rows: "pa.Table") -> list[Uncertain]:
+    """The scored rows of the lowest probabilities, the lowest first."""
+    probabilities = rows["probability"].to_numpy()
+    # Those of failed rows are NaN, and sort last.
+    lowest = np.argsort(probabilities, kind="stable")[:MOST_UNCERTAIN]
+    paths = rows["image_path"]
+    return [
+        Uncertain(float(probabilities[at]), paths[int(at)].as_py())
+        for at in lowest
+        if not np.isnan(probabilities[at])
+    ]
+
+
+def merge_uncertain(*lists: Iterable[Uncertain]) -> tuple[Uncertain, ...]:
+    """The lowest of some lists of `least_confident`."""
+    return tuple(heapq.nsmallest(MOST_UNCERTAIN, (item for items in lists for item in items)))
+
+
+def have_thumbnails_made(
+    plan: ScoringPlan, uncertain: Sequence[Uncertain], workers: Executor, count: int
+) -> Thumbnails:
+    """Have the workers of a run make the thumbnails; what is missing comes of a worker that died."""
+    paths, work = [image.path for image in uncertain], absolute(plan.request.work)
+    made: dict[str, bytes | None] = {}
+    shares = [paths[start::count] for start in range(min(count, len(paths)))]
+    try:
+        for found in [workers.submit(_make, work, share) for share in shares]:
+            made |= found.result()
+    except (BrokenProcessPool, MemoryError):
+        pass
+    return made
+
+
+def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -> Iterator[bytes | None]:
+    """The thumbnail of each path, made now where it was not made yet."""
+    request = plan.request
+    missing = [path for path in paths if path not in made]
+    make = partial(_make_one, request.images, request.limits)
+    found = map_guarded(make, missing, processor_limit().count, request.limits)
+    for path in paths:
+        thumbnail = made[path] if path in made else next(found)
+        yield None if isinstance(thumbnail, ImageFailure) else thumbnail
+
+
+def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
+    """In a worker: the thumbnails of some images."""
+    request = read_plan(parse_location(work)).request
+    limits = request.limits
+    time = TimeLimit(limits.max_seconds, lambda path: None)
+    WATCH.add(time)
+    made: dict[str, bytes | None] = {}
+    for path in paths:
+        time.begin(path)
+        try:
+            with MEMORY_LIMIT.allowing(limits.max_memory):
+                made[path] = guard(partial(_make_one, request.images, limits, path), limits)
+        except ImageFailure:
+            made[path] = None
+        time.end()
+    WATCH.remove(time)
+    return made
+
+
+def _make_one(images: Path, limits: DecodingLimits, path: str) -> bytes:
+    data = read_again(images, path)
+    require_affordable(data, limits)
+    return encode_thumbnail(data, _SIDE)
