@@ -75,8 +75,11 @@ def flush_to_disk(path: Path) -> None:
 
 
 def temporary_sibling(path: Path) -> Path:
-    """A hidden name beside `path`, on the same file system, that no other process uses."""
-    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    """A hidden name beside `path`, on the same file system, that no other process uses.
+
+    It says whose it is: nothing that carries no such mark is ever taken for a leftover of ours.
+    """
+    return path.with_name(f".{path.name}.{uuid4().hex[:8]}.pixelmill-tmp")
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not (folder / MANIFEST).exists():
-            for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+            for leftover in folder.parent.glob(f".{folder.name}.*.pixelmill-tmp"):
                 shutil.rmtree(leftover)  # Of a run that was killed while it prepared.
             _prepare(raw, recipe, folder)
         try:

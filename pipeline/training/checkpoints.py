@@ -75,7 +75,7 @@ def holding(path: Path) -> Iterator[None]:
     try:
         # The child of a run that was killed may take a moment to end.
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=_SECONDS_TO_END):
-            for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            for leftover in path.parent.glob(f".{path.name}.*.pixelmill-tmp"):
                 leftover.unlink()  # Of a run that was killed while it wrote.
             yield
     except Timeout:

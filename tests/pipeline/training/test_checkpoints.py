@@ -85,6 +85,6 @@ def test_two_runs_never_train_with_one_checkpoint(tmp_path: Path, monkeypatch: p
     path = tmp_path / "state.npz"
     with holding(path), pytest.raises(WorkError, match="another run holds"), holding(path):
         pass
-    (tmp_path / ".state.npz.0a1b2c3d.tmp").write_bytes(b"of a run that was killed")
+    (tmp_path / ".state.npz.0a1b2c3d.pixelmill-tmp").write_bytes(b"of a run that was killed")
     with holding(path):
-        assert not list(tmp_path.glob("*.tmp"))
+        assert not list(tmp_path.glob(".*-tmp"))
