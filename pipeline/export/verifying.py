@@ -14,7 +14,7 @@ from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ONNX_FILE, ONNX_FILES, ModelBundle
 from pipeline.export.external_data import require_whole
 from pipeline.export.golden import GoldenVectors, read_golden
-from pipeline.images import DecodedImage
+from pipeline.images import ImageFailure, Pixels, decode
 from pipeline.inference import Probabilities
 from pipeline.limited_process import LimitExceeded, Limits, run_limited
 

@@ -2,9 +2,10 @@
 
 `planning` checks the request, `running` lists and scores, `committing` writes the table's manifest. While a
 run is under way it works in a hidden folder of the output, `.pixelmill/`; what stood in the output stays
-until the commit.
+until the new table is whole.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS, DecodingL
 from pipeline.export import ModelBundle
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
-from pipeline.predictions import WORK_FOLDER, TableFormat
 from pipeline.predictions.columns import RunFacts, TableLayout
+from pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
 
 Engine = Literal["local", "dask"]
 
@@ -78,7 +79,7 @@ class ScoringRequest:
     @property
     def parts(self) -> Path:
         """The table's finished parts, until they are committed."""
-        return self.work / "parts"
+        return self.work / WORK_PARTS
 
     @property
     def limits(self) -> DecodingLimits:
@@ -100,7 +101,8 @@ class ScoringPlan:
         facts: Of the run.
         labels: The class names, in the order of the probabilities, as they were when the run began.
         image: The tensor an image becomes, likewise.
-        started: When, by `time.time`.
+        started: When, by `time.time`, as other processes compare with.
+        clock: The same moment by `time.monotonic`, which nobody sets back.
     """
 
     request: ScoringRequest
@@ -108,6 +110,7 @@ class ScoringPlan:
     labels: tuple[str, ...]
     image: ImageSpec
     started: float
+    clock: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

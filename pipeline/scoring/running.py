@@ -39,6 +39,7 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
 
 def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> ScoringOutcome:
     """The outcome that a tally comes to when all is done."""
+    seconds = (tally.done_at or time.monotonic()) - plan.clock
     return ScoringOutcome(
         listed=tally.listed,
         answer_keys=tuple(tally.answer_keys),
@@ -48,8 +49,9 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
         computed=tally.computed,
         reused=tally.reused,
         copied=tally.copied,
-        seconds=(tally.done_at or time.time()) - plan.started,
-        startup_seconds=max(tally.ready_at - plan.started, 0.0),
+        seconds=seconds,
+        # The system's clock may be set back or forward while a run is at work.
+        startup_seconds=min(max(tally.ready_at - plan.started, 0.0), seconds),
         stage_seconds={stage: round(tally.seconds[stage], 3) for stage in sorted(tally.seconds)},
         thumbnails=tally.thumbnails,
     )
@@ -68,7 +70,7 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
         return due
 
     def finish(pool: ProcessPoolExecutor) -> None:
-        tally.done_at = time.time()
+        tally.done_at = time.monotonic()
         tally.thumbnails = have_thumbnails_made(plan, tally.uncertain, pool, workers)
 
     threading.Thread(target=_load_what_a_commit_needs, daemon=True).start()

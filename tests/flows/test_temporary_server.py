@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.registry import list_models
+from pipeline.registry import show_model
 from tests.conftest import PIXELMILL, Run, start_interruptible
 from tests.flows.test_command_line import refused
 
@@ -65,7 +65,7 @@ def test_a_server_that_dies_is_started_again_and_the_run_completes(
         assert process.wait() == 0, errors
     assert "prefect   the server died with exit code -9; it is started again" in errors
     assert "Traceback" not in errors
-    assert [model.aliases for model in list_models(tmp_path / "store")] == [("champion",)]
+    assert show_model(tmp_path / "store", "digits@1").aliases == ("champion",)
     with sqlite3.connect(tmp_path / "prefect/prefect.db") as database:
         assert database.execute("SELECT name, state_name FROM flow_run").fetchall() == [
             ("retrain digits", "Completed")
