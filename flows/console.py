@@ -4,13 +4,15 @@ import errno
 import logging
 import sys
 
+from pipeline.progress import is_quiet
+
 
 class StageLines(logging.Handler):
     """Shows what stages report; errors are left to the command, which says them once."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record's line on standard error."""
-        if record.levelno >= logging.ERROR:
+        if record.levelno >= logging.ERROR or (record.levelno < logging.WARNING and is_quiet()):
             return
         if record.levelno < logging.WARNING and record.name == "prefect.flow_runs":
             return  # "Beginning flow run ..."
