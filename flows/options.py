@@ -39,6 +39,7 @@ Overrides = Annotated[
 ]
 Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
 RecipeReference = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a YAML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors stay.")]
 DEFAULT_STORE = Path("artifacts")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _BITS_OF_UNIT = {"K": 10, "M": 20, "G": 30, "T": 40}
