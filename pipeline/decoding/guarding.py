@@ -5,7 +5,7 @@ import errno
 import sys
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from pipeline.config import ImageSpec
 from pipeline.decoding import DecodingLimits
@@ -13,6 +13,7 @@ from pipeline.decoding.costs import require_affordable
 from pipeline.decoding.memory import MEMORY_LIMIT
 from pipeline.images import DecodedImage, FailureCode, ImageFailure, decode
 
+P = ParamSpec("P")
 R = TypeVar("R")
 _TRIES = 2
 # The share of the memory that must be gone before an image begins for it to deserve another try.
@@ -34,29 +35,24 @@ def decode_guarded(data: bytes, spec: ImageSpec, limits: DecodingLimits) -> Deco
     Raises:
         ImageFailure: With the code that says why.
     """
-
-    def action() -> DecodedImage:
-        require_affordable(data, limits)
-        return decode(data, spec, limits.max_pixels)
-
-    return guard(action, limits)
+    return guard(_decode, limits, data, spec, limits)
 
 
-def guard(action: Callable[[], R], limits: DecodingLimits) -> R:
+def guard(function: Callable[P, R], limits: DecodingLimits, /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call what works on one image, and turn all that it raises into that image's failure.
 
     Raises:
-        ImageFailure: `too_costly` where memory was refused, else what the action says, or its exception.
+        ImageFailure: `too_costly` where memory was refused, else what the function says, or its exception.
     """
-    place = _errno_place()
+    last_error = _last_error()
     for _ in range(_TRIES):
-        place.contents.value = 0
+        last_error.value = 0
         try:
-            return action()
+            return function(*args, **kwargs)
         except Exception as error:  # Decoders raise whatever they stumble over.
             # libtiff and others call a file damaged when they asked for memory in vain: what the C library
             # noted last in this thread tells the two apart.
-            if not (_is_out_of_memory(error) or place.contents.value == errno.ENOMEM):
+            if not (_is_out_of_memory(error) or last_error.value == errno.ENOMEM):
                 if isinstance(error, ImageFailure):
                     raise
                 raise _failure_of(error) from error
@@ -66,6 +62,11 @@ def guard(action: Callable[[], R], limits: DecodingLimits) -> R:
     raise ImageFailure(
         FailureCode.TOO_COSTLY, f"decoding takes over {limits.max_memory:,} bytes of memory, the limit"
     )
+
+
+def _decode(data: bytes, spec: ImageSpec, limits: DecodingLimits) -> DecodedImage:
+    require_affordable(data, limits)
+    return decode(data, spec, limits.max_pixels)
 
 
 def _failure_of(error: Exception) -> ImageFailure:
@@ -79,14 +80,15 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _errno_place() -> "ctypes._Pointer[ctypes.c_int]":
-    """Where the C library keeps this thread's `errno`; a place without meaning where that is not known."""
-    place: ctypes._Pointer[ctypes.c_int] | None = getattr(_thread, "errno", None)
-    if place is None:
-        place = ctypes.pointer(ctypes.c_int())
+def _last_error() -> ctypes.c_int:
+    """The C library's `errno` of this thread; a number that means nothing where that is not known."""
+    try:
+        found: ctypes.c_int = _thread.last_error
+    except AttributeError:
+        found = ctypes.c_int()
         if sys.platform == "linux":
             locate = ctypes.CDLL(None).__errno_location
-            locate.restype = ctypes.POINTER(ctypes.c_int)
-            place = locate()
-        _thread.errno = place
-    return place
+            locate.restype = ctypes.c_void_p
+            found = ctypes.c_int.from_address(locate())
+        _thread.last_error = found
+    return found

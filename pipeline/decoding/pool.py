@@ -197,7 +197,7 @@ def _serve(connection: "Connection[Any, Any]", function: Callable[[T], R], limit
 
 def _call(function: Callable[[T], R], item: T, limits: DecodingLimits) -> R | ImageFailure:
     try:
-        return guard(lambda: function(item), limits)
+        return guard(function, limits, item)
     except ImageFailure as failure:
         # Without what it was raised from, which may not be one that can be sent.
         return ImageFailure(failure.code, failure.words)

@@ -23,6 +23,7 @@ from pipeline.decoding.timing import WATCH, TimeLimit
 from pipeline.image_encoding import encode_thumbnail
 from pipeline.images import ImageFailure
 from pipeline.locations import absolute, parse_location
+from pipeline.predictions.arrays import numbers_of
 from pipeline.resources import processor_limit
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.planning import read_plan
@@ -46,15 +47,14 @@ class Uncertain(NamedTuple):
 
 def least_confident(rows: "pa.Table") -> list[Uncertain]:
     """The scored rows of the lowest probabilities, the lowest first."""
-    probabilities = rows["probability"].to_numpy()
-    # Those of failed rows are NaN, and sort last.
-    lowest = np.argsort(probabilities, kind="stable")[:MOST_UNCERTAIN]
+    import pyarrow.compute as pc
+
+    scored = np.ones(len(rows), bool)
+    scored[pc.indices_nonzero(pc.is_valid(rows["error"])).to_pylist()] = False
+    probabilities = np.where(scored, numbers_of(rows["probability"], np.float32), np.inf)
+    lowest = np.argsort(probabilities, kind="stable")[: min(MOST_UNCERTAIN, int(scored.sum()))]
     paths = rows["image_path"]
-    return [
-        Uncertain(float(probabilities[at]), paths[int(at)].as_py())
-        for at in lowest
-        if not np.isnan(probabilities[at])
-    ]
+    return [Uncertain(float(probabilities[at]), paths[int(at)].as_py()) for at in lowest]
 
 
 def merge_uncertain(*lists: Iterable[Uncertain]) -> tuple[Uncertain, ...]:
@@ -99,7 +99,7 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
         time.begin(path)
         try:
             with MEMORY_LIMIT.allowing(limits.max_memory):
-                made[path] = guard(partial(_make_one, request.images, limits, path), limits)
+                made[path] = guard(_make_one, limits, request.images, limits, path)
         except ImageFailure:
             made[path] = None
         time.end()
