@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS
 from pipeline.export import Precision
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
@@ -35,6 +36,8 @@ def score(
     provider: Provider = "cpu",
     max_failure_rate: float = 0.01,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_image_memory: int = DEFAULT_MAX_MEMORY,
+    max_image_seconds: float = DEFAULT_MAX_SECONDS,
     globs: tuple[str, ...] = (),
     labels_from_folders: bool = False,
     previous: str | None = None,
@@ -54,6 +57,8 @@ def score(
         provider=provider,
         max_failure_rate=max_failure_rate,
         max_pixels=max_pixels,
+        max_image_memory=max_image_memory,
+        max_image_seconds=max_image_seconds,
         globs=globs,
         labels_from_folders=labels_from_folders,
         previous=parse_location(previous) if previous else None,

@@ -1,6 +1,7 @@
 """What several commands share: their options, the checks of these, and how results are shown."""
 
 import json
+import re
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,8 @@ Overrides = Annotated[
 Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
 RecipeReference = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a YAML file.")]
 DEFAULT_STORE = Path("artifacts")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_BITS_OF_UNIT = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def check_store(store: Path) -> None:
@@ -48,6 +51,18 @@ def check_store(store: Path) -> None:
     require_reachable(store)
     if store.exists() and not store.is_dir():
         raise RequestError(f"store {store} is a file", "a folder", "Name another with --store.")
+
+
+def parse_size(option: str, text: str) -> int:
+    """A size such as `512MB` or `1.5GB` in bytes; a number alone is one of megabytes of 1,048,576 bytes.
+
+    Raises:
+        RequestError: The text is no size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise RequestError(f"{option} {text}", "a size, such as 512MB or 2GB", "Correct the option.")
+    return int(float(found[1]) * (1 << _BITS_OF_UNIT[found[2].upper() or "M"]))
 
 
 def refuse_group_options(context: typer.Context) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from flows.console import telling_of_interrupts
-from flows.options import DEFAULT_STORE, Json, Model, Store, check_store, print_json
+from flows.options import DEFAULT_STORE, Json, Model, Store, check_store, parse_size, print_json
+from pipeline.decoding import DEFAULT_MAX_SECONDS
 from pipeline.export import Precision
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
@@ -50,6 +51,17 @@ def score(
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", help="Larger images are failed rows.")
     ] = DEFAULT_MAX_PIXELS,
+    max_image_memory: Annotated[
+        str,
+        typer.Option(
+            "--max-image-memory",
+            metavar="SIZE",
+            help="Images that take more memory to decode are failed rows: 512MB, 2GB.",
+        ),
+    ] = "1GB",
+    max_image_seconds: Annotated[
+        float, typer.Option("--max-image-seconds", help="So are images that take longer to decode.")
+    ] = DEFAULT_MAX_SECONDS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the output holds.")] = False,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
@@ -72,6 +84,8 @@ def score(
         labels_from_folders=labels_from_folders,
         max_failure_rate=max_failure_rate,
         max_pixels=max_pixels,
+        max_image_memory=parse_size("--max-image-memory", max_image_memory),
+        max_image_seconds=max_image_seconds,
         fresh=fresh,
     )
     kept = f"finished shards are kept in {output}. Run the same command again to go on."

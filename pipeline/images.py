@@ -25,6 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+_LONGEST_WORDS = 500
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_FACTORS = (1, 2, 4, 8)
 # Below this many bytes a search of the whole file is faster than finding its header's end.
@@ -54,8 +55,10 @@ class FailureCode(StrEnum):
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_LARGE = "too_large"
+    TOO_COSTLY = "too_costly"
     UNSUPPORTED = "unsupported"
     WORKER_DIED = "worker_died"
+    INVALID_PREDICTION = "invalid_prediction"
 
 
 class ImageFailure(Exception):
@@ -67,7 +70,9 @@ class ImageFailure(Exception):
         self.words = words
 
     def __str__(self) -> str:
-        return " ".join(f"{self.code}: {self.words}".split())
+        # A library's words may be of any length, and hold bytes of the file that are not text.
+        text = " ".join(f"{self.code}: {self.words}".split())[:_LONGEST_WORDS]
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 class DecodedImage(NamedTuple):

@@ -46,7 +46,7 @@ def spawned_pool(
     pool = _Pool(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
+        initializer=start_child,
         initargs=(initializer, arguments),
     )
     try:
@@ -70,12 +70,12 @@ def terminate_children() -> None:
 class _Pool(ProcessPoolExecutor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         # Where it starts processes, Ctrl-C would leave halves of them, and the pool could not end.
-        with _holding_interrupts():
+        with holding_interrupts():
             return super().submit(fn, *args, **kwargs)
 
 
 @contextmanager
-def _holding_interrupts() -> Iterator[None]:
+def holding_interrupts() -> Iterator[None]:
     """Have Ctrl-C wait for the end of a block, and in a process started there until it can end quietly."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     held: list[int] = []
@@ -92,7 +92,8 @@ def _holding_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _start(initializer: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
+def start_child(initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()) -> None:
+    """What a spawned process does first, so that it ends with its parent and when it is told to."""
     # Ctrl-C reaches the whole process group: the parent answers it, a child just ends.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

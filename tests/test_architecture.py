@@ -10,19 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
-GROUND = {
-    "artifacts",
-    "config",
-    "drift",
-    "errors",
-    "file_names",
-    "images",
-    "inference",
-    "predictions",
-    "processes",
-}
-GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
-GROUND |= {"clutter", "display", "labels"}
+GROUND = {"artifacts", "clutter", "config", "decoding", "display", "drift", "errors", "file_names", "images"}
+GROUND |= {"image_encoding", "inference", "labels", "locations", "predictions", "preprocessing", "processes"}
+GROUND |= {"progress", "resources", "templates"}
 # What a module of the shared ground may know of the others of its kind, from the bottom up.
 BELOW = {
     "clutter": set(),
@@ -40,6 +30,7 @@ BELOW = {
     "artifacts": {"errors", "locations"},
     "images": {"config"},
     "image_encoding": {"config", "images"},
+    "decoding": {"config", "errors", "images", "processes", "resources"},
     "preprocessing": {"artifacts", "config", "images"},
     "predictions": {"artifacts", "errors", "locations"},
     "inference": {"errors", "images"},

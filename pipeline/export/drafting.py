@@ -1,5 +1,6 @@
 """Filling a bundle's folder with all that needs Keras. Run it in a process of its own."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from pipeline.artifacts import write_array, write_json
 from pipeline.config import ExportSpec, ImageSpec
+from pipeline.decoding.files import decode_files
 from pipeline.export import LABELS_FILE, ONNX_FILE, PREPROCESSING_FILE
 from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pipeline.export.golden import GoldenVectors, read_golden, write_golden
@@ -16,7 +18,7 @@ from pipeline.export.metadata import describe_itself
 from pipeline.export.runtimes import choose_version
 from pipeline.export.source import ExportSource
 from pipeline.export.standardizing import serialize, standardize
-from pipeline.images import ImageFailure, Pixels, decode
+from pipeline.images import DecodedImage, Pixels
 from pipeline.inference import Probabilities
 from pipeline.preprocessing import describe_preprocessing
 from pipeline.progress import progress
@@ -91,17 +93,13 @@ def _answer(network: Any, tensors: Pixels) -> Probabilities:
 
 def _answer_files(network: Any, files: Sequence[Path], source: ExportSource) -> Probabilities:
     answers = np.full((len(files), len(source.class_names)), np.nan, np.float32)
+    decoded = enumerate(decode_files(files, source.image))
     with progress("ask Keras", len(files), "images") as advance:
-        for start in range(0, len(files), _BATCH):
-            tensors = {}
-            for place, file in enumerate(files[start : start + _BATCH], start):
-                try:
-                    tensors[place] = decode(file.read_bytes(), source.image).pixels
-                except (ImageFailure, OSError):
-                    continue
+        while batch := list(itertools.islice(decoded, _BATCH)):
+            tensors = {place: image.pixels for place, image in batch if isinstance(image, DecodedImage)}
             if tensors:
                 answers[list(tensors)] = _answer(network, np.stack(list(tensors.values())))
-            advance(len(files[start : start + _BATCH]), "")
+            advance(len(batch), "")
     return answers
 
 

@@ -3,6 +3,7 @@
 import json
 
 from pipeline.artifacts import canonical_json, read_json
+from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
 from pipeline.export import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
 from pipeline.inference import InferenceSession
@@ -49,3 +50,13 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
             "a file and a bundle that belong together",
             "Restore the bundle from a copy, or export the model again.",
         )
+
+
+def labels_of(session: InferenceSession) -> tuple[str, ...]:
+    """The class names, in the order of the probabilities, as the model's own file has them."""
+    return tuple(json.loads(session.metadata[CLASS_NAMES]))
+
+
+def image_spec_of(session: InferenceSession) -> ImageSpec:
+    """The tensor an image must become, as the model's own file has it."""
+    return ImageSpec.model_validate(json.loads(session.metadata[PREPROCESSING])["spec"])

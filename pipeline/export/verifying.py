@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.artifacts import verify_files
-from pipeline.config import ImageSpec
+from pipeline.decoding.files import decode_files
 from pipeline.engines import ENGINES, EngineName
 from pipeline.errors import GateRefused, RequestError
 from pipeline.export import ONNX_FILE, ModelBundle
 from pipeline.export.golden import GoldenVectors, read_golden
-from pipeline.images import ImageFailure, Pixels, decode
+from pipeline.images import DecodedImage
 from pipeline.inference import Probabilities
 
 LARGEST_DIFFERENCE = 1e-5
@@ -115,19 +115,12 @@ def require_agreement(verification: Verification) -> None:
 
 
 def _changed_tensors(bundle: ModelBundle, golden: GoldenVectors) -> tuple[str, ...]:
-    spec = bundle.image_spec()
+    decoded = decode_files(golden.files, bundle.image_spec())
     return tuple(
         file.name
-        for file, tensor in zip(golden.files, golden.tensors, strict=True)
-        if not _becomes(file, tensor, spec)
+        for file, tensor, image in zip(golden.files, golden.tensors, decoded, strict=True)
+        if not (isinstance(image, DecodedImage) and np.array_equal(image.pixels, tensor))
     )
-
-
-def _becomes(file: Path, tensor: Pixels, spec: ImageSpec) -> bool:
-    try:
-        return np.array_equal(decode(file.read_bytes(), spec).pixels, tensor)
-    except ImageFailure:
-        return False
 
 
 def _ask(name: EngineName, path: Path, golden: GoldenVectors) -> EngineCheck:

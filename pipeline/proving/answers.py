@@ -1,5 +1,6 @@
 """The answers that prove an export: those of a whole scoring run, and those at every batch size."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.config import ExportSpec
+from pipeline.decoding.files import decode_files
 from pipeline.errors import GateRefused
 from pipeline.export import ModelBundle
 from pipeline.export.parity import Comparison, Parity
-from pipeline.images import ImageFailure, decode
+from pipeline.images import DecodedImage
 from pipeline.inference import Probabilities, load_session
 from pipeline.predictions import table_files
 from pipeline.predictions.parts import read_part
@@ -84,19 +86,17 @@ def _answered_in_batches(
     bundle: ModelBundle, held_out: HeldOut, batch_sizes: Sequence[int]
 ) -> Iterator[tuple[int, Probabilities]]:
     """The session's answers to consecutive files, with the place of the first, at every batch size."""
-    session, spec = load_session(bundle.onnx_path), bundle.image_spec()
+    session, spec = load_session(bundle.onnx_path, sha256=bundle.onnx_sha256), bundle.image_spec()
     files, step = held_out.files(), max(batch_sizes)
+    decoded = decode_files(files, spec)
     shape = (spec.height, spec.width, spec.channels)
     with progress("compare with Keras", len(files), "images") as advance:
         for start in range(0, len(files), step):
             chunk = files[start : start + step]
             tensors, is_read = np.zeros((len(chunk), *shape), np.uint8), np.zeros(len(chunk), bool)
-            for place, file in enumerate(chunk):
-                try:
-                    tensors[place] = decode(file.read_bytes(), spec).pixels
-                    is_read[place] = True
-                except (ImageFailure, OSError):
-                    continue
+            for place, image in enumerate(itertools.islice(decoded, len(chunk))):
+                if isinstance(image, DecodedImage):
+                    tensors[place], is_read[place] = image.pixels, True
             for size in batch_sizes:
                 pieces = [
                     session.probabilities(tensors[first : first + size])

@@ -1,5 +1,6 @@
 """The held-out images that decide over a bundle, as files."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 
 from pipeline.config import ImageSpec
 from pipeline.datasets import Images, Labels, PreparedDataset
+from pipeline.decoding.files import decode_files
 from pipeline.errors import RequestError
 from pipeline.image_encoding import encode_png
-from pipeline.images import ImageFailure, Pixels, decode
+from pipeline.images import DecodedImage, Pixels
 from pipeline.scoring.listing import list_images, unescape
 
 _GOLDEN = 4
@@ -59,10 +61,13 @@ def from_dataset(dataset: PreparedDataset, spec: ImageSpec, folder: Path) -> Hel
         folder: Gets the files, and links to those that are at hand; exists.
     """
     test, origins = dataset.split("test"), dataset.test_origins()
+    originals = [Path(unescape(origin)) for origin in origins]
+    is_file = [original.is_file() for original in originals]
+    decoded = decode_files(itertools.compress(originals, is_file), spec)
     paths = []
-    for index, (tensor, origin) in enumerate(zip(test.pixels, origins, strict=True)):
-        original = Path(unescape(origin))
-        if _becomes(original, tensor, spec):
+    for index, (tensor, original) in enumerate(zip(test.pixels, originals, strict=True)):
+        image = next(decoded) if is_file[index] else None
+        if isinstance(image, DecodedImage) and np.array_equal(image.pixels, tensor):
             paths.append(f"{index:08d}{original.suffix}")
             (folder / paths[-1]).symlink_to(original.resolve())
         else:
@@ -92,7 +97,9 @@ def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> He
             f"image {odd.path} in {folder}: {odd.problem}", "a regular file", "Take it out of the folder."
         )
     paths = tuple(image.path for image in listed)
-    golden = _first_readable([folder / unescape(path) for path in paths], spec)
+    decoded = decode_files((folder / unescape(path) for path in paths), spec)
+    readable = (image.pixels for image in decoded if isinstance(image, DecodedImage))
+    golden = list(itertools.islice(readable, _GOLDEN))
     if not golden:
         raise RequestError(
             f"folder {folder} holds no image that can be read",
@@ -109,22 +116,3 @@ def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> He
         labels=np.array(labels, np.int64) if is_labelled else None,
         golden=np.stack(golden),
     )
-
-
-def _becomes(file: Path, tensor: Pixels, spec: ImageSpec) -> bool:
-    try:
-        return np.array_equal(decode(file.read_bytes(), spec).pixels, tensor)
-    except (ImageFailure, OSError, ValueError):
-        return False
-
-
-def _first_readable(files: Sequence[Path], spec: ImageSpec) -> list[Pixels]:
-    found = []
-    for file in files:
-        try:
-            found.append(decode(file.read_bytes(), spec).pixels)
-        except (ImageFailure, OSError):
-            continue
-        if len(found) == _GOLDEN:
-            break
-    return found

@@ -5,10 +5,13 @@ run is under way it works in a hidden folder of the output, `.pixelmill/`; what 
 until the commit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.config import ImageSpec
+from pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS, DecodingLimits
 from pipeline.export import ModelBundle
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
@@ -32,6 +35,8 @@ class ScoringRequest:
         provider: Where onnxruntime runs.
         max_failure_rate: The largest share of failed rows that is no failure of the run.
         max_pixels: The largest width times height that is decoded.
+        max_image_memory: How many bytes of memory decoding one image may take.
+        max_image_seconds: How long decoding one image may take.
         globs: Shell patterns of the file names to list, instead of the images' extensions.
         labels_from_folders: Whether the first folder of an image's path is its true label.
         previous: An earlier table whose rows are taken where model, preprocessing and bytes are the same.
@@ -50,6 +55,8 @@ class ScoringRequest:
     provider: Provider = "cpu"
     max_failure_rate: float = 0.01
     max_pixels: int = DEFAULT_MAX_PIXELS
+    max_image_memory: int = DEFAULT_MAX_MEMORY
+    max_image_seconds: float = DEFAULT_MAX_SECONDS
     globs: tuple[str, ...] = ()
     labels_from_folders: bool = False
     previous: Path | None = None
@@ -74,6 +81,11 @@ class ScoringRequest:
         return self.work / "parts"
 
     @property
+    def limits(self) -> DecodingLimits:
+        """What decoding one image may cost."""
+        return DecodingLimits(self.max_pixels, self.max_image_memory, self.max_image_seconds)
+
+    @property
     def layout(self) -> TableLayout:
         """The columns of the table."""
         return TableLayout(self.top_k, self.labels_from_folders)
@@ -81,10 +93,20 @@ class ScoringRequest:
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """A request that was checked, and the run that answers it; `started` is a time of `time.time`."""
+    """A request that was checked, and the run that answers it.
+
+    Attributes:
+        request: What is asked for.
+        facts: Of the run.
+        labels: The class names, in the order of the probabilities, as they were when the run began.
+        image: The tensor an image becomes, likewise.
+        started: When, by `time.time`.
+    """
 
     request: ScoringRequest
     facts: RunFacts
+    labels: tuple[str, ...]
+    image: ImageSpec
     started: float
 
 
@@ -102,6 +124,7 @@ class ScoringOutcome:
         copied: Images of the same bytes as another of this run, which was scored once for all.
         seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
+        thumbnails: Small pictures of the least confident images, by path, as far as the workers made them.
     """
 
     listed: int
@@ -115,6 +138,7 @@ class ScoringOutcome:
     seconds: float
     startup_seconds: float
     stage_seconds: dict[str, float]
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ is halved until the images are found that do it.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from logging import getLogger
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.locations import absolute
 from pipeline.predictions.parts import part_name, read_row_groups
 from pipeline.progress import Meter
 from pipeline.scoring import ScoringPlan
+from pipeline.scoring.costly import read_costly
 from pipeline.scoring.killers import find_killers
 from pipeline.scoring.shards import FIRST_LIMIT, ShardLimit, shard_images, write_shards
 from pipeline.scoring.tally import Tally
@@ -27,6 +29,8 @@ SECONDS_A_SHARD = 90.0
 _SIZE_FILE = "shard_size.json"
 _SIZE_UNMEASURED = 16_384
 _SECONDS_TO_CONNECT = 30
+# Beside the worker's own: that of a process which decodes for a worker with a GPU.
+_DEATHS = (BrokenProcessPool, MemoryError)
 Submit = Callable[[str, int], "Future[ShardResult]"]
 """Starts a shard's task, given the address of the work folder and the shard's number."""
 
@@ -112,7 +116,7 @@ def _result(future: "Future[ShardResult]", plan: ScoringPlan, number: int) -> Sh
 
     try:
         return future.result()
-    except (KilledWorker, MemoryError):
+    except (KilledWorker, *_DEATHS):
         _log.warning("shard %d kills its workers; looking for the image that does it", number)
         return _without_killers(plan, number)
 
@@ -126,14 +130,22 @@ def _without_killers(plan: ScoringPlan, number: int) -> ShardResult:
         def survives(start: int, stop: int) -> bool:
             try:
                 client.submit(try_images, work, number, start, stop, pure=False).result()
-            except (KilledWorker, MemoryError):
+            except (KilledWorker, *_DEATHS):
                 return False
             return True
 
+        # What took too long is known by now, and is no cause of death any more.
+        known, costly = 0, len(read_costly(plan.request.work))
+        while costly > known:
+            try:
+                again: ShardResult = client.submit(score_shard, work, number, pure=False).result()
+                return again
+            except (KilledWorker, *_DEATHS):
+                known, costly = costly, len(read_costly(plan.request.work))
         killers = find_killers(shard_images(plan, number), survives)
         try:
             result: ShardResult = client.submit(score_shard, work, number, killers, pure=False).result()
-        except (KilledWorker, MemoryError) as error:
+        except (KilledWorker, *_DEATHS) as error:
             raise WorkError(
                 f"the workers of shard {number} die, though none of its images kills one alone",
                 "workers that live",

@@ -41,7 +41,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         WorkError: A shard has no part, or a path stands twice or out of order.
     """
     parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.answer_keys)]
-    counts = count_rows(parts, plan.request.bundle.labels(), plan.request.layout)
+    counts = count_rows(parts, plan.labels, plan.request.layout)
     if counts.rows != outcome.listed:
         raise WorkError(
             f"{counts.rows} rows",

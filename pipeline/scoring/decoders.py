@@ -27,7 +27,7 @@ class DecoderPool:
     """Prepares images in processes of their own; their pixels come back through shared memory."""
 
     def __init__(self, plan: ScoringPlan, processes: int) -> None:
-        spec = plan.request.bundle.image_spec()
+        spec = plan.image
         self._shape = (IMAGES_A_SLOT, spec.height, spec.width, spec.channels)
         context = multiprocessing.get_context("spawn")
         slots = [

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_file, remove_folder, write_json
+from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
 from pipeline.export import PREPROCESSING_FILE, ModelBundle
 from pipeline.inference import require_provider
@@ -19,12 +20,14 @@ from pipeline.predictions.columns import RunFacts
 from pipeline.registry import fetch_bundle
 from pipeline.scoring import ScoringPlan, ScoringRequest
 from pipeline.scoring.answered import ANSWERED_FILE
+from pipeline.scoring.costly import COSTLY_FOLDER
 from pipeline.scoring.listing import holds_images
 from pipeline.scoring.previous import index_previous
 
 _RUN_FILE = "run.json"
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
+_LEAST_MEMORY = 16 << 20
 
 
 @contextmanager
@@ -84,9 +87,11 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
             "Check the path.",
         )
     index_previous(request)
-    plan = ScoringPlan(request, _begin_run(request, run), started)
+    facts = _begin_run(request, run)
+    plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started)
     remove_folder(request.shards)
     remove_file(request.work / ANSWERED_FILE)
+    remove_folder(request.work / COSTLY_FOLDER)
     if not is_remote(request.parts):
         request.parts.mkdir(parents=True, exist_ok=True)
     write_json(request.work / PLAN_FILE, _dump_plan(plan))
@@ -107,6 +112,8 @@ def read_plan(work: Path) -> ScoringPlan:
     return ScoringPlan(
         ScoringRequest(bundle=ModelBundle(**bundle), **request),
         RunFacts(**content["run"]),
+        tuple(content["labels"]),
+        ImageSpec(**content["image"]),
         content["started"],
     )
 
@@ -117,7 +124,14 @@ def _dump_plan(plan: ScoringPlan) -> dict[str, Any]:
     bundle["folder"] = absolute(bundle["folder"])
     for name in ("images", "output", "previous"):
         request[name] = request[name] and absolute(request[name])
-    return {"request": request, "bundle": bundle, "run": vars(plan.facts), "started": plan.started}
+    return {
+        "request": request,
+        "bundle": bundle,
+        "run": vars(plan.facts),
+        "labels": plan.labels,
+        "image": plan.image.model_dump(),
+        "started": plan.started,
+    }
 
 
 def describe_request(request: ScoringRequest) -> dict[str, Any]:
@@ -133,6 +147,8 @@ def describe_request(request: ScoringRequest) -> dict[str, Any]:
         "format": request.format,
         "top_k": request.top_k,
         "max_pixels": request.max_pixels,
+        "max_image_memory": request.max_image_memory,
+        "max_image_seconds": request.max_image_seconds,
     }
 
 
@@ -153,6 +169,18 @@ def _check_values(request: ScoringRequest) -> None:
             "a share from 0 to 1",
         ),
         (request.max_pixels < 1, "--max-pixels", request.max_pixels, "at least 1"),
+        (
+            request.max_image_memory < _LEAST_MEMORY,
+            "--max-image-memory",
+            request.max_image_memory,
+            f"at least {_LEAST_MEMORY:,} bytes",
+        ),
+        (
+            not 0 < request.max_image_seconds < float("inf"),
+            "--max-image-seconds",
+            request.max_image_seconds,
+            "a number of seconds over 0",
+        ),
         (
             request.trust_mtime and request.previous is None,
             "--trust-mtime",

@@ -1,6 +1,7 @@
 """Worker processes that may die: a death costs a retry, and in the end one failed row.
 
-An image can kill the process that decodes it, by a crash or by the memory it takes. A shard whose worker
+An image can kill the process that decodes it, by a crash, by the time it takes (see `costly`), or by memory
+that is not bounded elsewhere. A shard whose worker
 died is tried again alone; if that kills its worker too, the shard is halved until the images are found
 that do it, and these become failed rows.
 """
@@ -18,6 +19,7 @@ from pipeline.errors import WorkError
 from pipeline.locations import absolute
 from pipeline.processes import spawned_pool
 from pipeline.scoring import ScoringPlan
+from pipeline.scoring.costly import read_costly
 from pipeline.scoring.killers import find_killers
 from pipeline.scoring.shards import Shard, shard_images
 from pipeline.scoring.working import ShardResult, begun_mark, score_shard, start_worker, try_images
@@ -47,6 +49,10 @@ class WorkerPool:
     is_due: Callable[[Shard], bool]
     all_listed: Callable[[], None]
     events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
+    _waiting: list[int] = field(default_factory=list, init=False)
+    _is_listing: bool = field(default=True, init=False)
+    _answered: int = field(default=0, init=False)
+    _costly: int = field(default=0, init=False)
 
     def results(self) -> Iterator[ShardResult]:
         """Every shard's result.
@@ -55,60 +61,70 @@ class WorkerPool:
             WorkError: Workers die before they begin a shard, or with a shard that no image explains.
             BaseException: What ended the listing.
         """
-        waiting: list[int] = []
-        listing = True
-        while waiting or listing:
-            answered = 0
+        while self._waiting or self._is_listing:
+            answered = self._answered
             try:
                 with self._pool(self.workers) as pool:
-                    futures = {self._submit(pool, number): number for number in waiting}
-                    while futures or listing:
-                        event = self.events.get()
-                        if event is None:
-                            listing = False
-                            self.all_listed()
-                        elif isinstance(event, BaseException):
-                            raise event
-                        elif isinstance(event, Shard):
-                            if self.is_due(event):
-                                waiting.append(event.number)
-                                futures[self._submit(pool, event.number)] = event.number
-                        elif event in futures:  # And not of a pool that broke before.
-                            result = event.result()
-                            waiting.remove(futures.pop(event))
-                            answered += 1
-                            yield result
+                    yield from self._results_of(pool)
                     # The processes end while the table is committed.
                     pool.shutdown(wait=False)
             except _DEATHS as error:
-                suspects = [number for number in waiting if begun_mark(self.marks, number).exists()]
-                if not suspects and not answered:
-                    raise _cannot_work("a scoring worker died before it began a shard") from error
-                yield from self._after_a_death(waiting, suspects)
+                yield from self._after_a_death(error, self._answered > answered)
+
+    def _results_of(self, pool: ProcessPoolExecutor) -> Iterator[ShardResult]:
+        futures = {self._submit(pool, number): number for number in self._waiting}
+        while futures or self._is_listing:
+            event = self.events.get()
+            if event is None:
+                self._is_listing = False
+                self.all_listed()
+            elif isinstance(event, BaseException):
+                raise event
+            elif isinstance(event, Shard):
+                if self.is_due(event):
+                    self._waiting.append(event.number)
+                    futures[self._submit(pool, event.number)] = event.number
+            elif event in futures:  # And not of a pool that broke before.
+                result = event.result()
+                self._waiting.remove(futures.pop(event))
+                self._answered += 1
+                yield result
 
     def _submit(self, pool: ProcessPoolExecutor, number: int) -> "Future[ShardResult]":
         future = pool.submit(score_shard, absolute(self.plan.request.work), number)
         future.add_done_callback(self.events.put)
         return future
 
-    def _after_a_death(self, waiting: list[int], suspects: list[int]) -> Iterator[ShardResult]:
+    def _after_a_death(self, error: BaseException, did_answer: bool) -> Iterator[ShardResult]:
+        marks = {number: begun_mark(self.marks, number) for number in self._waiting}
+        if self._learns_of_costly():
+            _log.warning("an image took too long to decode and ended its worker; another goes on without it")
+            for mark in marks.values():
+                mark.unlink(missing_ok=True)
+            return
+        suspects = [number for number, mark in marks.items() if mark.exists()]
+        if not suspects and not did_answer:
+            raise _cannot_work("a scoring worker died before it began a shard") from error
         _log.warning("a worker died; looking into %d shards, one by one", len(suspects))
         for number in suspects:
             result = self._run_alone(number)
-            begun_mark(self.marks, number).unlink(missing_ok=True)
-            waiting.remove(number)
+            marks[number].unlink(missing_ok=True)
+            self._waiting.remove(number)
             yield result
 
     def _run_alone(self, number: int) -> ShardResult:
         """Try a shard once more, then without the images that kill its worker."""
         work = absolute(self.plan.request.work)
-        try:
-            with self._pool(1) as pool:
-                return pool.submit(score_shard, work, number).result()
-        except _DEATHS:
-            killers = find_killers(
-                shard_images(self.plan, number), lambda start, stop: self._survives(number, start, stop)
-            )
+        is_worth_a_try = True
+        while is_worth_a_try:
+            try:
+                with self._pool(1) as pool:
+                    return pool.submit(score_shard, work, number).result()
+            except _DEATHS:
+                is_worth_a_try = self._learns_of_costly()
+        killers = find_killers(
+            shard_images(self.plan, number), lambda start, stop: self._survives(number, start, stop)
+        )
         try:
             with self._pool(1) as pool:
                 return pool.submit(score_shard, work, number, killers).result()
@@ -116,6 +132,11 @@ class WorkerPool:
             raise _cannot_work(
                 f"the worker of shard {number} dies, though none of its images kills one alone"
             ) from error
+
+    def _learns_of_costly(self) -> bool:
+        """Whether a worker noted an image that took too long since this was asked last."""
+        before, self._costly = self._costly, len(read_costly(self.plan.request.work))
+        return self._costly > before
 
     def _survives(self, number: int, start: int, stop: int) -> bool:
         try:

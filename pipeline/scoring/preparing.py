@@ -7,12 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-from pipeline.images import ImageFailure, Pixels, decode
+from pipeline.decoding.guarding import decode_guarded
+from pipeline.decoding.memory import MEMORY_LIMIT
+from pipeline.decoding.timing import WATCH, TimeLimit
+from pipeline.images import ImageFailure, Pixels
 from pipeline.locations import is_remote
 from pipeline.predictions.columns import Answers
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.answered import ANSWERED_FILE, AnsweredImages
+from pipeline.scoring.costly import note_costly, read_costly
 from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.previous import PreviousTable
 from pipeline.scoring.reading import reader_of
@@ -60,14 +65,26 @@ class Preparation:
 
     def __init__(self, plan: ScoringPlan) -> None:
         request = plan.request
-        self.spec = request.bundle.image_spec()
+        self.spec = plan.image
         self._read = reader_of(request.images)
         self._previous = PreviousTable(request) if request.previous else None
         # Appending is safe for the processes of one machine only.
         together = request.engine == "local" and not is_remote(request.work)
         path = request.work / ANSWERED_FILE
         self.answered = AnsweredImages(path, request.top_k) if together else None
-        self._top_k, self._max_pixels = request.top_k, request.max_pixels
+        self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
+        seconds = request.max_image_seconds
+        self._time = TimeLimit(seconds, partial(note_costly, request.work, seconds))
+        WATCH.add(self._time)
+        self._costly = read_costly(request.work)
+
+    def close(self) -> None:
+        """Have the time of its images watched no more."""
+        WATCH.remove(self._time)
+
+    def look_for_costly(self) -> None:
+        """Learn of the images that took other processes too long."""
+        self._costly = read_costly(self._work)
 
     def prepare(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
         """Prepare a few images.
@@ -98,15 +115,29 @@ class Preparation:
             prepared.copied += len(prepared.twins)
         prepared.waits = _waits() - waits_before
         with prepared.timed("decode"):
+            self._decode_all(contents, prepared)
+        return prepared
+
+    def _decode_all(self, contents: Sequence[tuple[int, bytes]], prepared: Prepared) -> None:
+        answers = prepared.answers
+        # The tensors of those before it are no part of what an image may take.
+        tensors = len(contents) * self.spec.height * self.spec.width * self.spec.channels
+        with MEMORY_LIMIT.allowing(self._limits.max_memory + tensors):
             for at, content in contents:
+                sha256 = answers.sha256[at] or ""
+                if sha256 in self._costly:
+                    answers.errors[at] = self._costly[sha256]
+                    continue
+                self._time.begin(sha256)
                 try:
-                    image = decode(content, self.spec, self._max_pixels)
+                    image = decode_guarded(content, self.spec, self._limits)
                 except ImageFailure as failure:
                     answers.errors[at] = str(failure)
                     continue
+                finally:
+                    self._time.end()
                 answers.widths[at], answers.heights[at] = image.width, image.height
-                prepared.pixels.append((start + at, image.pixels))
-        return prepared
+                prepared.pixels.append((prepared.start + at, image.pixels))
 
     def _read_new(
         self,

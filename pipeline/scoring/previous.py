@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pipeline.artifacts import read_json, write_array, write_json
 from pipeline.errors import RequestError
 from pipeline.export import PREPROCESSING_FILE
+from pipeline.inference import ROUNDING, Probabilities
 from pipeline.locations import absolute, content_of, is_remote, parse_location
 from pipeline.predictions import CSV_FILE, require_table, table_files
 from pipeline.predictions.arrays import Number, numbers_of, text_array
@@ -117,7 +118,7 @@ def index_previous(request: ScoringRequest) -> None:
             "Restore it, or leave the option out: all images are then computed.",
         ) from error
     rows = np.concatenate([np.empty(0, record_type(request.top_k)), *blocks])
-    rows = rows[_is_small(rows, request.max_pixels)]
+    rows = rows[_is_usable(rows, request.max_pixels)]
     keys = keys_of(rows["sha256"])
     order = np.argsort(keys, kind="stable")
     write_array(request.work / _KEYS, keys[order])
@@ -163,9 +164,15 @@ def _further_choice(rows: "pa.Table", place: int) -> tuple["pa.ChunkedArray", "p
     return rows[f"label_{place + 1}"], rows[f"probability_{place + 1}"]
 
 
-def _is_small(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
+def _is_usable(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
+    """Which records are of images that are not too large, and hold probabilities."""
     sizes: npt.NDArray[np.int64] = records["width"].astype(np.int64) * records["height"]
-    return sizes <= max_pixels
+    chosen: Probabilities = records["probabilities"]
+    # Comparisons with NaN are false.
+    usable: npt.NDArray[np.bool_] = (sizes <= max_pixels) & ((chosen >= 0) & (chosen <= 1 + ROUNDING)).all(
+        axis=1
+    )
+    return usable
 
 
 def _read_unchangeable(
@@ -178,8 +185,8 @@ def _read_unchangeable(
     paths = read_part(file, ["image_path"])["image_path"].to_pylist()
     return {
         (paths[place], *map(int, facts[place])): record
-        for place, record, small in zip(places, records, _is_small(records, max_pixels), strict=True)
-        if len(facts) and small
+        for place, record, usable in zip(places, records, _is_usable(records, max_pixels), strict=True)
+        if len(facts) and usable
     }
 
 

@@ -4,25 +4,28 @@ import hashlib
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from pipeline.errors import PixelmillError, WorkError
+from pipeline.config import ImageSpec
+from pipeline.decoding import DecodingLimits
+from pipeline.decoding.guarding import decode_guarded
+from pipeline.decoding.pool import map_guarded
+from pipeline.errors import PixelmillError
 from pipeline.export import PREPROCESSING_FILE, ModelBundle, read_bundle_manifest
 from pipeline.images import (
-    DEFAULT_MAX_PIXELS,
     DecodedImage,
     FailureCode,
+    FileFacts,
     ImageFailure,
-    decode,
     decode_with_pillow,
     describe_file,
 )
-from pipeline.inference import Probabilities, load_session
+from pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
 from pipeline.processes import run_in_spawned_process
 from pipeline.scoring.listing import ListedImage, unescape
 from pipeline.scoring.reading import reader_of
@@ -32,6 +35,8 @@ Facts = dict[str, Any]
 TOLERANCE = 1e-6
 """Two probabilities that lie further apart than this differ."""
 _CHOICES = 3
+_Decoding = Literal["header", "tensor", "pillow"]
+_DECODINGS: tuple[_Decoding, ...] = get_args(_Decoding)
 
 
 @dataclass
@@ -80,31 +85,64 @@ class Replay:
         return content
 
     @cached_property
+    def _decodings(self) -> dict[_Decoding, FileFacts | DecodedImage | ImageFailure]:
+        """All that is made of the file's bytes, in a process that may die of them."""
+        decode_file = partial(_decode_file, self.data, self.bundle.image_spec(), self.limits)
+        found = map_guarded(decode_file, _DECODINGS, 1, self.limits)
+        return dict(zip(_DECODINGS, found, strict=True))
+
+    @property
+    def file_facts(self) -> FileFacts:
+        """What the file's header says."""
+        return cast(FileFacts, self._decoding("header"))
+
+    @property
     def decoded(self) -> DecodedImage:
-        """The tensor; of an image that killed a worker it is made in a process that may die."""
-        arguments = (self.data, self.bundle.image_spec(), self.max_pixels)
-        try:
-            if self.failure == FailureCode.WORKER_DIED:
-                return run_in_spawned_process(decode, *arguments)
-            return decode(*arguments)
-        except (WorkError, MemoryError) as error:
-            raise ImageFailure(FailureCode.WORKER_DIED, "the process that decodes it dies") from error
+        """The tensor."""
+        return cast(DecodedImage, self._decoding("tensor"))
+
+    @property
+    def decoded_by_pillow(self) -> DecodedImage:
+        """The tensor by the way that every file can take."""
+        return cast(DecodedImage, self._decoding("pillow"))
+
+    def _decoding(self, which: _Decoding) -> FileFacts | DecodedImage:
+        found = self._decodings[which]
+        if isinstance(found, ImageFailure):
+            raise found
+        return found
 
     @cached_property
     def probabilities(self) -> Probabilities:
         """What the ONNX file answers on the CPU, by class."""
-        answers = load_session(self.bundle.onnx_path).probabilities(self.decoded.pixels[np.newaxis])
+        session = load_session(self.bundle.onnx_path, sha256=self.bundle.onnx_sha256)
+        answers = session.probabilities(self.decoded.pixels[np.newaxis])
         first: Probabilities = answers[0]
+        if not are_probabilities(answers)[0]:
+            raise ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(first))
         return first
 
     @property
-    def max_pixels(self) -> int:
-        """The run's line between an image and one that is too large."""
-        return int(self.request.get("max_pixels", DEFAULT_MAX_PIXELS))
+    def limits(self) -> DecodingLimits:
+        """What decoding one image was allowed to cost in the run."""
+        request = self.request
+        return DecodingLimits(
+            request["max_pixels"], request["max_image_memory"], request["max_image_seconds"]
+        )
 
     def told(self, *names: str) -> Facts:
         """Those facts that the row has."""
         return {name: self.row[name] for name in names if self.row.get(name) is not None}
+
+
+def _decode_file(
+    data: bytes, spec: ImageSpec, limits: DecodingLimits, which: _Decoding
+) -> FileFacts | DecodedImage:
+    if which == "header":
+        return describe_file(data)
+    if which == "pillow":
+        return decode_with_pillow(data, spec, limits.max_pixels)
+    return decode_guarded(data, spec, limits)
 
 
 Findings = tuple[Facts, Facts]
@@ -136,7 +174,7 @@ def _bytes(replay: Replay) -> Findings:
 
 def _format(replay: Replay) -> Findings:
     try:
-        return vars(describe_file(replay.data)), {}
+        return vars(replay.file_facts), {}
     except ImageFailure as failure:
         # Decoding says what it is, or takes what Pillow would not.
         _ = replay.decoded
@@ -170,7 +208,7 @@ def _tensor(replay: Replay) -> Findings:
 def _ask_pillow(replay: Replay) -> str:
     pixels = replay.decoded.pixels
     try:
-        other = decode_with_pillow(replay.data, replay.bundle.image_spec(), replay.max_pixels).pixels
+        other = replay.decoded_by_pillow.pixels
     except ImageFailure as failure:
         return f"fails ({failure})"
     difference = np.abs(pixels.astype(np.int16) - other)
@@ -253,5 +291,7 @@ FAILS_IN: dict[str, str] = {
     FailureCode.TOO_MANY_PIXELS: "orientation",
     FailureCode.CORRUPT: "tensor",
     FailureCode.UNSUPPORTED: "tensor",
+    FailureCode.TOO_COSTLY: "tensor",
     FailureCode.WORKER_DIED: "tensor",
+    FailureCode.INVALID_PREDICTION: "onnx",
 }

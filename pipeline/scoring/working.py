@@ -1,7 +1,6 @@
 """What a worker process does: have images prepared, infer, and write one shard's part of the table."""
 
 import io
-import math
 import os
 import socket
 import threading
@@ -9,18 +8,16 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import PixelmillError
-from pipeline.export.metadata import require_metadata
 from pipeline.images import Pixels
-from pipeline.inference import Probabilities, Provider, load_session
 from pipeline.locations import is_remote, parse_location
 from pipeline.predictions.arrays import number_array
 from pipeline.predictions.columns import Answers
@@ -28,6 +25,7 @@ from pipeline.predictions.parts import file_facts, is_intact, part_name, read_ro
 from pipeline.resources import processor_limit
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.decoders import DecoderPool
+from pipeline.scoring.inferring import RunModel
 from pipeline.scoring.listing import ListedImage, unescape
 from pipeline.scoring.planning import read_plan
 from pipeline.scoring.preparing import Preparation, Prepared, batches
@@ -37,13 +35,6 @@ from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_ima
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Measured: on a processor a network for large images is fastest while a batch fits its cache, one for small
-# images while calls are few; a GPU wants more.
-_LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}
-_SMALLEST_BATCH = 4
-_BYTES_OF_A_BATCH = 64 << 10
-# onnxruntime lays its memory out anew after the first batch of a shape.
-_BATCHES_TO_WARM_UP = 3
 _GROUPS_AHEAD = 1
 _NO_KILLERS: frozenset[int] = frozenset()
 
@@ -78,17 +69,10 @@ class Worker:
     """
 
     def __init__(self, plan: ScoringPlan, decoders: int = 0) -> None:
-        request = plan.request
         self._plan = plan
-        self._session = load_session(request.bundle.onnx_path, request.provider)
-        require_metadata(self._session, request.bundle)
-        self._labels = request.bundle.labels()
+        self._model = RunModel(plan)
         self._preparation = Preparation(plan)
         self._decoders = DecoderPool(plan, decoders) if decoders else None
-        spec = self._preparation.spec
-        # One for all batches: fresh memory costs more time than the copying.
-        shape = (spec.height, spec.width, spec.channels)
-        self._batch: Pixels = np.zeros((batch_size(request.provider, math.prod(shape)), *shape), np.uint8)
         self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
         self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
@@ -98,8 +82,6 @@ class Worker:
         """Do everything once: the first time is slow, and would else be the first shard's."""
         import pyarrow.parquet as pq
 
-        for _ in range(_BATCHES_TO_WARM_UP):
-            self._session.probabilities(self._batch)
         answers = Answers([""], self._plan.request.top_k)
         pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
 
@@ -111,6 +93,7 @@ class Worker:
             killers: The places in it of images that kill a worker, and are not touched again.
         """
         self._seconds.clear()
+        self._preparation.look_for_costly()
         request = self._plan.request
         key = answer_key(self._plan, number)
         found = find_part(self._plan, number, key)
@@ -145,7 +128,7 @@ class Worker:
             copied=counts["copied"],
             seconds=dict(self._seconds),
             ready_at=self._ready_at,
-            provider=self._session.provider,
+            provider=self._model.provider,
             worker=self._name,
         )
 
@@ -167,19 +150,21 @@ class Worker:
             inferred += [place for place, _ in prepared.pixels]
             twins += prepared.twins
             waiting += prepared.pixels
-            while len(waiting) >= len(self._batch):
-                self._infer(waiting[: len(self._batch)], answers)
-                del waiting[: len(self._batch)]
+            while len(waiting) >= self._model.batch_images:
+                self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], answers)
+                del waiting[: self._model.batch_images]
         if waiting:
-            self._infer(waiting, answers)
+            self._seconds["infer"] += self._model.infer(waiting, answers)
         for place, first in twins:
             answers.copy_row(first, place)
         if self._preparation.answered:
-            self._preparation.answered.add(answers, inferred)
+            scored = [place for place in inferred if answers.errors[place] is None]
+            self._preparation.answered.add(answers, scored)
         return answers, reused, copied
 
     def close(self) -> None:
         """End what the worker has started."""
+        self._preparation.close()
         if self._decoders:
             self._decoders.close()
 
@@ -206,19 +191,6 @@ class Worker:
             while coming:
                 yield coming.popleft().result()
 
-    def _infer(self, batch: Sequence[tuple[int, Pixels]], answers: Answers) -> None:
-        start = time.perf_counter()
-        for at, (_, pixels) in enumerate(batch):
-            self._batch[at] = pixels
-        # A batch of always one size, whatever fills its end: an image's answer must not depend, not in its
-        # last bit, on how many others happen to be beside it.
-        probabilities = self._session.probabilities(self._batch)[: len(batch)]
-        places = [place for place, _ in batch]
-        answers.choices[places], answers.probabilities[places] = _likeliest(
-            probabilities, answers.choices.shape[1]
-        )
-        self._seconds["infer"] += time.perf_counter() - start
-
     def _join(
         self,
         images: Sequence[ListedImage],
@@ -230,30 +202,12 @@ class Worker:
 
         layout = self._plan.request.layout
         true_labels = [_first_folder(path) for path in answers.paths] if layout.true_labels else None
-        new = answers.to_table(self._labels, self._plan.facts, layout, true_labels)
+        new = answers.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
         if kept is None:
             return new
         order = np.arange(len(images))
         order[list(due)] = len(images) + np.arange(len(due))
         return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
-
-
-def _likeliest(probabilities: Probabilities, count: int) -> tuple[npt.NDArray[np.intp], Probabilities]:
-    """The classes of the highest probabilities and these, [batch, count]; of equal ones the first class."""
-    if count == 1:
-        order = probabilities.argmax(axis=1)[:, np.newaxis]
-    else:
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
-    return order, probabilities[np.arange(len(probabilities))[:, np.newaxis], order]
-
-
-def batch_size(provider: Provider, tensor_bytes: int) -> int:
-    """How many images of a size the network sees at once: a power of two."""
-    largest = _LARGEST_BATCH[provider]
-    if provider == "cuda":
-        return largest
-    fitting = max(_BYTES_OF_A_BATCH // tensor_bytes, 1)
-    return max(_SMALLEST_BATCH, min(largest, 1 << (fitting.bit_length() - 1)))
 
 
 # One a thread: a Dask worker may run several, and each has its own session.
@@ -278,12 +232,16 @@ def start_worker(work: str, marks: Path) -> None:
 def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
     """Score one shard of the run in a work folder."""
     worker = _worker_of(work)
-    if _marks is None:
-        return worker.score(number, killers)
-    mark = begun_mark(_marks, number)
-    mark.touch()
-    result = worker.score(number, killers)
-    mark.unlink()
+    mark = None if _marks is None else begun_mark(_marks, number)
+    if mark:
+        mark.touch()
+    try:
+        result = worker.score(number, killers)
+    except BrokenProcessPool:
+        _discard_worker()  # A process that decoded for it died, and its others with it.
+        raise
+    if mark:
+        mark.unlink()
     return result
 
 
@@ -302,14 +260,19 @@ def _worker_of(work: str) -> Worker:
     # Read each time: in a process of a cluster another run may work in the same folder meanwhile.
     plan = read_plan(parse_location(work))
     if getattr(_workers, "plan", None) != plan:
-        if hasattr(_workers, "worker"):
-            _workers.worker.close()
+        _discard_worker()
         on_gpu = plan.request.provider == "cuda"
         decoders = plan.request.workers or processor_limit().count
         _workers.worker = Worker(plan, decoders if on_gpu else 0)
         _workers.plan = plan
     worker: Worker = _workers.worker
     return worker
+
+
+def _discard_worker() -> None:
+    if hasattr(_workers, "worker"):
+        _workers.worker.close()
+        del _workers.worker, _workers.plan
 
 
 def _places_due(images: Sequence[ListedImage], kept: "pa.Table | None") -> Sequence[int]:

@@ -19,7 +19,24 @@ from pipeline.errors import PixelmillError, RequestError, WorkError
 from pipeline.images import decode
 from pipeline.recipes import load_recipe
 from tests.conftest import write_images
+from tests.pipeline.decoding.bombs import jpeg_with_scans
 
+# Run by each process that decodes: certain images crash its decoder, or meet an error in it.
+CRASHING_DECODER = """
+import os, signal
+import pipeline.images
+
+decode = pipeline.images.decode
+
+def crash(data, *arguments):
+    if data.endswith(b"kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if data.endswith(b"error"):
+        raise KeyError("4:4:1")
+    return decode(data, *arguments)
+
+pipeline.images.decode = crash
+"""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
@@ -60,6 +77,26 @@ def test_every_image_lands_in_one_split_as_the_decoder_gives_it(pets: Path, tmp_
         for pixels, label in zip(images.pixels, images.labels, strict=True):
             found[hashlib.sha256(pixels.tobytes()).hexdigest()] = dataset.class_names[label]
     assert found == wanted
+
+
+def test_whatever_an_image_does_it_is_rejected_alone(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(CRASHING_DECODER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    first, second, third = sorted((pets / "cat").iterdir())[:3]
+    first.write_bytes(first.read_bytes() + b"kill")
+    second.write_bytes(second.read_bytes() + b"error")
+    third.write_bytes(jpeg_with_scans(3000, 5000))
+    dataset = prepare(folder_recipe(pets, "dataset.max_unreadable_fraction=0.5"), tmp_path / "store")
+    assert sum(dataset.counts.values()) == 37
+    rejected = json.loads((dataset.folder / "rejected.json").read_text())
+    errors = {Path(entry["path"]).name: entry["error"] for entry in rejected}
+    assert set(errors) == {first.name, second.name, third.name}
+    assert errors[first.name].startswith("worker_died: ")
+    assert errors[second.name] == "corrupt: KeyError: '4:4:1'"
+    assert errors[third.name].startswith("too_costly: ")
 
 
 def test_the_digits_split_is_the_same_every_time(tmp_path: Path) -> None:
@@ -142,14 +179,14 @@ def test_a_class_with_one_image_is_named(pets: Path, tmp_path: Path) -> None:
     write_images(pets / "fox", 1, 5)
     error = refuse(pets, tmp_path / "store")
     assert "class 'fox'" in str(error)
-    assert "has 1 image;" in str(error)
+    assert "has 1 image in " in str(error)
 
 
 def test_a_class_of_copies_of_one_image_is_as_small(pets: Path, tmp_path: Path) -> None:
     (path,) = write_images(pets / "fox", 1, 5)
     for index in range(10):
         shutil.copyfile(path, path.with_name(f"copy-{index}.png"))
-    assert "has 1 image;" in str(refuse(pets, tmp_path / "store"))
+    assert "has 1 image in " in str(refuse(pets, tmp_path / "store"))
 
 
 def test_a_folder_that_is_none_or_has_no_classes_is_refused(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
     killers = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
     killers.add(poison(request_, 300, b"memory"))
     table = score_folder(request_)
-    assert table.manifest["failures"] == {"worker_died": 4}
+    assert table.manifest["failures"] == {"too_costly": 1, "worker_died": 3}
     rows = read_predictions(table.folder)
     assert set(rows.loc[rows["status"] == "failed", "image_path"]) == killers
     data = ["image_path", "image_sha256", "label", "class_index", "probability", "width", "height"]

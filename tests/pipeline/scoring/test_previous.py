@@ -183,10 +183,12 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
         decoded.append(content)
         return decode(content, *arguments)
 
-    monkeypatch.setattr("pipeline.scoring.preparing.decode", noted)
+    monkeypatch.setattr("pipeline.decoding.guarding.decode", noted)
     shutil.copytree(request_.images / "a", request_.images / "c")
     request_.work.mkdir(parents=True)
-    worker = Worker(ScoringPlan(request_, RunFacts("digits", "1", "0", "run", "now"), 0.0))
+    facts = RunFacts("digits", "1", "0", "run", "now")
+    bundle = request_.bundle
+    worker = Worker(ScoringPlan(request_, facts, bundle.labels(), bundle.image_spec(), 0.0))
     images = list(list_images(request_.images))
     answers, taken, _ = worker.answer(images)
     assert (len(images), len(decoded), len(set(decoded)), taken) == (2 * COUNT - 4, COUNT, COUNT, 0)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config import ImageSpec
 from pipeline.export import ModelBundle
 from pipeline.predictions.columns import Answers, RunFacts
 from pipeline.predictions.parts import file_facts, part_name, writing_part
@@ -36,7 +37,8 @@ def plan_of(folder: Path, run_id: str = "run") -> ScoringPlan:
     images.mkdir(parents=True, exist_ok=True)
     bundle = ModelBundle(folder / "model", "digits", 1, "0" * 64)
     facts = RunFacts("digits", "1", "0" * 64, run_id, "2026-01-31T23:59:59Z")
-    return ScoringPlan(ScoringRequest(bundle, images, folder / "out"), facts, 0.0)
+    image = ImageSpec(height=8, width=8, channels=1)
+    return ScoringPlan(ScoringRequest(bundle, images, folder / "out"), facts, ("0", "1"), image, 0.0)
 
 
 def fill(plan: ScoringPlan, *sizes: int) -> None:
@@ -187,7 +189,7 @@ def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -
     assert is_new(only_shard(plan).answer_key), "its name changed"
     (plan.request.images / "000.png").unlink()
     assert is_new(only_shard(plan).answer_key), "there is one less"
-    other = ScoringPlan(plan.request, replace(plan.facts, run_id="another"), 0.0)
+    other = replace(plan, facts=replace(plan.facts, run_id="another"))
     assert is_new(only_shard(other).answer_key), "the run is another"
 
 

@@ -1,0 +1,42 @@
+"""Image files decoded in processes of their own, for all but scoring."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from pipeline.config import ImageSpec
+from pipeline.decoding import DecodingLimits
+from pipeline.decoding.guarding import decode_guarded
+from pipeline.decoding.pool import map_guarded
+from pipeline.images import DecodedImage, FailureCode, ImageFailure
+from pipeline.resources import processor_limit
+
+
+def decode_files(
+    files: Iterable[Path], spec: ImageSpec, limits: DecodingLimits | None = None
+) -> Iterator[DecodedImage | ImageFailure]:
+    """What each file becomes, or why it becomes nothing, in the order of the files.
+
+    Args:
+        files: On this machine.
+        spec: The tensor to make.
+        limits: What one image may cost; the default limits if None.
+    """
+    limits = limits or DecodingLimits()
+    return map_guarded(partial(_decode_file, spec, limits), files, processor_limit().count, limits)
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageFailure: It cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ImageFailure(FailureCode.UNREADABLE, error.strerror or str(error)) from error
+
+
+def _decode_file(spec: ImageSpec, limits: DecodingLimits, file: Path) -> DecodedImage:
+    return decode_guarded(read_file(file), spec, limits)

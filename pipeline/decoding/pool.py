@@ -1,0 +1,203 @@
+"""Processes that work on images one after the other, each of which may end its process.
+
+For work outside of a scoring run: preparing a dataset, the files of a proof, thumbnails, one image explained.
+An image that takes too much memory or time, or its process with it, is a failure in the results; the process
+is replaced, and all other images have their results.
+"""
+
+import itertools
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from pipeline.decoding import DecodingLimits
+from pipeline.decoding.guarding import guard
+from pipeline.decoding.memory import MEMORY_LIMIT
+from pipeline.errors import WorkError
+from pipeline.images import FailureCode, ImageFailure
+from pipeline.processes import holding_interrupts, start_child
+
+T = TypeVar("T")
+R = TypeVar("R")
+_ITEMS_AT_ONCE = 16
+_SECONDS_TO_START = 120.0
+_READY = "ready"
+
+
+def map_guarded(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    processes: int,
+    limits: DecodingLimits | None = None,
+) -> Iterator[R | ImageFailure]:
+    """Call a function on items in processes of their own; results come in the order of the items.
+
+    Args:
+        function: A module's function, or a `partial` of one. What it raises is the item's failure.
+        items: Taken as they are needed; each tells of one image, such as its path.
+        processes: How many work at once; they start with the first item.
+        limits: What one image may cost.
+
+    Yields:
+        For each item what the function returned, or why there is nothing: `too_costly` over the limits,
+        `worker_died` where its process died of it, or what the function raised.
+
+    Raises:
+        WorkError: A process died before it began.
+    """
+    pool = _GuardedPool(function, iter(items), processes, limits or DecodingLimits())
+    try:
+        yield from pool.results()
+    finally:
+        pool.close()
+
+
+@dataclass
+class _Worker(Generic[T]):
+    """A process, what it still owes results for, and since when it is at the first of these."""
+
+    process: BaseProcess
+    connection: "Connection[Any, Any]"
+    due: deque[tuple[int, T]] = field(default_factory=deque)
+    since: float = field(default_factory=time.monotonic)
+    is_ready: bool = False
+
+
+class _GuardedPool(Generic[T, R]):
+    def __init__(
+        self, function: Callable[[T], R], items: Iterator[T], processes: int, limits: DecodingLimits
+    ) -> None:
+        self._function = function
+        self._items = enumerate(items)
+        self._processes = processes
+        self._limits = limits
+        self._again: deque[tuple[int, T]] = deque()
+        self._workers: list[_Worker[T]] = []
+        self._found: dict[int, R | ImageFailure] = {}
+        self._taken = self._next = 0
+
+    def results(self) -> Iterator[R | ImageFailure]:
+        while True:
+            self._give_work()
+            if self._next in self._found:
+                yield self._found.pop(self._next)
+                self._next += 1
+            elif any(worker.due for worker in self._workers):
+                self._wait()
+            else:
+                return
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.join()
+            worker.connection.close()
+        self._workers.clear()
+
+    def _give_work(self) -> None:
+        idle = [worker for worker in self._workers if not worker.due]
+        while (idle or len(self._workers) < self._processes) and (chunk := self._take_items()):
+            worker = idle.pop() if idle else self._start()
+            self._send(worker, chunk)
+
+    def _take_items(self) -> list[tuple[int, T]]:
+        """The next items, unless too many results wait for one that comes before them."""
+        if self._again:
+            again, self._again = self._again, deque()
+            return list(again)
+        if self._taken - self._next > 2 * _ITEMS_AT_ONCE * self._processes:
+            return []
+        chunk = list(itertools.islice(self._items, _ITEMS_AT_ONCE))
+        self._taken += len(chunk)
+        return chunk
+
+    def _start(self) -> _Worker[T]:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_serve, args=(theirs, self._function, self._limits), name="decoder", daemon=True
+        )
+        with holding_interrupts():
+            process.start()
+        theirs.close()
+        worker: _Worker[T] = _Worker(process, ours)
+        self._workers.append(worker)
+        return worker
+
+    def _send(self, worker: _Worker[T], chunk: list[tuple[int, T]]) -> None:
+        worker.due.extend(chunk)
+        worker.since = time.monotonic()
+        with suppress(OSError):  # It died; that is found out where its results are waited for.
+            worker.connection.send([item for _, item in chunk])
+
+    def _wait(self) -> None:
+        """Take what results have come, and end what took too long."""
+        busy = {worker.connection: worker for worker in self._workers if worker.due}
+        ends = [worker.since + self._allowed(worker) for worker in busy.values()]
+        ready = wait(list(busy), max(min(ends) - time.monotonic(), 0.0))
+        for connection in ready:
+            worker = busy[connection]  # type: ignore[index]
+            try:
+                self._take(worker, worker.connection.recv())
+            except (EOFError, OSError):
+                self._replace(worker, ImageFailure(FailureCode.WORKER_DIED, "its process died of it"))
+        now = time.monotonic()
+        for worker in busy.values():
+            if worker.connection not in ready and now > worker.since + self._allowed(worker):
+                words = f"decoding takes over {self._limits.max_seconds:g} s, the limit"
+                self._replace(worker, ImageFailure(FailureCode.TOO_COSTLY, words))
+
+    def _allowed(self, worker: _Worker[T]) -> float:
+        return self._limits.max_seconds if worker.is_ready else _SECONDS_TO_START
+
+    def _take(self, worker: _Worker[T], result: Any) -> None:
+        worker.since = time.monotonic()
+        if worker.is_ready:
+            index, _ = worker.due.popleft()
+            self._found[index] = result
+        worker.is_ready = True
+
+    def _replace(self, worker: _Worker[T], failure: ImageFailure) -> None:
+        """End a process; the image it was at has failed, and those behind it go to another."""
+        self._workers.remove(worker)
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
+        if not worker.is_ready:
+            raise WorkError(
+                "a process that decodes images died before it began",
+                "processes that live",
+                "Look for an out-of-memory kill in the system's log, and run the same command again.",
+            )
+        index, _ = worker.due.popleft()
+        self._found[index] = failure
+        self._again.extendleft(reversed(worker.due))
+
+
+def _serve(connection: "Connection[Any, Any]", function: Callable[[T], R], limits: DecodingLimits) -> None:
+    """Answer lists of items with one result after the other, until the other end closes."""
+    start_child()
+    connection.send(_READY)
+    while True:
+        try:
+            items = connection.recv()
+        except EOFError:
+            return
+        for item in items:
+            with MEMORY_LIMIT.allowing(limits.max_memory):
+                result = _call(function, item, limits)
+            connection.send(result)
+
+
+def _call(function: Callable[[T], R], item: T, limits: DecodingLimits) -> R | ImageFailure:
+    try:
+        return guard(lambda: function(item), limits)
+    except ImageFailure as failure:
+        # Without what it was raised from, which may not be one that can be sent.
+        return ImageFailure(failure.code, failure.words)

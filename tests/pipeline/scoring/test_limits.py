@@ -1,0 +1,167 @@
+"""Images that cost too much, among healthy ones: each is a failed row, and the run ends in its time."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.errors import RequestError
+from pipeline.export import ModelBundle
+from pipeline.predictions import read_predictions
+from pipeline.scoring import ScoringRequest
+from pipeline.scoring.explaining import explain_image
+from pipeline.scoring.folder import score_folder
+from pipeline.scoring.planning import holding_output, plan_scoring
+from pipeline.scoring.shards import growing_limits, write_shards
+from pipeline.scoring.working import Worker
+from tests.conftest import Run, write_images
+from tests.pipeline.decoding.bombs import jpeg_with_scans, png, tiff
+
+SHARD_IMAGES = next(growing_limits())[0]
+MAX_MEMORY, MAX_SECONDS = 48 << 20, 2.0
+DATA = ["image_path", "image_sha256", "status", "label", "class_index", "probability", "width", "height"]
+
+# Run by each worker when it starts: its decoder never comes back from certain images.
+HANGING_DECODER = """
+import pipeline.images
+
+decode = pipeline.images.decode
+
+def hang(data, *arguments):
+    while data.endswith(b"hang"):
+        pass
+    return decode(data, *arguments)
+
+pipeline.images.decode = hang
+"""
+
+
+@pytest.fixture
+def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
+    """Two shards, to be scored by workers whose decoder can hang."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(HANGING_DECODER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    write_images(tmp_path / "images", SHARD_IMAGES + 50)
+    return ScoringRequest(
+        bundle=bundle,
+        images=tmp_path / "images",
+        output=tmp_path / "out",
+        workers=2,
+        max_image_memory=MAX_MEMORY,
+        max_image_seconds=MAX_SECONDS,
+    )
+
+
+def make_hang(path: Path) -> str:
+    """An image stays whole with bytes after its end."""
+    path.write_bytes(path.read_bytes() + b"hang")
+    return path.name
+
+
+def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
+    request_: ScoringRequest, tmp_path: Path
+) -> None:
+    whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
+    images = sorted(request_.images.iterdir())
+    hanging = {make_hang(images[place]) for place in (3, SHARD_IMAGES + 1)}
+    # Of the same bytes, so that nobody stays at it again.
+    shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
+    hanging.add(images[SHARD_IMAGES + 7].name)
+    large = {
+        "00010.png": png(6000, 6000, 8, 6, 4),
+        "00011.png": tiff(10, 9000),
+        "00012.png": png(1, 20_000_000, 8, 4, 2),
+        "00013.png": jpeg_with_scans(3000, 3000),
+    }
+    for name, content in large.items():
+        (request_.images / name).write_bytes(content)
+    table = score_folder(request_)
+    assert table.manifest["failures"] == {"too_costly": len(large) + len(hanging)}
+    rows = read_predictions(table.folder)
+    failed = rows[rows["status"] == "failed"]
+    errors = dict(zip(failed["image_path"], failed["error"], strict=True))
+    assert set(errors) == {*large, *hanging}
+    assert failed["image_sha256"].notna().all()
+    for name in hanging:
+        assert errors[name] == "too_costly: decoding takes over 2 s, the limit"
+    assert "scans" in errors["00013.png"]
+    for name in ("00010.png", "00011.png", "00012.png"):
+        assert f"{MAX_MEMORY:,}" in errors[name]
+    others = ~whole["image_path"].isin(failed["image_path"])
+    pd.testing.assert_frame_equal(rows.loc[others, DATA], whole.loc[others, DATA])
+
+
+def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringRequest) -> None:
+    """The way a GPU is fed, with the CPU in its place."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    hanging = make_hang(min(request_.images.iterdir()))
+    with holding_output(request_.output):
+        plan = plan_scoring(request_)
+        first, *_ = write_shards(plan, growing_limits())
+        worker = Worker(plan, decoders=2)
+        with pytest.raises(BrokenProcessPool):
+            worker.score(first.number)
+        worker.close()
+        worker = Worker(plan, decoders=2)
+        result = worker.score(first.number)
+        worker.close()
+    assert (result.rows, result.failed) == (SHARD_IMAGES, 1)
+    assert hanging == "00000.png"
+
+
+def test_explain_names_what_costs_too_much(request_: ScoringRequest, trained_store: Path) -> None:
+    (request_.images / "00010.png").write_bytes(png(6000, 6000, 8, 6, 4))
+    table = score_folder(replace(request_, max_failure_rate=1))
+    explanation = explain_image(table.folder, "00010.png", trained_store, keras=False)
+    assert explanation.first_difference is None
+    last = explanation.stages[-1]
+    assert (last.name, last.found["failure"], last.verdict) == ("tensor", "too_costly", "same")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_image_memory": 1000}, "--max-image-memory 1000; expected at least 16,777,216 bytes"),
+        ({"max_image_seconds": 0.0}, "--max-image-seconds 0.0; expected a number of seconds over 0"),
+        ({"max_image_seconds": float("nan")}, "--max-image-seconds nan"),
+        ({"max_image_seconds": float("inf")}, "--max-image-seconds inf"),
+    ],
+)
+def test_limits_out_of_range_are_refused(
+    request_: ScoringRequest, change: dict[str, float], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        score_folder(replace(request_, **change))  # type: ignore[arg-type]
+
+
+def test_other_limits_are_another_run(request_: ScoringRequest) -> None:
+    score_folder(request_)
+    with pytest.raises(RequestError, match=r"a run with max_image_seconds 2\.0"):
+        score_folder(replace(request_, max_image_seconds=3.0))
+
+
+@pytest.mark.parametrize(
+    ("size", "code", "kept"),
+    [
+        ("64MB", 0, 64 << 20),
+        ("0.5gb", 0, 1 << 29),
+        ("100", 0, 100 << 20),
+        ("much", 2, None),
+        ("-1GB", 2, None),
+    ],
+)
+def test_the_memory_is_told_in_the_units_that_people_use(
+    run: Run, trained_store: Path, tmp_path: Path, size: str, code: int, kept: int | None
+) -> None:
+    write_images(tmp_path / "images", 2)
+    command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out", "--json")
+    answer = run(*command, "--store", trained_store, f"--max-image-memory={size}")
+    assert answer.code == code, answer.errors
+    if kept:
+        assert answer.json["request"]["max_image_memory"] == kept
+    else:
+        assert answer.last_error.startswith(f"pixelmill: --max-image-memory {size}; expected a size")
