@@ -10,6 +10,7 @@ import typer
 
 from pipeline.errors import RequestError
 from pipeline.evaluation import REPORT_FILE
+from pipeline.evaluation.summary import describe_accuracy, describe_balance
 from pipeline.export import README_FILE
 from pipeline.locations import is_remote, parse_location, require_reachable
 
@@ -112,9 +113,11 @@ def print_model(model: "ModelVersion", as_json: bool) -> None:
     pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
     page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
     run = f", run {manifest['run_id']}" if "run_id" in manifest else ", trained elsewhere"
+    balance = describe_balance(test)
+    balanced = f"\n  balanced       {balance}" if balance else ""
     print(
         f"""{model.name}@{model.version}{pointing}
-  test accuracy  {describe_test(test)}
+  test accuracy  {describe_test(test)}{balanced}
   parity         {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
 largest difference {parity["max_abs_difference"]:.1e}
   parameters     {manifest["parameters"]:,}
@@ -128,7 +131,7 @@ def describe_test(test: dict[str, Any]) -> str:
     """A model's results on held-out images, in words."""
     if test["accuracy"] is None:
         return f"not known: the labels of the {test['images']:,} held-out images are not"
-    return f"{test['accuracy']:.4f} on {test['images']:,} images, loss {test['loss']:.4f}"
+    return describe_accuracy(test)
 
 
 def shown(path: Path) -> str:
