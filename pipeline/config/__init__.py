@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.layers import ModelSpec
-from pipeline.config.part import Part, Positive
+from pipeline.config.part import Part, Positive, Share
 from pipeline.config.sources import (
     Cifar10Source,
     DatasetSource,
@@ -73,21 +73,29 @@ class EvaluationSpec(Part):
 
 
 class VariantSpec(Part):
-    """How far a variant may stray from `model.onnx`, in shares of all test images."""
+    """How far a variant of fewer bits may differ from `model.onnx` on the test images."""
 
-    max_flip_fraction: Annotated[float, Field(ge=0, le=1)]
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+    max_flip_fraction: Share = Field(description="Share of the test images whose top-1 class may differ.")
+    max_accuracy_drop: Share = Field(default=0.005, description="By how much the accuracy may be lower.")
 
 
 class Float16Spec(VariantSpec):
-    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """How far the float16 variant may differ from `model.onnx` on the test images."""
+
+    max_flip_fraction: Share = Field(
+        default=0.005, description="Share of the test images whose top-1 class may differ."
+    )
 
 
 class Int8Spec(VariantSpec):
-    """`calibration_images`: how many training images the ranges of the activations come from."""
+    """How the int8 variant is made, and how far it may differ from `model.onnx` on the test images."""
 
-    max_flip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-    calibration_images: Positive = 512
+    max_flip_fraction: Share = Field(
+        default=0.01, description="Share of the test images whose top-1 class may differ."
+    )
+    calibration_images: Positive = Field(
+        default=512, description="Training images from which the ranges of the activations are taken."
+    )
 
 
 class ExportSpec(Part):
@@ -126,19 +134,21 @@ class ExportSpec(Part):
 
 
 class PromotionSpec(Part):
-    """What a version must reach on the test images before `alias` points to it.
+    """What a version must reach on the test images before `alias` points to it."""
 
-    `min_balanced_accuracy`: of the mean of the classes' recalls. Without a number the model must be better
-    than always naming one class, the largest for example, which reaches 1 / classes: the lower end of the
-    95% interval must be above that. 0 asks for nothing. `min_recall`: of the lowest recall of any class.
-    `max_accuracy_drop` compares with the version the alias points to now, which must have the same classes.
-    """
-
-    alias: Alias = "champion"
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
-    min_balanced_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+    alias: Alias = Field(default="champion", description="The alias that the new version gets.")
+    min_accuracy: Share = Field(default=0.0, description="The lowest accuracy.")
+    min_balanced_accuracy: Share | None = Field(
+        default=None,
+        description="The lowest mean of the classes' recalls. null: better than always naming one class, "
+        "which reaches 1 / classes (the lower end of its 95% interval must be above that). 0: no limit.",
+    )
+    min_recall: Share = Field(default=0.0, description="The lowest recall of any class.")
+    max_accuracy_drop: Share = Field(
+        default=0.005,
+        description="How much lower the accuracy may be than that of the version the alias points to now, "
+        "which must have the same classes.",
+    )
 
 
 class Recipe(Part):

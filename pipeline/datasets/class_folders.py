@@ -104,8 +104,8 @@ def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[st
     for spellings in folded.values():
         if len(spellings) > 1:
             yield (
-                f"{printable(str(folder))}: {_join(spellings)} differ in letter case alone, and are classes "
-                "of their own"
+                f"{printable(str(folder))}: {_join(spellings)} differ in letter case alone, and are "
+                "classes of their own"
             )
     inner = {frozenset(_subfolder_names(found)) for found in classes}
     shared = min(inner, key=len)

@@ -6,9 +6,7 @@ and copies of one image never fall on different sides.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import BinaryIO
@@ -22,43 +20,18 @@ from pipeline.config import FolderSource, ImageSpec, Recipe
 from pipeline.datasets import (
     NAMES_FILE,
     TEST_ORIGINS_FILE,
-    Images,
     PreparedDataset,
     RawDataset,
     SplitName,
-    cifar10,
-    digits,
-    fashion_mnist,
-    mnist,
 )
-from pipeline.datasets.folders import read_index
-from pipeline.datasets.repeated_content import LabelledFile
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.files import read_file
-from pipeline.decoding.guarding import decode_guarded
-from pipeline.decoding.pool import map_guarded
+from pipeline.datasets.examples import Example, load_all, read_examples
 from pipeline.errors import RequestError, WorkError
-from pipeline.file_names import escape_path
-from pipeline.images import FailureCode, ImageFailure, Pixels, fit_array
+from pipeline.images import ImageFailure, Pixels
 from pipeline.progress import progress
-from pipeline.resources import processor_limit
 
 _log = getLogger(__name__)
 _FORMAT = 3
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-
-
-@dataclass(frozen=True)
-class _Example:
-    """An image that can be had when it is its turn: its label, its content's hash, its pixels, and what it is
-    called: `origin` is the whole path, `name` the path below the dataset folder, both escaped.
-    """
-
-    label: int
-    sha256: str
-    load: Callable[[ImageSpec], Pixels]
-    origin: str
-    name: str
 
 
 def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
@@ -96,7 +69,7 @@ def _noticed(raw: RawDataset) -> dict[str, object]:
 
 
 def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
-    class_names, train, test = _READERS[raw.source](raw)
+    class_names, train, test = read_examples(raw)
     splits = _split(train, test, recipe)
     facts: dict[str, object] = {
         "kind": "prepared-dataset",
@@ -109,7 +82,7 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
     }
     with publishing(folder, facts) as staging:
         total = sum(map(len, splits.values()))
-        loaded = _load_all([example for name in splits for example in splits[name]], recipe.image)
+        loaded = load_all([example for name in splits for example in splits[name]], recipe.image)
         rejected: list[dict[str, str]] = []
         labels: dict[SplitName, list[int]] = {}
         names: dict[SplitName, list[str]] = {}
@@ -146,78 +119,9 @@ def _key(raw: RawDataset, recipe: Recipe) -> str:
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-Read = tuple[tuple[str, ...], list[_Example], list[_Example]]
-
-
-def _read_digits(raw: RawDataset) -> Read:
-    return digits.CLASS_NAMES, _examples(digits.read_digits(), "digit"), []
-
-
-def _read_mnist(raw: RawDataset) -> Read:
-    train, test = mnist.read_mnist(raw)
-    return mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
-
-
-def _read_fashion_mnist(raw: RawDataset) -> Read:
-    train, test = fashion_mnist.read_fashion_mnist(raw)
-    return fashion_mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
-
-
-def _read_cifar10(raw: RawDataset) -> Read:
-    train, test = cifar10.read_cifar10(raw)
-    return cifar10.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
-
-
-def _read_folder(raw: RawDataset) -> Read:
-    files = read_index(raw)
-    class_names = tuple(dict.fromkeys(file.class_name for file in files))
-    parts: dict[str, list[_Example]] = {"train": [], "test": []}
-    for file in files:
-        label = class_names.index(file.class_name)
-        origin = escape_path(str(file.path))
-        parts[file.part].append(_Example(label, file.sha256, _FileLoader(file), origin, file.name))
-    return class_names, parts["train"], parts["test"]
-
-
-_READERS: dict[str, Callable[[RawDataset], Read]] = {
-    "digits": _read_digits,
-    "mnist": _read_mnist,
-    "fashion-mnist": _read_fashion_mnist,
-    "cifar10": _read_cifar10,
-    "folder": _read_folder,
-}
-
-
-@dataclass(frozen=True)
-class _FileLoader:
-    file: LabelledFile
-
-    def __call__(self, spec: ImageSpec) -> Pixels:
-        data = read_file(self.file.path)
-        if hashlib.sha256(data).hexdigest() != self.file.sha256:
-            raise ImageFailure(FailureCode.UNREADABLE, "changed after it was listed")
-        return decode_guarded(data, spec, DecodingLimits()).pixels
-
-
-@dataclass(frozen=True)
-class _ArrayLoader:
-    pixels: Pixels
-
-    def __call__(self, spec: ImageSpec) -> Pixels:
-        return fit_array(self.pixels, spec)
-
-
-def _examples(images: Images, title: str) -> list[_Example]:
-    numbered = enumerate(zip(images.pixels, images.labels, strict=True))
-    return [
-        _Example(int(label), hashlib.sha256(pixels).hexdigest(), _ArrayLoader(pixels), name, name)
-        for name, pixels, label in ((f"{title} {index}", *image) for index, image in numbered)
-    ]
-
-
-def _split(train: list[_Example], test: list[_Example], recipe: Recipe) -> dict[SplitName, list[_Example]]:
+def _split(train: list[Example], test: list[Example], recipe: Recipe) -> dict[SplitName, list[Example]]:
     source = recipe.dataset
-    splits: dict[SplitName, list[_Example]] = {}
+    splits: dict[SplitName, list[Example]] = {}
     if test:
         splits["test"] = test
     elif not hasattr(source, "test_fraction"):
@@ -229,8 +133,8 @@ def _split(train: list[_Example], test: list[_Example], recipe: Recipe) -> dict[
 
 
 def _set_aside(
-    examples: Sequence[_Example], fraction: float, salt: str
-) -> tuple[list[_Example], list[_Example]]:
+    examples: Sequence[Example], fraction: float, salt: str
+) -> tuple[list[Example], list[Example]]:
     """Part the examples in those that stay and those set aside, by class, at least one on each side."""
     contents: dict[int, set[str]] = defaultdict(set)
     seen: set[str] = set()
@@ -250,21 +154,9 @@ def _set_aside(
     )
 
 
-def _load_all(examples: Sequence[_Example], spec: ImageSpec) -> Iterator[Pixels | ImageFailure]:
-    """The tensor of each example. Files are decoded in processes of their own, for they may be anything."""
-    if any(isinstance(example.load, _FileLoader) for example in examples):
-        loads = (example.load for example in examples)
-        return map_guarded(partial(_load, spec), loads, processor_limit().count)
-    return (example.load(spec) for example in examples)
-
-
-def _load(spec: ImageSpec, load: Callable[[ImageSpec], Pixels]) -> Pixels:
-    return load(spec)
-
-
 def write_images(
-    path: Path, examples: Sequence[_Example], loaded: Iterator[Pixels | ImageFailure], spec: ImageSpec
-) -> Iterator[tuple[_Example, ImageFailure | None]]:
+    path: Path, examples: Sequence[Example], loaded: Iterator[Pixels | ImageFailure], spec: ImageSpec
+) -> Iterator[tuple[Example, ImageFailure | None]]:
     """Write the images that can be loaded to a `.npy` file, and say of each example how it went.
 
     Few images are in memory at a time. Written, not mapped: a full disk is an error then, and no signal.
