@@ -10,6 +10,7 @@ import typer
 from pipeline.display import printable
 from pipeline.errors import RequestError
 from pipeline.evaluation import REPORT_FILE
+from pipeline.evaluation.summary import describe_accuracy, describe_balance
 from pipeline.export import README_FILE
 from pipeline.locations import is_remote, parse_location, require_reachable
 
@@ -91,10 +92,11 @@ def print_model(model: "ModelVersion", as_json: bool) -> None:
     pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
     page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
     run = f", run {manifest['run_id']}" if manifest.get("run_id") else ", trained elsewhere"
-    parameters = manifest.get("parameters")
+    parameters, balance = manifest.get("parameters"), describe_balance(test)
     lines = [
         f"{model.name}@{model.version}{pointing}",
         f"  test accuracy  {describe_test(test)}",
+        *([f"  balanced       {balance}"] if balance else []),
         f"  parity         {parity['label_flips']} of {parity['images']:,} labels differ from Keras, "
         f"largest difference {parity['max_abs_difference']:.1e}",
         f"  parameters     {'unknown' if parameters is None else f'{parameters:,}'}",
@@ -110,8 +112,7 @@ def describe_test(test: dict[str, Any]) -> str:
     """A model's results on held-out images, in words."""
     if test["accuracy"] is None:
         return f"not known: the labels of the {test['images']:,} held-out images are not"
-    loss = "" if test["loss"] is None else f", loss {test['loss']:.4f}"
-    return f"{test['accuracy']:.4f} on {test['images']:,} images{loss}"
+    return describe_accuracy(test)
 
 
 def shown(path: Path) -> str:

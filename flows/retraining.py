@@ -9,15 +9,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from flows.training_progress import progress_artifact
-from pipeline.artifacts import remove_file, scratch_folder
+from pipeline.artifacts import read_json, remove_file, scratch_folder
 from pipeline.config import DatasetSource, PromotionSpec, Recipe
 from pipeline.datasets import PreparedDataset, RawDataset
 from pipeline.datasets.downloading import download_dataset
 from pipeline.datasets.preparation import prepare_dataset
 from pipeline.errors import DownloadError, NoSourceError
-from pipeline.evaluation import PROBABILITIES_FILE, Evaluation
+from pipeline.evaluation import METRICS_FILE, PROBABILITIES_FILE, Evaluation
 from pipeline.evaluation.evaluating import evaluate_model
-from pipeline.evaluation.summary import summarize_evaluation, tabulate_classes
+from pipeline.evaluation.summary import (
+    describe_accuracy,
+    describe_balance,
+    summarize_evaluation,
+    tabulate_classes,
+)
 from pipeline.export import PARITY_FILE, ModelBundle
 from pipeline.export.source import source_of_run
 from pipeline.judging import judge_versions
@@ -110,6 +115,8 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
         model.device,
         model.validation_accuracy,
     )
+    if model.normalization and model.normalization.warning:
+        get_run_logger().warning(model.normalization.warning)
     return model
 
 
@@ -129,7 +136,8 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
         markdown=summarize_evaluation(evaluation),
         description=f"Evaluation of {recipe.name}",
     )
-    get_run_logger().info("test accuracy %.4f, loss %.4f", evaluation.accuracy, evaluation.loss)
+    test = read_json(evaluation.folder / METRICS_FILE)["test"]
+    get_run_logger().info("test accuracy %s; balanced %s", describe_accuracy(test), describe_balance(test))
     return evaluation
 
 

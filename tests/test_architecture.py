@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
-GROUND = {"artifacts", "config", "drift", "errors", "images", "inference", "predictions", "processes"}
+GROUND = {
+    "artifacts",
+    "config",
+    "drift",
+    "errors",
+    "file_names",
+    "images",
+    "inference",
+    "predictions",
+    "processes",
+}
 GROUND |= {"image_encoding", "locations", "preprocessing", "progress", "resources", "templates"}
 GROUND |= {"clutter", "display", "labels", "limited_process"}
 # What a module of the shared ground may know of the others of its kind, from the bottom up.
@@ -19,6 +29,7 @@ BELOW = {
     "display": set(),
     "labels": set(),
     "errors": {"display"},
+    "file_names": set(),
     "config": set(),
     "drift": set(),
     "resources": set(),

@@ -228,11 +228,16 @@ class ExportSpec(Part):
 class PromotionSpec(Part):
     """What a version must reach on the test images before `alias` points to it.
 
-    `max_accuracy_drop` compares with the version the alias points to now.
+    `min_balanced_accuracy`: of the mean of the classes' recalls. Without a number the model must be better
+    than always naming one class, the largest for example, which reaches 1 / classes: the lower end of the
+    95% interval must be above that. 0 asks for nothing. `min_recall`: of the lowest recall of any class.
+    `max_accuracy_drop` compares with the version the alias points to now, which must have the same classes.
     """
 
     alias: Alias = "champion"
     min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_balanced_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
 
 

@@ -14,7 +14,8 @@ from pipeline.config import (
     MnistSource,
 )
 from pipeline.datasets import RawDataset, cifar10, digits, fashion_mnist, mnist
-from pipeline.datasets.folders import count_folder_classes, index_folder
+from pipeline.datasets.class_folders import count_folder_classes
+from pipeline.datasets.folders import index_folder
 
 
 @dataclass(frozen=True)

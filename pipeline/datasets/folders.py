@@ -2,149 +2,218 @@
 
 import hashlib
 import json
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
 from pipeline.artifacts import sha256_of, write_text
 from pipeline.config import FolderSource
 from pipeline.datasets import RawDataset
+from pipeline.datasets.class_folders import (
+    ClassFolder,
+    find_classes,
+    layout_warnings,
+    list_subfolders,
+    require_separate_folders,
+)
+from pipeline.datasets.image_files import describe_left_out, has_images, list_image_files, passed_over
+from pipeline.datasets.repeated_content import LabelledFile, drop_contradictions, repetition_warnings
+from pipeline.display import printable
 from pipeline.errors import RequestError
-from pipeline.images import EXTENSIONS
+from pipeline.file_names import escape_path, unescape
+from pipeline.progress import progress
 
 INDEX = "index.jsonl"
+_log = getLogger(__name__)
+_OUTSIDE = "outside the class folders"
 
 
 @dataclass(frozen=True)
-class LabelledFile:
-    """One image file: its path, the name of its class, the SHA-256 of its bytes, its part."""
+class PartFolder:
+    """The folder that the training or the test images are in.
 
-    path: str
-    class_name: str
-    sha256: str
+    Attributes:
+        part: Which of the two. Without a test folder the training folder holds the test images, too.
+        root: The folder.
+        classes: Its class folders, in the order of the classes.
+        fewest: How many images of different content a class must have: one for each split drawn from it.
+    """
+
     part: Literal["train", "test"]
+    root: Path
+    classes: tuple[ClassFolder, ...]
+    fewest: int
 
 
 def index_folder(source: FolderSource, cache: Path) -> RawDataset:
     """Look a folder over and write down what it holds, in the order of classes and paths.
 
+    What is left out, and what a person should look at, is logged as warnings and kept with the dataset.
+
     Args:
         source: The folder, and the test's where it has one of its own.
-        cache: Where the index goes, under the fingerprint of what it lists.
+        cache: Where the index goes, under the hash of what it lists.
 
     Raises:
-        RequestError: Fewer than two classes, or a class with too few images for its splits.
+        RequestError: The folders are no dataset: `check_folders` says when, and a class may have too few
+            images of different content for its splits.
+    """
+    folders = check_folders(source)
+    left_out: Counter[str] = Counter()
+    files = _hash_images(folders, left_out)
+    kept, dropped = drop_contradictions(files)
+    title = printable(source.path)
+    warnings = [line for folder in folders for line in layout_warnings(folder.root, folder.classes)]
+    if left_out:
+        count = left_out.total()
+        warnings.append(f"{title}: {count} file{'s' * (count != 1)} left out: {describe_left_out(left_out)}")
+    warnings += repetition_warnings(title, kept, dropped)
+    for line in warnings:
+        _log.warning("%s", line)
+    for folder in folders:
+        _require_enough(folder, kept, dropped)
+    return _write_index(kept, folders, cache, warnings, left_out)
+
+
+def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
+    """Find the class folders of the training and the test images, without reading any image.
+
+    Raises:
+        RequestError: A folder is missing or has no classes, a class has too few images, the test folder has
+            other classes, or the test folder and the training folder share files.
     """
     folder = Path(source.path)
-    classes = list_classes(folder)
-    if source.test_path is None:
-        # One image each for training, validation and test.
-        files = _list_images(folder, classes, "train", fewest=3)
-    else:
-        unknown = set(list_classes(Path(source.test_path))) - set(classes)
-        if unknown:
-            raise RequestError(
-                f"test folder {source.test_path} has a class {min(unknown)!r}",
-                f"the classes of {folder}: {', '.join(classes)}",
-                "Add its training images, or move it away.",
-            )
-        files = _list_images(folder, classes, "train", fewest=2)
-        files += _list_images(Path(source.test_path), classes, "test", fewest=1)
-    lines = [json.dumps(asdict(file)) for file in files]
-    facts = [json.dumps([file.class_name, file.sha256, file.part]) for file in files]
-    fingerprint = hashlib.sha256("\n".join(facts).encode()).hexdigest()
-    index = cache / f"{fingerprint}.jsonl"
-    write_text(index, "\n".join(lines) + "\n")
-    return RawDataset("folder", {INDEX: index}, fingerprint, str(folder.resolve()))
+    fewest = 3 if source.test_path is None else 2
+    found = [PartFolder("train", folder, find_classes(folder), fewest)]
+    if source.test_path is not None:
+        test_folder = Path(source.test_path)
+        found.append(PartFolder("test", test_folder, find_classes(test_folder, "dataset.test_path"), 1))
+        require_separate_folders(folder, test_folder)
+        _require_same_classes(*found)
+    for part in found:
+        few = [entry for entry in part.classes if not _holds(entry, part.fewest)]
+        if few:
+            raise _too_few(part, [(entry.name, _count(entry)) for entry in few])
+    return tuple(found)
 
 
 def read_index(raw: RawDataset) -> list[LabelledFile]:
     """The files of a folder dataset, in the index's order."""
-    lines = raw.files[INDEX].read_text(encoding="utf-8").splitlines()
-    return [LabelledFile(**json.loads(line)) for line in lines]
+    rows = (json.loads(line) for line in raw.files[INDEX].read_text(encoding="utf-8").splitlines())
+    return [LabelledFile(path=raw.files[row["part"]] / unescape(row["name"]), **row) for row in rows]
 
 
-def list_classes(folder: Path) -> tuple[str, ...]:
-    """The names of the subfolders in natural order, so that "10" comes after "2".
-
-    Raises:
-        RequestError: There are fewer than two.
-    """
-    if not folder.is_dir():
+def _require_same_classes(train: PartFolder, test: PartFolder) -> None:
+    known = [entry.name for entry in train.classes]
+    tested = [entry.name for entry in test.classes]
+    unknown = [name for name in tested if name not in known]
+    missing = [name for name in known if name not in tested]
+    if unknown or missing:
         raise RequestError(
-            f"dataset folder {folder} does not exist",
-            "a folder with one subfolder per class",
-            "Name it with --set dataset.path=FOLDER.",
+            f"test folder {printable(str(test.root))} has "
+            + (f"a class {unknown[0]!r}" if unknown else f"no class {missing[0]!r}"),
+            f"the classes of {printable(str(train.root))}: {', '.join(map(printable, known))}",
+            "Add its training images, or move it away." if unknown else "Add test images of that class.",
         )
-    names = [path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-    unreadable = [name for name in names if not _is_text(name)]
-    if unreadable:
-        raise RequestError(
-            f"dataset folder {folder} has a subfolder {os.fsencode(unreadable[0])!r}",
-            "class names that are text in UTF-8",
-            "Rename it.",
+
+
+def _hash_images(folders: Sequence[PartFolder], left_out: Counter[str]) -> list[LabelledFile]:
+    found: list[tuple[PartFolder, ClassFolder, Path]] = []
+    with progress("list", None, "files") as advance:
+        for folder in folders:
+            left_out.update(_loose_entries(folder.root))
+            for entry in folder.classes:
+                for place in entry.folders:
+                    found += [(folder, entry, path) for path in list_image_files(place, left_out, advance)]
+    files = []
+    with progress("hash", len(found), "images") as advance:
+        for folder, entry, path in found:
+            name = escape_path(path.relative_to(folder.root).as_posix())
+            files.append(LabelledFile(path, name, entry.name, sha256_of(path), folder.part))
+            advance(1, "")
+    return files
+
+
+def _holds(entry: ClassFolder, count: int) -> bool:
+    return any(has_images(folder, count) for folder in entry.folders) or _count(entry) >= count
+
+
+def _count(entry: ClassFolder) -> int:
+    ignored: Counter[str] = Counter()
+    return sum(len(list_image_files(folder, ignored, lambda count, note: None)) for folder in entry.folders)
+
+
+def _loose_entries(root: Path) -> Counter[str]:
+    """What lies in the dataset folder beside the class folders, by reason."""
+    classes = set(list_subfolders(root))
+    return Counter(passed_over(path) or _OUTSIDE for path in root.iterdir() if path not in classes)
+
+
+def _require_enough(
+    folder: PartFolder, kept: Sequence[LabelledFile], dropped: Sequence[LabelledFile]
+) -> None:
+    contents: dict[str, set[str]] = {entry.name: set() for entry in folder.classes}
+    for file in kept:
+        if file.part == folder.part:
+            contents[file.class_name].add(file.sha256)
+    few = [(name, len(found)) for name, found in contents.items() if len(found) < folder.fewest]
+    if few:
+        shared = {file.class_name for file in dropped} & {name for name, _ in few}
+        raise _too_few(folder, few, sorted(shared))
+
+
+def _too_few(
+    folder: PartFolder, classes: Sequence[tuple[str, int]], shared: Sequence[str] = ()
+) -> RequestError:
+    counts = ", ".join(
+        f"class {name!r} has {count or 'no'} image{'s' * (count != 1)}" for name, count in classes
+    )
+    if shared:
+        return RequestError(
+            f"in {printable(str(folder.root))} {counts} of its own",
+            f"at least {folder.fewest} of different content that no other class has",
+            f"Look at the images that other classes share with {', '.join(map(printable, shared))}.",
         )
-    if len(names) < 2:
-        raise RequestError(
-            f"dataset folder {folder} has {len(names)} subfolders",
-            "one subfolder per class, at least two",
-            "Sort the images into subfolders named after their classes.",
+    return RequestError(
+        f"in {printable(str(folder.root))} {counts}",
+        f"at least {folder.fewest} of different content",
+        "Add images to the class, or move its folder away.",
+    )
+
+
+def _write_index(
+    files: Sequence[LabelledFile],
+    folders: Sequence[PartFolder],
+    cache: Path,
+    warnings: Sequence[str],
+    left_out: Counter[str],
+) -> RawDataset:
+    lines = list(_index_lines(files))
+    facts = [json.dumps([file.class_name, file.sha256, file.part]) for file in files]
+    names_sha256 = _sha256(lines)
+    index = cache / f"{names_sha256}.jsonl"
+    write_text(index, "\n".join(lines) + "\n")
+    roots = {folder.part: folder.root.resolve() for folder in folders}
+    return RawDataset(
+        "folder",
+        {INDEX: index, **{str(part): root for part, root in roots.items()}},
+        _sha256(facts),
+        escape_path(str(roots["train"])),
+        names_sha256,
+        tuple(warnings),
+        dict(left_out.most_common()),
+    )
+
+
+def _index_lines(files: Sequence[LabelledFile]) -> Iterator[str]:
+    for file in files:
+        yield json.dumps(
+            {"name": file.name, "class_name": file.class_name, "sha256": file.sha256, "part": file.part}
         )
-    return tuple(sorted(names, key=natural_order))
 
 
-def count_folder_classes(source: FolderSource) -> int | None:
-    """How many classes a folder holds; None where it is not here."""
-    folder = Path(source.path)
-    return len(list_classes(folder)) if folder.is_dir() else None
-
-
-def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts runs of digits by their value: "2" before "10"."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
-
-
-def _walk(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted, hidden ones and hidden folders left out."""
-
-    def refuse(error: OSError) -> None:
-        raise error  # Leaving a folder out would change the dataset without a word.
-
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(found)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _list_images(
-    folder: Path, classes: Sequence[str], part: Literal["train", "test"], fewest: int
-) -> list[LabelledFile]:
-    listed = []
-    for name in classes:
-        found = [
-            LabelledFile(str(path), name, sha256_of(path), part)
-            for path in _walk(folder / name)
-            if path.suffix.lower() in EXTENSIONS and path.is_file()
-        ]
-        contents = len({file.sha256 for file in found})
-        if contents < fewest:
-            raise RequestError(
-                f"class {name!r} in {folder} has {contents or 'no'} image{'s' * (contents != 1)}",
-                f"at least {fewest} of different content",
-                "Add images to the class, or move its folder away.",
-            )
-        listed += found
-    return listed
+def _sha256(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -19,6 +19,7 @@ from numpy.lib.format import write_array_header_1_0
 from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files, write_array, write_json
 from pipeline.config import FolderSource, ImageSpec, Recipe
 from pipeline.datasets import (
+    NAMES_FILE,
     TEST_ORIGINS_FILE,
     Images,
     PreparedDataset,
@@ -29,32 +30,38 @@ from pipeline.datasets import (
     fashion_mnist,
     mnist,
 )
-from pipeline.datasets.folders import LabelledFile, read_index
+from pipeline.datasets.folders import read_index
+from pipeline.datasets.repeated_content import LabelledFile
 from pipeline.errors import RequestError, WorkError
+from pipeline.file_names import escape_path
 from pipeline.images import FailureCode, ImageFailure, Pixels, decode, fit_array
 from pipeline.progress import progress
 
 _log = getLogger(__name__)
-_FORMAT = 2
+_FORMAT = 3
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class _Example:
-    """An image that can be had when it is its turn: its label, its content's hash, and its pixels."""
+    """An image that can be had when it is its turn: its label, its content's hash, its pixels, and what it is
+    called: `origin` is the whole path, `name` the path below the dataset folder, both escaped.
+    """
 
     label: int
     sha256: str
     load: Callable[[ImageSpec], Pixels]
     origin: str
+    name: str
 
 
 def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
     """Write the arrays of a dataset, or find them where an earlier run left them.
 
     For each split: `SPLIT_images.npy`, uint8 [images, height, width, channels], and `SPLIT_labels.npy`,
-    int64 [images]; for the test split `test_origins.json` says where each image came from. Files that
-    cannot be read are listed in `rejected.json`.
+    int64 [images]; `names.json` says what each image of each split is called, and `test_origins.json` where
+    each test image came from. Files that cannot be read are listed in `rejected.json`. The manifest has the
+    dataset's warnings and what was left out as they are now, also where the arrays are an earlier run's.
 
     Raises:
         RequestError: A class has too few images to split.
@@ -71,7 +78,15 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
             raise WorkError(
                 error.received, error.expected, f"Remove {folder}, and it is prepared again."
             ) from error
+        noticed = _noticed(raw)
+        if any(manifest[key] != value for key, value in noticed.items()):
+            manifest = {**manifest, **noticed}
+            write_json(folder / MANIFEST, manifest)
     return PreparedDataset.from_manifest(folder, manifest)
+
+
+def _noticed(raw: RawDataset) -> dict[str, object]:
+    return {"warnings": list(raw.warnings), "left_out": dict(raw.left_out)}
 
 
 def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
@@ -84,19 +99,22 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
         "provenance": raw.provenance,
         "class_names": list(class_names),
         "image": recipe.image.model_dump(),
+        **_noticed(raw),
     }
     with publishing(folder, facts) as staging:
         total = sum(map(len, splits.values()))
         rejected: list[dict[str, str]] = []
         labels: dict[SplitName, list[int]] = {}
+        names: dict[SplitName, list[str]] = {}
         test_origins: list[str] = []
         with progress("prepare", total, "images") as advance:
             for name, examples in splits.items():
                 path = staging / f"{name}_images.npy"
-                labels[name] = []
+                labels[name], names[name] = [], []
                 for example, failure in write_images(path, examples, recipe.image):
                     if failure is None:
                         labels[name].append(example.label)
+                        names[name].append(example.name)
                         if name == "test":
                             test_origins.append(example.origin)
                     else:
@@ -105,6 +123,7 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
                 write_array(staging / f"{name}_labels.npy", np.array(labels[name], np.int64))
         _check_rejected(rejected, total, recipe)
         _check_classes(labels, class_names)
+        write_json(staging / NAMES_FILE, names)
         write_json(staging / TEST_ORIGINS_FILE, test_origins)
         write_json(staging / "rejected.json", rejected)
         facts["rejected"] = len(rejected)
@@ -112,9 +131,11 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
 
 
 def _key(raw: RawDataset, recipe: Recipe) -> str:
-    """What the arrays depend on: content, image spec and fractions, but not where the content lies."""
+    """What the arrays and names depend on: content, names below the dataset folder, image spec and
+    fractions, but not where that folder lies.
+    """
     settings = recipe.dataset.model_dump(exclude={"path", "test_path", "mirrors", "package_index"})
-    parts = [_FORMAT, raw.fingerprint, settings, recipe.image.model_dump()]
+    parts = [_FORMAT, raw.fingerprint, raw.names_sha256, settings, recipe.image.model_dump()]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -146,7 +167,8 @@ def _read_folder(raw: RawDataset) -> Read:
     parts: dict[str, list[_Example]] = {"train": [], "test": []}
     for file in files:
         label = class_names.index(file.class_name)
-        parts[file.part].append(_Example(label, file.sha256, _FileLoader(file), file.path))
+        origin = escape_path(str(file.path))
+        parts[file.part].append(_Example(label, file.sha256, _FileLoader(file), origin, file.name))
     return class_names, parts["train"], parts["test"]
 
 
@@ -164,7 +186,7 @@ class _FileLoader:
     file: LabelledFile
 
     def __call__(self, spec: ImageSpec) -> Pixels:
-        data = Path(self.file.path).read_bytes()
+        data = self.file.path.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.file.sha256:
             raise ImageFailure(FailureCode.UNREADABLE, "changed after it was listed")
         return decode(data, spec).pixels
@@ -179,9 +201,10 @@ class _ArrayLoader:
 
 
 def _examples(images: Images, title: str) -> list[_Example]:
+    numbered = enumerate(zip(images.pixels, images.labels, strict=True))
     return [
-        _Example(int(label), hashlib.sha256(pixels).hexdigest(), _ArrayLoader(pixels), f"{title} {index}")
-        for index, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True))
+        _Example(int(label), hashlib.sha256(pixels).hexdigest(), _ArrayLoader(pixels), name, name)
+        for name, pixels, label in ((f"{title} {index}", *image) for index, image in numbered)
     ]
 
 
@@ -267,10 +290,10 @@ def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) 
 def _check_classes(labels: dict[SplitName, list[int]], class_names: Sequence[str]) -> None:
     for split, known in labels.items():
         present = set(known)
-        missing = [name for label, name in enumerate(class_names) if label not in present]
+        missing = [repr(name) for label, name in enumerate(class_names) if label not in present]
         if missing:
             raise RequestError(
-                f"class {missing[0]!r} has no readable image in the {split} split",
+                f"no image of {', '.join(missing)} in the {split} split can be read",
                 "every class in every split",
                 "Add images to the class.",
             )

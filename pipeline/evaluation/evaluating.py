@@ -11,10 +11,12 @@ from pipeline.config import Recipe
 from pipeline.datasets import PreparedDataset
 from pipeline.drift import AnswerCounts
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE, Evaluation
-from pipeline.evaluation.metrics import measure
+from pipeline.evaluation.metrics import MOST_IN_MATRIX, Metrics, measure
 from pipeline.evaluation.report import render_report
 from pipeline.layers import summarize_layers
 from pipeline.training import HISTORY_FILE, TrainedModel
+
+_MOST_PAIRS = 1_000
 
 
 def evaluate_model(
@@ -40,16 +42,16 @@ def evaluate_model(
         probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
     )
     written = {
-        "test": {"loss": metrics.loss, "accuracy": metrics.accuracy, "images": metrics.images},
+        **describe_metrics(metrics),
         "validation": {"loss": model.validation_loss, "accuracy": model.validation_accuracy},
-        "classes": [asdict(row) for row in metrics.classes],
-        "confusion_matrix": metrics.confusion,
         "parameters": model.parameters,
         "training": {
             "epochs": model.epochs,
+            "chosen_epoch": model.chosen_epoch,
             "seconds": round(model.seconds, 3),
             "device": model.device,
             "images": dataset.counts["train"],
+            "normalization": model.normalization and asdict(model.normalization),
         },
     }
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}
@@ -68,3 +70,22 @@ def evaluate_model(
         )
         (staging / REPORT_FILE).write_text(page, encoding="utf-8")
     return Evaluation(folder, probabilities_path, metrics.images, metrics.loss, metrics.accuracy)
+
+
+def describe_metrics(metrics: Metrics) -> dict[str, object]:
+    """What `metrics.json` says of the test images."""
+    return {
+        "test": {
+            "loss": metrics.loss,
+            "accuracy": metrics.accuracy,
+            "accuracy_interval": metrics.accuracy_interval,
+            "balanced_accuracy": metrics.balanced_accuracy,
+            "balanced_accuracy_interval": metrics.balanced_accuracy_interval,
+            "images": metrics.images,
+            "largest_class": {"name": metrics.largest_class.name, "share": metrics.largest_share},
+            "never_predicted": metrics.never_predicted,
+        },
+        "classes": [asdict(row) for row in metrics.classes],
+        "confusion_matrix": metrics.confusion.tolist() if len(metrics.classes) <= MOST_IN_MATRIX else None,
+        "confused_pairs": [asdict(pair) for pair in metrics.confused_pairs(_MOST_PAIRS)],
+    }

@@ -7,17 +7,21 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from pipeline import __version__
 from pipeline.artifacts import now
-from pipeline.config import Recipe
+from pipeline.config import ImageSpec, Recipe
 from pipeline.datasets import Images, PreparedDataset
-from pipeline.evaluation.metrics import Metrics
+from pipeline.display import printable
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.metrics import MOST_IN_MATRIX, Metrics
+from pipeline.evaluation.summary import name_some
 from pipeline.image_encoding import encode_png
+from pipeline.images import Pixels, fit_array
 from pipeline.inference import Probabilities
 from pipeline.layers import LayerSummary
 from pipeline.templates import open_templates
@@ -27,16 +31,29 @@ _TEMPLATE = "report.html.jinja"
 # Drawn in this colour, then replaced by the page's own text colour, which follows light and dark.
 _INK = "#010203"
 _COLORS = ("#3b82f6", "#f59e0b")
+_MOST_PAIRS = 20
+_LOWEST = 20
+# Of a mistake's picture, in pixels: about as wide as it is shown.
+_PICTURE_SIDE = 112
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that the model names wrong; `picture` is a data address of a PNG."""
+    """A test image that the model names wrong.
 
-    index: int
+    Attributes:
+        file: Its path below the dataset's folder, or its place in a dataset that has no files.
+        picture: A data address of a PNG.
+        true_name: Its class.
+        predicted: The class that it is named.
+        probability: What the model gives `predicted`.
+        true_probability: What the model gives `true_name`.
+    """
+
+    file: str
     picture: str
     true_name: str
-    answered: str
+    predicted: str
     probability: float
     true_probability: float
 
@@ -53,50 +70,73 @@ def render_report(
 ) -> str:
     """The report as one HTML page."""
     environment = open_templates("pipeline.evaluation")
-    mistakes = worst_mistakes(
-        dataset.split("test"),
-        probabilities,
-        dataset.class_names,
-        recipe.evaluation.worst_mistakes,
-    )
-    wrong = metrics.images - sum(row[index] for index, row in enumerate(metrics.confusion))
+    environment.filters["printable"] = printable
+    environment.filters["percents"] = _percents
+    is_small = len(metrics.classes) <= MOST_IN_MATRIX
     return environment.get_template(_TEMPLATE).render(
         recipe=recipe,
         model=model,
         layers=layers,
         dataset=dataset,
         metrics=metrics,
-        mistakes=mistakes,
-        wrong=wrong,
+        warnings=_warnings(model, dataset, metrics),
+        wrong=metrics.images - int(metrics.confusion.trace()),
         curves=[
             draw_curves(history, "Loss", ("loss", "val_loss")),
             draw_curves(history, "Accuracy", ("accuracy", "val_accuracy")),
         ],
-        largest_confusion=_largest_confusion(metrics),
+        matrix=metrics.confusion.tolist() if is_small else None,
+        long_names=any(len(row.name) > 3 for row in metrics.classes),
+        pairs=metrics.confused_pairs(_MOST_PAIRS),
+        most_pairs=_MOST_PAIRS,
+        images_of={row.name: row.images for row in metrics.classes},
+        mistakes=worst_mistakes(dataset, probabilities, recipe.evaluation.worst_mistakes),
+        lowest=None if is_small else sorted(metrics.classes, key=lambda row: row.recall)[:_LOWEST],
         made_at=now(),
         pixelmill_version=__version__,
     )
 
 
-def worst_mistakes(
-    images: Images, probabilities: Probabilities, class_names: Sequence[str], count: int
-) -> list[Mistake]:
-    """The wrong answers given with the highest probability, the worst first."""
-    answers = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(answers != images.labels)
+def worst_mistakes(dataset: PreparedDataset, probabilities: Probabilities, count: int) -> list[Mistake]:
+    """The test images named wrong with the highest probability, the worst first."""
+    images, names, files = dataset.split("test"), dataset.class_names, dataset.names("test")
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != images.labels)
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:count]
     return [
         Mistake(
-            index=int(index),
-            picture="data:image/png;base64,"
-            + base64.b64encode(encode_png(np.asarray(images.pixels[index]))).decode(),
-            true_name=class_names[images.labels[index]],
-            answered=class_names[answers[index]],
+            file=files[index],
+            picture=_picture(images, index),
+            true_name=names[images.labels[index]],
+            predicted=names[predicted[index]],
             probability=float(probabilities[index].max()),
             true_probability=float(probabilities[index, images.labels[index]]),
         )
         for index in worst
     ]
+
+
+def _picture(images: Images, index: int) -> str:
+    pixels: Pixels = np.asarray(images.pixels[index])
+    scale = _PICTURE_SIDE / max(pixels.shape)
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+        channels: Literal[1, 3] = 1 if pixels.shape[2] == 1 else 3
+        pixels = fit_array(pixels, ImageSpec(height=height, width=width, channels=channels))
+    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
+
+
+def _warnings(model: TrainedModel, dataset: PreparedDataset, metrics: Metrics) -> list[str]:
+    found = [printable(warning) for warning in dataset.warnings]
+    if never := metrics.never_predicted:
+        found.append(f"Never predicted for any test image: {name_some(never)}.")
+    if model.normalization and model.normalization.warning:
+        found.append(model.normalization.warning)
+    return found
+
+
+def _percents(interval: Interval) -> str:
+    return f"{interval.low * 100:.2f}% to {interval.high * 100:.2f}%"
 
 
 def draw_curves(history: pd.DataFrame, title: str, columns: tuple[str, str]) -> str:
@@ -131,15 +171,3 @@ def draw_curves(history: pd.DataFrame, title: str, columns: tuple[str, str]) -> 
     svg = buffer.getvalue()
     # Without the XML prologue, whose document type names an outside host.
     return svg[svg.index("<svg") :].replace(_INK, "currentColor")
-
-
-def _largest_confusion(metrics: Metrics) -> int:
-    return max(
-        (
-            count
-            for true, row in enumerate(metrics.confusion)
-            for answered, count in enumerate(row)
-            if true != answered
-        ),
-        default=0,
-    )

@@ -1,14 +1,18 @@
-"""An evaluation in a few lines, for pages that cannot show the whole report."""
+"""An evaluation in a few lines, for pages and terminals that cannot show the whole report."""
+
+from typing import Any
 
 from pipeline.artifacts import read_json
 from pipeline.display import printable
 from pipeline.evaluation import METRICS_FILE, Evaluation
 
 Cell = str | int | float
+_MOST_NAMED = 5
+_MOST_PAIRS = 50
 
 
 def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
-    """A row a class: precision, recall, F1 and images."""
+    """A row a class: precision, recall, F1, images and predictions."""
     classes = read_json(evaluation.folder / METRICS_FILE)["classes"]
     return [
         {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
@@ -16,32 +20,54 @@ def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
     ]
 
 
+def describe_accuracy(test: dict[str, Any]) -> str:
+    """Accuracy and loss on the test images, in words; `test` is what `metrics.json` says of them."""
+    interval = f" ({_interval(test['accuracy_interval'])})" if "accuracy_interval" in test else ""
+    return f"{test['accuracy']:.4f}{interval} on {test['images']:,} images, loss {test['loss']:.4f}"
+
+
+def describe_balance(test: dict[str, Any]) -> str:
+    """Whether the model does more than name the largest class, in words; empty where that is not known."""
+    if "balanced_accuracy" not in test:
+        return ""
+    largest, never = test["largest_class"], test["never_predicted"]
+    return (
+        f"{test['balanced_accuracy']:.4f} ({_interval(test['balanced_accuracy_interval'])}); "
+        f"{printable(largest['name'])}, the largest class, is {largest['share']:.1%} of the images"
+        + (f"; never predicted: {name_some(never)}" if never else "")
+    )
+
+
+def name_some(names: list[str] | tuple[str, ...]) -> str:
+    """The first of some class names, as they can be shown, and how many more there are."""
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(map(printable, names[:_MOST_NAMED])) + (f" and {rest:,} more" if rest > 0 else "")
+
+
 def summarize_evaluation(evaluation: Evaluation) -> str:
-    """Markdown: the results, the confusion matrix, and where the report is."""
+    """Markdown: the results, the confusion matrix or its largest numbers, and where the report is."""
     metrics = read_json(evaluation.folder / METRICS_FILE)
-    names = [escape_markdown(row["name"]) for row in metrics["classes"]]
-    matrix = [
-        f"| **{name}** | {' | '.join(map(str, counts))} |"
-        for name, counts in zip(names, metrics["confusion_matrix"], strict=True)
-    ]
+    test = metrics["test"]
     return "\n".join(
         [
             "| | test | validation |",
             "|---|---|---|",
             *(
-                f"| {title} | {metrics['test'][title]:.4f} | {metrics['validation'][title]:.4f} |"
+                f"| {title} | {test[title]:.4f} | {metrics['validation'][title]:.4f} |"
                 for title in ("accuracy", "loss")
             ),
+            f"| 95% interval of the accuracy | {_ends(test['accuracy_interval'])} | |",
+            f"| balanced accuracy | {test['balanced_accuracy']:.4f} | |",
+            f"| its 95% interval | {_ends(test['balanced_accuracy_interval'])} | |",
+            f"| share of the largest class, {escape_markdown(test['largest_class']['name'])} "
+            f"| {test['largest_class']['share']:.4f} | |",
             "",
             f"{evaluation.images:,} test images, {metrics['parameters']:,} parameters, "
             f"{metrics['training']['epochs']} epochs in {metrics['training']['seconds']:.0f} s "
             f"on {metrics['training']['device']}.",
             "",
-            "Rows are true classes, columns are answers:",
-            "",
-            f"| | {' | '.join(names)} |",
-            f"|---|{'---|' * len(names)}",
-            *matrix,
+            *_never_predicted(test["never_predicted"]),
+            *_confusion(metrics),
             "",
             f"The whole report: `{evaluation.report_path.resolve()}`",
         ]
@@ -51,3 +77,44 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
 def escape_markdown(name: str) -> str:
     """A class name that cannot act as Markdown or HTML."""
     return "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in printable(name))
+
+
+def _never_predicted(names: list[str]) -> list[str]:
+    if not names:
+        return []
+    some = ", ".join(map(escape_markdown, names[:_MOST_NAMED]))
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    return [f"**Never predicted: {some}{more}**", ""]
+
+
+def _confusion(metrics: dict[str, Any]) -> list[str]:
+    if metrics["confusion_matrix"] is None:
+        return [
+            "The most frequent mistakes:",
+            "",
+            "| true class | predicted | images |",
+            "|---|---|---|",
+            *(
+                f"| {' | '.join(escape_markdown(str(cell)) for cell in pair.values())} |"
+                for pair in metrics["confused_pairs"][:_MOST_PAIRS]
+            ),
+        ]
+    names = [escape_markdown(row["name"]) for row in metrics["classes"]]
+    return [
+        "Rows are true classes, columns are predictions:",
+        "",
+        f"| | {' | '.join(names)} |",
+        f"|---|{'---|' * len(names)}",
+        *(
+            f"| **{name}** | {' | '.join(map(str, counts))} |"
+            for name, counts in zip(names, metrics["confusion_matrix"], strict=True)
+        ),
+    ]
+
+
+def _interval(ends: list[float]) -> str:
+    return f"95% interval {_ends(ends)}"
+
+
+def _ends(ends: list[float]) -> str:
+    return f"{ends[0]:.4f} to {ends[1]:.4f}"

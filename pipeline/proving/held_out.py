@@ -61,7 +61,7 @@ def from_dataset(dataset: PreparedDataset, spec: ImageSpec, folder: Path) -> Hel
     test, origins = dataset.split("test"), dataset.test_origins()
     paths = []
     for index, (tensor, origin) in enumerate(zip(test.pixels, origins, strict=True)):
-        original = Path(origin)
+        original = Path(unescape(origin))
         if _becomes(original, tensor, spec):
             paths.append(f"{index:08d}{original.suffix}")
             (folder / paths[-1]).symlink_to(original.resolve())

@@ -3,23 +3,21 @@
 import errno
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pipeline.errors import WorkError
+from pipeline.file_names import escape, unescape
 from pipeline.images import EXTENSIONS
 from pipeline.locations import file_system, is_remote
 
+__all__ = ["ListedImage", "escape", "holds_images", "list_images", "unescape"]
+
 # By what name S3, Azure, Google, local and other file systems of fsspec tell it.
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
-_PLAIN = re.compile(r"[ -$&-~]*")
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class ListedImage(NamedTuple):
@@ -81,30 +79,6 @@ def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
         except OSError as error:
             raise _cannot_list(place, error.strerror or str(error)) from error
     return False
-
-
-def escape(name: str) -> str:
-    """A file name as text. A name that is not text, or that could be taken for an escaped one, is
-    percent-escaped; `unescape` gives every name back.
-    """
-    if _PLAIN.fullmatch(name):
-        return name
-    data = os.fsencode(name)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return quote_from_bytes(data, safe=" !#$&'()*+,;=@[]^`{|}")
-    if _ESCAPE.search(text) or _CONTROL.search(text):
-        text = text.replace("%", "%25")
-        return _CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", text)
-    return text
-
-
-def unescape(path: str) -> str:
-    """The path on disk that an escaped path stands for."""
-    if "%" not in path or not _ESCAPE.search(path):
-        return path
-    return os.fsdecode(unquote_to_bytes(path))
 
 
 def _list_local(folder: str, globs: Sequence[str]) -> Iterator[ListedImage]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from pipeline.training.initialization import pass_channels_on
 from pipeline.training.network import build_network
 from pipeline.training.normalization import fuse_normalization
 from pipeline.training.schedules import build_optimizer
+from pipeline.training.statistics import estimate_statistics, limit_momentum
+from pipeline.training.validation import validate
 from pipeline.training.watching import ProgressWatcher, Report, StateKeeper, TrainingProgress
 
 _PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
@@ -50,15 +53,19 @@ def train_model(
     """
     training = recipe.training
     device = start_backend(training)
-    with holding(checkpoint), explaining_memory(training), device.scope():
-        network = compile_network(dataset, recipe, device)
-        keeper = StateKeeper(network, training, checkpoint, read_state(checkpoint))
-        resumed_after = len(keeper.state.history)
-        if resumed_after:
-            keeper.restore()
-        if not keeper.is_over:
-            _fit(network, dataset, training, device, keeper, report, folder)
-    history, chosen = pd.DataFrame(keeper.state.history), keeper.chosen_row
+    with holding(checkpoint), explaining_memory(training):
+        with device.scope():
+            network = compile_network(dataset, recipe, device)
+            keeper = StateKeeper(network, training, checkpoint, read_state(checkpoint))
+            resumed_after = len(keeper.state.history)
+            if resumed_after:
+                keeper.restore()
+            if not keeper.is_over:
+                _fit(network, dataset, training, device, keeper, report, folder)
+        model = _in_float32(dataset, recipe, keeper.state.weights)
+        normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
+        validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
+    history = pd.DataFrame(keeper.state.history)
     facts = {
         "kind": "trained-model",
         "recipe": recipe.model_dump(mode="json"),
@@ -66,8 +73,9 @@ def train_model(
         "dataset_fingerprint": dataset.fingerprint,
         "device": device.title,
         "resumed_after_epoch": resumed_after,
+        "chosen_epoch": keeper.chosen_epoch,
+        "normalization": normalization and asdict(normalization),
     }
-    model = _in_float32(dataset, recipe, keeper.state.weights)
     with publishing(folder, facts) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
@@ -77,8 +85,10 @@ def train_model(
         epochs=len(history),
         seconds=float(history["seconds"].sum()),
         device=device.title,
-        validation_loss=chosen["val_loss"],
-        validation_accuracy=chosen["val_accuracy"],
+        validation_loss=validation.loss,
+        validation_accuracy=validation.accuracy,
+        chosen_epoch=keeper.chosen_epoch,
+        normalization=normalization,
     )
 
 
@@ -120,10 +130,11 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
         fuse_normalization(network)
     # Probabilities and loss in full precision, whatever comes before them.
     network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
-    steps = training.epochs * steps_per_epoch(dataset.counts["train"], training)
+    steps = steps_per_epoch(dataset.counts["train"], training)
+    limit_momentum(network, steps)
     at_once = training.steps_per_execution
     network.compile(
-        optimizer=build_optimizer(training, steps),
+        optimizer=build_optimizer(training, training.epochs * steps),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=training.jit_compile,

@@ -119,9 +119,9 @@ class StateKeeper:
         return epochs >= self._training.epochs or (epochs > 0 and stopped)
 
     @property
-    def chosen_row(self) -> Row:
-        """The row of the epoch whose weights count."""
-        return self.state.history[self._chosen(self.state.history)]
+    def chosen_epoch(self) -> int:
+        """The epoch, from 1, whose weights count."""
+        return self._chosen(self.state.history) + 1
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Begin to time the epoch."""

@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from pipeline.datasets.mnist import FILES
-from pipeline.registry import list_models
-from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible
+from pipeline.registry import list_models, show_model
+from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 from tests.servers import FileServer, serving
 
@@ -86,7 +86,10 @@ def test_metrics_and_report_are_artifacts_of_the_run(
     assert [row["epoch"] for row in json.loads(by_key["digits-history"]["data"])] == [1, 2, 3, 4]
     assert len(json.loads(by_key["digits-metrics"]["data"])) == 10
     accuracy = retrained.json["metrics"]["test"]["accuracy"]
-    assert f"| accuracy | {accuracy:.4f} |" in by_key["digits-report"]["data"]
+    page = by_key["digits-report"]["data"]
+    assert f"| accuracy | {accuracy:.4f} |" in page
+    for row in ("95% interval of the accuracy", "balanced accuracy", "share of the largest class"):
+        assert f"| {row}" in page
 
 
 def test_prefects_page_shows_the_stages_and_the_artifacts(
@@ -148,6 +151,48 @@ def test_a_class_without_images_is_one_line(server: PrefectServer, run: Run, tmp
     assert answer.code == 2
     assert answer.last_error.startswith("pixelmill: class 'cat'")
     assert "Traceback" not in answer.errors
+
+
+IMBALANCED = {"cat": 1_000, "dog": 100, "fish": 12}
+
+
+def test_a_model_that_predicts_the_largest_class_only_is_refused(
+    server: PrefectServer, run: Run, tmp_path: Path
+) -> None:
+    # Nothing tells the classes apart: what is learned is which of them is the largest.
+    for seed, (name, count) in enumerate(IMBALANCED.items()):
+        write_images(tmp_path / "pets" / name, count, seed)
+    recipe = {
+        "name": "pets",
+        "dataset": {"source": "folder", "path": str(tmp_path / "pets")},
+        "image": {"height": 8, "width": 8, "channels": 1},
+        "model": {
+            "layers": [
+                {"layer": "convolution", "filters": 2, "kernel_size": 3},
+                {"layer": "batch_normalization"},
+                {"layer": "global_average_pooling"},
+                {"layer": "dense", "units": "classes"},
+                {"layer": "softmax"},
+            ]
+        },
+        "training": {"epochs": 2, "learning_rate": {"peak": 0.1}},
+    }
+    (tmp_path / "pets.yaml").write_text(json.dumps(recipe))
+    store = tmp_path / "store"
+    answer = run("retrain", tmp_path / "pets.yaml", "--store", store, env=server.environment)
+    assert answer.code == 3, answer.errors
+    assert answer.last_error.startswith(
+        "pixelmill: pets@1 predicts cat for every test image, which is a balanced accuracy of 0.3333"
+    )
+    assert "Traceback" not in answer.errors
+    model = show_model(store, "pets@1")
+    assert model.aliases == ()
+    test = model.metrics["test"]
+    assert test["accuracy"] == test["largest_class"]["share"] == pytest.approx(200 / 222)
+    assert test["never_predicted"] == ["dog", "fish"]
+    shown = run("models", "show", "pets@1", "--store", store).output
+    assert "balanced       0.3333 (95% interval " in shown
+    assert "cat, the largest class, is 90.1% of the images; never predicted: dog, fish" in shown
 
 
 def test_a_disk_that_fills_up_while_preparing_is_one_line(

@@ -2,11 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
 from pipeline.artifacts import read_json
 from pipeline.export import ModelBundle
+from pipeline.training import NormalizationCheck
+from tests.pipeline.reports import noisy_probabilities, write_report
+
+
+def open_page(browser: Browser, path: Path, width: int, scheme: str) -> Page:
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(path.as_uri())
+    return page
 
 
 def open_report(browser: Browser, bundle: ModelBundle, width: int, scheme: str) -> tuple[Page, list[str]]:
@@ -52,34 +61,84 @@ def test_dark_text_is_light_in_the_curves_too(browser: Browser, bundle: ModelBun
     assert colors["light"] != colors["dark"]
 
 
-def test_a_class_name_cannot_act_as_html(tmp_path: Path) -> None:
-    import numpy as np
-    import pandas as pd
+TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-    from pipeline.datasets import PreparedDataset
-    from pipeline.evaluation.metrics import measure
-    from pipeline.evaluation.report import render_report
-    from pipeline.layers import summarize_layers
-    from pipeline.recipes import load_recipe
-    from pipeline.training import TrainedModel
 
-    names = ("<script>alert(1)</script>", "a & b")
-    np.save(tmp_path / "test_images.npy", np.zeros((4, 8, 8, 1), np.uint8))
-    np.save(tmp_path / "test_labels.npy", np.array([0, 1, 0, 1]))
-    dataset = PreparedDataset(tmp_path, "folder", "f" * 64, names, {"train": 1, "validation": 1, "test": 4})
-    probabilities = np.tile(np.array([0.3, 0.7], np.float32), (4, 1))
-    recipe = load_recipe("digits")
-    page = render_report(
-        recipe=recipe,
-        model=TrainedModel(tmp_path, 1, 1, 1.0, "cpu", 0.1, 0.9),
-        layers=summarize_layers(recipe.model, recipe.image, 2),
-        history=pd.DataFrame(
-            {"epoch": [1], "loss": [1.0], "val_loss": [1.0], "accuracy": [0.5], "val_accuracy": [0.5]}
-        ),
-        dataset=dataset,
-        metrics=measure(probabilities, np.array([0, 1, 0, 1]), names),
-        probabilities=probabilities,
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_telephone_no_column_of_any_table_is_out_of_sight(
+    browser: Browser, tmp_path: Path, scheme: str
+) -> None:
+    labels = np.repeat(np.arange(10), 400)
+    path = write_report(tmp_path, TEN, labels.tolist(), noisy_probabilities(labels.tolist(), 10))
+    page = open_page(browser, path, 390, scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])"
     )
+    assert len(widths) == 4
+    assert all(inside <= outside for inside, outside in widths), widths
+    page.close()
+
+
+def test_the_report_of_a_thousand_classes_stays_small_and_names_what_matters(
+    browser: Browser, tmp_path: Path
+) -> None:
+    names = tuple(f"n{index:08} and what it is called" for index in range(1000))
+    labels = np.repeat(np.arange(1000), 3)
+    probabilities = noisy_probabilities(labels.tolist(), 1000)
+    # Class 7 is taken for class 500, always.
+    probabilities[labels == 7] = np.eye(1000, dtype=np.float32)[500]
+    path = write_report(tmp_path, names, labels.tolist(), probabilities, side=224)
+    assert path.stat().st_size < 2_000_000
+    page = open_page(browser, path, 390, "light")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator(".confusion").count() == 0
+    first = page.locator(".pairs tbody tr").first.locator("th, td").all_inner_texts()
+    assert first == [names[7], names[500], "3", "100.0%"]
+    assert page.locator(".classes").first.locator("tbody tr").count() == 20
+    assert page.locator("details .classes tbody tr").count() == 1000
+    assert not page.locator("details .classes").is_visible()
+    page.close()
+
+
+def test_the_worst_mistakes_carry_the_names_of_their_files(browser: Browser, tmp_path: Path) -> None:
+    files = [f"cat/{index}.jpg" for index in range(3)] + ["dog/na\u202eme.png"]
+    probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [1.0, 0.0]], np.float32)
+    path = write_report(tmp_path, ("cat", "dog"), [0, 0, 0, 1], probabilities, files=files)
+    page = open_page(browser, path, 1280, "light")
+    shown = page.locator(".mistakes .file").all_inner_texts()
+    assert shown == [r"dog/na\u202eme.png", "cat/2.jpg", "cat/1.jpg"]
+    page.close()
+
+
+def test_what_a_person_should_look_at_stands_above_all_else(browser: Browser, tmp_path: Path) -> None:
+    always_cat = np.tile(np.array([0.9, 0.1], np.float32), (10, 1))
+    path = write_report(
+        tmp_path,
+        ("cat", "dog"),
+        [0] * 9 + [1],
+        always_cat,
+        normalization=NormalizationCheck(100, 0.5, 0.9),
+        warnings=("2 files were left out",),
+    )
+    page = open_page(browser, path, 1280, "light")
+    told = page.locator(".warning p").all_inner_texts()
+    assert told[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
+    assert told[2].startswith("on 100 training images the accuracy is 0.5000 at inference")
+    tiles = page.locator(".tile").all_inner_texts()
+    assert tiles[0].startswith("90.00%\ntest accuracy (59.58% to 98.21%)")
+    assert tiles[1].startswith("50.00%\nbalanced accuracy")
+    assert tiles[2] == "90.00%\nof the test images are cat, the largest class"
+    assert tiles[3] == "1\nof 2 classes never predicted"
+    page.close()
+
+
+def test_a_class_name_cannot_act_as_html(tmp_path: Path) -> None:
+    names = ("<script>alert(1)</script>", "a & b")
+    probabilities = np.tile(np.array([0.3, 0.7], np.float32), (4, 1))
+    files = [f"<b>/{index}.png" for index in range(4)]
+    page = write_report(tmp_path, names, [0, 1, 0, 1], probabilities, files=files).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+    assert "&lt;b&gt;/2.png" in page
     assert "50.00%" in page

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline.config import Recipe
 from pipeline.datasets import PreparedDataset, SplitName
+from pipeline.datasets.class_folders import find_classes
 from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.folders import list_classes
 from pipeline.datasets.image_folders import write_image_folder
 from pipeline.datasets.preparation import prepare_dataset
 from pipeline.errors import PixelmillError, RequestError, WorkError
@@ -161,7 +161,7 @@ def test_a_folder_that_is_none_or_has_no_classes_is_refused(tmp_path: Path) -> N
 def test_classes_come_in_natural_order(tmp_path: Path) -> None:
     for name in ("10", "9", "1", "a2", "a10", "b", ".hidden"):
         (tmp_path / name).mkdir()
-    assert list_classes(tmp_path) == ("1", "9", "10", "a2", "a10", "b")
+    assert [found.name for found in find_classes(tmp_path)] == ["1", "9", "10", "a2", "a10", "b"]
 
 
 def test_a_split_written_as_files_decodes_to_the_same_arrays(pets: Path, tmp_path: Path) -> None:

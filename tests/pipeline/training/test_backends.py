@@ -33,6 +33,8 @@ def train_on(folder: str) -> None:
     store = Path(folder)
     model = train_model(digits(store), RECIPE, store / "run/training", store / "state.npz")
     assert model.validation_accuracy > 0.3, model
+    assert model.normalization is not None
+    assert model.normalization.warning is None
 
 
 @pytest.mark.slow
@@ -42,7 +44,7 @@ def test_a_model_trained_on_another_backend_exports_on_tensorflow(backend: str, 
         pytest.skip(f"no {backend} here; pip install {backend}")
     program = f"from {__name__} import train_on; train_on({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", program], env={**os.environ, "KERAS_BACKEND": backend}, check=True)
-    model = TrainedModel(tmp_path / "run/training", 0, 2, 0.0, backend, 0.0, 0.0)
+    model = TrainedModel(tmp_path / "run/training", 0, 2, 0.0, backend, 0.0, 0.0, 2)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(run_in_spawned_process(onnx_of, model))

@@ -37,6 +37,10 @@ class Trained:
     models: dict[str, TrainedModel]
     dtypes: dict[str, str]
     kernels: dict[str, npt.NDArray[np.float32]]
+    evaluated: dict[str, tuple[float, float]]
+    """On the validation split, by Keras: loss and accuracy of the saved model."""
+    normalized: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+    """On the training split, by channel: mean of the first convolution, and what the model holds it for."""
     reports: list[TrainingProgress]
     diverged: str
     out_of_memory: str
@@ -72,6 +76,9 @@ def find_out(store: Path) -> Trained:
         )
         for name, fields in TRAININGS.items()
     }
+    # Killed after the last epoch, before the model was saved.
+    everything, checkpoint = small_recipe(**TRAININGS["everything"]), store / "checkpoints/everything.npz"
+    models["taken up at its end"] = train_model(dataset, everything, store / "taken up", checkpoint)
     import keras
 
     networks = {
@@ -81,7 +88,35 @@ def find_out(store: Path) -> Trained:
     kernels = {
         name: network.get_layer("0_convolution").get_weights()[0] for name, network in networks.items()
     }
-    return Trained(rates(), models, dtypes, kernels, reports, diverge(dataset, store), run_out_of_memory())
+    return Trained(
+        rates(),
+        models,
+        dtypes,
+        kernels,
+        {name: evaluate(network, dataset) for name, network in networks.items()},
+        {name: first_means(network, dataset) for name, network in networks.items()},
+        reports,
+        diverge(dataset, store),
+        run_out_of_memory(),
+    )
+
+
+def evaluate(network: Any, dataset: PreparedDataset) -> tuple[float, float]:
+    validation = dataset.split("validation")
+    network.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    loss, accuracy = network.evaluate(np.asarray(validation.pixels), validation.labels, verbose=0)
+    return float(loss), float(accuracy)
+
+
+def first_means(
+    network: Any, dataset: PreparedDataset
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    import keras
+
+    convolution = keras.Model(network.input, network.get_layer("0_convolution").output)
+    found = convolution.predict_on_batch(np.asarray(dataset.split("train").pixels))
+    kept = np.array(network.get_layer("1_batch_normalization").moving_mean)
+    return found.mean(axis=(0, 1, 2)), kept
 
 
 def rates() -> dict[str, list[float]]:
@@ -154,6 +189,19 @@ def test_every_way_of_training_learns_and_saves_in_full_precision(trained: Train
     assert len(read_history(model)) == model.epochs
 
 
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_validation_and_the_statistics_are_those_of_the_saved_model(trained: Trained, name: str) -> None:
+    model = trained.models[name]
+    told = (model.validation_loss, model.validation_accuracy)
+    assert told == pytest.approx(trained.evaluated[name], rel=1e-4)
+    found, kept = trained.normalized[name]
+    # A few of the images are in no whole batch.
+    np.testing.assert_allclose(kept, found, atol=0.01)
+    assert model.normalization is not None
+    assert model.normalization.images == 1280
+    assert model.normalization.warning is None
+
+
 def test_convolutions_begin_as_the_recipe_says(trained: Trained) -> None:
     channel = np.zeros((3, 3))
     channel[1, 1] = 1
@@ -171,7 +219,7 @@ def test_early_stopping_takes_the_epoch_with_the_lowest_loss(trained: Trained) -
     model = trained.models["stopped early"]
     losses = [row["val_loss"] for row in read_history(model)]
     assert 2 <= model.epochs < 50
-    assert model.validation_loss == min(losses) == losses[-2]
+    assert losses[model.chosen_epoch - 1] == min(losses) == losses[-2]
 
 
 def test_the_manifest_holds_the_seed_and_the_whole_recipe(trained: Trained) -> None:
@@ -210,6 +258,14 @@ def test_too_small_a_memory_is_one_line_with_a_batch_size_to_try(trained: Traine
 def die_in_the_second_epoch(progress: TrainingProgress) -> None:
     if (progress.epoch, progress.step) == (2, 17):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_after_the_last_epoch_it_ends_with_the_same_weights(trained: Trained) -> None:
+    whole, taken_up = trained.models["everything"], trained.models["taken up at its end"]
+    assert weights_sha256(taken_up) == weights_sha256(whole)
+    assert taken_up.normalization == whole.normalization
+    assert taken_up.validation_loss == whole.validation_loss
+    assert read_json(taken_up.folder / "manifest.json")["resumed_after_epoch"] == 3
 
 
 def train_until_killed(dataset: PreparedDataset, folder: Path, checkpoint: Path) -> None:

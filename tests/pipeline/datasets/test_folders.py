@@ -1,0 +1,283 @@
+"""Dataset folders as people have them: refused, or used with a warning for whatever is odd about them."""
+
+import json
+import os
+import shutil
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import read_manifest
+from pipeline.config import FolderSource
+from pipeline.datasets import RawDataset
+from pipeline.datasets.class_folders import is_split_name
+from pipeline.datasets.downloading import download_dataset
+from pipeline.datasets.folders import check_folders, index_folder, read_index
+from pipeline.datasets.preparation import prepare_dataset
+from pipeline.errors import RequestError
+from pipeline.recipes import load_recipe
+from tests.conftest import write_images
+
+
+def make_classes(folder: Path, *names: str, count: int = 6, seed: int = 0) -> Path:
+    """One subfolder a name, each with images of its own."""
+    for number, name in enumerate(names):
+        write_images(folder / name, count, seed + number)
+    return folder
+
+
+def source(path: Path, test_path: Path | None = None) -> FolderSource:
+    return FolderSource(
+        source="folder", path=str(path), test_path=None if test_path is None else str(test_path)
+    )
+
+
+def index(path: Path, test_path: Path | None = None) -> RawDataset:
+    return index_folder(source(path, test_path), path.parent / "cache")
+
+
+def refusal(path: Path, test_path: Path | None = None) -> str:
+    with pytest.raises(RequestError) as caught:
+        check_folders(source(path, test_path))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def used(raw: RawDataset) -> Counter[str]:
+    return Counter(file.class_name for file in read_index(raw))
+
+
+def only_warning(raw: RawDataset) -> str:
+    (warning,) = raw.warnings
+    return warning
+
+
+@pytest.mark.parametrize(
+    ("splits", "train", "test"),
+    [
+        (("train", "val", "test"), "train", "test"),
+        (("Training", "Testing"), "Training", "Testing"),
+        (("train2017", "val2017"), "train2017", "val2017"),
+        (("seg_train", "seg_test"), "seg_train", "seg_test"),
+    ],
+)
+def test_the_splits_of_a_dataset_are_no_classes(
+    splits: tuple[str, ...], train: str, test: str, tmp_path: Path
+) -> None:
+    pets = tmp_path / "pets"
+    for seed, split in enumerate(splits):
+        make_classes(pets / split, "cat", "dog", seed=10 * seed)
+    message = refusal(pets)
+    assert f"--set dataset.path={pets / train} --set dataset.test_path={pets / test}." in message
+    assert "(cat, dog)" in message
+    assert used(index(pets / train, pets / test)) == {"cat": 12, "dog": 12}
+
+
+def test_splits_that_an_archive_wrapped_once_more_are_named_inside(tmp_path: Path) -> None:
+    for split in ("seg_train", "seg_test"):
+        make_classes(tmp_path / "intel" / split / split, "forest", "sea")
+    assert f"dataset.path={tmp_path}/intel/seg_train/seg_train " in refusal(tmp_path / "intel")
+
+
+def test_a_split_without_classes_of_its_own_is_still_a_split(tmp_path: Path) -> None:
+    make_classes(tmp_path / "train", "cat", "dog")
+    write_images(tmp_path / "test", 5)
+    assert f"Name the folders of the splits: --set dataset.path={tmp_path}/train" in refusal(tmp_path)
+
+
+def test_folds_have_no_training_folder_to_name(tmp_path: Path) -> None:
+    for fold in ("fold_1", "fold_2"):
+        make_classes(tmp_path / fold, "cat", "dog")
+    assert "Put the images of each class into one folder." in refusal(tmp_path)
+
+
+def test_classes_that_are_called_as_splits_are_classes(tmp_path: Path) -> None:
+    make_classes(tmp_path / "vehicles", "train", "bus")
+    assert used(index(tmp_path / "vehicles")) == {"train": 6, "bus": 6}
+
+
+@pytest.mark.parametrize("name", ["train", "VALID", "dev-set", "test_images", "fold3", "images.test"])
+def test_names_of_splits_are_known(name: str) -> None:
+    assert is_split_name(name)
+
+
+@pytest.mark.parametrize("name", ["cat", "trainer", "contest", "latest", "devon_rex", "évaluation", "1"])
+def test_names_of_classes_are_no_splits(name: str) -> None:
+    assert not is_split_name(name)
+
+
+def test_classes_that_are_sorted_the_same_way_inside_are_used_with_a_warning(tmp_path: Path) -> None:
+    for number, name in enumerate(("cat", "dog")):
+        make_classes(tmp_path / "pets" / name, "indoor", "outdoor", seed=10 * number)
+    raw = index(tmp_path / "pets")
+    assert used(raw) == {"cat": 12, "dog": 12}
+    assert "every class folder holds the same subfolders (indoor, outdoor)" in only_warning(raw)
+
+
+def test_a_folder_around_the_dataset_is_not_the_dataset(tmp_path: Path) -> None:
+    make_classes(tmp_path / "outer" / "pets", "cat", "dog")
+    assert f"Did you mean --set dataset.path={tmp_path}/outer/pets?" in refusal(tmp_path / "outer")
+
+
+def test_the_test_folder_is_apart_from_the_training_folder(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    (tmp_path / "linked").symlink_to(pets)
+    assert "is the folder of dataset.path" in refusal(pets, pets)
+    assert "is the folder of dataset.path" in refusal(pets, tmp_path / "linked")
+    make_classes(pets / "dog", "cat", "dog")
+    assert f"dataset.test_path {pets}/dog lies inside dataset.path {pets}" in refusal(pets, pets / "dog")
+    assert f"dataset.test_path {pets} contains dataset.path {pets}/dog" in refusal(pets / "dog", pets)
+
+
+def test_test_images_that_are_trained_on_are_counted_and_named(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    held_out = make_classes(tmp_path / "held-out", "cat", "dog", count=2, seed=5)
+    shutil.copyfile(pets / "dog/00003.png", held_out / "dog/copy.png")
+    raw = index(pets, held_out)
+    assert "1 of 5 test images are training images too" in only_warning(raw)
+    assert "dog/00003.png and dog/copy.png of the test" in only_warning(raw)
+    assert len(read_index(raw)) == 17
+
+
+def test_one_content_under_two_classes_is_left_out_of_both(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    shutil.copyfile(pets / "cat/00000.png", pets / "dog/copy.png")
+    shutil.copyfile(pets / "cat/00000.png", pets / "cat/copy.png")
+    raw = index(pets)
+    assert "3 images lie under more than one class and are left out of all" in only_warning(raw)
+    assert "cat/00000.png and dog/copy.png" in only_warning(raw)
+    assert used(raw) == {"cat": 5, "dog": 6}
+
+
+def test_a_class_that_is_a_copy_of_another_is_refused(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    shutil.copytree(pets / "cat", pets / "kitten")
+    with pytest.raises(RequestError, match="Look at the images that other classes share with cat, kitten"):
+        index(pets)
+
+
+def test_what_is_left_out_is_counted_by_extension(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    for number in range(4):
+        (pets / "cat" / f"{number}.HEIC").write_bytes(b"not read")
+    for name in ("dog/notes.txt", "dog/.hidden.png", "dog/LICENSE", "dog/.DS_Store", "cat/._0.png"):
+        (pets / name).write_bytes(b"not read")
+    shutil.copyfile(pets / "cat/00000.png", pets / "loose.png")
+    (pets / "cat/gone.png").symlink_to("nowhere.png")
+    (pets / "@eaDir").mkdir()
+    os.mkfifo(pets / "dog/pipe.png")
+    raw = index(pets)
+    assert dict(raw.left_out) == {
+        ".heic": 4,
+        ".txt": 1,
+        "hidden": 1,
+        "no extension": 1,
+        ".DS_Store": 1,
+        "@eaDir": 1,
+        "system files": 1,
+        "outside the class folders": 1,
+        "links to nothing": 1,
+        "pipes and devices": 1,
+    }
+    assert only_warning(raw).startswith(f"{pets}: 13 files left out: .heic 4, ")
+    assert used(raw) == {"cat": 6, "dog": 6}
+
+
+def test_thumbnails_of_a_network_storage_are_no_images(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    for name in ("cat", "dog"):
+        write_images(pets / name / "@eaDir" / "00000.png", 3, seed=50)
+    raw = index(pets)
+    assert used(raw) == {"cat": 6, "dog": 6}
+    assert dict(raw.left_out) == {"@eaDir": 2}
+
+
+def test_linked_folders_are_entered_once_and_loops_end(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    (fox := tmp_path / "fox").mkdir()
+    write_images(fox, 4, seed=9)
+    for name in ("cat/more", "cat/again"):
+        (pets / name).symlink_to(fox)
+    (pets / "dog/up").symlink_to(pets / "dog")
+    (fox / "self").symlink_to(fox)
+    raw = index(pets)
+    assert used(raw) == {"cat": 10, "dog": 6}
+    assert dict(raw.left_out) == {"folders that were seen already through another link": 3}
+    assert {file.name for file in read_index(raw)} >= {"cat/again/00000.png", "cat/00000.png"}
+
+
+def test_names_of_a_class_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    composed = unicodedata.normalize("NFC", "Möwe")
+    decomposed = unicodedata.normalize("NFD", composed)
+    pets = make_classes(tmp_path / "birds", composed, decomposed, "Adler", count=2)
+    write_images(pets / "Adler", 4, seed=30)
+    raw = index(pets)
+    assert used(raw) == {"Adler": 4, composed: 4}
+    assert r"'Mo\u0308we' and 'M\xf6we' are the same name in two Unicode forms" in only_warning(raw)
+
+
+def test_classes_of_the_test_folder_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
+    composed = unicodedata.normalize("NFC", "Möwe")
+    make_classes(tmp_path / "birds", composed, "Adler")
+    make_classes(tmp_path / "test", unicodedata.normalize("NFD", composed), "Adler", count=2, seed=7)
+    assert used(index(tmp_path / "birds", tmp_path / "test")) == {"Adler": 8, composed: 8}
+
+
+def test_a_class_folder_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    os.mkdir(os.fsencode(pets) + b"/caf\xe9")
+    assert r"b'caf\xe9'" in refusal(pets)
+
+
+def test_all_classes_with_too_few_images_are_named(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    write_images(pets / "fox", 2, seed=20)
+    (pets / "wolf").mkdir()
+    message = refusal(pets)
+    assert "class 'fox' has 2 images, class 'wolf' has no images; expected at least 3" in message
+
+
+def test_a_class_that_only_one_folder_has_is_named(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog", "fox")
+    more = make_classes(tmp_path / "more", "cat", "dog", seed=7)
+    assert "has no class 'fox'" in refusal(pets, more)
+    assert "has a class 'fox'" in refusal(more, pets)
+
+
+def test_a_dataset_path_that_is_a_file_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "pets.zip").write_bytes(b"")
+    assert f"dataset.path {tmp_path}/pets.zip is a file; " in refusal(tmp_path / "pets.zip")
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    assert f"dataset.test_path {tmp_path}/none does not exist; " in refusal(pets, tmp_path / "none")
+
+
+def test_the_prepared_dataset_has_names_warnings_and_counts(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    odd = os.fsdecode(os.fsencode(pets / "cat") + b"/caf\xe9.png")
+    os.rename(pets / "cat/00000.png", odd)
+    sizes = ("image.height=8", "image.width=8", "image.channels=1")
+    recipe = load_recipe("folder", [f"dataset.path={pets}", *sizes])
+    first = prepare_dataset(download_dataset(recipe.dataset, tmp_path), recipe, tmp_path)
+    names = [*first.names("train"), *first.names("validation"), *first.names("test")]
+    assert "cat/caf%E9.png" in names
+    assert len(set(names)) == 12
+    assert [len(first.names(split)) for split in ("train", "validation", "test")] == list(
+        first.counts.values()
+    )
+    assert [name.rsplit("/", 2)[1:] for name in first.test_origins()] == [
+        name.split("/") for name in first.names("test")
+    ]
+    assert first.warnings == ()
+    # Another file that is left out changes what is said of the arrays, and not the arrays.
+    (pets / "dog/film.mov").write_bytes(b"")
+    second = prepare_dataset(download_dataset(recipe.dataset, tmp_path), recipe, tmp_path)
+    assert second.folder == first.folder
+    manifest = read_manifest(second.folder)
+    assert manifest["left_out"] == second.left_out == {".mov": 1}
+    assert manifest["warnings"] == [f"{pets}: 1 file left out: .mov 1"] == list(second.warnings)
+    # A file's new name does: what is prepared names its images.
+    os.rename(pets / "dog/00000.png", pets / "dog/zero.png")
+    third = prepare_dataset(download_dataset(recipe.dataset, tmp_path), recipe, tmp_path)
+    assert "dog/zero.png" in json.dumps([third.names(split) for split in ("train", "validation", "test")])
