@@ -1,58 +1,62 @@
-"""The prediction table: `columns` says what is in it; `parts` and `csv_form` are its two forms."""
+"""The prediction table: `columns` says what is in it; `parts` and `csv_form` are its two forms.
+
+`layout` says where its files lie; `stored` reads a finished table, `publishing` replaces one by another.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from pipeline.artifacts import read_manifest
-from pipeline.errors import RequestError
-from pipeline.locations import children
+from pipeline.locations import parse_location
 from pipeline.predictions.csv_form import read_csv
-from pipeline.predictions.parts import is_part, read_part
+from pipeline.predictions.layout import (
+    CSV_FILE,
+    PARTS_FOLDER,
+    REPORT_FILE,
+    WORK_FOLDER,
+    TableFormat,
+    table_files,
+)
+from pipeline.predictions.parts import read_part
+from pipeline.predictions.stored import StoredTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TableFormat = Literal["parquet", "csv"]
-CSV_FILE = "predictions.csv"
-REPORT_FILE = "report.html"
-WORK_FOLDER = ".pixelmill"
+__all__ = [
+    "CSV_FILE",
+    "PARTS_FOLDER",
+    "REPORT_FILE",
+    "WORK_FOLDER",
+    "TableFormat",
+    "read_predictions",
+    "table_files",
+]
 
 
-def table_files(folder: Path) -> list[Path]:
-    """The files of a table in an output folder, without its manifest, in the order of their rows."""
-    files = [path for path in children(folder) if is_part(path.name) or path.name == CSV_FILE]
-    return sorted(files, key=lambda path: (len(path.name), path.name))
+def read_predictions(folder: str | Path) -> "pd.DataFrame":
+    """Read a prediction table, in either form, as one pandas frame; each file's SHA-256 is checked.
 
+    While a run replaces the table, the old one or the new one is read, never some of both.
 
-def read_predictions(folder: Path) -> "pd.DataFrame":
-    """Read a prediction table, in either form, as one pandas frame.
+    Args:
+        folder: The output of a scoring run: a path, or an address such as `s3://bucket/folder`.
 
     Raises:
-        RequestError: The folder holds none that is finished.
+        RequestError: The folder holds no finished table.
+        WorkError: A file is missing, changed, of another run, or not listed by the manifest.
     """
-    import pandas as pd
-
-    require_table(folder)
-    files = table_files(folder)
-    if files[0].name == CSV_FILE:
-        frame = read_csv(files[0])
-    else:
-        frame = pd.concat([read_part(part).to_pandas() for part in files], ignore_index=True)
+    place = parse_location(folder) if isinstance(folder, str) else folder
+    frame = read_table(place, _read_frame)
     # Whole numbers and missing ones in one column, whichever form they were read from.
     return frame.astype(dict.fromkeys(("class_index", "width", "height"), "Int32"))
 
 
-def require_table(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished prediction table.
+def _read_frame(table: StoredTable) -> "pd.DataFrame":
+    import pandas as pd
 
-    Raises:
-        RequestError: The folder holds none.
-    """
-    manifest = read_manifest(folder)
-    if manifest.get("kind") != "prediction-table":
-        raise RequestError(
-            f"{folder} holds no prediction table",
-            "the output of `pixelmill score`",
-            "Check the path.",
-        )
-    return manifest
+    if table.is_csv:
+        with table.files[0].opened() as file:
+            return read_csv(file)
+    parts = [read_part(file.content()).to_pandas() for file in table.files]
+    frame: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return frame

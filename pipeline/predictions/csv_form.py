@@ -1,10 +1,14 @@
-"""The prediction table as CSV: safe to open in a spreadsheet, and read back as it was."""
+"""The prediction table as CSV: safe to open in a spreadsheet, and read back as it was.
+
+It begins with the mark of UTF-8 (a byte order mark), without which Excel takes the text for the system's own
+encoding; pandas, polars and DuckDB leave the mark out, and Python's `csv` does with `encoding="utf-8-sig"`.
+"""
 
 import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -24,7 +28,7 @@ def write_csv(path: Path, parts: Sequence[Path], layout: TableLayout) -> None:
     """Join parts in Parquet to one CSV file, whole or not at all, a row group in memory at a time."""
     with (
         replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
+        temporary.open("w", encoding="utf-8-sig", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(csv_columns(layout))
@@ -44,17 +48,16 @@ def csv_columns(layout: TableLayout) -> list[str]:
     return names
 
 
-def read_csv(path: Path) -> "pd.DataFrame":
+def read_csv(file: BinaryIO) -> "pd.DataFrame":
     """The rows of a CSV file that `write_csv` wrote."""
     import pandas as pd
 
     # Class names such as "7" or "NA" are text, and so is a version.
-    with path.open("rb") as file:
-        columns = pd.read_csv(file, nrows=0).columns
+    columns = pd.read_csv(file, nrows=0).columns
     numbers = ("class_index", "probability", "width", "height")
     texts = [name for name in columns if not name.startswith(numbers)]
-    with path.open("rb") as file:
-        frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    file.seek(0)
+    frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
     frame["image_path"] = frame["image_path"].str.removeprefix("./")
     for name in set(texts) - {"image_path"}:
         guarded = frame[name].str.match(_GUARDED).fillna(value=False).astype(bool)

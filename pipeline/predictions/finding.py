@@ -9,44 +9,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
-from pipeline.errors import WorkError
-from pipeline.predictions import CSV_FILE, table_files
 from pipeline.predictions.csv_form import read_csv
 from pipeline.predictions.parts import USE_THREADS
+from pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable
 
 _PATH = "image_path"
 _NEIGHBOURS = 100
 _ROWS_AT_ONCE = 1 << 16
 
 
-def find_row(folder: Path, path: str) -> dict[str, Any] | None:
+def find_row(table: StoredTable, path: str) -> dict[str, Any] | None:
     """The row of one image by column, in the form that Parquet has; None where the table has none.
 
     Args:
-        folder: Of a finished table, in either form.
+        table: A finished table, in either form.
         path: As the column `image_path` has it.
 
     Raises:
-        WorkError: A part's bytes are damaged.
+        DamagedTable: The file that the row is to be read from is not the one that the manifest lists.
     """
-    files = table_files(folder)
-    if files and files[0].name == CSV_FILE:
+    files = table.files
+    if table.is_csv:
         return _find_in_csv(files[0], path)
     # The parts follow each other in the order of their paths.
     place = bisect_left(files, path, key=_last_path)
     return _find_in_part(files[place], path) if place < len(files) else None
 
 
-def nearest_paths(folder: Path, path: str, count: int = 3) -> list[str]:
+def nearest_paths(table: StoredTable, path: str, count: int = 3) -> list[str]:
     """The paths of a table that are most like one it does not have: its neighbours, and namesakes."""
     before: list[str] = []
     after: list[str] = []
     namesakes: list[str] = []
     name = path.rpartition("/")[2]
-    for paths in itertools.chain.from_iterable(_blocks_of_paths(file) for file in table_files(folder)):
+    for paths in itertools.chain.from_iterable(_blocks_of_paths(table, file) for file in table.files):
         place = bisect_left(paths, path)
         if place:
             before = paths[max(place - _NEIGHBOURS, 0) : place]
@@ -59,8 +57,11 @@ def nearest_paths(folder: Path, path: str, count: int = 3) -> list[str]:
     return list(dict.fromkeys([*likest, *namesakes]))[:count]
 
 
-def _find_in_part(file: Path, path: str) -> dict[str, Any] | None:
-    with _opened(file) as part:
+def _find_in_part(file: StoredFile, path: str) -> dict[str, Any] | None:
+    import pyarrow.parquet as pq
+
+    with file.opened() as content:
+        part = pq.ParquetFile(content, pre_buffer=USE_THREADS)
         for group in range(part.num_row_groups):
             if _last_of(part, group) >= path:
                 paths = _paths_of(part, group)
@@ -72,8 +73,8 @@ def _find_in_part(file: Path, path: str) -> dict[str, Any] | None:
     return None
 
 
-def _last_path(file: Path) -> str:
-    with _opened(file) as part:
+def _last_path(file: StoredFile) -> str:
+    with _opened(file.path) as part:
         return _last_of(part, part.num_row_groups - 1)
 
 
@@ -100,18 +101,18 @@ def _opened(file: Path) -> Iterator[Any]:
         try:
             yield pq.ParquetFile(content, pre_buffer=USE_THREADS)
         except ValueError as error:  # What Arrow raises on damaged bytes.
-            raise WorkError(
+            raise DamagedTable(
                 f"{file} cannot be read ({error})",
                 "a part of a table as `pixelmill score` wrote it",
                 "Score the folder again, or restore the part from a copy.",
             ) from error
 
 
-def _find_in_csv(file: Path, path: str) -> dict[str, Any] | None:
+def _find_in_csv(file: StoredFile, path: str) -> dict[str, Any] | None:
     """Lines are compared as bytes: a table has millions, and only one has to be taken apart."""
     # A path that a spreadsheet would run stands behind `./`.
     beginnings = tuple(_first_cell(text) for text in (path, f"./{path}"))
-    with file.open("rb") as lines:
+    with file.opened() as lines:
         header = next(lines)
         for line in lines:
             if line.startswith(beginnings):
@@ -132,10 +133,8 @@ def _as_csv(cells: list[str]) -> str:
 
 
 def _parse(header: bytes, cells: list[str]) -> dict[str, Any]:
-    with TemporaryDirectory() as folder:
-        alone = Path(folder) / CSV_FILE
-        alone.write_bytes(header + _as_csv(cells).encode())
-        (found,) = read_csv(alone).to_dict("records")
+    alone: BinaryIO = io.BytesIO(header + _as_csv(cells).encode())
+    (found,) = read_csv(alone).to_dict("records")
     row: dict[str, Any] = {str(name): _known(value) for name, value in found.items()}
     for name in ("class_index", "width", "height"):
         row[name] = None if row[name] is None else int(row[name])
@@ -150,17 +149,17 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _blocks_of_paths(file: Path) -> Iterator[list[str]]:
-    if file.name == CSV_FILE:
+def _blocks_of_paths(table: StoredTable, file: StoredFile) -> Iterator[list[str]]:
+    if table.is_csv:
         import pandas as pd
 
-        with file.open("rb") as content:
+        with file.path.open("rb") as content:
             blocks = pd.read_csv(
                 content, usecols=[_PATH], dtype=str, keep_default_na=False, chunksize=_ROWS_AT_ONCE
             )
             for block in blocks:
                 yield block[_PATH].str.removeprefix("./").tolist()
         return
-    with _opened(file) as part:
+    with _opened(file.path) as part:
         for rows in part.iter_batches(_ROWS_AT_ONCE, columns=[_PATH], use_threads=USE_THREADS):
             yield rows.column(0).to_pylist()

@@ -1,6 +1,7 @@
 """The parts of a prediction table: Parquet files that know which listing they answer."""
 
 import base64
+import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ANSWER_KEY = b"pixelmill.listing"
+_RUN_KEY = b"pixelmill.run"
 _FILES_KEY = "pixelmill.files"
 _PART = re.compile(r"part-\d{5,}\.parquet")
 _64_BITS = (1 << 64) - 1
@@ -66,7 +68,7 @@ class PartWriter:
 
 
 @contextmanager
-def writing_part(path: Path, layout: TableLayout, answer_key: str) -> Iterator[PartWriter]:
+def writing_part(path: Path, layout: TableLayout, answer_key: str, run_id: str = "") -> Iterator[PartWriter]:
     """Write one part, whole or not at all.
 
     Args:
@@ -74,10 +76,11 @@ def writing_part(path: Path, layout: TableLayout, answer_key: str) -> Iterator[P
         layout: Its columns.
         answer_key: The hash of the run and the listing that the rows answer; kept in the file, so that
             a later run knows whether the part still holds.
+        run_id: Of the run; kept in the file, so that a reader can tell whose part it is.
     """
     import pyarrow.parquet as pq
 
-    columns = schema(layout).with_metadata({_ANSWER_KEY: answer_key.encode()})
+    columns = schema(layout).with_metadata({_ANSWER_KEY: answer_key.encode(), _RUN_KEY: run_id.encode()})
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
     with replacing(path) as temporary, pq.ParquetWriter(temporary, columns, **options) as writer:
         part = PartWriter(writer)
@@ -87,23 +90,41 @@ def writing_part(path: Path, layout: TableLayout, answer_key: str) -> Iterator[P
 
 def part_answer_key(path: Path) -> str | None:
     """The hash of the run and listing that a part answers; None where there is no intact part."""
+    return _metadata_of(path, _ANSWER_KEY)
+
+
+def part_run_id(path: Path) -> str | None:
+    """The run that a part is of; None where there is no intact part, or it does not say."""
+    return _metadata_of(path, _RUN_KEY)
+
+
+def _metadata_of(path: Path, key: bytes) -> str | None:
     import pyarrow.parquet as pq
 
     try:
         with opened_for_reading(path) as file:
             metadata = pq.read_schema(file).metadata or {}
-        return metadata.get(_ANSWER_KEY, b"").decode() or None
+        return metadata.get(key, b"").decode() or None
     except (OSError, ValueError, NotImplementedError):  # What Arrow raises on damaged bytes.
         return None
 
 
-def read_part(path: Path, columns: Sequence[str] | None = None) -> "pa.Table":
-    """Some columns of one part, or all."""
+def read_part(source: Path | bytes, columns: Sequence[str] | None = None) -> "pa.Table":
+    """Some columns of one part, or all; of its file, or of the bytes of it."""
     import pyarrow.parquet as pq
 
-    with opened_for_reading(path) as file:
+    with _opened(source) as file:
         part = pq.ParquetFile(file, pre_buffer=USE_THREADS, page_checksum_verification=True)
         return part.read(columns=columns and list(columns), use_threads=USE_THREADS)
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[Any]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    else:
+        with opened_for_reading(source) as file:
+            yield file
 
 
 def read_if_intact(path: Path) -> "pa.Table | None":
@@ -129,11 +150,11 @@ def read_row_groups(path: Path) -> "Iterator[pa.Table]":
             yield part.read_row_group(group, use_threads=USE_THREADS)
 
 
-def read_file_facts(path: Path) -> FileFacts:
+def read_file_facts(source: Path | bytes) -> FileFacts:
     """Size, time of the last change in nanoseconds and inode of the file of each row; int64 [rows, 3]."""
     import pyarrow.parquet as pq
 
-    with opened_for_reading(path) as file:
+    with _opened(source) as file:
         content = (pq.read_metadata(file).metadata or {}).get(_FILES_KEY.encode(), b"")
     values = np.frombuffer(zlib.decompress(base64.b64decode(content)), np.int64) if content else np.zeros(0)
     return values.astype(np.int64).reshape(3, -1).T

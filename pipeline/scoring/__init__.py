@@ -2,18 +2,19 @@
 
 `planning` checks the request, `running` lists and scores, `committing` writes the table's manifest. While a
 run is under way it works in a hidden folder of the output, `.pixelmill/`; what stood in the output stays
-until the commit.
+until the new table is whole.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.export import ModelBundle
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
-from pipeline.predictions import WORK_FOLDER, TableFormat
 from pipeline.predictions.columns import RunFacts, TableLayout
+from pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
 
 Engine = Literal["local", "dask"]
 
@@ -71,7 +72,7 @@ class ScoringRequest:
     @property
     def parts(self) -> Path:
         """The table's finished parts, until they are committed."""
-        return self.work / "parts"
+        return self.work / WORK_PARTS
 
     @property
     def layout(self) -> TableLayout:
@@ -81,11 +82,16 @@ class ScoringRequest:
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """A request that was checked, and the run that answers it; `started` is a time of `time.time`."""
+    """A request that was checked, and the run that it is.
+
+    `started` is a time of `time.time`, as other processes compare with; `clock` is the same moment by
+    `time.monotonic`, which nobody sets back.
+    """
 
     request: ScoringRequest
     facts: RunFacts
     started: float
+    clock: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class _Size:
     def __init__(self, plan: ScoringPlan) -> None:
         self._path = plan.request.work / _SIZE_FILE
         self._images: int | None = None
-        second = plan.request.output / part_name(1)
+        second = plan.request.parts / part_name(1)
         if self._path.is_file():
             self._images = read_json(self._path)["images"]
         elif second.is_file():  # Of a finished table, whose shards are cut again.

@@ -8,7 +8,6 @@ from typing import Any
 from pipeline.artifacts import (
     MANIFEST,
     describe_file,
-    move,
     provenance,
     remove_file,
     remove_folder,
@@ -20,11 +19,12 @@ from pipeline.errors import GateRefused, WorkError
 from pipeline.image_encoding import encode_thumbnail
 from pipeline.images import ImageFailure
 from pipeline.locations import absolute, children
-from pipeline.predictions import CSV_FILE, REPORT_FILE, table_files
+from pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pipeline.predictions.csv_form import write_csv
-from pipeline.predictions.parts import part_name
+from pipeline.predictions.publishing import publish_table
+from pipeline.predictions.stored import KIND
 from pipeline.resources import processor_limit
-from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan
+from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pipeline.scoring.counting import TableCounts, UncertainRow, count_rows
 from pipeline.scoring.planning import LOCK_FILE, describe_request
 from pipeline.scoring.reading import read_again
@@ -49,14 +49,18 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
             "The output was changed while the run wrote it: run again with --fresh.",
         )
     manifest = _describe_run(plan, outcome, counts)
-    # Written before anything is removed, because this is where a disk fills up.
-    write_text(plan.request.work / REPORT_FILE, _render_report(plan, manifest, counts))
-    _put_in_place(plan, parts)
-    files = [*table_files(plan.request.output), plan.request.output / REPORT_FILE]
-    manifest["files"] = {path.name: describe_file(path) for path in files}
-    write_json(plan.request.output / MANIFEST, manifest)
+    request = plan.request
+    write_text(request.work / REPORT_FILE, _render_report(plan, manifest, counts))
+    if request.format == "csv":
+        write_csv(request.work / CSV_FILE, parts, request.layout)
+    else:
+        _remove_all_but(parts, request.parts)
+    manifest["files"] = _describe_files(request, parts)
+    # The new table is whole; until here nothing of an old one was touched.
+    write_json(request.work / MANIFEST, manifest)
+    publish_table(request.output)
     _clear_work(plan)
-    return PredictionTable(plan.request.output, manifest)
+    return PredictionTable(request.output, manifest)
 
 
 def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> None:
@@ -91,7 +95,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
     answered = outcome.computed + outcome.reused + outcome.copied
     at_work = max(outcome.seconds - outcome.startup_seconds, 1e-9)
     return {
-        "kind": "prediction-table",
+        "kind": KIND,
         "listed": outcome.listed,
         "scored": counts.scored,
         "failed": counts.rows - counts.scored,
@@ -144,23 +148,23 @@ def _thumbnail(plan: ScoringPlan, path: str) -> bytes | None:
         return None
 
 
-def _put_in_place(plan: ScoringPlan, parts: list[Path]) -> None:
-    """From the first removal to the manifest the table is not one; a run killed there goes on here."""
-    output, work = plan.request.output, plan.request.work
-    if plan.request.format == "csv":
-        write_csv(work / CSV_FILE, parts, plan.request.layout)
-        moves = {work / CSV_FILE: output / CSV_FILE}
-    else:
-        moves = {part: output / part_name(number) for number, part in enumerate(parts)}
-    moves[work / REPORT_FILE] = output / REPORT_FILE
-    remove_file(output / MANIFEST)
-    for source, target in moves.items():
-        if source != target:
-            move(source, target)
-    kept = {path.name for path in moves.values()}
-    for old in table_files(output):
-        if old.name not in kept:
-            remove_file(old)
+def _describe_files(request: ScoringRequest, parts: Sequence[Path]) -> dict[str, Any]:
+    """The table's files by their names in the output, as they lie in the work folder."""
+    rows = (
+        {CSV_FILE: request.work / CSV_FILE}
+        if request.format == "csv"
+        else {f"{PARTS_FOLDER}/{part.name}": part for part in parts}
+    )
+    files = {**rows, REPORT_FILE: request.work / REPORT_FILE}
+    return {name: describe_file(path) for name, path in files.items()}
+
+
+def _remove_all_but(parts: Sequence[Path], folder: Path) -> None:
+    """Remove parts of a listing that has become shorter, and what killed workers left."""
+    kept = {part.name for part in parts}
+    for path in children(folder):
+        if path.name not in kept:
+            remove_file(path)
 
 
 def _clear_work(plan: ScoringPlan) -> None:

@@ -10,8 +10,8 @@ from pipeline.errors import RequestError
 from pipeline.export import ModelBundle
 from pipeline.images import ImageFailure, Pixels
 from pipeline.locations import parse_location
-from pipeline.predictions import require_table
 from pipeline.predictions.finding import find_row, nearest_paths
+from pipeline.predictions.stored import StoredTable, read_table
 from pipeline.registry import find_bundle
 from pipeline.scoring.listing import escape
 from pipeline.scoring.replaying import FAILS_IN, STAGES, Facts, Replay
@@ -71,9 +71,8 @@ def explain_image(
         RequestError: No such table, row or model, or the folder that was scored is gone.
         WorkError: A part or the bundle is damaged.
     """
-    manifest = require_table(predictions)
+    manifest, row = read_table(predictions, lambda table: (table.manifest, _require_row(table, image)))
     request = manifest["request"]
-    row = _require_row(predictions, request["images"], image)
     bundle = _require_bundle(store, model, request)
     images = parse_location(request["images"])
     if not images.is_dir():
@@ -127,14 +126,15 @@ def _agree(found: Any, told: Any, tolerance: float) -> bool:
     return bool(found == told)
 
 
-def _require_row(predictions: Path, images: str, image: str) -> Facts:
+def _require_row(table: StoredTable, image: str) -> Facts:
+    images: str = table.manifest["request"]["images"]
     for path in _paths_meant(images, image):
-        row = find_row(predictions, path)
+        row = find_row(table, path)
         if row is not None:
             return row
-    near = nearest_paths(predictions, _paths_meant(images, image)[-1])
+    near = nearest_paths(table, _paths_meant(images, image)[-1])
     raise RequestError(
-        f"{image}, of which the table in {predictions} has no row",
+        f"{image}, of which the table in {table.folder} has no row",
         f"an image_path of the table or a file below {images}",
         f"The nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}."
         if near

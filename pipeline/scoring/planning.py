@@ -1,4 +1,4 @@
-"""The first stage of scoring: check the request, and begin its run or find the one it goes on with."""
+"""The first stage of scoring: check the request, and begin its run or find the one that it resumes."""
 
 import shutil
 import time
@@ -9,22 +9,23 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_file, remove_folder, write_json
+from pipeline.artifacts import read_json, remove_file, remove_folder, write_json
 from pipeline.errors import RequestError
 from pipeline.export import PREPROCESSING_FILE, ModelBundle
 from pipeline.inference import require_provider
-from pipeline.locations import absolute, children, is_remote, parse_location, require_reachable
-from pipeline.predictions import REPORT_FILE, WORK_FOLDER, table_files
+from pipeline.locations import absolute, is_remote, parse_location, require_reachable
 from pipeline.predictions.columns import RunFacts
+from pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pipeline.registry import fetch_bundle
 from pipeline.scoring import ScoringPlan, ScoringRequest
 from pipeline.scoring.answered import ANSWERED_FILE
 from pipeline.scoring.listing import holds_images
 from pipeline.scoring.previous import index_previous
+from pipeline.scoring.resuming import begin_run, find_run
 
-_RUN_FILE = "run.json"
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
+_FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
 @contextmanager
@@ -32,15 +33,16 @@ def holding_output(output: Path) -> Iterator[None]:
     """Keep an output for one run, from its plan to its commit.
 
     An object store has no locks: of a remote output the caller has to see that one run at a time uses it.
+    Where the request is refused, the output is left as it was found.
 
     Raises:
         RequestError: Another run is at work there, or the output is no folder.
     """
+    _require_folder(output)
     if is_remote(output):
         yield
         return
-    if output.exists() and not output.is_dir():
-        raise RequestError(f"output {output} is a file", "a folder", "Choose another --output.")
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     work = output / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / LOCK_FILE, timeout=0)
@@ -53,15 +55,28 @@ def holding_output(output: Path) -> Iterator[None]:
             "Wait for it to end, or choose another --output.",
         ) from None
     try:
-        for leftover in output.glob(".*.tmp"):
-            leftover.unlink()  # Of a run that was killed while it wrote its manifest or its report.
         yield
     finally:
         if [path.name for path in work.iterdir()] == [LOCK_FILE]:
             shutil.rmtree(work)
         lock.release()
-        with suppress(OSError):  # Only an output that holds nothing goes.
-            output.rmdir()
+        for folder in made:
+            with suppress(OSError):  # Only a folder that is empty goes.
+                folder.rmdir()
+
+
+def _require_folder(output: Path) -> None:
+    suffix = output.suffix.lower()
+    if suffix in _FORMATS and not output.is_dir():
+        folder = output.with_suffix("")
+        raise RequestError(
+            f"--output {output}, the name of a file",
+            "the name of a folder, which gets the table, its report and its manifest",
+            f"Write --format {_FORMATS[suffix]} --output {folder}: the table is then "
+            f"{folder / (CSV_FILE if _FORMATS[suffix] == 'csv' else PARTS_FOLDER)}.",
+        )
+    if not is_remote(output) and output.exists() and not output.is_dir():
+        raise RequestError(f"output {output} is a file", "a folder", "Choose another --output.")
 
 
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:
@@ -72,9 +87,9 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     Raises:
         RequestError: A folder without images, an output that holds something else, a value out of range.
     """
-    started = time.time()
+    started, clock = time.time(), time.monotonic()
     _check_values(request)
-    run = _find_run(request)
+    run = find_run(request, describe_request(request))
     if not holds_images(request.images, request.globs):
         raise RequestError(
             f"folder {request.images} holds no images",
@@ -84,11 +99,10 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
             "Check the path.",
         )
     index_previous(request)
-    plan = ScoringPlan(request, _begin_run(request, run), started)
+    facts = begin_run(request, describe_request(request), run)
+    plan = ScoringPlan(request, facts, started, clock)
     remove_folder(request.shards)
     remove_file(request.work / ANSWERED_FILE)
-    if not is_remote(request.parts):
-        request.parts.mkdir(parents=True, exist_ok=True)
     write_json(request.work / PLAN_FILE, _dump_plan(plan))
     return plan
 
@@ -108,6 +122,7 @@ def read_plan(work: Path) -> ScoringPlan:
         ScoringRequest(bundle=ModelBundle(**bundle), **request),
         RunFacts(**content["run"]),
         content["started"],
+        content["clock"],
     )
 
 
@@ -117,7 +132,8 @@ def _dump_plan(plan: ScoringPlan) -> dict[str, Any]:
     bundle["folder"] = absolute(bundle["folder"])
     for name in ("images", "output", "previous"):
         request[name] = request[name] and absolute(request[name])
-    return {"request": request, "bundle": bundle, "run": vars(plan.facts), "started": plan.started}
+    told = {"run": vars(plan.facts), "started": plan.started, "clock": plan.clock}
+    return {"request": request, "bundle": bundle, **told}
 
 
 def describe_request(request: ScoringRequest) -> dict[str, Any]:
@@ -176,72 +192,3 @@ def _check_values(request: ScoringRequest) -> None:
             require_reachable(place)
     if not request.images.is_dir():
         raise RequestError(f"{request.images} is no folder", "a folder of images", "Check the path.")
-
-
-def _find_run(request: ScoringRequest) -> RunFacts | None:
-    """The run that this request goes on with, or None where it begins one.
-
-    An unfinished run counts before a finished one. With `fresh`, only an unfinished run that was
-    itself begun fresh is gone on with; whatever else the output holds is replaced at the commit.
-
-    Raises:
-        RequestError: The output holds another run, or files that no run wrote.
-    """
-    output, unfinished = request.output, request.work / _RUN_FILE
-    runs = [path for path in (unfinished, output / MANIFEST) if path.is_file()]
-    held = _read_run(runs[0]) if runs else None
-    ours = {MANIFEST, REPORT_FILE, *(path.name for path in table_files(output))} if held else set()
-    foreign = [path.name for path in children(output) if path.name not in ours and path.name[0] != "."]
-    if foreign:
-        raise RequestError(
-            f"output {output} holds {sorted(foreign)[0]!r}, which no scoring run wrote",
-            "an empty or a new folder",
-            "Choose another --output.",
-        )
-    if held is None:
-        return None
-    identity = describe_request(request)
-    differing = [key for key in identity if held["request"].get(key) != identity[key]]
-    if request.fresh:
-        goes_on = not differing and runs[0] == unfinished and held.get("fresh") is True
-        return RunFacts(**held["run"]) if goes_on else None
-    if differing:
-        key = differing[0]
-        raise RequestError(
-            f"output {output} holds a run with {key} {held['request'].get(key)!r}",
-            f"{identity[key]!r}, as asked for now",
-            "Choose another --output, or replace that run with --fresh.",
-        )
-    # Of a finished CSV table no parts are left to keep: scoring it once more is a new run.
-    return RunFacts(**held["run"]) if runs[0] == unfinished or request.format == "parquet" else None
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    try:
-        RunFacts(**content["run"])
-        content["request"].get("model")
-    except (TypeError, KeyError, AttributeError):
-        raise RequestError(
-            f"{path} tells of no scoring run", "what a scoring run wrote", "Choose another --output."
-        ) from None
-    run: dict[str, Any] = content
-    return run
-
-
-def _begin_run(request: ScoringRequest, run: RunFacts | None) -> RunFacts:
-    """Write down which run this is, before any part of it is written."""
-    if run is not None and (request.work / _RUN_FILE).is_file():
-        return run
-    if run is None:
-        remove_folder(request.parts)
-        run = RunFacts(
-            model_name=request.bundle.name,
-            model_version=str(request.bundle.version),
-            model_sha256=request.bundle.onnx_sha256,
-            run_id=new_run_id(request.bundle.name),
-            scored_at=now(),
-        )
-    content = {"request": describe_request(request), "run": vars(run), "fresh": request.fresh}
-    write_json(request.work / _RUN_FILE, content)
-    return run

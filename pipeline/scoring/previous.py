@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.artifacts import read_json, write_array, write_json
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, WorkError
 from pipeline.export import PREPROCESSING_FILE
 from pipeline.locations import absolute, content_of, is_remote, parse_location
-from pipeline.predictions import CSV_FILE, require_table, table_files
 from pipeline.predictions.arrays import Number, numbers_of, text_array
 from pipeline.predictions.columns import Answers
 from pipeline.predictions.csv_form import read_csv
 from pipeline.predictions.parts import file_facts, read_file_facts, read_part
+from pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
 from pipeline.scoring import ScoringRequest
 from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.records import Records, digests_of, fill_rows, keys_of, record_type
@@ -68,9 +68,9 @@ class PreviousTable:
             return taken
         first, last = images[0].path, images[-1].path
         facts = file_facts([image[1:4] for image in images]).tolist()
-        for name, begin, end in self._spans:
+        for begin, end, *file in self._spans:
             if begin <= last and end >= first:
-                rows = self._read_unchangeable(name, self._labels, self._top_k, self._max_pixels)
+                rows = self._read_unchangeable(*file, self._labels, self._top_k, self._max_pixels)
                 for place, image in enumerate(images):
                     row = rows.get((image.path, *facts[place]))
                     if row is not None and image.problem is None:
@@ -90,49 +90,65 @@ def index_previous(request: ScoringRequest) -> None:
         return
     if request.images == request.previous:
         raise RequestError(f"--previous {request.previous}", "an earlier table", "Name its output folder.")
-    manifest = require_table(request.previous)
-    wanted = {
-        "model_sha256": request.bundle.onnx_sha256,
-        "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
-    }
-    differing = [key for key, value in wanted.items() if manifest["request"].get(key) != value]
-    files = table_files(request.previous)
-    if request.trust_mtime and CSV_FILE in (file.name for file in files):
-        raise RequestError(
-            f"--trust-mtime with {request.previous / CSV_FILE}",
-            "an earlier table in Parquet: CSV keeps no file times",
-            "Leave the option out: files are then read and compared by their bytes.",
-        )
-    if differing or manifest["request"]["top_k"] < request.top_k:
-        what = differing[0] if differing else "top_k"
-        _log.warning("nothing can be taken from %s: its %s is another", request.previous, what)
-        files = []
-    labels = request.bundle.labels()
     try:
-        blocks = [_read_records(file, labels, request.top_k)[0] for file in files]
-    except (OSError, ValueError, KeyError) as error:
+        rows, spans = read_table(request.previous, lambda table: _index_table(table, request))
+    except (WorkError, OSError, ValueError, KeyError) as error:
+        reason = error.received if isinstance(error, WorkError) else error
         raise RequestError(
-            f"--previous {request.previous} cannot be read ({error})",
+            f"--previous {request.previous} cannot be read ({reason})",
             "a table as `pixelmill score` wrote it",
             "Restore it, or leave the option out: all images are then computed.",
         ) from error
-    rows = np.concatenate([np.empty(0, record_type(request.top_k)), *blocks])
     rows = rows[_is_small(rows, request.max_pixels)]
     keys = keys_of(rows["sha256"])
     order = np.argsort(keys, kind="stable")
     write_array(request.work / _KEYS, keys[order])
     write_array(request.work / _ROWS, rows[order])
     if request.trust_mtime:
-        write_json(request.work / _SPANS, [_span(file) for file in files])
+        write_json(request.work / _SPANS, spans)
 
 
-def _read_records(file: Path, labels: Sequence[str], top_k: int) -> tuple[Records, npt.NDArray[np.intp]]:
+_Span = tuple[str, str, str, str, int]
+"""The first and the last path of a part, and its file, SHA-256 and size."""
+
+
+def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span]]:
+    """The scored rows that may be taken from a table, and where each file's paths begin and end."""
+    nothing = np.empty(0, record_type(request.top_k))
+    if request.trust_mtime and table.is_csv:
+        raise RequestError(
+            f"--trust-mtime with {table.files[0].path}",
+            "an earlier table in Parquet: CSV keeps no file times",
+            "Leave the option out: files are then read and compared by their bytes.",
+        )
+    wanted = {
+        "model_sha256": request.bundle.onnx_sha256,
+        "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
+    }
+    told = table.manifest["request"]
+    differing = [key for key, value in wanted.items() if told.get(key) != value]
+    if differing or told["top_k"] < request.top_k:
+        what = differing[0] if differing else "top_k"
+        _log.warning("nothing can be taken from %s: its %s is another", table.folder, what)
+        return nothing, []
+    labels, blocks, spans = request.bundle.labels(), [nothing], []
+    for file in table.files:
+        content = file.content()
+        blocks.append(_read_records(content, table.is_csv, labels, request.top_k)[0])
+        if request.trust_mtime:
+            spans.append(_span(file, content))
+    return np.concatenate(blocks), spans
+
+
+def _read_records(
+    content: bytes, is_csv: bool, labels: Sequence[str], top_k: int
+) -> tuple[Records, npt.NDArray[np.intp]]:
     """The scored rows of one file of a table, and their places among its rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     columns = [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())]
-    rows = pa.Table.from_pandas(read_csv(file)) if file.name == CSV_FILE else read_part(file, columns)
+    rows = pa.Table.from_pandas(read_csv(io.BytesIO(content))) if is_csv else read_part(content, columns)
     is_scored = pc.is_null(rows["error"])
     places = np.array(pc.indices_nonzero(is_scored).to_pylist(), np.intp)
     rows = rows.filter(is_scored)
@@ -169,13 +185,16 @@ def _is_small(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
 
 
 def _read_unchangeable(
-    name: str, labels: tuple[str, ...], top_k: int, max_pixels: int
+    name: str, sha256: str, size: int, labels: tuple[str, ...], top_k: int, max_pixels: int
 ) -> dict[tuple[str, int, int, int], np.void]:
-    """The scored rows of one part by path, size, time and inode."""
-    file = parse_location(name)
-    records, places = _read_records(file, labels, top_k)
-    facts = read_file_facts(file)
-    paths = read_part(file, ["image_path"])["image_path"].to_pylist()
+    """The scored rows of one part by path, size, time and inode; none where the part was replaced."""
+    try:
+        content = StoredFile(parse_location(name), sha256, size, "").content()
+    except DamagedTable:
+        return {}
+    records, places = _read_records(content, False, labels, top_k)
+    facts = read_file_facts(content)
+    paths = read_part(content, ["image_path"])["image_path"].to_pylist()
     return {
         (paths[place], *map(int, facts[place])): record
         for place, record, small in zip(places, records, _is_small(records, max_pixels), strict=True)
@@ -183,9 +202,9 @@ def _read_unchangeable(
     }
 
 
-def _span(file: Path) -> tuple[str, str, str]:
-    paths = read_part(file, ["image_path"])["image_path"]
-    return absolute(file), paths[0].as_py(), paths[-1].as_py()
+def _span(file: StoredFile, content: bytes) -> _Span:
+    paths = read_part(content, ["image_path"])["image_path"]
+    return paths[0].as_py(), paths[-1].as_py(), absolute(file.path), file.sha256, file.size
 
 
 def _load(path: Path) -> Any:

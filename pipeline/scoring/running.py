@@ -37,6 +37,7 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
 
 def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> ScoringOutcome:
     """The outcome that a tally comes to when all is done."""
+    seconds = time.monotonic() - plan.clock
     return ScoringOutcome(
         listed=tally.listed,
         answer_keys=tuple(tally.answer_keys),
@@ -46,8 +47,9 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
         computed=tally.computed,
         reused=tally.reused,
         copied=tally.copied,
-        seconds=time.time() - plan.started,
-        startup_seconds=max(tally.ready_at - plan.started, 0.0),
+        seconds=seconds,
+        # The system's clock may be set back or forward while a run is at work.
+        startup_seconds=min(max(tally.ready_at - plan.started, 0.0), seconds),
         stage_seconds={stage: round(tally.seconds[stage], 3) for stage in sorted(tally.seconds)},
     )
 

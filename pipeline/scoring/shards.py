@@ -100,12 +100,9 @@ def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
 
 
 def find_part(plan: ScoringPlan, number: int, key: str) -> Path | None:
-    """The part that answers a shard of this run, committed already or not; None if there is none."""
-    for folder in (plan.request.parts, plan.request.output):
-        path = folder / part_name(number)
-        if path.is_file() and part_answer_key(path) == key:
-            return path
-    return None
+    """The finished part that answers a shard of this run; None if there is none."""
+    path = plan.request.parts / part_name(number)
+    return path if path.is_file() and part_answer_key(path) == key else None
 
 
 def _line(image: ListedImage) -> str:

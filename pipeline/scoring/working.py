@@ -117,7 +117,8 @@ class Worker:
         earlier = read_row_groups(found) if found and is_intact(found) else None
         rows = 0
         counts: Counter[str] = Counter()
-        with writing_part(request.parts / part_name(number), request.layout, key) as part:
+        run_id = self._plan.facts.run_id
+        with writing_part(request.parts / part_name(number), request.layout, key, run_id) as part:
             for images in read_shard(self._plan, number):
                 kept = next(earlier, None) if earlier else None
                 due = _places_due(images, kept)

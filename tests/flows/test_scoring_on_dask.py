@@ -79,4 +79,4 @@ def test_a_killed_worker_of_the_cluster_changes_nothing(
     # On Prefect's page the shards are tasks of their own, told by a folder and a number.
     (run,) = ask(server, "flow_runs/filter", flows={"name": {"any_": ["score shards"]}}, limit=1)
     shards = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
-    assert len(shards) == len(list(output.glob("part-*.parquet")))
+    assert len(shards) == len(list((output / "predictions").glob("part-*.parquet")))

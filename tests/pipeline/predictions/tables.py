@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import MANIFEST, write_json
-from pipeline.predictions import CSV_FILE, read_predictions
+from pipeline.artifacts import MANIFEST, describe_files, write_json
+from pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions
 from pipeline.predictions.columns import Answers, RunFacts, TableLayout
 from pipeline.predictions.csv_form import write_csv
 from pipeline.predictions.parts import part_name, writing_part
+from pipeline.predictions.stored import KIND
 
 SHA256 = "0f" * 32
 FACTS = RunFacts("digits", "7", "a1" * 32, "20260131T235959Z-digits-1a2b3c", "2026-01-31T23:59:59Z")
@@ -101,6 +102,13 @@ def plain_row(
     return {**values, "width": row.width or None, "height": row.height or None, **vars(facts)}
 
 
+def write_manifest(folder: Path, run_id: str = FACTS.run_id) -> None:
+    """List what a folder holds as the table of a run."""
+    request = {"images": "/images", "model": "digits@7", "top_k": 1}
+    facts = {"kind": KIND, "run": {"run_id": run_id}, "request": request}
+    write_json(folder / MANIFEST, {**facts, "files": describe_files(folder)})
+
+
 class Table:
     """One run's table in both forms."""
 
@@ -117,7 +125,7 @@ class Table:
         self.parquet, self.csv = folder / "parquet", folder / "csv"
         self.parts = []
         for index, start in enumerate(range(0, len(rows), rows_in_a_part)):
-            part = self.parquet / part_name(index)
+            part = self.parquet / PARTS_FOLDER / part_name(index)
             self._write(
                 part,
                 rows[start : start + rows_in_a_part],
@@ -130,7 +138,7 @@ class Table:
             self.parts.append(part)
         write_csv(self.csv / CSV_FILE, self.parts, layout)
         for form in (self.parquet, self.csv):
-            write_json(form / MANIFEST, {"kind": "prediction-table", "files": {}})
+            write_manifest(form, facts.run_id)
 
     @staticmethod
     def _write(
@@ -142,7 +150,7 @@ class Table:
         answer_key: str,
         rows_in_a_group: int,
     ) -> None:
-        with writing_part(path, layout, answer_key) as part:
+        with writing_part(path, layout, answer_key, facts.run_id) as part:
             for start in range(0, len(rows), rows_in_a_group):
                 group = rows[start : start + rows_in_a_group]
                 answers = answers_of(group, layout.top_k)
@@ -150,7 +158,7 @@ class Table:
                 part.write(answers.to_table(labels, facts, layout, true_labels), file_facts(group))
 
     def csv_cells(self) -> list[dict[str, str]]:
-        with (self.csv / CSV_FILE).open(encoding="utf-8", newline="") as file:
+        with (self.csv / CSV_FILE).open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
 
     def shared_columns(self) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.artifacts import MANIFEST, write_json
 from pipeline.errors import RequestError
 from pipeline.locations import parse_location
-from pipeline.predictions import CSV_FILE, read_predictions, table_files
+from pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions, table_files
 from pipeline.predictions.columns import TableLayout, schema
 from pipeline.predictions.parts import (
     is_intact,
@@ -219,7 +219,7 @@ def test_what_does_not_fit_leaves_the_old_part(kind: str, tmp_path: Path) -> Non
         writer.write(rows, file_facts(ROWS))
         raise ZeroDivisionError
     assert part.read_bytes() == before
-    assert sorted(path.name for path in part.parent.iterdir()) == [MANIFEST, part.name]
+    assert [path.name for path in part.parent.iterdir()] == [part.name]
 
 
 def test_writing_a_part_does_without_pandas(tmp_path: Path) -> None:
@@ -253,6 +253,7 @@ import os, sys
 from pathlib import Path
 from pipeline.predictions.finding import find_row, nearest_paths
 from pipeline.predictions.parts import read_part, read_row_groups
+from pipeline.predictions.stored import open_table
 import pyarrow.parquet
 
 def threads():
@@ -263,8 +264,8 @@ before = threads()
 part = Path(sys.argv[1])
 read_part(part)
 assert list(read_row_groups(part))
-assert find_row(part.parent, "a.png")["label"] == "dog"
-assert nearest_paths(part.parent, "c/z.png")
+assert find_row(open_table(part.parent.parent), "a.png")["label"] == "dog"
+assert nearest_paths(open_table(part.parent.parent), "c/z.png")
 print(threads() - before)
 """
     (part,) = Table(tmp_path).parts
@@ -285,8 +286,9 @@ def test_a_folder_without_a_finished_table_is_refused(tmp_path: Path) -> None:
 
 def test_the_files_of_a_table_come_in_the_order_of_their_rows(tmp_path: Path) -> None:
     names = [part_name(index) for index in (0, 2, 10, 99_999, 100_000, 123_456)]
+    (tmp_path / PARTS_FOLDER).mkdir()
     for name in reversed(names):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / PARTS_FOLDER / name).write_bytes(b"")
         assert is_part(name)
     assert [path.name for path in table_files(tmp_path)] == names
 
@@ -310,11 +312,13 @@ def test_a_csv_file_is_one_of_a_table(tmp_path: Path) -> None:
         "part-00000.csv",
         "my-part-00000.parquet",
         "part-00000.parquet\n",
-        f".{CSV_FILE}.1a2b3c4d.tmp",
+        f".{CSV_FILE}.1a2b3c4d.pixelmill-tmp",
     ],
 )
 def test_files_of_others_are_none_of_a_table(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"")
+    (tmp_path / PARTS_FOLDER).mkdir()
+    for folder in (tmp_path, tmp_path / PARTS_FOLDER):
+        (folder / name).write_bytes(b"")
     assert table_files(tmp_path) == []
     assert not is_part(name)
 

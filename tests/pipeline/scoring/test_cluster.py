@@ -58,7 +58,7 @@ def test_a_cluster_gives_the_table_that_this_machine_gives(request_: ScoringRequ
     pd.testing.assert_frame_equal(data(table), scored_here(request_, tmp_path / "here"))
     assert table.manifest["threads"] == 2
     assert "Dask cluster" in table.manifest["threads_reason"]
-    assert len(list(table.folder.glob("part-*.parquet"))) > 5
+    assert len(list((table.folder / "predictions").glob("part-*.parquet"))) > 5
 
 
 def test_a_worker_killed_half_way_changes_nothing(
@@ -101,7 +101,7 @@ def test_a_shard_is_the_seconds_of_work_that_the_first_one_tells(
     monkeypatch.setattr(cluster, "SECONDS_A_SHARD", 90.0)
     table = score_folder(request_)
     # The first shard is a measurement; all the rest is less than 90 seconds of work.
-    assert len(list(table.folder.glob("part-*.parquet"))) == 2
+    assert len(list((table.folder / "predictions").glob("part-*.parquet"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.predictions import WORK_FOLDER, read_predictions
+from pipeline.predictions import PARTS_FOLDER, WORK_FOLDER, read_predictions
 from pipeline.predictions.parts import is_part, part_answer_key, part_name, read_part
 from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.shards import cut_images, growing_limits
@@ -31,8 +31,9 @@ BAD = "03500.png"
 _PLAN = f"{WORK_FOLDER}/plan.json"
 _LISTED = [f"{WORK_FOLDER}/shards/{number:05d}.jsonl" for number in range(SHARDS)]
 _ANSWERED = [f"{WORK_FOLDER}/parts/{part_name(number)}" for number in range(SHARDS)]
-_COMMITTED = [*map(part_name, range(SHARDS)), "report.html", "manifest.json"]
-POINTS = [f"{WORK_FOLDER}/run.json", _PLAN, *_LISTED, *_ANSWERED, f"{WORK_FOLDER}/report.html", *_COMMITTED]
+_COMMITTED = [PARTS_FOLDER, "report.html", "manifest.json"]
+_WHOLE = [f"{WORK_FOLDER}/report.html", f"{WORK_FOLDER}/manifest.json"]
+POINTS = [f"{WORK_FOLDER}/run.json", _PLAN, *_LISTED, *_ANSWERED, *_WHOLE, *_COMMITTED]
 WRITTEN_EACH_TIME = {_PLAN, *_LISTED}
 # Between two points much happens, too: so many more looks at most, before it strikes.
 MOST_LOOKS_AFTER = 300
@@ -70,6 +71,7 @@ class Scoring:
         pd.testing.assert_frame_equal(rows[data], self.undisturbed[data])
         assert rows["run_id"].nunique() == rows["scored_at"].nunique() == 1
         assert sorted(path.name for path in output.iterdir()) == sorted(_COMMITTED)
+        assert sorted(path.name for path in (output / PARTS_FOLDER).iterdir()) == sorted(SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def stamp(path: Path) -> Stamp | None:
 
 def parts_of(output: Path) -> dict[str, Path]:
     """The finished parts of a run, committed already or not."""
-    folders = (output, output / WORK_FOLDER / "parts")
+    folders = (output / PARTS_FOLDER, output / WORK_FOLDER / "parts")
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     return {path.name: path for path in found if is_part(path.name)}
 
@@ -156,7 +158,7 @@ def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
     """Start a run and kill it at a point of its work that is still to come; False if it ended before."""
     due = [point for point in POINTS if point in WRITTEN_EACH_TIME or not (output / point).exists()]
     point, looks_after = dice.choice(due), dice.choice((0, dice.randrange(MOST_LOOKS_AFTER)))
-    unfinished = set(output.glob(f"{WORK_FOLDER}/parts/.*.tmp"))
+    unfinished = set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp"))
     before = {name: stamp(path) for name, path in parts_of(output).items()}
     with scoring.start(output) as process:
         killed = wait_for(process, appears_again(output / point, looks_after))
@@ -166,7 +168,7 @@ def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
         strike(process, signal.SIGKILL)
     print(f"killed {looks_after} looks after {point}, with {len(before)} of {SHARDS} parts kept from before")
     # A worker had at most one shard in hand: no more than that was lost.
-    assert len(set(output.glob(f"{WORK_FOLDER}/parts/.*.tmp")) - unfinished) <= WORKERS
+    assert len(set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp")) - unfinished) <= WORKERS
     after = parts_of(output)
     for name, path in after.items():
         assert part_answer_key(path) is not None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts import MANIFEST, write_json
+from pipeline.artifacts import MANIFEST, describe_files, write_json
 from pipeline.errors import RequestError
 from pipeline.export import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
 from pipeline.image_encoding import encode_png
@@ -27,7 +27,7 @@ from pipeline.scoring.planning import describe_request, holding_output, plan_sco
 from pipeline.scoring.previous import PreviousTable, index_previous
 from pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pipeline.scoring.working import Worker, score_shard
-from tests.conftest import write_images
+from tests.conftest import list_files_anew, write_images
 
 COUNT = 11
 
@@ -90,7 +90,7 @@ def test_an_unchanged_folder_is_taken_whole(request_: ScoringRequest, form: Any,
     whole = score(request_, "whole", top_k=top_k)
     first = score(request_, "first", top_k=top_k, format=form)
     assert counts(first) == (0, COUNT)
-    assert len(list(whole.folder.glob("part-*"))) > 1
+    assert len(list(whole.folder.glob("predictions/part-*"))) > 1
     again = score_after(first, request_, top_k=top_k)
     assert counts(again) == (COUNT, 0)
     assert again.manifest["previous"] == str(first.folder)
@@ -309,7 +309,7 @@ def test_a_date_far_off_is_trusted_as_well(request_: ScoringRequest) -> None:
 
 def test_a_table_tells_from_which_files_it_was_read(request_: ScoringRequest) -> None:
     table = score_folder(request_)
-    facts = [read_file_facts(part) for part in sorted(table.folder.glob("part-*"))]
+    facts = [read_file_facts(part) for part in sorted(table.folder.glob("predictions/part-*"))]
     assert np.concatenate(facts).tolist() == [list(image[1:4]) for image in list_images(request_.images)]
 
 
@@ -322,8 +322,9 @@ def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringReq
     assert not request_.output.with_name("again").exists()
     # A table written before parts told of files is no error: its bytes still count.
     older = score_folder(request_)
-    for part in older.folder.glob("part-*"):
+    for part in older.folder.glob("predictions/part-*"):
         pd.read_parquet(part).to_parquet(part)
+    list_files_anew(older.folder)
     again = score_after(older, request_, trust_mtime=True)
     assert counts(again) == (COUNT, 0)
 
@@ -340,18 +341,18 @@ def test_what_is_no_table_is_refused(request_: ScoringRequest, tmp_path: Path) -
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_a_damaged_table_is_refused(request_: ScoringRequest, form: Any) -> None:
     first = score(request_, "first", format=form)
-    (file, *_) = sorted([*first.folder.glob("part-*"), *first.folder.glob("*.csv")])
+    (file, *_) = sorted([*first.folder.glob("predictions/part-*"), *first.folder.glob("*.csv")])
     file.write_bytes(file.read_bytes()[100:])
     with pytest.raises(RequestError, match=f"--previous {first.folder} cannot be read"):
         score_after(first, request_)
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_table_without_its_parts_gives_nothing(request_: ScoringRequest, trust: bool) -> None:
+def test_a_table_without_one_of_its_parts_is_refused(request_: ScoringRequest, trust: bool) -> None:
     first = score_folder(request_)
-    for part in first.folder.glob("part-*"):
-        part.unlink()
-    assert counts(score_after(first, request_, trust_mtime=trust)) == (0, COUNT)
+    max(first.folder.glob("predictions/part-*")).unlink()
+    with pytest.raises(RequestError, match=r"cannot be read \(.*part-\d+\.parquet, .* is missing"):
+        score_after(first, request_, trust_mtime=trust)
 
 
 @pytest.mark.parametrize("trust", [False, True])
@@ -420,11 +421,12 @@ def table_of(folder: Path, digests: list[bytes], failed: int, top_k: int) -> tup
         answers.probabilities[place] = np.sort(random.random(top_k, np.float32))[::-1]
         answers.widths[place], answers.heights[place] = random.integers(1, 9, 2)
     facts = RunFacts("digits", "1", "0" * 64, "run", "now")
-    with writing_part(folder / "previous" / part_name(0), request.layout, "key") as part:
+    with writing_part(folder / "previous/predictions" / part_name(0), request.layout, "key") as part:
         table = answers.to_table(request.bundle.labels(), facts, request.layout)
         part.write(table, file_facts([(1, 2, 3)] * len(digests)))
-    manifest = {"kind": "prediction-table", "files": {}, "request": describe_request(request)}
-    write_json(folder / "previous" / MANIFEST, manifest)
+    told = {"request": describe_request(request), "run": vars(facts)}
+    files = describe_files(folder / "previous")
+    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **told})
     return request, answers
 
 

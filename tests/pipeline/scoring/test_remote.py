@@ -108,7 +108,7 @@ def test_a_remote_folder_gives_the_table_of_the_local_one(
         pd.testing.assert_frame_equal(data(rows), data(local))
     # And nothing is left of the run but its table.
     left = {key.removeprefix("a table/") for key in s3.keys("bucket", "a table")}
-    table = "predictions.csv" if table_format == "csv" else "part-00000.parquet"
+    table = "predictions.csv" if table_format == "csv" else "predictions/part-00000.parquet"
     assert left == {"manifest.json", "report.html", table}
 
 

@@ -19,7 +19,7 @@ from pipeline.artifacts import read_manifest, sha256_of
 from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ModelBundle
 from pipeline.image_encoding import encode_png
-from pipeline.predictions import CSV_FILE, REPORT_FILE, read_predictions
+from pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE, read_predictions
 from pipeline.predictions.parts import part_name
 from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pipeline.scoring.committing import commit_table, require_failure_rate
@@ -108,9 +108,11 @@ def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> N
         assert sha256_of(table.folder / name) == facts["sha256"]
     assert sorted(path.name for path in table.folder.iterdir()) == [
         "manifest.json",
-        *map(part_name, range(len(SIZES))),
+        "predictions",
         "report.html",
     ]
+    parts = sorted(path.name for path in (table.folder / PARTS_FOLDER).iterdir())
+    assert parts == [*map(part_name, range(len(SIZES)))]
 
 
 def test_the_number_of_workers_changes_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
@@ -224,15 +226,6 @@ def test_parts_with_other_bytes_in_their_middle_are_scored_again(
     pd.testing.assert_frame_equal(answers(table)[data], whole[data])
 
 
-def test_a_run_killed_while_it_commits_loses_nothing(request_: ScoringRequest) -> None:
-    plan = planned(request_)
-    outcome = score_shards(plan)
-    # As if killed after the first part was put in its place.
-    (request_.parts / "part-00000.parquet").rename(request_.output / "part-00000.parquet")
-    table = committed(planned(request_), outcome)
-    assert table.manifest["listed"] == len(answers(table)) == IMAGES
-
-
 def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
     mended = request_.images / "a/00007.png"
     good = mended.read_bytes()
@@ -300,7 +293,7 @@ def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
     table = committed(plan, outcome)
     assert len(answers(table)) == 3
     names = sorted(path.name for path in table.folder.iterdir())
-    assert names == ["manifest.json", "part-00000.parquet", REPORT_FILE]
+    assert names == ["manifest.json", PARTS_FOLDER, REPORT_FILE]
 
 
 def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> None:
@@ -386,7 +379,7 @@ def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["part-00000.parquet", "part-00000-spark.parquet", "predictions.csv", "report.html", "manifest.json"],
+    ["predictions", "part-00000-spark.parquet", "predictions.csv", "report.html", "manifest.json"],
 )
 def test_files_that_only_look_like_a_table_are_left_alone(request_: ScoringRequest, name: str) -> None:
     request_.output.mkdir()

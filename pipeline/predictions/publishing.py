@@ -1,0 +1,166 @@
+"""Replacing a table by a new one, so that a reader has the old one until the new one is whole.
+
+The new table lies whole in the work folder: its parts, or its CSV file, its report, and last its manifest.
+From then on it counts. `publish_table` moves it to where people look for it; it may be killed anywhere and
+called again. On this machine a folder of parts is exchanged for another in one step. An object store has no
+such step: there the parts are copied one by one, and `stored` reads the table in the work folder meanwhile;
+other programs that read the parts themselves should wait for the manifest.
+"""
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import MANIFEST, flush_to_disk, read_json, remove_file, remove_folder
+from pipeline.errors import WorkError
+from pipeline.locations import children, file_system, is_remote
+from pipeline.predictions.layout import (
+    CSV_FILE,
+    PARTS_FOLDER,
+    REPORT_FILE,
+    WORK_FOLDER,
+    WORK_PARTS,
+    table_files,
+)
+from pipeline.predictions.parts import is_part
+from pipeline.predictions.stored import holds_table
+
+_TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.pixelmill-tmp")
+_AT_FOLDER = -100
+_EXCHANGE = 2
+
+
+def awaits_publication(output: Path) -> bool:
+    """Whether a whole table lies in the work folder, because its run was killed while it published it."""
+    return (output / WORK_FOLDER / MANIFEST).is_file()
+
+
+def publish_table(output: Path) -> None:
+    """Put the table that lies whole in the work folder in the place of the one in the output.
+
+    Raises:
+        WorkError: The folder of the old table's parts holds something that no run wrote.
+    """
+    manifest = read_json(output / WORK_FOLDER / MANIFEST)
+    if is_remote(output):
+        _publish_remote(output, manifest)
+    else:
+        _publish_local(output, manifest)
+
+
+def foreign_in_parts(output: Path) -> list[str]:
+    """What lies in the folder of a table's parts and is none, sorted."""
+    parts = output / PARTS_FOLDER
+    if not parts.is_dir():
+        return []
+    names = (path.name for path in children(parts))
+    return sorted(name for name in names if not (is_part(name) or _TEMPORARY.fullmatch(name)))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Have a file, which is never written in place, under a second name."""
+    if is_remote(source):
+        file_system(source)[0].cp_file(file_system(source)[1], file_system(target)[1])
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # Not every file system has links.
+        from shutil import copyfile
+
+        copyfile(source, target)
+        flush_to_disk(target)
+
+
+def _publish_local(output: Path, manifest: dict[str, Any]) -> None:
+    work = output / WORK_FOLDER
+    is_csv = CSV_FILE in manifest["files"]
+    if not holds_table(output, work / MANIFEST):
+        if is_csv:
+            (work / CSV_FILE).replace(output / CSV_FILE)
+        else:
+            _require_parts_alone(output)
+            exchange_folders(work / WORK_PARTS, output / PARTS_FOLDER)
+    if is_csv:
+        _remove_parts(output)
+    else:
+        # What lies there now are the old parts; a run that goes on must not take them for its own.
+        remove_folder(work / WORK_PARTS)
+        remove_file(output / CSV_FILE)
+    if (work / REPORT_FILE).is_file():
+        (work / REPORT_FILE).replace(output / REPORT_FILE)
+    flush_to_disk(output)
+    (work / MANIFEST).replace(output / MANIFEST)
+    flush_to_disk(output)
+
+
+def _publish_remote(output: Path, manifest: dict[str, Any]) -> None:
+    work, files = output / WORK_FOLDER, manifest["files"]
+    old = read_json(output / MANIFEST)["files"] if (output / MANIFEST).is_file() else {}
+    there = {path.name for path in table_files(output)}
+    for name, facts in files.items():
+        folder, _, part = name.rpartition("/")
+        if old.get(name) != facts or (part not in there and name != REPORT_FILE):
+            link_or_copy(work / (WORK_PARTS if folder else "") / part, output / folder / part)
+    for path in table_files(output):
+        if path.relative_to(output).as_posix() not in files:
+            remove_file(path)
+    link_or_copy(work / MANIFEST, output / MANIFEST)
+
+
+def _require_parts_alone(output: Path) -> None:
+    foreign = foreign_in_parts(output)
+    if foreign:
+        raise WorkError(
+            f"{output / PARTS_FOLDER} holds {foreign[0]!r}, which no scoring run wrote",
+            "parts of a table alone",
+            "Move it away and run the same command again; what is finished is kept.",
+        )
+
+
+def _remove_parts(output: Path) -> None:
+    """Remove the parts of a table that a CSV file took the place of, and their folder if it is empty."""
+    if not (output / PARTS_FOLDER).is_dir():
+        return
+    for path in children(output / PARTS_FOLDER):
+        if is_part(path.name) or _TEMPORARY.fullmatch(path.name):
+            remove_file(path)
+    with suppress(OSError):
+        (output / PARTS_FOLDER).rmdir()
+
+
+def exchange_folders(new: Path, old: Path) -> None:
+    """Let `new` take the place of `old`; where the system can do it in one step, `old` takes that of `new`.
+
+    Elsewhere `old` is gone for a moment in between, and `new` holds the new table until it is moved.
+    """
+    if old.is_dir() and not _exchange_at_once(new, old):
+        aside = new.with_name(f"{new.name}.old")
+        remove_folder(aside)
+        old.rename(aside)
+    if not old.is_dir():
+        new.rename(old)
+    flush_to_disk(old.parent)
+
+
+def _exchange_at_once(first: Path, second: Path) -> bool:
+    exchange = _system_exchange()
+    return exchange is not None and exchange(os.fsencode(first), os.fsencode(second)) == 0
+
+
+@cache
+def _system_exchange() -> Callable[[bytes, bytes], int] | None:
+    """The system's call that exchanges two names in one step; 0 is its success."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "linux" and hasattr(library, "renameat2"):
+        return lambda first, second: int(
+            library.renameat2(_AT_FOLDER, first, _AT_FOLDER, second, ctypes.c_uint(_EXCHANGE))
+        )
+    if sys.platform == "darwin" and hasattr(library, "renamex_np"):
+        return lambda first, second: int(library.renamex_np(first, second, ctypes.c_uint(_EXCHANGE)))
+    return None

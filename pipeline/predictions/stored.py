@@ -1,0 +1,263 @@
+"""Reading a finished table: what is read is what its manifest lists, byte for byte.
+
+`publishing` replaces a table in steps. Until its last step the old manifest is still there, and a table is
+found by pairing a manifest with the files it lists: the manifest and files in their places, the new manifest
+with the new files in their places, or both still in the work folder. So a reader sees the old table or the
+new one at any moment, also where the replacing process was killed.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from pipeline.artifacts import MANIFEST, read_json
+from pipeline.errors import PixelmillError, RequestError, WorkError
+from pipeline.locations import children, content_of, file_system, is_remote
+from pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
+from pipeline.predictions.parts import part_run_id
+
+Result = TypeVar("Result")
+KIND = "prediction-table"
+
+
+class DamagedTable(WorkError):
+    """The files of a table are not those that its manifest lists."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of rows, and what the manifest says of it; `sha256` is in hexadecimal, `size` in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+    run_id: str
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """The file's bytes, after they were found to be those that the manifest lists.
+
+        Raises:
+            DamagedTable: They are others, or there is no such file.
+        """
+        try:
+            with io.BytesIO(content_of(self.path)) if is_remote(self.path) else self.path.open("rb") as file:
+                # A file is never written in place: what was hashed is what is read next.
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if digest != self.sha256:
+                    raise self._damaged(digest)
+                file.seek(0)
+                yield file
+        except FileNotFoundError as error:
+            raise _damaged(f"{self.path} is missing") from error
+
+    def content(self) -> bytes:
+        """All bytes of the file; see `opened`."""
+        with self.opened() as file:
+            return file.read()
+
+    def _damaged(self, digest: str) -> DamagedTable:
+        run_id = None if self.path.name == CSV_FILE else part_run_id(self.path)
+        if run_id not in (None, "", self.run_id):
+            return _damaged(f"{self.path} is of the run {run_id}, not of {self.run_id}")
+        return _damaged(f"{self.path} has SHA-256 {digest}, not {self.sha256}")
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A finished table: its folder, its manifest's content, its files in the order of their rows."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    files: tuple[StoredFile, ...]
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether it is one CSV file, not parts in Parquet."""
+        return CSV_FILE in self.manifest["files"]
+
+
+def read_table(folder: Path, read: Callable[[StoredTable], Result]) -> Result:
+    """Read from a finished table, also while a run replaces it: what comes back is of one table.
+
+    Args:
+        folder: The output of a scoring run, on this machine or remote.
+        read: Is given the table, and called again with another if that one was replaced meanwhile.
+
+    Raises:
+        RequestError: The folder holds no finished table.
+        DamagedTable: A file is missing, changed, of another run, or not listed by the manifest.
+    """
+    while True:
+        moment = _moment(folder)
+        reason: PixelmillError | None = None
+        for manifest, rows in _places(folder):
+            try:
+                table = _open(folder, manifest, rows)
+            except (RequestError, DamagedTable) as error:
+                reason = reason or error
+                continue
+            try:
+                return read(table)
+            except DamagedTable as error:
+                reason = reason or error
+        if reason is not None and _moment(folder) == moment:
+            raise reason
+
+
+def open_table(folder: Path) -> StoredTable:
+    """A finished table; that its files are there is checked, and each file's bytes when it is opened.
+
+    Raises:
+        RequestError: The folder holds no finished table.
+        DamagedTable: A file is missing, of another size, or not listed by the manifest.
+    """
+    return read_table(folder, lambda table: table)
+
+
+def listed_table(folder: Path) -> StoredTable:
+    """A finished table as its manifest lists it, whatever of it is still there.
+
+    Raises:
+        RequestError: The folder holds no manifest of a table.
+    """
+    return _listed(folder, folder / MANIFEST, folder / PARTS_FOLDER)
+
+
+def holds_table(folder: Path, manifest: Path) -> bool:
+    """Whether the files in a folder are, byte for byte, those that a manifest elsewhere lists."""
+    try:
+        for file in _open(folder, manifest, folder / PARTS_FOLDER).files:
+            with file.opened():
+                pass
+    except (RequestError, DamagedTable):
+        return False
+    return True
+
+
+def _places(folder: Path) -> list[tuple[Path, Path]]:
+    """Where a manifest, and the folder of its parts, may lie."""
+    work = folder / WORK_FOLDER
+    return [
+        (folder / MANIFEST, folder / PARTS_FOLDER),
+        (work / MANIFEST, folder / PARTS_FOLDER),
+        (work / MANIFEST, work / WORK_PARTS),
+    ]
+
+
+def _moment(folder: Path) -> list[object]:
+    """What is not the same before and after a table was replaced, or while it is."""
+    manifests = [folder / MANIFEST, folder / WORK_FOLDER / MANIFEST]
+    if is_remote(folder):
+        return [content_of(path) if path.is_file() else None for path in manifests]
+    return [_stamp(path) for path in (*manifests, folder / PARTS_FOLDER, folder / CSV_FILE)]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _open(folder: Path, manifest_file: Path, parts: Path) -> StoredTable:
+    table = _listed(folder, manifest_file, parts)
+    found = {} if table.is_csv else _sizes(parts)
+    for file in table.files:
+        size = _size(file.path) if table.is_csv else found.pop(file.path.name, None)
+        if size is None:
+            raise _damaged(f"{file.path}, which {MANIFEST} lists, is missing")
+        if size != file.size:
+            raise _damaged(f"{file.path} has {size} bytes, not {file.size}")
+    foreign = [name for name in found if name.endswith(".parquet") and not name.startswith(".")]
+    if foreign:
+        raise _damaged(f"{parts / min(foreign)} is not listed by {MANIFEST}")
+    return table
+
+
+def _listed(folder: Path, manifest_file: Path, parts: Path) -> StoredTable:
+    manifest = _read_manifest(folder, manifest_file)
+    listed: dict[str, dict[str, Any]] = manifest["files"]
+    run_id: str = manifest["run"]["run_id"]
+    paths = {
+        name: parts.parent / CSV_FILE if name == CSV_FILE else parts / name.rpartition("/")[2]
+        for name in table_names(listed)
+    }
+    files = [
+        StoredFile(path, listed[name]["sha256"], listed[name]["size"], run_id) for name, path in paths.items()
+    ]
+    return StoredTable(folder, manifest, tuple(files))
+
+
+def _read_manifest(folder: Path, file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise RequestError(
+            f"{folder} has no {MANIFEST}",
+            "the folder of a finished prediction table",
+            "Check the path; an interrupted run leaves no manifest, so run it again.",
+        )
+    manifest = read_json(file)
+    if not _is_well_formed(manifest):
+        raise RequestError(
+            f"{folder} holds no prediction table",
+            "the output of `pixelmill score`",
+            "Check the path.",
+        )
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _is_well_formed(manifest: Any) -> bool:
+    """Whether this is a manifest as a scoring run writes it, as far as readers depend on it."""
+    if not (isinstance(manifest, dict) and manifest.get("kind") == KIND):
+        return False
+    run, request, files = (manifest.get(name) for name in ("run", "request", "files"))
+    return (
+        isinstance(request, dict)
+        and isinstance(request.get("images"), str)
+        and isinstance(request.get("model"), str)
+        and isinstance(request.get("top_k"), int)
+        and isinstance(run, dict)
+        and isinstance(run.get("run_id"), str)
+        and isinstance(files, dict)
+        and all(
+            isinstance(facts, dict)
+            and isinstance(facts.get("sha256"), str)
+            and isinstance(facts.get("size"), int)
+            for facts in files.values()
+        )
+    )
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _sizes(parts: Path) -> dict[str, int]:
+    """The sizes in bytes of the files in a folder of parts, by name."""
+    if not is_remote(parts):
+        if not parts.is_dir():
+            return {}
+        sizes = {path.name: _size(path) for path in children(parts)}
+        return {name: size for name, size in sizes.items() if size is not None}
+    system, place = file_system(parts)
+    try:
+        entries = system.ls(place.rstrip("/"), detail=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        entry["name"].rpartition("/")[2]: entry["size"] or 0 for entry in entries if entry["type"] == "file"
+    }
+
+
+def _damaged(received: str) -> DamagedTable:
+    return DamagedTable(
+        received,
+        "the files of one run, as its manifest lists them",
+        "Restore the table from a copy, or score the folder again.",
+    )
