@@ -115,8 +115,7 @@ def print_model(model: "ModelVersion", as_json: bool) -> None:
     pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
     page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
     run = f", run {manifest['run_id']}" if manifest.get("run_id") else ", trained elsewhere"
-    parameters = manifest.get("parameters")
-    balance = describe_balance(test)
+    parameters, balance = manifest.get("parameters"), describe_balance(test)
     lines = [
         f"{model.name}@{model.version}{pointing}",
         f"  test accuracy  {describe_test(test)}",

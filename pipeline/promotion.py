@@ -135,6 +135,9 @@ def _check_champion(store: Path, new: _Judged, reference: str, promotion: Promot
     except RequestError:
         _log.warning("%s, where %s points, is gone", reference, promotion.alias)
         return None
+    if old.test["accuracy"] is None:
+        _log.warning("%s, where %s points, has no known accuracy to compare with", reference, promotion.alias)
+        return None
     if difference := _tell_classes_apart(new, old):
         return _Shortfall(
             f"{new.reference} has other classes than {reference}, which is {promotion.alias}: {difference}",

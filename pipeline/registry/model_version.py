@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.artifacts import read_verified
 from pipeline.errors import WorkError
@@ -14,20 +14,54 @@ from pipeline.export import PARITY_FILE, read_bundle_manifest
 
 _Count = Annotated[int, Field(ge=0)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
+_Interval = Annotated[list[_Number], Field(min_length=2, max_length=2)]
+
+
+class _LargestClass(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    share: _Number
 
 
 class _TestResults(BaseModel):
+    """What is known of every model; its accuracy and loss are None where no labels were known."""
+
     model_config = ConfigDict(strict=True)
 
     accuracy: Annotated[float, Field(ge=0, le=1)] | None
     loss: _Number | None
     images: _Count
 
+    @model_validator(mode="after")
+    def has_both_or_neither(self) -> Self:
+        """Refuse an accuracy without a loss, and a loss without an accuracy."""
+        if (self.accuracy is None) != (self.loss is None):
+            raise ValueError("an accuracy without a loss, or a loss without an accuracy")
+        return self
+
+
+class _BalancedResults(_TestResults):
+    """What is known of a model that was evaluated here."""
+
+    accuracy_interval: _Interval
+    balanced_accuracy: _Number
+    balanced_accuracy_interval: _Interval
+    largest_class: _LargestClass
+    never_predicted: list[str]
+
 
 class _Metrics(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    test: _TestResults
+    test: _BalancedResults | _TestResults
+
+    @field_validator("test", mode="before")
+    @classmethod
+    def is_whole(cls, test: Any) -> Any:
+        """Check all that an evaluation writes where there is any of it."""
+        evaluated = isinstance(test, dict) and "balanced_accuracy" in test
+        return (_BalancedResults if evaluated else _TestResults).model_validate(test)
 
 
 class _Parity(BaseModel):

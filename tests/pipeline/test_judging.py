@@ -57,7 +57,7 @@ def test_versions_that_were_never_judged_are_judged_in_their_order(tmp_path: Pat
         register(tmp_path, accuracy=accuracy)
     new = register(tmp_path, accuracy=0.85)
     # Worse than version 2, which nobody had judged; it would pass if held against version 1.
-    with pytest.raises(GateRefused, match=r"0\.9000 of version 2"):
+    with pytest.raises(GateRefused, match=r"0\.9000 of digits@2"):
         judge(tmp_path, new)
     assert history(tmp_path) == {"champion": 2}
     assert pending_versions(tmp_path, "digits") == []

@@ -50,8 +50,11 @@ def write_bundle(
     """A bundle that is one in all but its network."""
     test = {
         "accuracy": accuracy,
+        "accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
         "loss": 0.5,
         "images": 400,
+        "largest_class": {"name": labels[0], "share": 0.5},
+        "never_predicted": [],
         "balanced_accuracy": accuracy,
         "balanced_accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
     }

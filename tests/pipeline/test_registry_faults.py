@@ -180,7 +180,9 @@ def test_results_that_were_altered_are_not_believed(store: Path) -> None:
         {"test": None},
         {"test": {"accuracy": "1.0"}},
         {"test": {"accuracy": 7}},
-        {"test": {"accuracy": float("nan")}},
+        {"test": {"accuracy": float("nan"), "loss": 0.1, "images": 1}},
+        {"test": {"accuracy": 0.9, "loss": None, "images": 1}},
+        {"test": {"accuracy": 0.9, "loss": 0.1, "images": 1, "balanced_accuracy": 0.9}},
     ],
 )
 def test_results_that_are_malformed_are_one_line(metrics: object, store: Path) -> None:
