@@ -12,10 +12,9 @@ from pipeline.engines import ENGINES, EngineName
 from pipeline.errors import GateRefused, RequestError
 from pipeline.export import ONNX_FILE, ModelBundle
 from pipeline.export.golden import GoldenVectors, read_golden
+from pipeline.export.parity import read_allowed_difference
 from pipeline.images import ImageFailure, Pixels, decode
 from pipeline.inference import Probabilities
-
-LARGEST_DIFFERENCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,20 @@ class EngineCheck:
         version: As installed here.
         difference: The largest difference from the golden probabilities, in one batch and one by one;
             None where the engine gave no such answer.
+        allowed: What it may be at most, as the bundle's proof says.
         trouble: Why it gave none.
     """
 
     engine: EngineName
     version: str
     difference: float | None
+    allowed: float
     trouble: str = ""
 
     @property
     def agrees(self) -> bool:
         """Whether its answers are the golden ones."""
-        return self.difference is not None and self.difference <= LARGEST_DIFFERENCE
+        return self.difference is not None and self.difference <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,13 @@ def verify_bundle(bundle: ModelBundle, engines: Sequence[EngineName] = ()) -> Ve
             f"Install it: pip install {package}.",
         )
     manifest = verify_files(bundle.folder)
-    golden = read_golden(bundle.folder)
+    golden, allowed = read_golden(bundle.folder), read_allowed_difference(bundle.folder)
     return Verification(
         files=len(manifest["files"]),
         images=len(golden.files),
         changed_tensors=_changed_tensors(bundle, golden),
         engines=tuple(
-            _ask(name, bundle.folder / ONNX_FILE, golden) for name in wanted if name not in missing
+            _ask(name, bundle.folder / ONNX_FILE, golden, allowed) for name in wanted if name not in missing
         ),
         missing=missing,
     )
@@ -107,9 +108,10 @@ def require_agreement(verification: Verification) -> None:
     if verification.agrees:
         return
     engines = [ENGINES[check.engine].title for check in verification.engines if not check.agrees]
+    allowed = max((check.allowed for check in verification.engines), default=0.0)
     raise GateRefused(
         f"other answers from {', '.join([*verification.changed_tensors, *engines])}",
-        f"the golden tensors, and probabilities within {LARGEST_DIFFERENCE:g} of the golden ones",
+        f"the golden tensors, and probabilities within {allowed:.2g} of the golden ones",
         "Do not use the model there before the difference is understood.",
     )
 
@@ -130,7 +132,7 @@ def _becomes(file: Path, tensor: Pixels, spec: ImageSpec) -> bool:
         return False
 
 
-def _ask(name: EngineName, path: Path, golden: GoldenVectors) -> EngineCheck:
+def _ask(name: EngineName, path: Path, golden: GoldenVectors, allowed: float) -> EngineCheck:
     engine, found = ENGINES[name], ENGINES[name].version() or ""
     try:
         answer_to = engine.load(path)
@@ -138,11 +140,12 @@ def _ask(name: EngineName, path: Path, golden: GoldenVectors) -> EngineCheck:
         alone = [answer_to(tensor[np.newaxis]) for tensor in golden.tensors]
     except Exception as error:  # noqa: BLE001  # What an engine that cannot run the file raises is its own.
         words = " ".join(str(error).split()) or type(error).__name__
-        return EngineCheck(name, found, None, words)
+        return EngineCheck(name, found, None, allowed, words)
     answers = (together, np.concatenate(alone))
     if any(answer.shape != golden.probabilities.shape for answer in answers):
-        return EngineCheck(name, found, None, f"it gave an array of shape {together.shape}")
-    return EngineCheck(name, found, max(_difference(answer, golden.probabilities) for answer in answers))
+        return EngineCheck(name, found, None, allowed, f"it gave an array of shape {together.shape}")
+    difference = max(_difference(answer, golden.probabilities) for answer in answers)
+    return EngineCheck(name, found, difference, allowed)
 
 
 def _difference(answer: Probabilities, golden: Probabilities) -> float:
