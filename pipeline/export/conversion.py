@@ -109,10 +109,8 @@ def _missing_from_opset(node: Any, opset: int) -> str:
     """What a node uses that the schema of its op does not have; empty if nothing."""
     import onnx
 
-    if node.domain not in _STANDARD_DOMAINS:
-        return f"{node.op_type} of {node.domain}"
-    known = onnx.defs.has(node.op_type, opset, "")
-    schema = onnx.defs.get_schema(node.op_type, opset, "") if known else None
+    is_known = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, opset, "")
+    schema = onnx.defs.get_schema(node.op_type, opset, "") if is_known else None
     if schema is None or schema.deprecated:
         return str(node.op_type)
     unknown = [attribute.name for attribute in node.attribute if attribute.name not in schema.attributes]

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
+from pipeline.export.outputs import final_activation
+from pipeline.export.precision import Precision, all_layers, in_precision
 from pipeline.training.prediction import load_model
 
 PixelRange = Literal["0..255", "0..1", "-1..1"]
@@ -23,7 +25,7 @@ _RESCALING: dict[PixelRange, tuple[float, float]] = {
     "-1..1": (1 / 127.5, -1.0),
 }
 _RESCALING_LAYERS = ("Rescaling", "Normalization")
-_FLOAT32 = "float32"
+_FLOAT32: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class NetworkFacts:
         outputs: How many numbers it answers with.
         takes_bytes: Whether it takes pixels as uint8, from 0 to 255.
         rescales: Whether a layer of it brings pixels into a range.
+        activation: The activation that it ends with; see `final_activation`.
     """
 
     image: ImageSpec
     outputs: int
     takes_bytes: bool
     rescales: bool
+    activation: str
 
 
 def inspect_network(path: Path) -> NetworkFacts:
@@ -54,7 +58,8 @@ def inspect_network(path: Path) -> NetworkFacts:
         image=image_spec_of(network),
         outputs=network.outputs[0].shape[-1],
         takes_bytes=network.inputs[0].dtype == "uint8",
-        rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in _all_layers(network)),
+        rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in all_layers(network)),
+        activation=final_activation(network),
     )
 
 
@@ -75,39 +80,33 @@ def load_network(path: Path) -> Any:
         network = load_model(path)
     except Exception as error:  # noqa: BLE001  # Of many types, by what Keras stumbled over.
         raise _explain(path, error) from None
-    return in_float32(network)
+    return in_precision(network, _FLOAT32)
 
 
-def in_float32(network: Any) -> Any:
-    """The same network where it computes in float32; where it was trained in mixed precision, another."""
-    import keras
-
-    # The answers to prove, and every engine, are in float32.
-    if all(layer.compute_dtype == _FLOAT32 for layer in _all_layers(network)):
-        return network
-    config = _with_float32(keras.saving.serialize_keras_object(network))
-    copied = keras.saving.deserialize_keras_object(config)
-    copied.set_weights(network.get_weights())
-    return copied
-
-
-def adapt_network(network: Any, pixel_range: PixelRange, from_logits: bool) -> Any:
-    """Put a model that was trained elsewhere between uint8 pixels and probabilities.
+def take_bytes(network: Any, pixel_range: PixelRange) -> Any:
+    """A network that takes uint8 pixels, from 0 to 255, and brings them into the range it expects.
 
     Args:
-        network: Takes [batch, height, width, channels] of any number type.
+        network: Takes [batch, height, width, channels] of any number type; returned as it is if of uint8.
         pixel_range: What it expects of pixels.
-        from_logits: Whether its outputs still have to go through a softmax.
     """
     import keras
+
+    if network.inputs[0].dtype == "uint8":
+        return network
 
     image = image_spec_of(network)
     pixels = keras.Input((image.height, image.width, image.channels), dtype="uint8", name="image")
     scale, offset = _RESCALING[pixel_range]
-    answer = network(keras.layers.Rescaling(scale, offset, dtype=_FLOAT32)(pixels))
-    if from_logits:
-        answer = keras.layers.Softmax(dtype=_FLOAT32)(answer)
-    return keras.Model(pixels, answer)
+    return keras.Model(pixels, network(keras.layers.Rescaling(scale, offset, dtype=_FLOAT32)(pixels)))
+
+
+def add_softmax(network: Any) -> Any:
+    """A network whose outputs go through a softmax."""
+    import keras
+
+    probabilities = keras.layers.Softmax(dtype=_FLOAT32)(network.outputs[0])
+    return keras.Model(network.inputs[0], probabilities)
 
 
 def image_spec_of(network: Any) -> ImageSpec:
@@ -147,24 +146,6 @@ def require_labels(class_names: Sequence[str], outputs: int) -> None:
         raise RequestError(
             f"label {twice[0]!r} more than once", "a label of its own for each output", "Correct the labels."
         )
-
-
-def _all_layers(network: Any) -> list[Any]:
-    return [layer for layer in network._flatten_layers() if layer is not network]
-
-
-def _with_float32(config: Any) -> Any:
-    """A serialised model in which every dtype policy is float32."""
-    if isinstance(config, list | tuple):
-        return [_with_float32(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if str(config.get("class_name", "")).endswith("DTypePolicy"):
-        return {**config, "config": {**config["config"], "name": _FLOAT32}}
-    return {
-        key: _FLOAT32 if key == "dtype" and str(value).startswith("mixed_") else _with_float32(value)
-        for key, value in config.items()
-    }
 
 
 def _explain(path: Path, error: Exception) -> RequestError:

@@ -68,7 +68,7 @@ def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
     import keras
 
     from pipeline.export.drafting import write_onnx
-    from pipeline.export.loading import in_float32
+    from pipeline.export.precision import in_precision
 
     exported = {}
     for name, layers in _layers().items():
@@ -80,7 +80,7 @@ def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
         )
         for opset in opsets:
             try:
-                plain = in_float32(network)
+                plain = in_precision(network, "float32")
                 content = write_onnx(plain, IMAGE, ExportSpec(opset=opset), {})
                 answers = np.asarray(plain.predict_on_batch(PIXELS))
                 exported[name, opset] = Exported(content, answers)
