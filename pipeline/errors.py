@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import ClassVar
 
+from pipeline.display import printable
+
 
 class ExitCode(IntEnum):
     """What a command's exit code says."""
@@ -32,8 +34,8 @@ class PixelmillError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # Whatever a file name or a library put in, an error is one line.
-        return " ".join(f"{self.received}; expected {self.expected}. {self.remedy}".split())
+        # Whatever a file name or a library put in, an error is one line, and does nothing to a terminal.
+        return printable(" ".join(f"{self.received}; expected {self.expected}. {self.remedy}".split()))
 
 
 class WorkError(PixelmillError):

@@ -18,7 +18,7 @@ BELOW = {
     "clutter": set(),
     "display": set(),
     "labels": set(),
-    "errors": set(),
+    "errors": {"display"},
     "config": set(),
     "drift": set(),
     "resources": set(),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.predictions.parts import read_if_intact
 from pipeline.scoring import ScoringPlan
+from pipeline.scoring.passed_over import PassedOver
 from pipeline.scoring.shards import Shard, find_part
 from pipeline.scoring.working import ShardResult
 
@@ -25,6 +26,7 @@ class Tally:
     providers: set[str] = field(default_factory=set)
     workers: set[str] = field(default_factory=set)
     answer_keys: list[str] = field(default_factory=list)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:

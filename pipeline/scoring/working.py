@@ -28,11 +28,12 @@ from pipeline.predictions.parts import file_facts, is_intact, part_name, read_ro
 from pipeline.resources import processor_limit
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.decoders import DecoderPool
-from pipeline.scoring.listing import ListedImage, unescape
+from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.planning import read_plan
 from pipeline.scoring.preparing import Preparation, Prepared, batches
 from pipeline.scoring.reading import KILLER
 from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
+from pipeline.scoring.true_labels import FolderLabels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +84,7 @@ class Worker:
         self._session = load_session(request.bundle.onnx_path, request.provider)
         require_metadata(self._session, request.bundle)
         self._labels = request.bundle.labels()
+        self._true_labels = FolderLabels(self._labels)
         self._preparation = Preparation(plan)
         self._decoders = DecoderPool(plan, decoders) if decoders else None
         spec = self._preparation.spec
@@ -230,7 +232,7 @@ class Worker:
         import pyarrow as pa
 
         layout = self._plan.request.layout
-        true_labels = [_first_folder(path) for path in answers.paths] if layout.true_labels else None
+        true_labels = [*map(self._true_labels.of_path, answers.paths)] if layout.true_labels else None
         new = answers.to_table(self._labels, self._plan.facts, layout, true_labels)
         if kept is None:
             return new
@@ -317,8 +319,3 @@ def _places_due(images: Sequence[ListedImage], kept: "pa.Table | None") -> Seque
     if kept is None:
         return range(len(images))
     return [place for place, status in enumerate(kept["status"].to_pylist()) if status == "failed"]
-
-
-def _first_folder(path: str) -> str | None:
-    folder, slash, _ = path.partition("/")
-    return unescape(folder) if slash else None
