@@ -290,6 +290,7 @@ def test_the_page_needs_nothing_else_and_fits(
     facts = content(
         f"{long}.png",
         labels={long: 1195},
+        stage_seconds={"decode": 12_345_678.9, "infer": 98_765_432.1, "read": 1_234_567.8, "write": 1.0},
         request={**manifest()["request"], "images": f"/{long}", "model": long},
         accuracy={
             "images": 10**9,
@@ -313,6 +314,17 @@ def test_the_page_needs_nothing_else_and_fits(
     overflowing = "[...document.querySelectorAll('.card, .tile')].filter(e => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{overflowing}.length") == 0
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    # The last column of the widest table can be brought into view, and no number is broken.
+    page.evaluate("document.querySelector('.wide').scrollLeft = 1e6")
+    last = page.evaluate("document.querySelector('td:last-child').getBoundingClientRect().right")
+    assert last <= width
+    heights = "new Set([...document.querySelectorAll('td')].map(cell => cell.offsetHeight)).size"
+    assert page.evaluate(heights) == 1
+    # What would be cut off on a page without scroll bars is not.
+    cut = "[...document.querySelectorAll('.path')].filter(e => e.scrollHeight > e.clientHeight + 1)"
+    assert (
+        width > 480 or page.evaluate(f"{cut}.filter(e => getComputedStyle(e).display == 'block').length") == 0
+    )
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 29)"
     assert dark == (scheme == "dark")
     page.close()
