@@ -18,6 +18,7 @@ from pipeline.registry import find_bundle
 from pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pipeline.scoring.cluster import run_shards
 from pipeline.scoring.committing import commit_table, require_failure_rate
+from pipeline.scoring.passed_over import say_passed_over
 from pipeline.scoring.planning import holding_output, plan_scoring
 from pipeline.scoring.running import outcome_of, score_shards
 from pipeline.scoring.tally import Tally
@@ -129,4 +130,6 @@ def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         description=f"{plan.facts.model_name}@{plan.facts.model_version} over {plan.request.images}",
     )
     get_run_logger().info("%d rows in %s", table.manifest["listed"], table.folder)
+    if passed_over := say_passed_over(table.manifest["passed_over_kinds"]):
+        get_run_logger().info("passed over: %s", passed_over)
     return table

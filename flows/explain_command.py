@@ -9,6 +9,7 @@ import typer
 
 from flows.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pipeline.artifacts import replacing
+from pipeline.display import printable
 from pipeline.errors import ExitCode, RequestError
 from pipeline.image_encoding import encode_png
 from pipeline.locations import parse_location
@@ -68,18 +69,15 @@ def _describe(explanation: Explanation, predictions: str) -> dict[str, Any]:
 
 
 def _print(explanation: Explanation, predictions: str) -> None:
-    print(f"{explanation.image_path} in {predictions}")
+    print(printable(f"{explanation.image_path} in {predictions}"))
     for stage in explanation.stages:
         start = f"  {stage.name:11}  {stage.verdict:8}"
-        print(textwrap.fill(_found(stage), _WIDTH, initial_indent=f"{start} ", **_HANGING))
+        print(textwrap.fill(printable(_found(stage)), _WIDTH, initial_indent=f"{start} ", **_HANGING))
         if stage.differing:
             told = _list({name: stage.row[name] for name in stage.differing})
-            print(
-                textwrap.fill(
-                    f"{_other(stage)} says {told}", _WIDTH, initial_indent=" " * _INDENT, **_HANGING
-                )
-            )
-    print(_conclude(explanation))
+            says = printable(f"{_other(stage)} says {told}")
+            print(textwrap.fill(says, _WIDTH, initial_indent=" " * _INDENT, **_HANGING))
+    print(printable(_conclude(explanation)))
 
 
 _HANGING: dict[str, Any] = {

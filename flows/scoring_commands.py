@@ -1,12 +1,14 @@
 """`pixelmill score`."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from flows.interrupts import telling_of_interrupts
 from flows.options import DEFAULT_STORE, Json, Model, Store, check_store, parse_size, print_json
 from pipeline.decoding import DEFAULT_MAX_SECONDS
+from pipeline.display import printable
 from pipeline.export import Precision
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
@@ -16,6 +18,10 @@ from pipeline.registry import find_bundle
 from pipeline.scoring import Engine, ScoringRequest
 from pipeline.scoring.committing import require_failure_rate
 from pipeline.scoring.folder import score_folder
+from pipeline.scoring.passed_over import say_passed_over
+from pipeline.scoring.true_labels import say_not_classes
+
+_PATHS = 3
 
 
 def score(
@@ -95,17 +101,29 @@ def score(
     if as_json:
         print_json({"output": output, **counts})
     else:
-        print(
-            f"Scored {counts['scored']:,} of {counts['listed']:,} images in {counts['seconds']:.1f} s "
-            f"({counts['images_per_second']:,.0f} images/s, {counts['provider']}, "
-            f"{counts['threads']} processes)."
-        )
-        if counts["reused"]:
-            print(f"  taken from {previous}: {counts['reused']:,}")
-        if "accuracy" in counts and counts["accuracy"]["images"]:
-            accuracy = counts["accuracy"]
-            print(f"  accuracy: {accuracy['accuracy']:.4f} on {accuracy['images']:,} images in folders")
-        for code, count in counts["failures"].items():
-            print(f"  failed: {code} {count:,}")
-        print(f"Table: {output}")
+        _print_summary(counts)
+        print(f"Table: {printable(output)}")
     require_failure_rate(table, max_failure_rate)
+
+
+def _print_summary(counts: Mapping[str, Any]) -> None:
+    """Print what a person wants to know of a table, from its manifest."""
+    print(
+        f"Scored {counts['scored']:,} of {counts['listed']:,} images in {counts['seconds']:.1f} s "
+        f"({counts['images_per_second']:,.0f} images/s, {counts['provider']}, "
+        f"{counts['threads']} processes)."
+    )
+    if counts["reused"]:
+        print(f"  taken from {printable(counts['previous'])}: {counts['reused']:,}")
+    if "accuracy" in counts:
+        accuracy = counts["accuracy"]
+        if accuracy["images"]:
+            print(f"  accuracy: {accuracy['accuracy']:.4f} on {accuracy['images']:,} images in folders")
+        if left_out := say_not_classes(accuracy):
+            print(f"  not in the accuracy: {left_out}")
+    for code, count in counts["failures"].items():
+        paths = counts["failed_images"][code][:_PATHS]
+        shown = ", ".join([*map(printable, paths), *(["..."] if count > len(paths) else [])])
+        print(f"  failed: {code} {count:,} ({shown})")
+    if passed_over := say_passed_over(counts["passed_over_kinds"]):
+        print(f"Passed over: {passed_over}")

@@ -34,7 +34,7 @@ CLUTTER_NAMES: frozenset[str] = frozenset(
         ".git",
     }
 )
-_FOLDED = frozenset(name.casefold() for name in CLUTTER_NAMES)
+_FOLDED = {name.casefold(): name for name in CLUTTER_NAMES}
 # `.Trash-1000` and `.Trashes`; macOS' `._photo.jpg` beside `photo.jpg` on foreign disks; NFS' deleted files.
 _PREFIXES = (".trash", "._", ".nfs")
 
@@ -44,5 +44,12 @@ def is_clutter(name: str) -> bool:
 
     Letter case does not matter, as it does not on the systems that leave most of these.
     """
+    return clutter_kind(name) is not None
+
+
+def clutter_kind(name: str) -> str | None:
+    """The usual name of clutter, such as `Thumbs.db` or `._*`; None where the name is not that of any."""
     folded = name.casefold()
-    return folded in _FOLDED or folded.startswith(_PREFIXES)
+    if folded in _FOLDED:
+        return _FOLDED[folded]
+    return next((f"{prefix}*" for prefix in _PREFIXES if folded.startswith(prefix)), None)

@@ -18,6 +18,7 @@ from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
 from pipeline.predictions.columns import RunFacts, TableLayout
 from pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
+from pipeline.scoring.passed_over import PassedOver
 
 Engine = Literal["local", "dask"]
 
@@ -124,6 +125,7 @@ class ScoringOutcome:
         workers: How many processes worked, and in `workers_reason` why so many.
         computed: Images this run answered itself, not found from an interrupted one.
         reused: Images whose answer came from an earlier table.
+        passed_over: What the listing left out.
         copied: Images of the same bytes as another of this run, which was scored once for all.
         seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
@@ -139,6 +141,7 @@ class ScoringOutcome:
     computed: int
     reused: int
     copied: int
+    passed_over: PassedOver
     seconds: float
     startup_seconds: float
     stage_seconds: dict[str, float]

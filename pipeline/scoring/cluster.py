@@ -65,7 +65,7 @@ def run_shards(
     """
     size = _Size(plan)
     running: dict[int, Future[ShardResult]] = {}
-    for shard in write_shards(plan, size.limits()):
+    for shard in write_shards(plan, size.limits(), passed_over=tally.passed_over):
         if not tally.list_shard(plan, shard):
             meter(shard.images, tally.note)
             continue

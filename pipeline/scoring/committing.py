@@ -94,9 +94,14 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "scored": counts.scored,
         "failed": counts.rows - counts.scored,
         "failures": dict(sorted(counts.failures.items())),
+        "failed_images": {
+            code: [image.path for image in images] for code, images in sorted(counts.failed_images.items())
+        },
+        "passed_over": outcome.passed_over.total,
+        "passed_over_kinds": outcome.passed_over.describe(),
         "labels": dict(sorted(counts.labels.items())),
         "drift": measure_drift(request.bundle.baseline(), counts.answers),
-        **({"accuracy": counts.accuracy()} if request.labels_from_folders else {}),
+        **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
         "computed": outcome.computed,
         "reused": outcome.reused,
         "copied": outcome.copied,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pipeline.predictions.columns import TableLayout
 from pipeline.predictions.parts import read_part
 from pipeline.scoring.report import FailedImage
 from pipeline.scoring.thumbnails import MOST_UNCERTAIN
+from pipeline.scoring.true_labels import TrueLabelCounts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,34 +38,18 @@ class TableCounts:
     """What the rows of a table come to.
 
     `failed_images` has a few examples for each failure code; `least_confident` the rows of the lowest
-    probability, the lowest first; `true_labels` counts (true label, label answered).
+    probability, the lowest first; `true_labels` compares the labels with those of the folders.
     """
 
     answers: AnswerCounts
+    true_labels: TrueLabelCounts
     rows: int = 0
     scored: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     labels: dict[str, int] = field(default_factory=dict)
     failed_images: dict[str, list[FailedImage]] = field(default_factory=dict)
     least_confident: list[UncertainRow] = field(default_factory=list)
-    true_labels: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_path: str = ""
-
-    def accuracy(self) -> dict[str, Any]:
-        """How many scored images with a true label were answered with it, in all and by true label."""
-        classes: dict[str, dict[str, int]] = {}
-        for (true_label, label), count in sorted(self.true_labels.items()):
-            entry = classes.setdefault(true_label, {"images": 0, "correct": 0})
-            entry["images"] += count
-            entry["correct"] += count * (label == true_label)
-        images = sum(entry["images"] for entry in classes.values())
-        correct = sum(entry["correct"] for entry in classes.values())
-        return {
-            "images": images,
-            "correct": correct,
-            "accuracy": correct / images if images else None,
-            "classes": classes,
-        }
 
 
 def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout) -> TableCounts:
@@ -73,7 +58,7 @@ def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout
     Raises:
         WorkError: A path stands twice or out of order.
     """
-    counts = TableCounts(AnswerCounts.of([], [], len(labels)))
+    counts = TableCounts(AnswerCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
     columns = [*_COLUMNS, "true_label"] if layout.true_labels else _COLUMNS
     for part in parts:
         _count_part(counts, read_part(part, columns), labels)
@@ -102,8 +87,7 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) ->
     counts.least_confident = heapq.nsmallest(MOST_UNCERTAIN, counts.least_confident)
     if "true_label" in rows.column_names:
         true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
-        pairs = zip(true_labels, (labels[index] for index in classes), strict=True)
-        counts.true_labels.update(pair for pair in pairs if pair[0] is not None)
+        counts.true_labels.add(true_labels, (labels[index] for index in classes))
 
 
 def _count_failures(

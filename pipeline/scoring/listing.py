@@ -1,30 +1,34 @@
 """Listing the images below a folder in the order of the table, without holding the list in memory."""
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from pipeline.clutter import is_clutter
 from pipeline.errors import WorkError
 from pipeline.file_names import escape, unescape
 from pipeline.images import EXTENSIONS
-from pipeline.locations import file_system, is_remote
+from pipeline.locations import is_remote
+from pipeline.scoring.deep_paths import scan_folder, stat_file
+from pipeline.scoring.passed_over import PassedOver
+from pipeline.scoring.remote_listing import first_remote_folders, walk_remote
 
-__all__ = ["ListedImage", "escape", "holds_images", "list_images", "unescape"]
-
-# By what name S3, Azure, Google, local and other file systems of fsspec tell it.
-_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
+__all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
+# Not a fact about the folder that was to be listed.
+_MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_Entry = os.DirEntry[str]
 
 
 class ListedImage(NamedTuple):
     """One row to come.
 
     Attributes:
-        path: Relative to the folder, escaped where it is not plain text; unique in a listing.
+        path: Relative to the folder, escaped where it is not plain text; unique in a listing. With a slash
+            at its end it is a folder that cannot be listed.
         size: In bytes, as listed.
         modified_ns: Time of the last change in nanoseconds, as listed.
         inode: The file's number in its file system; 0 where there is none.
@@ -38,161 +42,192 @@ class ListedImage(NamedTuple):
     problem: str | None = None
 
 
-def list_images(folder: Path, globs: Sequence[str] = ()) -> Iterator[ListedImage]:
+def list_images(
+    folder: Path, globs: Sequence[str] = (), passed_over: PassedOver | None = None
+) -> Iterator[ListedImage]:
     """Every file below a folder with an image's extension, sorted by path as the table has it.
 
-    Hidden files and folders are left out. Links to files are followed, links to folders are not, so
-    loops do no harm. What has an image's name and is no regular file comes with its problem.
+    Hidden files and folders are left out, and what systems leave behind. Links to files are followed,
+    links to folders are not, so loops do no harm. What has an image's name and is no regular file comes
+    with its problem, and so does a folder that cannot be listed.
 
     Args:
         folder: On this machine or remote.
         globs: Shell patterns for the names of the files wanted, instead of the extensions.
+        passed_over: Counts what is left out, as far as the listing has come.
 
     Raises:
-        WorkError: A folder cannot be listed; leaving it out would lose images.
+        WorkError: The folder itself cannot be listed.
     """
+    counts = PassedOver() if passed_over is None else passed_over
     if is_remote(folder):
-        return _list_remote(folder, globs)
-    return _list_local(os.fspath(folder), globs)
+        found = walk_remote(folder, lambda name: is_wanted(name, globs), counts)
+        return (ListedImage(path, size, modified, 0, problem) for path, size, modified, problem in found)
+    return _list_local(os.fspath(folder), globs, counts)
 
 
 def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
     """Whether there is anything to list, told by the first such file that is found.
 
     Raises:
-        WorkError: A folder cannot be listed.
+        WorkError: The folder itself cannot be listed.
     """
     if is_remote(folder):
-        return next(_list_remote(folder, globs), None) is not None
-    folders = [os.fspath(folder)]
+        return next(list_images(folder, globs), None) is not None
+    root = os.fspath(folder)
+    folders = [root]
+    ignored = PassedOver()
     while folders:
         place = folders.pop()
         try:
-            with os.scandir(place) as entries:
+            with scan_folder(place) as entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif _is_wanted(entry.name, globs) and not entry.is_dir():
+                    kind = _kind_of(entry, globs, ignored)
+                    if kind == "folder":
+                        folders.append(f"{place}/{entry.name}")
+                    elif kind == "image" and not _is_folder(entry):
                         return True
         except OSError as error:
-            raise _cannot_list(place, error.strerror or str(error)) from error
+            _refuse_unless_a_row(root, place, error)
+            return True
     return False
 
 
-def _list_local(folder: str, globs: Sequence[str]) -> Iterator[ListedImage]:
-    # A stack of its own: a tree may be deeper than Python's. Names alone are held, a folder's at a time.
-    stack = [_names(folder, "", globs)]
-    while stack:
-        if not stack[-1]:
-            stack.pop()
-            continue
-        path = stack[-1].pop()
-        place = f"{folder}/{unescape(path)}"
-        if path.endswith("/"):
-            stack.append(_names(place, path, globs))
-        elif (image := _describe(place, path)) is not None:
-            yield image
+def first_folders(folder: Path) -> Iterator[str]:
+    """The names of the folders right below a folder, in any order, hidden ones and clutter left out.
 
-
-def _names(folder: str, prefix: str, globs: Sequence[str]) -> list[str]:
-    """The folders, with a slash at the end, and images of one folder, the last path first."""
+    Raises:
+        WorkError: The folder cannot be listed.
+    """
+    if is_remote(folder):
+        yield from first_remote_folders(folder)
+        return
+    root, ignored = os.fspath(folder), PassedOver()
     try:
-        with os.scandir(folder) as entries:
-            found = [
-                prefix + escape(entry.name) + ("/" if is_folder else "")
-                for entry in entries
-                if not entry.name.startswith(".")
-                and ((is_folder := entry.is_dir(follow_symlinks=False)) or _is_wanted(entry.name, globs))
-            ]
+        with scan_folder(root) as entries:
+            yield from (entry.name for entry in entries if _kind_of(entry, (), ignored) == "folder")
     except OSError as error:
-        raise _cannot_list(folder, error.strerror or str(error)) from error
-    # With the slash that their paths go on with, folders sort in among files as whole paths do.
-    found.sort(reverse=True)
-    return found
+        raise _cannot_list(root, error.strerror or str(error)) from error
 
 
-def _is_wanted(name: str, globs: Sequence[str]) -> bool:
+def is_wanted(name: str, globs: Sequence[str]) -> bool:
+    """Whether a file of this name is one to score."""
     if globs:
         return any(fnmatchcase(name, pattern) for pattern in globs)
     stem, dot, extension = name.rpartition(".")
     return bool(stem) and dot + extension.lower() in EXTENSIONS
 
 
-def _describe(place: str, path: str) -> ListedImage | None:
+def _list_local(folder: str, globs: Sequence[str], counts: PassedOver) -> Iterator[ListedImage]:
+    # A stack of its own: a tree may be deeper than Python's. Names alone are held, a folder's at a time.
+    stack: list[list[str] | ListedImage] = [_names(folder, folder, "", globs, counts)]
+    while stack:
+        names = stack[-1]
+        if isinstance(names, ListedImage):
+            yield names
+            stack.pop()
+        elif not names:
+            stack.pop()
+        else:
+            path = names.pop()
+            place = f"{folder}/{unescape(path)}"
+            if path.endswith("/"):
+                stack.append(_names(folder, place, path, globs, counts))
+            elif (image := _describe(place, path)) is not None:
+                yield image
+            else:
+                counts.linked_folders += 1
+
+
+def _names(
+    root: str, folder: str, prefix: str, globs: Sequence[str], counts: PassedOver
+) -> list[str] | ListedImage:
+    """The folders, with a slash at the end, and images of one folder, the last path first; the row of the
+    folder itself where it cannot be listed.
+    """
+    found = []
     try:
-        facts = os.stat(place)  # noqa: PTH116  # Three times as fast.
+        with scan_folder(folder) as entries:
+            for entry in entries:
+                kind = _kind_of(entry, globs, counts)
+                if kind is not None:
+                    found.append(prefix + escape(entry.name) + ("/" if kind == "folder" else ""))
     except OSError as error:
+        _refuse_unless_a_row(root, folder, error)
+        reason = error.strerror or str(error)
+        return ListedImage(prefix, 0, 0, 0, f"the folder cannot be listed ({reason})")
+    # With the slash that their paths go on with, folders sort in among files as whole paths do.
+    found.sort(reverse=True)
+    return found
+
+
+def _kind_of(entry: _Entry, globs: Sequence[str], counts: PassedOver) -> str | None:
+    """Whether an entry is a `folder` to look into, or an `image` by its name; else it is counted."""
+    name = entry.name
+    if name.startswith("."):
+        counts.count_hidden(name)
+    elif entry.is_dir(follow_symlinks=False):
+        if not counts.count_clutter(name):
+            return "folder"
+    elif is_wanted(name, globs) and not (globs and is_clutter(name)):
+        return "image"
+    elif entry.is_symlink() and _is_folder(entry):
+        counts.linked_folders += 1
+    else:
+        counts.count_file(name)
+    return None
+
+
+def _is_folder(entry: _Entry) -> bool:
+    """Whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
+def _refuse_unless_a_row(root: str, folder: str, error: OSError) -> None:
+    """Go on after a folder that cannot be listed, unless it is the one to score, or that is gone with it.
+
+    Raises:
+        WorkError: The folder to score cannot be listed.
+        OSError: The machine is short of something.
+    """
+    if error.errno in _MACHINE_TROUBLE:
+        raise error
+    try:
+        if folder == root:
+            raise error
+        os.scandir(root).close()
+    except OSError as reason:
+        raise _cannot_list(root, reason.strerror or str(reason)) from error
+
+
+def _describe(place: str, path: str) -> ListedImage | None:
+    """The row of a file; None where it is a link to a folder."""
+    try:
+        facts = stat_file(place)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return ListedImage(path, 0, 0, 0)  # Reading it says the rest.
         words = {errno.ENOENT: "a link to nothing", errno.ELOOP: "a link to itself"}
-        return ListedImage(
-            path, 0, 0, 0, words.get(error.errno or 0, error.strerror or "cannot be looked at")
-        )
+        problem = words.get(error.errno or 0, error.strerror or "cannot be looked at")
+        return ListedImage(path, 0, 0, 0, problem)
     if stat.S_ISREG(facts.st_mode):
         return ListedImage(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
     if stat.S_ISDIR(facts.st_mode):
         return None
-    return ListedImage(path, 0, 0, 0, _kind(facts.st_mode))
+    return ListedImage(path, 0, 0, 0, _special_kind(facts.st_mode))
 
 
-def _kind(mode: int) -> str:
+def _special_kind(mode: int) -> str:
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def _list_remote(folder: Path, globs: Sequence[str]) -> Iterator[ListedImage]:
-    system, root = file_system(folder)
-    root = root.rstrip("/")
-    stack = [_remote_entries(system, root, "", globs)]
-    while stack:
-        if not stack[-1]:
-            stack.pop()
-            continue
-        path, size, modified_ns = stack[-1].pop()
-        if path.endswith("/"):
-            stack.append(_remote_entries(system, f"{root}/{unescape(path)}", path, globs))
-        else:
-            yield ListedImage(path, size, modified_ns, 0)
-
-
-def _remote_entries(
-    system: Any, folder: str, prefix: str, globs: Sequence[str]
-) -> list[tuple[str, int, int]]:
-    """Path, size and time of what lies in one remote folder, the last path first."""
-    try:
-        entries = system.ls(folder.rstrip("/"), detail=True)
-    except OSError as error:
-        raise _cannot_list(folder, str(error)) from error
-    found = []
-    for entry in entries:
-        name = entry["name"].rstrip("/").rpartition("/")[2]
-        is_folder = entry["type"] == "directory"
-        # An object store may list a folder among its own contents, as an empty object.
-        is_itself = entry["name"].rstrip("/") == folder.rstrip("/")
-        if is_itself and is_folder:
-            raise _cannot_list(folder, "it holds a folder without a name")
-        if is_itself or name.startswith("."):
-            continue
-        if is_folder or _is_wanted(name, globs):
-            path = prefix + escape(name) + ("/" if is_folder else "")
-            found.append((path, entry.get("size") or 0, _modified_ns(entry)))
-    return sorted(found, reverse=True)
-
-
-def _modified_ns(entry: dict[str, Any]) -> int:
-    """The time of the last change; where a file system tells it in a form of its own, any number that
-    changes with it, so that a changed object is a changed listing.
-    """
-    moment = next((entry[name] for name in _TIMES if entry.get(name)), 0)
-    if isinstance(moment, str):
-        return int.from_bytes(hashlib.sha256(moment.encode()).digest()[:7], "big")
-    seconds = moment.timestamp() if hasattr(moment, "timestamp") else float(moment)
-    return int(seconds * 1e9)
 
 
 def _cannot_list(folder: str, reason: str) -> WorkError:
     return WorkError(
         f"folder {folder} cannot be listed ({reason})",
-        "every folder to be readable",
-        "Mend its permissions, so that no image is lost.",
+        "a folder that this user may read",
+        "Correct its permissions, or name another.",
     )

@@ -24,6 +24,7 @@ from pipeline.scoring.costly import COSTLY_FOLDER
 from pipeline.scoring.listing import holds_images
 from pipeline.scoring.previous import index_previous
 from pipeline.scoring.resuming import begin_run, find_run
+from pipeline.scoring.true_labels import require_class_folders
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -101,6 +102,8 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
             else "files with an image's extension, such as .png or .jpg, at any depth",
             "Check the path.",
         )
+    if request.labels_from_folders:
+        require_class_folders(request.images, request.bundle.labels())
     index_previous(request)
     facts = begin_run(request, describe_request(request), run)
     plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pipeline.errors import WorkError
 from pipeline.images import FailureCode, ImageFailure
 from pipeline.locations import content_of, file_system, is_remote
+from pipeline.scoring.deep_paths import open_file
 from pipeline.scoring.listing import ListedImage, unescape
 
 _MOST_BYTES = 1 << 30
@@ -49,7 +50,11 @@ def read_again(folder: Path, path: str) -> bytes:
     Raises:
         OSError: There is no such file any more.
     """
-    return content_of(folder / unescape(path))
+    place = folder / unescape(path)
+    if is_remote(place):
+        return content_of(place)
+    with os.fdopen(open_file(os.fspath(place), _FLAGS), "rb") as file:
+        return file.read()
 
 
 def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
@@ -105,9 +110,9 @@ def _open(image: ListedImage, folder: int) -> int:
     _refuse_what_is_no_file(image)
     path = unescape(image.path)
     try:
-        descriptor = os.open(path, _FLAGS | _UNNOTED, dir_fd=folder)
+        descriptor = open_file(path, _FLAGS | _UNNOTED, folder)
     except PermissionError:
-        descriptor = os.open(path, _FLAGS, dir_fd=folder)
+        descriptor = open_file(path, _FLAGS, folder)
     if _FETCHES:
         with suppress(OSError):  # Of what is no file nothing can be fetched.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -188,6 +193,8 @@ def _refuse_what_is_no_file(image: ListedImage) -> None:
     if image.problem == KILLER:
         raise ImageFailure(FailureCode.WORKER_DIED, "every process that takes it up dies")
     if image.problem is not None:
-        raise ImageFailure(FailureCode.NOT_A_FILE, image.problem)
+        # A folder that cannot be listed may hold any number of images, which its one row stands for.
+        code = FailureCode.UNREADABLE if image.path.endswith("/") else FailureCode.NOT_A_FILE
+        raise ImageFailure(code, image.problem)
     if image.size > _MOST_BYTES:
         raise ImageFailure(FailureCode.TOO_LARGE, f"{image.size} bytes, over {_MOST_BYTES}")

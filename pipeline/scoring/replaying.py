@@ -1,6 +1,8 @@
 """The stages of one image's way from its file to its answer, each taken once more."""
 
+import errno
 import hashlib
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +29,9 @@ from pipeline.images import (
     describe_file,
 )
 from pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
+from pipeline.locations import is_remote
 from pipeline.processes import run_in_spawned_process
+from pipeline.scoring.deep_paths import stat_file
 from pipeline.scoring.listing import ListedImage, unescape
 from pipeline.scoring.reading import reader_of
 from pipeline.training import MODEL_FILE
@@ -69,10 +73,13 @@ class Replay:
         path = self.row["image_path"]
         place = self.images / unescape(path)
         try:
-            facts = place.stat()
+            facts = place.stat() if is_remote(place) else stat_file(os.fspath(place))
         except OSError as error:
-            code = FailureCode.NOT_A_FILE if place.is_symlink() else FailureCode.UNREADABLE
+            is_link = error.errno in (errno.ENOENT, errno.ELOOP) and place.is_symlink()
+            code = FailureCode.NOT_A_FILE if is_link else FailureCode.UNREADABLE
             raise ImageFailure(code, error.strerror or "no such file") from error
+        if stat.S_ISDIR(facts.st_mode) and path.endswith("/"):
+            raise ImageFailure(FailureCode.UNREADABLE, "a folder that could not be listed")
         if not stat.S_ISREG(facts.st_mode):
             raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file")
         return ListedImage(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)

@@ -10,6 +10,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__
+from pipeline.display import printable
+from pipeline.scoring.passed_over import say_passed_over
+from pipeline.scoring.true_labels import say_not_classes
 from pipeline.templates import open_templates
 
 if TYPE_CHECKING:
@@ -107,6 +110,7 @@ class ClassAccuracy:
 def load_template() -> "Template":
     """The page's template; to compile it takes longer than to fill it in."""
     environment = open_templates("pipeline.scoring")
+    environment.finalize = _shown
     environment.filters["compact"] = compact
     environment.filters["duration"] = duration
     environment.filters["moment"] = _moment
@@ -132,6 +136,8 @@ def render_scoring_report(content: ReportContent) -> str:
         accuracy=accuracy,
         accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
         classes=_class_accuracies(accuracy["classes"]) if accuracy else [],
+        not_classes=say_not_classes(accuracy) if accuracy else "",
+        passed_over=say_passed_over(manifest["passed_over_kinds"]),
         pixelmill_version=__version__,
     )
     # A folder's name need not be text, and a page that cannot be written as UTF-8 would show nothing.
@@ -223,6 +229,12 @@ def _class_accuracies(classes: Mapping[str, Mapping[str, int]]) -> list[ClassAcc
         if counts["images"]
     ]
     return sorted(rows, key=lambda row: (row.width, row.name))
+
+
+def _shown(value: object) -> object:
+    """What a page shows of a value: names of files and classes may hold any character."""
+    # What has this method is HTML already.
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 
 def _moment(time: str) -> str:

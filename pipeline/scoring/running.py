@@ -13,6 +13,7 @@ from pipeline.progress import Meter, progress
 from pipeline.resources import processor_limit
 from pipeline.scoring import Engine, ScoringOutcome, ScoringPlan
 from pipeline.scoring.cluster import score_on_cluster
+from pipeline.scoring.passed_over import PassedOver
 from pipeline.scoring.pool import WorkerPool
 from pipeline.scoring.report import load_template
 from pipeline.scoring.shards import Shard, growing_limits, write_shards
@@ -49,6 +50,7 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
         computed=tally.computed,
         reused=tally.reused,
         copied=tally.copied,
+        passed_over=tally.passed_over,
         seconds=seconds,
         # The system's clock may be set back or forward while a run is at work.
         startup_seconds=min(max(tally.ready_at - plan.started, 0.0), seconds),
@@ -76,7 +78,7 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
     threading.Thread(target=_load_what_a_commit_needs, daemon=True).start()
     with _folder_for_marks(plan) as marks:
         pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed), finish)
-        with _listing(plan, pool):
+        with _listing(plan, pool, tally.passed_over):
             for result in pool.results():
                 tally.add(result)
                 meter(result.rows, tally.note)
@@ -109,14 +111,14 @@ def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
 
 
 @contextmanager
-def _listing(plan: ScoringPlan, pool: WorkerPool) -> Iterator[None]:
+def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> Iterator[None]:
     """List the images while the pool works, which would else wait for the last of them."""
     stopped = threading.Event()
 
     def work() -> None:
         try:
             limits = growing_limits(_GROWTH_OF_QUICK_SHARDS if plan.request.previous else 1)
-            for shard in write_shards(plan, limits, tapers=True):
+            for shard in write_shards(plan, limits, tapers=True, passed_over=passed_over):
                 if stopped.is_set():
                     return
                 pool.events.put(shard)

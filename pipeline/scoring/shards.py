@@ -13,6 +13,7 @@ from pipeline.artifacts import replacing
 from pipeline.predictions.parts import part_answer_key, part_name
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.listing import ListedImage, list_images
+from pipeline.scoring.passed_over import PassedOver
 
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
@@ -51,7 +52,12 @@ def growing_limits(growth: int = 1) -> Iterator[ShardLimit]:
         yield images * doubled, size * doubled
 
 
-def write_shards(plan: ScoringPlan, limits: Iterable[ShardLimit], tapers: bool = False) -> Iterator[Shard]:
+def write_shards(
+    plan: ScoringPlan,
+    limits: Iterable[ShardLimit],
+    tapers: bool = False,
+    passed_over: PassedOver | None = None,
+) -> Iterator[Shard]:
     """List the images of a plan and write the listing down, a shard each time one is asked for.
 
     Args:
@@ -59,8 +65,9 @@ def write_shards(plan: ScoringPlan, limits: Iterable[ShardLimit], tapers: bool =
         limits: Of each shard in turn.
         tapers: Cut the last two shards into ever smaller ones, so that no worker is left with a large one
             when all others are done.
+        passed_over: Counts what the listing leaves out.
     """
-    listed = list_images(plan.request.images, plan.request.globs)
+    listed = list_images(plan.request.images, plan.request.globs, passed_over)
     for number, images in enumerate(cut_images(listed, limits, tapers)):
         lines = "".join(map(_line, images)).encode()
         with replacing(shard_path(plan, number)) as temporary:

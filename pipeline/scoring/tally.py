@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.predictions.parts import read_if_intact
 from pipeline.scoring import ScoringPlan
+from pipeline.scoring.passed_over import PassedOver
 from pipeline.scoring.shards import Shard, find_part
 from pipeline.scoring.thumbnails import Thumbnails, Uncertain, merge_uncertain
 from pipeline.scoring.working import ShardResult
@@ -29,6 +30,7 @@ class Tally:
     answer_keys: list[str] = field(default_factory=list)
     uncertain: tuple[Uncertain, ...] = ()
     thumbnails: Thumbnails = field(default_factory=dict)
+    passed_over: PassedOver = field(default_factory=PassedOver)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:

@@ -26,12 +26,13 @@ from pipeline.resources import processor_limit
 from pipeline.scoring import ScoringPlan
 from pipeline.scoring.decoders import DecoderPool
 from pipeline.scoring.inferring import RunModel
-from pipeline.scoring.listing import ListedImage, unescape
+from pipeline.scoring.listing import ListedImage
 from pipeline.scoring.planning import read_plan
 from pipeline.scoring.preparing import Preparation, Prepared, batches
 from pipeline.scoring.reading import KILLER
 from pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
 from pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
+from pipeline.scoring.true_labels import FolderLabels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,6 +75,7 @@ class Worker:
     def __init__(self, plan: ScoringPlan, decoders: int = 0) -> None:
         self._plan = plan
         self._model = RunModel(plan)
+        self._true_labels = FolderLabels(plan.labels)
         self._preparation = Preparation(plan)
         self._decoders = DecoderPool(plan, decoders) if decoders else None
         self._warm_up()
@@ -209,7 +211,7 @@ class Worker:
         import pyarrow as pa
 
         layout = self._plan.request.layout
-        true_labels = [_first_folder(path) for path in answers.paths] if layout.true_labels else None
+        true_labels = [*map(self._true_labels.of_path, answers.paths)] if layout.true_labels else None
         new = answers.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
         if kept is None:
             return new
@@ -287,8 +289,3 @@ def _places_due(images: Sequence[ListedImage], kept: "pa.Table | None") -> Seque
     if kept is None:
         return range(len(images))
     return [place for place, status in enumerate(kept["status"].to_pylist()) if status == "failed"]
-
-
-def _first_folder(path: str) -> str | None:
-    folder, slash, _ = path.partition("/")
-    return unescape(folder) if slash else None

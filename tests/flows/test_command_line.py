@@ -170,15 +170,59 @@ def test_folders_are_true_labels_when_asked(run: Run, trained_store: Path, tmp_p
     in_folder = rows[rows["image_path"].str.contains("/")]
     assert in_folder["true_label"].tolist() == in_folder["image_path"].str.split("/").str[0].tolist()
     assert rows.loc[~rows["image_path"].str.contains("/"), "true_label"].isna().all()
-    scored = in_folder[in_folder["status"] == "scored"]
+    scored = in_folder[(in_folder["status"] == "scored") & (in_folder["true_label"] == "3")]
     right = scored["label"] == scored["true_label"]
     accuracy = json.loads((output / "manifest.json").read_text())["accuracy"]
-    assert (accuracy["images"], accuracy["correct"]) == (len(scored), right.sum()) == (60, right.sum())
+    assert (accuracy["images"], accuracy["correct"]) == (len(scored), right.sum()) == (20, right.sum())
     assert accuracy["accuracy"] == right.mean()
-    assert {name: tuple(counts.values()) for name, counts in accuracy["classes"].items()} == {
-        name: (20, right[scored["true_label"] == name].sum()) for name in ("3", "=8", "no digit")
-    }
-    assert f"accuracy: {right.mean():.4f} on 60 images" in answer.output
+    assert accuracy["classes"] == {"3": {"images": 20, "correct": right.sum()}}
+    left_out = {"images": 40, "folders": 2, "images_by_folder": {"=8": 20, "no digit": 20}}
+    assert accuracy["not_classes"] == left_out
+    assert f"accuracy: {right.mean():.4f} on 20 images" in answer.output
+    words = "40 images in 2 folders that are no class of the model (=8, no digit)"
+    assert f"not in the accuracy: {words}" in answer.output
+    assert "failed: not_an_image 1 (3/bad.png)" in answer.output
+
+
+def test_folders_that_are_no_classes_are_refused_before_any_work(
+    run: Run, trained_store: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    write_images(images, 1)
+    command = ("score", "digits@1", images, "--labels-from-folders", "--store", trained_store)
+    refused(run(*command, "--output", tmp_path / "out"), 2, f"{images} has no folders")
+    write_images(images / "2026-01", 1)
+    refused(run(*command, "--output", tmp_path / "out"), 2, "the folder '2026-01'; expected", "'0', '1', '2'")
+    write_images(images / "cam\u202e7", 1)
+    answer = run(*command, "--output", tmp_path / "out")
+    refused(answer, 2, "folders such as '2026-01', 'cam\\u202e7'; expected")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_passed_over_and_what_failed_is_said(run: Run, trained_store: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_images(images / "a", 2)
+    for name in ("b.heic", "c.HEIC", "notes.txt", "a/@eaDir/00000.png", ".DS_Store", "plain"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_bytes(b"")
+    (images / "linked").symlink_to(tmp_path)
+    for number in range(4):
+        (images / f"a/bad{number}.png").write_bytes(b"")
+    (images / "a/evil\u202egnp.png").write_bytes(b"no image")
+    command = ("score", "digits@1", images, "--output", tmp_path / "out", "--store", trained_store)
+    answer = run(*command, "--max-failure-rate", 1)
+    assert answer.code == 0, answer.errors
+    said = "4 files (.heic 2, .txt 1, no extension 1), 1 linked folder, clutter (.DS_Store 1, @eaDir 1)"
+    assert f"Passed over: {said}\n" in answer.output
+    assert "  failed: empty 4 (a/bad0.png, a/bad1.png, a/bad2.png, ...)\n" in answer.output
+    assert "  failed: not_an_image 1 (a/evil\\u202egnp.png)\n" in answer.output
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["passed_over"] == 7
+    assert manifest["passed_over_kinds"]["extensions"] == {".heic": 2, ".txt": 1, "no extension": 1}
+    report = (tmp_path / "out/report.html").read_text()
+    assert said in report
+    assert "a/evil\\u202egnp.png" in report
+    assert "\u202e" not in report
 
 
 def test_the_accuracy_of_real_digits_is_that_of_the_test(
@@ -329,10 +373,10 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
     output = tmp_path / "out"
     options = ("--output", output, "--store", trained_store)
     assert run("score", "digits@1", tmp_path / "images", *options).code == 0
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     refused(run("score", "digits@1", tmp_path / "images", *options, "--top-k", "2"), 2, "top_k 1", "--fresh")
     refused(run("score", "digits@1", tmp_path / "empty", *options), 2, "holds a run with images")
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     new = ("--output", tmp_path / "new", "--store", trained_store)
     refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "holds no images")
     refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is no folder")

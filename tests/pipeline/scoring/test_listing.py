@@ -1,11 +1,15 @@
 """Listing a folder: every image once, in the table's order, whatever the names."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import fsspec
 import pytest
@@ -15,7 +19,9 @@ from hypothesis import strategies as st
 from pipeline.errors import WorkError
 from pipeline.images import EXTENSIONS
 from pipeline.locations import parse_location
-from pipeline.scoring.listing import ListedImage, escape, list_images, unescape
+from pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
+from pipeline.scoring.passed_over import PassedOver, say_passed_over
+from pipeline.scoring.reading import read_again, reader_of
 
 # All bytes a file name may hold on Linux, with those that matter more often than by chance.
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & {0, ord("/")}) | st.text(
@@ -210,21 +216,30 @@ def test_a_tree_deeper_than_the_stack_of_python(deep: Path) -> None:
     assert paths(deep) == ["d/" * depth + "x.png"]
 
 
-def test_a_tree_too_deep_for_the_system_is_an_error_and_not_left_out(deep: Path) -> None:
-    make_deep(deep, 20, "d" * 250)
-    with pytest.raises(WorkError, match="cannot be listed"):
-        paths(deep)
+@pytest.mark.parametrize(("depth", "name"), [(20, "d" * 250), (2100, "d"), (16, "é" * 127 + "x")])
+def test_a_path_longer_than_the_system_takes_is_listed_and_read(deep: Path, depth: int, name: str) -> None:
+    touch(deep, "top.png", f"{name}/beside.png")
+    make_deep(deep, depth, name, b"content")
+    assert holds_images(deep)
+    top, beside, image = sorted(list_images(deep), key=lambda image: image.size or len(image.path) - 9999)
+    assert sorted([top.path, beside.path]) == sorted(["top.png", f"{name}/beside.png"])
+    assert (image.path, image.size, image.problem) == (f"{name}/" * depth + "x.png", 7, None)
+    assert len(os.fsencode(image.path)) > 4096
+    assert reader_of(deep)([top, image]) == [b"", b"content"]
+    assert read_again(deep, image.path) == b"content"
 
 
-def make_deep(folder: Path, depth: int, name: str) -> None:
+def make_deep(folder: Path, depth: int, name: str, content: bytes = b"") -> None:
     """Folders in folders, and one image in the last, by steps that have no limit."""
     place = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
-        os.mkdir(name, dir_fd=place)
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=place)
         inner = os.open(name, os.O_RDONLY, dir_fd=place)
         os.close(place)
         place = inner
-    os.close(os.open("x.png", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+    with os.fdopen(os.open("x.png", os.O_CREAT | os.O_WRONLY, dir_fd=place), "wb") as file:
+        file.write(content)
     os.close(place)
 
 
@@ -235,22 +250,145 @@ def test_folders_are_looked_into_one_after_the_other(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.png")
     shutil.rmtree(tmp_path / "c")
     assert [next(listed).path for _ in range(3)] == ["a/2.png", "b/1.png", "b/2.png"]
-    with pytest.raises(WorkError, match=r"/c/? cannot be listed \(No such file or directory\)"):
-        next(listed)
+    (gone,) = listed
+    assert gone == ListedImage("c/", 0, 0, 0, "the folder cannot be listed (No such file or directory)")
 
 
-def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "b/1.png")
-    (tmp_path / "b").chmod(0)
-    try:
-        if os.access(tmp_path / "b", os.R_OK):
-            pytest.skip("this user reads every folder")
-        listed = list_images(tmp_path)
-        assert next(listed).path == "a.png"
-        with pytest.raises(WorkError, match="Permission denied"):
-            next(listed)
-    finally:
-        (tmp_path / "b").chmod(0o700)
+def test_a_folder_that_goes_with_all_it_holds_ends_the_listing(tmp_path: Path) -> None:
+    touch(tmp_path / "images", "a/1.png", "b/1.png")
+    listed = list_images(tmp_path / "images")
+    assert next(listed).path == "a/1.png"
+    (tmp_path / "images").rename(tmp_path / "unplugged")
+    with pytest.raises(WorkError, match=r"/images cannot be listed \(No such file or directory\)"):
+        list(listed)
+
+
+def as_nobody(look: Callable[[], object]) -> Any:
+    """What a look at files gives to a user who may not do everything."""
+    if os.geteuid():
+        return json.loads(json.dumps(look()))
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        os.setgroups([])
+        os.setegid(65534)
+        os.seteuid(65534)
+        with os.fdopen(writing, "w") as file:
+            json.dump(look(), file)
+            file.flush()
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        found = json.load(file)
+    os.waitpid(child, 0)
+    return found
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that other users reach, unlike pytest's own."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_a_row_and_the_rest_is_read(open_to_all: Path) -> None:
+    touch(open_to_all, "a.png", "b/1.png", "b.png", "names only/1.png", "z.png")
+    (open_to_all / "b").chmod(0)
+    (open_to_all / "names only").chmod(0o444)
+    locked = ListedImage("b/", 0, 0, 0, "the folder cannot be listed (Permission denied)")
+
+    def look() -> object:
+        listed = list(list_images(open_to_all))
+        contents = reader_of(open_to_all)(listed)
+        return [
+            (image.path, image.problem, str(content)) for image, content in zip(listed, contents, strict=True)
+        ]
+
+    rows = as_nobody(look)
+    for folder in ("b", "names only"):
+        (open_to_all / folder).chmod(0o755)
+    assert rows == [
+        ["a.png", None, "b''"],
+        ["b.png", None, "b''"],
+        ["b/", locked.problem, f"unreadable: {locked.problem}"],
+        ["names only/1.png", None, "unreadable: Permission denied"],
+        ["z.png", None, "b''"],
+    ]
+
+
+def test_where_every_folder_is_locked_there_is_something_to_list(open_to_all: Path) -> None:
+    touch(open_to_all, "b/1.png")
+    (open_to_all / "b").chmod(0)
+    assert as_nobody(lambda: holds_images(open_to_all)) is True
+    (open_to_all / "b").chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["loop.png", "loop"])
+def test_links_that_lead_to_themselves_end_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(name)
+    assert holds_images(tmp_path) is (name == "loop.png")
+    touch(tmp_path, "z.png")
+    assert holds_images(tmp_path)
+    counts = PassedOver()
+    listed = list(list_images(tmp_path, (), counts))
+    assert [image.problem for image in listed] == ["a link to itself"] * (name == "loop.png") + [None]
+    assert counts.total == (name == "loop")
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    names = ["b.heic", "c.AVIF", "d/e.heic", "f.png?w=300", "g", "h.png ", "i.jpg_large", "j." + "x" * 17]
+    hidden = [".hidden.png", ".cache/1.png", ".cache/2.png"]
+    clutter = ["@eaDir/a.png/t.jpg", "d/@eaDir/e.jpg", ".DS_Store", "Thumbs.db", "thumbs.db", "._a.png"]
+    touch(tmp_path / "images", "a.png", "d/z.png", *names, *hidden, *clutter)
+    touch(tmp_path, "elsewhere/1.png")
+    for link in ("linked", "linked.png", "d/linked"):
+        (tmp_path / "images" / link).symlink_to(tmp_path / "elsewhere")
+    counts = PassedOver()
+    assert [image.path for image in list_images(tmp_path / "images", (), counts)] == ["a.png", "d/z.png"]
+    kinds = {
+        "extensions": {
+            ".heic": 2,
+            ".avif": 1,
+            ".jpg_large": 1,
+            ".png ": 1,
+            ".png?w=300": 1,
+            "no extension": 1,
+            "other": 1,
+        },
+        "linked_folders": 3,
+        "hidden": 2,
+        "clutter": {"@eaDir": 2, "Thumbs.db": 2, "._*": 1, ".DS_Store": 1},
+    }
+    assert counts.describe() == kinds
+    assert counts.total == 8 + 3 + 2 + 6
+    assert say_passed_over(kinds) == (
+        "8 files (.heic 2, .avif 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
+        "2 hidden, clutter (@eaDir 2, Thumbs.db 2, .DS_Store 1, ._* 1)"
+    )
+    # The same of a remote folder, which has no links.
+    system = fsspec.filesystem("memory")
+    for path in (tmp_path / "images").rglob("*"):
+        if path.is_file():
+            system.pipe_file(f"/passed-over/{path.relative_to(tmp_path / 'images').as_posix()}", b"")
+    remote = PassedOver()
+    assert len(list(list_images(parse_location("memory://passed-over"), (), remote))) == 2
+    assert remote.describe() == {**kinds, "linked_folders": 0}
+
+
+def test_patterns_leave_clutter_out_as_well(tmp_path: Path) -> None:
+    touch(tmp_path, "a.dat", "Thumbs.db", "b.png")
+    counts = PassedOver()
+    assert [image.path for image in list_images(tmp_path, ["*"], counts)] == ["a.dat", "b.png"]
+    assert counts.describe()["clutter"] == {"Thumbs.db": 1}
+    assert say_passed_over(PassedOver().describe()) == ""
+
+
+def test_very_many_extensions_are_counted_together() -> None:
+    counts = PassedOver()
+    for number in range(2000):
+        counts.count_file(f"file.{number}")
+    assert counts.total == 2000
+    assert len(counts.extensions) == 501
 
 
 def test_a_file_that_goes_while_its_folder_is_listed_is_a_row(tmp_path: Path) -> None:

@@ -287,14 +287,16 @@ def test_without_s3fs_it_says_what_to_install(
     assert re.search(r"pip install 'pixelmill\[s3\]'", answer.last_error)
 
 
-def test_a_folder_without_a_name_is_no_reason_to_lose_images(
-    s3: S3Server, run: Run, bundle: ModelBundle
+def test_a_folder_without_a_name_is_a_row(
+    s3: S3Server, run: Run, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     s3.client.put_object(Bucket="bucket", Key="some images/a//1.png", Body=b"")
     s3.client.put_object(Bucket="bucket", Key="some images/2.png", Body=b"")
     answer = score(run, s3.environment, bundle.folder, IMAGES, TABLE)
-    assert answer.code == 1
-    assert "a folder without a name" in answer.last_error
+    assert answer.code == 0, answer.errors
+    rows = remote_rows(s3, tmp_path).set_index("image_path")["error"]
+    assert rows["a//"] == "unreadable: a folder without a name cannot be listed"
+    assert sorted(rows.index) == ["2.png", "a//"]
 
 
 def test_a_cluster_whose_machines_share_nothing_but_the_store(

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playwright.sync_api import Browser
 
+from pipeline.display import printable
 from pipeline.image_encoding import encode_png
+from pipeline.scoring.passed_over import PassedOver
 from pipeline.scoring.report import (
     FailedImage,
     ReportContent,
@@ -26,6 +28,7 @@ from pipeline.scoring.report import (
 
 SECTIONS = ["Labels", "Confidence", "Drift", "Failures", "Least confident", "Throughput", "Run"]
 HOSTILE = "<script>alert(1)</script>\"'&amp;<img src=http://outside.test/x onerror=alert(1)>"
+ALL_CLASSES = {"not_classes": {"images": 0, "folders": 0, "images_by_folder": {}}}
 SMALL = encode_png(np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8))
 LARGE = encode_png(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
 
@@ -37,6 +40,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "failed": 5,
         "failures": {"corrupt": 4, "empty": 1},
         "labels": {"cat": 300, "dog": 895},
+        "passed_over": 0,
+        "passed_over_kinds": PassedOver().describe(),
         "drift": {"class_psi": 0.03, "confidence_psi": 0.31},
         "computed": 1000,
         "reused": 200,
@@ -136,7 +141,7 @@ def test_nothing_comes_from_outside() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(name=st.one_of(st.just(HOSTILE), st.text(min_size=1)))
+@given(name=st.one_of(st.just(HOSTILE), st.just("\u202egnp.exe\x1b[2J"), st.text(min_size=1)))
 def test_a_name_is_text_and_nothing_else(name: str) -> None:
     """Wherever it stands: as a path, an error, a label, a folder, a failure code."""
 
@@ -147,11 +152,13 @@ def test_a_name_is_text_and_nothing_else(name: str) -> None:
             failures={word: 2},
             request=request,
             threads_reason=word,
+            passed_over_kinds={**PassedOver().describe(), "extensions": {word: 3}},
             accuracy={
                 "images": 3,
                 "correct": 2,
                 "accuracy": 0.67,
                 "classes": {word: {"images": 3, "correct": 2}},
+                "not_classes": {"images": 3, "folders": 1, "images_by_folder": {word: 3}},
             },
         )
         uncertain = [UncertainImage(word, word, 0.5, SMALL)]
@@ -159,9 +166,10 @@ def test_a_name_is_text_and_nothing_else(name: str) -> None:
 
     plain, reading = read(named("plain")), read(named(name))
     assert reading.tags == plain.tags
-    # Eleven places, the <title> among them.
+    # Thirteen places, the <title> among them.
     everything = "".join(reading.texts)
-    assert everything.count(name) >= "".join(plain.texts).count("plain") == 11
+    assert everything.count(printable(name)) >= "".join(plain.texts).count("plain") == 13
+    assert not set(everything) & set("\x1b\u202e\u2066\x00\x7f")
 
 
 def test_a_folder_whose_name_is_no_text_still_has_a_page() -> None:
@@ -202,12 +210,22 @@ def test_accuracy_is_shown_where_it_is_known() -> None:
         "dog": {"images": 4, "correct": 3},
         "emu": {"images": 0, "correct": 0},
     }
-    facts = {"images": 8, "correct": 7, "accuracy": 0.875, "classes": classes}
+    facts = {"images": 8, "correct": 7, "accuracy": 0.875, "classes": classes, **ALL_CLASSES}
     text = read(content(accuracy=facts)).text
     assert "87.5% accuracy" in text
     assert "7 of 8 images named right: 87.5%" in text
     assert "dog 3 of 4 · 75.0% cat 4 of 4 · 100.0%" in text
     assert "emu" not in text
+
+
+def test_what_is_passed_over_and_left_out_is_shown_where_there_is_any() -> None:
+    assert "Passed over" not in read(content()).text
+    kinds = {**PassedOver().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
+    left_out = {"not_classes": {"images": 5, "folders": 1, "images_by_folder": {"2026-01": 5}}}
+    facts = {"images": 0, "correct": 0, "accuracy": None, "classes": {}, **left_out}
+    text = read(content(passed_over=41, passed_over_kinds=kinds, accuracy=facts)).text
+    assert "Passed over 40 files (.heic 38, .txt 2), 1 linked folder" in text
+    assert "Left out: 5 images in 1 folder that is no class of the model (2026-01)." in text
 
 
 def test_only_small_images_show_their_pixels() -> None:
@@ -272,12 +290,14 @@ def test_the_page_needs_nothing_else_and_fits(
     facts = content(
         f"{long}.png",
         labels={long: 1195},
+        stage_seconds={"decode": 12_345_678.9, "infer": 98_765_432.1, "read": 1_234_567.8, "write": 1.0},
         request={**manifest()["request"], "images": f"/{long}", "model": long},
         accuracy={
             "images": 10**9,
             "correct": 1,
             "accuracy": 0.1,
             "classes": {long: {"images": 10**9, "correct": 1}},
+            "not_classes": {"images": 3, "folders": 1, "images_by_folder": {long: 3}},
         },
     )
     path = tmp_path / "report.html"
@@ -294,6 +314,17 @@ def test_the_page_needs_nothing_else_and_fits(
     overflowing = "[...document.querySelectorAll('.card, .tile')].filter(e => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{overflowing}.length") == 0
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    # The last column of the widest table can be brought into view, and no number is broken.
+    page.evaluate("document.querySelector('.wide').scrollLeft = 1e6")
+    last = page.evaluate("document.querySelector('td:last-child').getBoundingClientRect().right")
+    assert last <= width
+    heights = "new Set([...document.querySelectorAll('td')].map(cell => cell.offsetHeight)).size"
+    assert page.evaluate(heights) == 1
+    # What would be cut off on a page without scroll bars is not.
+    cut = "[...document.querySelectorAll('.path')].filter(e => e.scrollHeight > e.clientHeight + 1)"
+    assert (
+        width > 480 or page.evaluate(f"{cut}.filter(e => getComputedStyle(e).display == 'block').length") == 0
+    )
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 29)"
     assert dark == (scheme == "dark")
     page.close()

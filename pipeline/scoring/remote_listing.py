@@ -1,0 +1,110 @@
+"""Listing what lies below a remote folder, in the order of the table."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.clutter import is_clutter
+from pipeline.errors import WorkError
+from pipeline.file_names import escape, unescape
+from pipeline.locations import file_system
+from pipeline.scoring.passed_over import PassedOver
+
+# By what name S3, Azure, Google, local and other file systems of fsspec tell it.
+_TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
+RemoteEntry = tuple[str, int, int, str | None]
+"""A path, escaped and with a slash at the end if it is a folder; size; time of the last change in
+nanoseconds; why it cannot be an image."""
+
+
+def walk_remote(folder: Path, is_wanted: Callable[[str], bool], counts: PassedOver) -> Iterator[RemoteEntry]:
+    """The files below a remote folder whose names are wanted, sorted by path.
+
+    A folder that this user may not list comes as a row of its own, and so does one without a name.
+
+    Raises:
+        WorkError: A folder cannot be listed for another reason; leaving it out would lose images.
+    """
+    system, root = file_system(folder)
+    root = root.rstrip("/")
+    stack = [_entries(system, root, "", is_wanted, counts)]
+    while stack:
+        if not stack[-1]:
+            stack.pop()
+            continue
+        path, size, modified_ns, problem = stack[-1].pop()
+        if path.endswith("/") and problem is None:
+            place = f"{root}/{unescape(path)}"
+            try:
+                stack.append(_entries(system, place, path, is_wanted, counts))
+            except PermissionError as error:
+                yield path, 0, 0, f"the folder cannot be listed ({error.strerror or error})"
+        else:
+            yield path, size, modified_ns, problem
+
+
+def first_remote_folders(folder: Path) -> list[str]:
+    """The names of the folders right below a remote one, hidden ones and clutter left out."""
+    system, root = file_system(folder)
+    entries = _entries(system, root.rstrip("/"), "", lambda _: False, PassedOver())
+    return [unescape(path).rstrip("/") for path, *_ in entries if path.rstrip("/")]
+
+
+def _entries(
+    system: Any, folder: str, prefix: str, is_wanted: Callable[[str], bool], counts: PassedOver
+) -> list[RemoteEntry]:
+    """What lies in one remote folder, the last path first."""
+    place = folder.rstrip("/")
+    try:
+        entries = system.ls(place, detail=True)
+    except PermissionError:
+        if prefix:
+            raise
+        raise _cannot_list(folder, "permission denied") from None
+    except OSError as error:
+        raise _cannot_list(folder, str(error)) from error
+    found: list[RemoteEntry] = []
+    for entry in entries:
+        if entry["name"].rstrip("/") != place:
+            found += _described(entry, prefix, is_wanted, counts)
+        elif entry["type"] == "directory":
+            found.append((f"{prefix}/", 0, 0, "a folder without a name cannot be listed"))
+        # Else an object store lists the folder among its own contents, as an empty object.
+    return sorted(found, key=lambda item: item[0], reverse=True)
+
+
+def _described(
+    entry: dict[str, Any], prefix: str, is_wanted: Callable[[str], bool], counts: PassedOver
+) -> list[RemoteEntry]:
+    """A folder to look into or a file that is wanted; what is neither is counted."""
+    name = entry["name"].rstrip("/").rpartition("/")[2]
+    if name.startswith("."):
+        counts.count_hidden(name)
+    elif entry["type"] == "directory":
+        if not counts.count_clutter(name):
+            return [(f"{prefix}{escape(name)}/", 0, 0, None)]
+    elif is_wanted(name) and not is_clutter(name):
+        return [(prefix + escape(name), entry.get("size") or 0, _modified_ns(entry), None)]
+    else:
+        counts.count_file(name)
+    return []
+
+
+def _modified_ns(entry: dict[str, Any]) -> int:
+    """The time of the last change; where a file system tells it in a form of its own, any number that
+    changes with it, so that a changed object is a changed listing.
+    """
+    moment = next((entry[name] for name in _TIMES if entry.get(name)), 0)
+    if isinstance(moment, str):
+        return int.from_bytes(hashlib.sha256(moment.encode()).digest()[:7], "big")
+    seconds = moment.timestamp() if hasattr(moment, "timestamp") else float(moment)
+    return int(seconds * 1e9)
+
+
+def _cannot_list(folder: str, reason: str) -> WorkError:
+    return WorkError(
+        f"folder {folder} cannot be listed ({reason})",
+        "a folder that this user may read",
+        "Correct its permissions, or name another.",
+    )

@@ -1,0 +1,127 @@
+"""True labels taken from folders: the first folder of an image's path, as a class of the model."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.display import printable
+from pipeline.errors import RequestError
+from pipeline.file_names import unescape
+from pipeline.labels import normalize_label
+from pipeline.scoring.listing import first_folders
+
+_SHOWN = 3
+_MOST_FOLDERS = 100
+
+
+class FolderLabels:
+    """Gives an image's true label by its path, spelt as the model spells its classes."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = {normalize_label(name): name for name in classes}
+
+    def of_path(self, path: str) -> str | None:
+        """The first folder of a path as the table has it: the class that it names, in the model's own
+        spelling; the folder's name where it is no class; None where the image lies in no folder.
+        """
+        folder, slash, _ = path.partition("/")
+        return self.of_folder(unescape(folder), folder) if slash else None
+
+    def of_folder(self, name: str, escaped: str) -> str:
+        """What a folder's name stands for; a name that is not text stays escaped."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return escaped
+        return self._classes.get(normalize_label(name), name)
+
+
+@dataclass
+class TrueLabelCounts:
+    """How the predictions agree with the true labels.
+
+    Attributes:
+        classes: The model's class names.
+        pairs: Counts of scored images by (true label, label predicted), of those whose folder is a class.
+        not_classes: Counts of scored images by folder, where the folder is no class.
+    """
+
+    classes: frozenset[str]
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    not_classes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, true_labels: Sequence[str | None], labels: Iterator[str]) -> None:
+        """Count the true and the predicted labels of some scored images."""
+        for (true_label, label), count in Counter(zip(true_labels, labels, strict=True)).items():
+            if true_label in self.classes:
+                self.pairs[true_label, label] += count
+            elif true_label is not None:
+                self.not_classes[true_label] += count
+
+    def accuracy(self) -> dict[str, Any]:
+        """How many scored images whose folder is a class were predicted as it, in all and by class; and how
+        many are left out, because their folder is none.
+        """
+        classes: dict[str, dict[str, int]] = {}
+        for (true_label, label), count in sorted(self.pairs.items()):
+            entry = classes.setdefault(true_label, {"images": 0, "correct": 0})
+            entry["images"] += count
+            entry["correct"] += count * (label == true_label)
+        images = sum(entry["images"] for entry in classes.values())
+        correct = sum(entry["correct"] for entry in classes.values())
+        return {
+            "images": images,
+            "correct": correct,
+            "accuracy": correct / images if images else None,
+            "classes": classes,
+            "not_classes": {
+                "images": self.not_classes.total(),
+                "folders": len(self.not_classes),
+                "images_by_folder": dict(self.not_classes.most_common(_MOST_FOLDERS)),
+            },
+        }
+
+
+def say_not_classes(accuracy: Mapping[str, Any]) -> str:
+    """What a manifest says of images in folders that are no class, in words; empty where there are none."""
+    left_out = accuracy["not_classes"]
+    if not left_out["images"]:
+        return ""
+    images, folders = left_out["images"], left_out["folders"]
+    names = list(left_out["images_by_folder"])
+    shown = ", ".join(printable(name) for name in names[:_SHOWN]) + ", ..." * (folders > _SHOWN)
+    return (
+        f"{images:,} image{'s' * (images != 1)} in {folders:,} folder{'s' * (folders != 1)} "
+        f"that {'are' if folders != 1 else 'is'} no class of the model ({shown})"
+    )
+
+
+def require_class_folders(images: Path, classes: Sequence[str]) -> None:
+    """See that at least one folder right below the folder of images is a class of the model.
+
+    Raises:
+        RequestError: None is.
+    """
+    labels = FolderLabels(classes)
+    found: list[str] = []
+    for name in first_folders(images):
+        if labels.of_folder(name, "") in classes:
+            return
+        if len(found) <= _SHOWN:
+            found.append(name)
+    expected = [repr(name) for name in itertools.islice(classes, _SHOWN)]
+    raise RequestError(
+        f"--labels-from-folders, and {images} has {_say_folders(found)}",
+        f"folders named as the model's {len(classes):,} classes, such as {', '.join(expected)}",
+        "Name the folder that holds one folder per class, or leave the option out.",
+    )
+
+
+def _say_folders(names: Sequence[str]) -> str:
+    if not names:
+        return "no folders"
+    shown = ", ".join(printable(repr(name)) for name in sorted(names[:_SHOWN]))
+    return f"folders such as {shown}" if len(names) > 1 else f"the folder {shown}"
