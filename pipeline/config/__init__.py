@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.layers import ModelSpec
-from pipeline.config.part import Part, Positive, Share
+from pipeline.config.part import Number, Part, Positive, Share, Text
 from pipeline.config.sources import (
     Cifar10Source,
     DatasetSource,
@@ -99,24 +99,33 @@ class Int8Spec(VariantSpec):
 
 
 class ExportSpec(Part):
-    """The gate between Keras and ONNX, over all test images at every batch size listed.
+    """The gate between Keras and ONNX, over all test images at every batch size listed."""
 
-    `runtime_version` is the oldest onnxruntime that has to load the file, such as 1.14; it may ask for
-    an opset below `opset`. Every probability has to differ from Keras's by less than `max_abs_difference`,
-    and where Keras's probabilities of two classes lie within `tie_margin`, another first choice is no other
-    answer; both are derived from the rounding error of the model itself unless they are given. `variants`
-    are exported beside `model.onnx`; `fp16` and `int8` hold their gates.
-    """
-
-    opset: Literal[13, 14, 15, 16, 17, 18] = 17
-    runtime_version: str | None = None
-    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1, 64)
-    max_abs_difference: Annotated[float, Field(gt=0)] | None = None
-    tie_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
-    variants: tuple[ReducedPrecision, ...] = ()
+    opset: Literal[13, 14, 15, 16, 17, 18] = Field(default=17, description="ONNX opset of the file.")
+    runtime_version: Text | None = Field(
+        default=None,
+        description="The oldest onnxruntime that has to load the file, such as 1.14; it may need an older "
+        "opset than `opset`.",
+    )
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=2)] = Field(
+        default=(1, 64), description="Batch sizes at which the file is compared with Keras; two that differ."
+    )
+    max_abs_difference: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None,
+        description="Every probability has to differ from Keras's by less. Derived from the rounding error of "
+        "the model itself where it is not given.",
+    )
+    tie_margin: Annotated[Number, Field(ge=0, lt=1)] | None = Field(
+        default=None,
+        description="Where Keras's probabilities of two classes lie closer together, another top-1 class is no "
+        "difference. Derived from the rounding error where it is not given.",
+    )
+    variants: tuple[ReducedPrecision, ...] = Field(
+        default=(), description="Variants of fewer bits to export beside model.onnx, each with a gate."
+    )
     fp16: Float16Spec = Float16Spec()
     int8: Int8Spec = Int8Spec()
-    licence: str = "unspecified"
+    licence: str = Field(default="unspecified", description="Of the model; recorded in the bundle.")
 
     @field_validator("batch_sizes")
     @classmethod

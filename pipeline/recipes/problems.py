@@ -58,6 +58,8 @@ def _explain_unknown_key(location: _Location, key: str, origin: str) -> RequestE
 def _remedy(problem: Any) -> str:
     if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
         return 'A text that looks like a number stands in quotes: "007".'
+    if problem["type"] == "string_unicode":
+        return "Rename the file or folder so that its name is text in UTF-8."
     return _nearest_value(problem) or "Correct the recipe or the override."
 
 

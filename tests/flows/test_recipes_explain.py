@@ -47,6 +47,12 @@ def test_every_field_is_explained(explain: Explain) -> None:
     assert explained == (names_below(Recipe) - set(TAGS)) | {"layers"}
 
 
+def test_every_field_has_a_meaning() -> None:
+    groups = list_groups()
+    assert [field.key for group in groups for field in group.fields if not field.meaning] == []
+    assert [f"{group.key} {group.where}" for group in groups if not group.meaning] == []
+
+
 def test_a_field_comes_with_type_limits_default_and_meaning(explain: Explain) -> None:
     assert explain("training.early_stopping").splitlines()[1:] == [
         "  training.early_stopping: whole number above 0 or null; default null",

@@ -387,7 +387,7 @@ def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
 
 # What YAML 1.1 or 1.2 has rules for, beside any text there is.
 LIKE_VALUES = st.one_of(
-    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.text(st.characters(codec="utf-8"), max_size=300),
     st.from_regex(r"[-+]?[0-9_:.oxbeE-]{1,12}", fullmatch=True),
     st.sampled_from(
         [*FROM_YAML_1_2, "yes", "Off", "NULL", "<<", "2026-11-25 10:00:00", ".inf", ".NaN", "!x", "&a"]
