@@ -3,9 +3,10 @@
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.page import show_table
+from flows.refusals import ending_refused
 from pipeline.export import Precision
 from pipeline.images import DEFAULT_MAX_PIXELS
 from pipeline.inference import Provider
@@ -23,6 +24,7 @@ from pipeline.scoring.working import ShardResult, score_shard
 
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)
+@ending_refused
 def score(
     model: str,
     images: str,
@@ -116,7 +118,7 @@ def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     """Check that no row is missing, and put the table in its place."""
     table = commit_table(plan, outcome)
     shown = ("listed", "scored", "failed", "images_per_second", "seconds", "provider", "threads")
-    create_table_artifact(
+    show_table(
         key="scoring-counts",
         table=[{"what": name, "value": table.manifest[name]} for name in shown],
         description=f"{plan.facts.model_name}@{plan.facts.model_version} over {plan.request.images}",

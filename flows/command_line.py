@@ -1,23 +1,15 @@
 """The `pixelmill` command. What a command needs is imported when it runs, so that each starts fast."""
 
 import io
+import os
 import sys
 
 import typer
 
-from flows.console import (
-    NOTHING_LOST,
-    end_on_interrupt,
-    explain_os_error,
-    explain_remote_trouble,
-    prepare_prefect,
-    require_home,
-    require_server,
-    show_pipeline_warnings,
-    telling_of_interrupts,
-)
+from flows.console import explain_os_error, explain_remote_trouble, show_pipeline_warnings
 from flows.explain_command import explain
 from flows.export_command import export
+from flows.interrupts import ending_on_signals
 from flows.model_commands import models_app
 from flows.options import (
     DEFAULT_STORE,
@@ -32,6 +24,7 @@ from flows.options import (
     print_model,
     shown,
 )
+from flows.prefect_session import ServerLostError, prefect_session
 from flows.recipe_commands import recipes_app
 from flows.scoring_commands import score
 from flows.verify_command import verify
@@ -65,9 +58,12 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with ending_on_signals():
+            app()
     except PixelmillError as error:
-        print(f"pixelmill: {error}", file=sys.stderr)
+        print(f"pixelmill: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, ServerLostError):
+            os._exit(error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:
         print(f"pixelmill: {explain_os_error(error)}", file=sys.stderr)
@@ -84,9 +80,10 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
     """Retrain on MNIST, promote, score a folder of the test images; says where everything is."""
     check_store(store)
     _require_flows()
-    from flows.demo import demonstrate
 
-    with telling_of_interrupts(NOTHING_LOST):
+    with prefect_session():
+        from flows.demo import demonstrate
+
         result = demonstrate(store, tuple(overrides or ()))
     counts = result.table.manifest
     if as_json:
@@ -130,10 +127,11 @@ def retrain(
     checked = load_recipe(recipe, tuple(overrides or ()))
     check_store(store)
     _require_flows()
-    from flows.retraining import retrain as run_flow
     from pipeline.registry import show_model
 
-    with telling_of_interrupts(NOTHING_LOST):
+    with prefect_session():
+        from flows.retraining import retrain as run_flow
+
         promotion = run_flow(checked, str(store))
     model = show_model(store, f"{promotion.name}@{promotion.version}")
     print_model(model, as_json)
@@ -149,10 +147,6 @@ def _require_flows() -> None:
             "pixelmill with its extras `flows` and `train`",
             "Install them: pip install 'pixelmill[flows,train]'.",
         )
-    require_home()
-    prepare_prefect()
-    require_server()
-    end_on_interrupt()
 
 
 if __name__ == "__main__":

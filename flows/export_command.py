@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.console import NOTHING_LOST, telling_of_interrupts
 from flows.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pipeline.artifacts import read_json, read_manifest
 from pipeline.export import PARITY_FILE
@@ -71,8 +70,7 @@ def export(
         web=web,
         web_runtime=web_runtime,
     )
-    with telling_of_interrupts(NOTHING_LOST):
-        export_on_request(request)
+    export_on_request(request)
     manifest, parity = read_manifest(destination), read_json(destination / PARITY_FILE)
     if as_json:
         print_json({"output": output, "parity": parity, **manifest})

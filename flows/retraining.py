@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from flows.page import show_markdown, show_table
+from flows.refusals import ending_refused, passed
 from flows.training_progress import progress_artifact
 from pipeline.artifacts import read_json, remove_file, scratch_folder
 from pipeline.config import DatasetSource, PromotionSpec, Recipe
@@ -41,6 +42,7 @@ from pipeline.training.prediction import predict_split
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
+@ending_refused
 def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
     models = parse_location(store)
@@ -51,11 +53,11 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     checkpoint = checkpoint_path(dataset, recipe, work)
     model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
-    bundle = export(model, evaluation, dataset, recipe, run, models)
+    bundle = passed(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
     # Until here, the same command again goes on from it; from here on, it trains anew.
     remove_file(checkpoint)
-    return promote(registered, recipe.promotion, models)
+    return passed(promote(registered, recipe.promotion, models))
 
 
 def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
@@ -103,7 +105,7 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
         model = run_in_spawned_process(train_model, dataset, recipe, run / "training", checkpoint, report)
-    create_table_artifact(
+    show_table(
         key=f"{key}-history",
         table=read_history(model),
         description=f"{model.epochs} epochs, validation accuracy {model.validation_accuracy:.4f}",
@@ -126,12 +128,12 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
     answers = run / PROBABILITIES_FILE
     run_in_spawned_process(predict_split, model, dataset, "test", answers)
     evaluation = evaluate_model(model, dataset, answers, recipe, run / "evaluation")
-    create_table_artifact(
+    show_table(
         key=f"{recipe.name.replace('_', '-')}-metrics",
         table=tabulate_classes(evaluation),
         description=f"Test accuracy {evaluation.accuracy:.4f}, loss {evaluation.loss:.4f}",
     )
-    create_markdown_artifact(
+    show_markdown(
         key=f"{recipe.name.replace('_', '-')}-report",
         markdown=summarize_evaluation(evaluation),
         description=f"Evaluation of {recipe.name}",
@@ -142,6 +144,7 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
 
 
 @task(name="export", cache_policy=NO_CACHE)
+@ending_refused
 def export(
     model: TrainedModel,
     evaluation: Evaluation,
@@ -173,6 +176,7 @@ def register(bundle: ModelBundle, store: Path) -> ModelBundle:
 
 
 @task(name="promote", cache_policy=NO_CACHE)
+@ending_refused
 def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
     """Let the recipe's alias point to the new version, if it is good enough."""
     promoted = judge_versions(store, bundle, promotion)

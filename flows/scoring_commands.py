@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import telling_of_interrupts
+from flows.interrupts import telling_of_interrupts
 from flows.options import DEFAULT_STORE, Json, Model, Store, check_store, print_json
 from pipeline.export import Precision
 from pipeline.images import DEFAULT_MAX_PIXELS

@@ -1,39 +1,75 @@
-"""How far training has come, on Prefect's page: told by the process that trains, through a pipe."""
+"""How far training has come, on Prefect's page: reported by the process that trains, through a pipe."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from flows.page import start_in_background, wait_for
 from pipeline.training.watching import TrainingProgress
 
 
 @contextmanager
 def progress_artifact(key: str, description: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    """Show a progress bar while the block lasts; hands out what another process may tell how far it is."""
-    artifact = create_progress_artifact(0.0, key=key, description=description)
+    """Show a progress bar while the block lasts; gives the function by which a process reports its progress.
+
+    The pipe is read whatever Prefect's server does, so that the process never waits to report.
+    """
     receiving, sending = Pipe(duplex=False)
-    # In this run's context: Prefect has to know whose artifact it is.
-    thread = threading.Thread(target=copy_context().run, args=(_show, receiving, artifact, description))
-    thread.start()
+    newest = _Newest()
+    reader = threading.Thread(target=_read, args=(receiving, newest), daemon=True)
+    reader.start()
+    display = start_in_background(lambda: _show(newest, key, description))
     try:
         yield sending.send
     finally:
         sending.close()
-        thread.join()
+        reader.join()
+        wait_for(display)
 
 
-def _show(receiving: "Connection[None, TrainingProgress]", artifact: UUID, description: str) -> None:
-    while True:
-        try:
-            progress = receiving.recv()
-        except EOFError:
-            return
+class _Newest:
+    """The newest progress that was reported; older ones are not worth showing any more."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._progress: TrainingProgress | None = None
+        self._ended = False
+
+    def put(self, progress: TrainingProgress) -> None:
+        with self._changed:
+            self._progress = progress
+            self._changed.notify()
+
+    def end(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def take(self) -> TrainingProgress | None:
+        """Wait for a progress that was not taken yet; None once there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._progress is not None or self._ended)
+            progress, self._progress = self._progress, None
+            return progress
+
+
+def _read(receiving: "Connection[None, TrainingProgress]", newest: _Newest) -> None:
+    try:
+        while True:
+            newest.put(receiving.recv())
+    except (EOFError, OSError):
+        newest.end()
+
+
+def _show(newest: _Newest, key: str, description: str) -> None:
+    artifact = cast("UUID", create_progress_artifact(0.0, key=key, description=description))
+    while progress := newest.take():
         left = f"{progress.images_per_second:,.0f} images/s, {progress.seconds_left:.0f} s left"
         update_progress_artifact(
             artifact, progress=100 * progress.share, description=f"{description}: {progress}, {left}"

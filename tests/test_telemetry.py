@@ -1,0 +1,82 @@
+"""Nothing calls out: the commands run under a trace, in which only this machine is reached."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PIXELMILL, write_images
+from tests.tracing import Traced, outside_addresses, run_traced
+
+SWITCHES = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def strangers_environment(environment: dict[str, str], home: Path) -> dict[str, str]:
+    """The environment of a user who has switched nothing off, and has an empty home."""
+    home.mkdir()
+    kept = {name: value for name, value in environment.items() if name not in SWITCHES and name != "CI"}
+    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+
+
+def left_nothing(traced: Traced, home: Path) -> None:
+    """The command worked, reached nobody, and onnxruntime's database is not in the user's cache."""
+    assert traced.code == 0, traced.errors
+    assert traced.outside == []
+    assert not list(home.rglob("*onnxruntime*"))
+
+
+def test_a_trace_shows_what_is_reached() -> None:
+    trace = """\
+1 connect(3, {sa_family=AF_UNIX, sun_path="/run/x"}, 110) = 0
+1 connect(3, {sa_family=AF_INET, sin_port=htons(4200), sin_addr=inet_addr("127.0.0.1")}, 16) = 0
+1 connect(3, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("127.0.0.53")}, 16) = 0
+1 sendto(3, ""..., 4, 0, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("192.0.2.7")}, 16) = 4
+1 connect(3, {sa_family=AF_INET6, sin6_port=htons(443), sin6_flowinfo=htonl(0), \
+inet_pton(AF_INET6, "2001:db8::1", &sin6_addr), sin6_scope_id=0}, 28) = -1
+1 connect(3, {sa_family=AF_INET6, sin6_port=htons(443), sin6_flowinfo=htonl(0), \
+inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}, 28) = 0
+"""
+    assert outside_addresses(trace) == ["127.0.0.53:53", "192.0.2.7:80", "2001:db8::1:443"]
+
+
+@pytest.mark.parametrize("module", ["pipeline.inference", "flows.options"])
+def test_a_library_user_has_telemetry_off_whatever_was_set(module: str) -> None:
+    program = (
+        f"import os, {module}\nprint(*[os.environ.get(name) for name in {list(SWITCHES)}])\n"
+        "import openvino.tools.ovc as ovc\nprint(ovc.telemetry.__class__.__module__)"
+    )
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0", "PREFECT_SERVER_ANALYTICS_ENABLED": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:2] == ["1 1 false", "openvino.tools.ovc.telemetry_stub"]
+
+
+def test_scoring_reaches_nobody(
+    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+) -> None:
+    write_images(tmp_path / "images", 20)
+    command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images")]
+    command += ["--output", str(tmp_path / "out"), "--store", str(trained_store)]
+    left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+    row = [str(PIXELMILL), "explain", str(tmp_path / "out"), "00000.png", "--store", str(trained_store)]
+    left_nothing(run_traced(row, tmp_path / "trace", strangers_environment), home)
+
+
+def test_verifying_on_all_engines_reaches_nobody(
+    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+) -> None:
+    command = [str(PIXELMILL), "verify", "digits@1", "--store", str(trained_store)]
+    left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
