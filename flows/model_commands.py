@@ -104,6 +104,7 @@ def _describe_entry(entry: "ModelVersion | DamagedVersion") -> dict[str, Any]:
     return {
         "name": entry.name,
         "version": entry.version,
+        "aliases": entry.aliases,
         "folder": str(entry.folder),
         "error": entry.error,
     }
@@ -113,7 +114,8 @@ def _line_of(entry: "ModelVersion | DamagedVersion") -> str:
     from pipeline.registry import ModelVersion
 
     if not isinstance(entry, ModelVersion):
-        return printable(f"{_reference(entry):24} {entry.error}")
+        pointing = f"{', '.join(entry.aliases)}, which is " if entry.aliases else ""
+        return printable(f"{_reference(entry):24} {pointing}damaged: {entry.error}")
     test = entry.metrics["test"]
     numbers = f"accuracy {_rounded(test['accuracy'])}  loss {_rounded(test['loss'])}"
     made, aliases = entry.manifest["created_at"], ", ".join(entry.aliases)

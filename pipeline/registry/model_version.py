@@ -104,12 +104,14 @@ class DamagedVersion:
         name: The model's name.
         version: Its number; None where the model itself is in trouble.
         folder: Where it is.
+        aliases: Those that point to it, sorted.
         error: What is wrong, in one line.
     """
 
     name: str
     version: int | None
     folder: Path
+    aliases: tuple[str, ...]
     error: str
 
 
@@ -123,11 +125,16 @@ def read_version(
         name=manifest["name"],
         version=manifest["version"],
         folder=folder,
-        aliases=tuple(sorted(alias for alias, to in aliases.items() if to == manifest["version"])),
+        aliases=pointing_to(manifest["version"], aliases),
         manifest=manifest,
         metrics=_read_facts(folder, METRICS_FILE, manifest, _Metrics),
         parity=_read_facts(folder, PARITY_FILE, manifest, _Parity),
     )
+
+
+def pointing_to(version: int, aliases: dict[str, int]) -> tuple[str, ...]:
+    """The aliases that point to a version, sorted."""
+    return tuple(sorted(alias for alias, to in aliases.items() if to == version))
 
 
 def require_identity(

@@ -10,7 +10,13 @@ from pipeline.errors import PixelmillError, RequestError
 from pipeline.export import ModelBundle, Precision, open_bundle, read_bundle_manifest
 from pipeline.locations import is_remote, parse_location
 from pipeline.registry.alias_file import read_aliases
-from pipeline.registry.model_version import DamagedVersion, ModelVersion, read_version, require_identity
+from pipeline.registry.model_version import (
+    DamagedVersion,
+    ModelVersion,
+    pointing_to,
+    read_version,
+    require_identity,
+)
 from pipeline.registry.pending import mark_pending
 from pipeline.registry.places import (
     model_folder,
@@ -184,15 +190,15 @@ def _list_versions(store: Path, name: str) -> Iterator[ModelVersion | DamagedVer
     try:
         versions = version_numbers(store, name)
     except OSError as error:
-        yield DamagedVersion(name, None, folder, f"{folder} cannot be read: {error.strerror}")
+        yield DamagedVersion(name, None, folder, (), f"{folder} cannot be read: {error.strerror}")
         return
     try:
         aliases = read_aliases(store, name).aliases if versions else {}
     except (PixelmillError, OSError) as error:
-        yield DamagedVersion(name, None, folder, str(error))
+        yield DamagedVersion(name, None, folder, (), str(error))
     for version in versions:
         place = version_folder(store, name, version)
         try:
             yield read_version(place, name, version, aliases)
         except (PixelmillError, OSError) as error:
-            yield DamagedVersion(name, version, place, str(error))
+            yield DamagedVersion(name, version, place, pointing_to(version, aliases), str(error))

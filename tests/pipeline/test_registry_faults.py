@@ -244,6 +244,7 @@ def test_one_damaged_version_does_not_hide_the_others(harm: Callable[[Path], Non
 
 
 def test_the_list_shows_what_is_damaged_and_ends_with_one(run: Run, store: Path) -> None:
+    promote_version(store, "digits", 2, "champion")
     as_fifo(store / "models/digits/2")
     answer = run("models", "list", "--store", store)
     assert answer.code == 1
@@ -251,10 +252,11 @@ def test_the_list_shows_what_is_damaged_and_ends_with_one(run: Run, store: Path)
     assert "1 of 3 entries" in answer.last_error
     lines = answer.output.splitlines()
     assert [line.split()[0] for line in lines] == ["digits@1", "digits@2", "digits@3"]
+    assert "champion, which is damaged: " in lines[1]
     assert "accuracy 0.9000" in lines[2]
     told = run("models", "list", "--store", store, "--json").json["models"]
     assert [entry["error"] is None for entry in told] == [True, False, True]
-    assert told[1]["version"] == 2
+    assert (told[1]["version"], told[1]["aliases"]) == (2, ["champion"])
 
 
 def test_aliases_that_cannot_be_read_do_not_hide_the_versions(store: Path) -> None:
