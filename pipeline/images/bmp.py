@@ -79,7 +79,9 @@ def _parse(data: bytes) -> _Header:
     masks = _masks(data, size, bits, compression)
     palette_end = _FILE_HEADER + size
     if bits in _INDEXED:
-        colors = min(colors or 1 << bits, 1 << bits)
+        colors = colors or 1 << bits
+        if colors > 256:
+            raise corrupt(f"a palette of {colors} colors")
         palette_end += colors * _entry_bytes(size)
         # Some writers forget the palette when they say where the pixels start.
         if start in (0, _FILE_HEADER + size):

@@ -48,9 +48,9 @@ def segments_of(data: bytes) -> Iterator[Segment]:
     over.
 
     Raises:
-        ImageFailure: A segment before the first scan is cut short.
+        ImageFailure: A segment is cut short.
     """
-    at, in_scans = 2, False
+    at = 2
     while found := _MARKER.search(data, at):
         code, at = found[0][-1], found.end()
         if code in _STANDALONE:
@@ -59,11 +59,10 @@ def segments_of(data: bytes) -> Iterator[Segment]:
             yield Segment(code, b"")
             return
         end = at + int.from_bytes(data[at : at + 2])
-        if (end < at + 2 or end > len(data)) and not in_scans:
-            raise corrupt(f"the file ends within segment {code:02x} of its header")
-        payload, at = data[at + 2 : end], max(end, at)
+        if end < at + 2 or end > len(data):
+            raise corrupt(f"segment {code:02x} is longer than the file, or has no length")
+        payload, at = data[at + 2 : end], end
         if code == START_OF_SCAN:
-            in_scans = True
             following = _MARKER.search(data, at)
             until = following.start() if following else len(data)
             yield Segment(code, payload, data[at:until])

@@ -76,12 +76,12 @@ class _Page:
 
     def number(self, tag: int, default: int | None = None) -> int:
         """The value of a tag of one whole number."""
+        if default is not None and tag not in self.entries:
+            return default
         values = self.numbers(tag)
-        if values:
-            return values[0]
-        if default is None:
-            raise corrupt(f"tag {tag} is missing")
-        return default
+        if len(values) != 1:
+            raise corrupt(f"tag {tag} has {len(values)} values in place of one")
+        return values[0]
 
     def ratios(self, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
         """The values of a tag of fractions."""
@@ -175,6 +175,9 @@ def _sample_layout(page: _Page) -> SampleLayout:
     kinds = set(page.numbers(_FORMAT, (1,)))
     if not 1 <= bits[0] <= 16 or not kinds <= {1, 4}:
         raise unsupported(f"samples of {bits[0]} bits, format {', '.join(map(str, sorted(kinds)))}")
+    planes, fill_order = page.number(_PLANAR, 1), page.number(_FILL_ORDER, 1)
+    if planes not in (1, 2) or fill_order not in (1, 2):
+        raise corrupt(f"planar configuration {planes}, fill order {fill_order}")
     is_tiled = _TILE_OFFSETS in page.entries
     rows = page.number(_TILE_HEIGHT) if is_tiled else min(page.number(_ROWS_PER_STRIP, height), height)
     photometric = page.number(_PHOTOMETRIC, 1)
@@ -184,10 +187,10 @@ def _sample_layout(page: _Page) -> SampleLayout:
         samples=count,
         bits=bits[0],
         order=page.order,
-        is_planar=page.number(_PLANAR, 1) == 2 and count > 1,
+        is_planar=planes == 2 and count > 1,
         compression=page.number(_COMPRESSION, 1),
         predictor=page.number(_PREDICTOR, 1),
-        is_bit_reversed=page.number(_FILL_ORDER, 1) == 2,
+        is_bit_reversed=fill_order == 2,
         fax_options={tag: page.number(tag) for tag in (_FAX3, _FAX4) if tag in page.entries},
         jpeg_tables=page.content(_JPEG_TABLES) if _JPEG_TABLES in page.entries else b"",
         is_ycbcr=photometric == _YCBCR,

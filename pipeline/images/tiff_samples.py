@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,15 @@ from PIL import TiffImagePlugin
 
 from pipeline.images import jpeg
 from pipeline.images.failures import corrupt, unsupported
+from pipeline.images.libtiff import libtiff_errors
 from pipeline.images.tiff_colors import Samples
 
 _RAW, _JPEG = 1, 7
 _FAX = (2, 3, 4)
-# Those that Pillow's libtiff undoes: LZW, Deflate, PackBits, the older Deflate, LZMA, Zstandard.
-_BYTE_COMPRESSIONS = (5, 8, 32773, 32946, 34925, 50000)
+# Undone by zlib, which looks at the check sum behind the data, as libtiff does not.
+_DEFLATE = (8, 32946)
+# Those that Pillow's libtiff undoes: LZW, PackBits, LZMA, Zstandard.
+_BYTE_COMPRESSIONS = (5, 32773, 34925, 50000)
 # Those before which samples may have been replaced by differences.
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
 _HORIZONTAL = 2
@@ -134,9 +138,16 @@ def _uncompressed(
         if layout.bits != 1 or layout.block_samples != 1:
             raise unsupported("fax compression of other than black and white samples")
         return _decompress(blocks, layout, layout.block_width, sum(heights), 1)[..., np.newaxis]
-    if layout.compression not in _BYTE_COMPRESSIONS:
+    if layout.compression in _DEFLATE:
+        inflated = b"".join(
+            _inflate(block.translate(_REVERSED) if layout.is_bit_reversed else block, layout, height)
+            for block, height in zip(blocks, heights, strict=True)
+        )
+        rows = np.frombuffer(inflated, np.uint8).reshape(sum(heights), layout.row_bytes)
+    elif layout.compression in _BYTE_COMPRESSIONS:
+        rows = _decompress(blocks, layout, layout.row_bytes, sum(heights), 8)
+    else:
         raise unsupported(f"TIFF compression {layout.compression}")
-    rows = _decompress(blocks, layout, layout.row_bytes, sum(heights), 8)
     samples = _unpack(rows, layout)
     if layout.compression not in _WITH_PREDICTOR or layout.predictor == 1:
         return samples
@@ -146,12 +157,9 @@ def _uncompressed(
 
 
 def _block(data: bytes, layout: SampleLayout, number: int) -> bytes:
-    if number < len(layout.byte_counts):
-        end = layout.offsets[number] + layout.byte_counts[number]
-    elif len(layout.offsets) == 1:
-        end = len(data)
-    else:
+    if number >= len(layout.byte_counts):
         raise corrupt("nothing says how long the strips or tiles are")
+    end = layout.offsets[number] + layout.byte_counts[number]
     if end > len(data):
         raise corrupt("a strip or tile lies behind the file's end")
     return data[layout.offsets[number] : end]
@@ -179,6 +187,20 @@ def _unpack(rows: npt.NDArray[np.uint8], layout: SampleLayout) -> Samples:
     return samples.reshape(shape)
 
 
+def _inflate(block: bytes, layout: SampleLayout, height: int) -> bytes:
+    """Undo Deflate; the last strip may have more rows than are left of the image."""
+    decoder = zlib.decompressobj()
+    needed, most = height * layout.row_bytes, layout.block_height * layout.row_bytes
+    try:
+        # One byte more than there may be, so that the check sum behind the data is read, too.
+        data = decoder.decompress(block, most + 1)
+    except zlib.error as error:
+        raise corrupt(str(error)) from error
+    if not needed <= len(data) <= most:
+        raise corrupt(f"a strip or tile of {len(data)} bytes where {needed} are needed")
+    return data[:needed]
+
+
 def _decompress(
     blocks: Sequence[bytes], layout: SampleLayout, width: int, height: int, bits: int
 ) -> npt.NDArray[np.uint8]:
@@ -203,7 +225,10 @@ def _decompress(
         **{tag: (_LONG, [value]) for tag, value in layout.fax_options.items()},
     }
     image = TiffImagePlugin.TiffImageFile(io.BytesIO(_tiff_file(body, tags)))
-    image.load()
+    with libtiff_errors() as errors:
+        image.load()
+    if errors:
+        raise corrupt(errors[0].decode(errors="replace"))
     pixels: npt.NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
     return pixels
 
@@ -229,6 +254,8 @@ def _decode_jpeg(block: bytes, layout: SampleLayout, height: int) -> Samples:
     """The samples of a JPEG stream, uint8 [height, block width, samples of a block]; YCbCr becomes RGB."""
     if layout.bits != 8 or layout.is_bit_reversed or (layout.is_planar and layout.is_ycbcr):
         raise unsupported(f"JPEG within TIFF of {layout.bits} bits, in planes or with reversed bits")
+    if not all(part.startswith(_JPEG_START) for part in (block, layout.jpeg_tables or _JPEG_START)):
+        raise corrupt("a strip or tile that is no JPEG stream")
     tables = layout.jpeg_tables.removeprefix(_JPEG_START).removesuffix(b"\xff\xd9")
     # Else a decoder would guess from the components' names whether they are RGB or YCbCr.
     transform = bytes((1 if layout.is_ycbcr else 0,))

@@ -1,0 +1,55 @@
+"""Files that once broke a promise, and a few new ones with every run."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.images import FORMATS
+from tests.fuzz.changes import Change, ChangedFile, changed_files
+from tests.fuzz.properties import check
+from tests.fuzz.seeds import seeds
+
+# What became of each: the code of its failure, or `scored`.
+PAST_FAILURES: list[tuple[ChangedFile, str]] = [
+    # Pixels that end early became grey, because decoders make up what is missing.
+    (ChangedFile("JPEG", "RGB baseline 0", [Change("cut", 1100)], ended=True), "corrupt"),
+    (ChangedFile("JPEG", "RGB progressive 2", [Change("cut", 900)], ended=True), "corrupt"),
+    (ChangedFile("JPEG", "restarts", [Change("cut", 900)], ended=True), "corrupt"),
+    # A segment without a length was given one when the file was written again.
+    (ChangedFile("JPEG", "L progressive 0", [Change("big short", 145, 0)]), "corrupt"),
+    # The second attempt to decode gave the half that the first had decoded.
+    (ChangedFile("PNG", "RGB", [Change("flip", 400)]), "corrupt"),
+    (ChangedFile("PNG", "RGB", [Change("flip", 400)], summed=True), "corrupt"),
+    # A palette longer than its indices reach.
+    (ChangedFile("BMP", "P", [Change("long", 46, 257)]), "corrupt"),
+    # libtiff wrote its opinion on the terminal.
+    (ChangedFile("TIFF", "1 group4", [Change("long", 20, 0)]), "corrupt"),
+    (ChangedFile("TIFF", "CMYK tiff_adobe_deflate", [Change("long", 1500, 0)]), "corrupt"),
+    # A tag without a value, or of a value that no reader knows, was taken for the usual one.
+    (ChangedFile("TIFF", "1 group3", [Change("big long", 3785, 0)]), "corrupt"),
+    (ChangedFile("TIFF", "1 group3", [Change("big long", 11805, 0)]), "corrupt"),
+]
+
+
+@pytest.mark.parametrize(("file", "outcome"), PAST_FAILURES, ids=lambda value: str(value)[:60])
+def test_past_failures(file: ChangedFile, outcome: str, capfd: pytest.CaptureFixture[str]) -> None:
+    data = file.encode()
+    assert data != seeds()[file.format][file.seed]
+    assert check(data, file.format) == outcome
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_every_seed_is_scored(file_format: str) -> None:
+    for name, data in seeds()[file_format].items():
+        assert check(data, file_format) == "scored", name
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_changed_files_keep_every_promise(file_format: str) -> None:
+    @settings(max_examples=100, deadline=None)
+    @given(data=st.data())
+    def run(data: st.DataObject) -> None:
+        check(data.draw(changed_files(file_format)).encode(), file_format)
+
+    run()
