@@ -37,7 +37,7 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
                 "by": "content",
                 "frame": 0,
                 "canvas": "what the first frame of a GIF or WebP file does not cover is transparent",
-                "tiff_page": "the first that is neither a reduced copy nor a mask (tags 254, 255), else the first",
+                "tiff_page": "the first that is no reduced copy and no mask (tags 254, 255), else the first",
                 "jpeg": {
                     "decoder": "libjpeg-turbo: integer DCT, fancy upsampling",
                     "shrunk_by": "the largest f of 1, 2, 4, 8 for which floor(width / f) and "
