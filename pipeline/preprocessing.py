@@ -36,6 +36,8 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
                 "formats": list(FORMATS),
                 "by": "content",
                 "frame": 0,
+                "canvas": "what the first frame of a GIF or WebP file does not cover is transparent",
+                "tiff_page": "the first that is no reduced copy and no mask (tags 254, 255), else the first",
                 "jpeg": {
                     "decoder": "libjpeg-turbo: integer DCT, fancy upsampling",
                     "shrunk_by": "the largest f of 1, 2, 4, 8 for which floor(width / f) and "
@@ -44,8 +46,17 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
                 },
             },
             {"step": "turn", "by": "EXIF orientation, tag 274"},
-            {"step": "reduce_to_8_bits", "how": "the upper byte of each 16-bit sample"},
-            {"step": "flatten_transparency", "background": [spec.background] * 3},
+            {
+                "step": "reduce_to_8_bits",
+                "how": "the upper byte of each 16-bit sample",
+                "other_depths": "the upper 8 of 9 to 15 bits; below 8 bits round(v * 255 / (2^bits - 1))",
+            },
+            {
+                "step": "flatten_transparency",
+                "background": [spec.background] * 3,
+                "transparent_level": "compared at the file's own depth",
+                "opaque_when": "a BMP file's alpha, or a TIFF sample that nothing describes, is 0 everywhere",
+            },
             {
                 "step": "convert",
                 "to": "RGB" if spec.channels == 3 else "L",

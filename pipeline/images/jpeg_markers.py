@@ -9,14 +9,13 @@ from pipeline.images.failures import corrupt
 START_OF_SCAN = 0xDA
 END_OF_IMAGE = 0xD9
 _START_OF_IMAGE = 0xD8
-_STANDALONE = (0x01, _START_OF_IMAGE)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
 _JFIF_SEGMENT, _ADOBE_SEGMENT = 0xE0, 0xEE
 _COMMENT = 0xFE
 _APPLICATION_SEGMENTS = frozenset(range(0xE0, 0xF0))
-# Markers other than restarts, which belong to the entropy-coded data. 0xFF may be repeated to fill.
-_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+# Markers of segments; restarts and the temporary marker have none. 0xFF may be repeated to fill.
+_MARKER = re.compile(rb"\xff+[^\x00\x01\xd0-\xd7\xff]")
 _COEFFICIENTS = 64
 _JFIF_VERSION = b"\x01\x02"
 
@@ -48,13 +47,13 @@ def segments_of(data: bytes) -> Iterator[Segment]:
     over.
 
     Raises:
-        ImageFailure: A segment is cut short.
+        ImageFailure: A segment is cut short, or a second image begins.
     """
     at = 2
     while found := _MARKER.search(data, at):
         code, at = found[0][-1], found.end()
-        if code in _STANDALONE:
-            continue
+        if code == _START_OF_IMAGE:
+            raise corrupt("another image begins within the file's first")
         if code == END_OF_IMAGE:
             yield Segment(code, b"")
             return

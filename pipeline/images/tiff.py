@@ -76,12 +76,12 @@ class _Page:
 
     def number(self, tag: int, default: int | None = None) -> int:
         """The value of a tag of one whole number."""
+        if default is not None and tag not in self.entries:
+            return default
         values = self.numbers(tag)
-        if values:
-            return values[0]
-        if default is None or tag in self.entries:
-            raise corrupt(f"tag {tag} is missing, or has no value")
-        return default
+        if len(values) != 1:
+            raise corrupt(f"tag {tag} has {len(values)} values in place of one")
+        return values[0]
 
     def ratios(self, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
         """The values of a tag of fractions."""

@@ -140,9 +140,7 @@ def _uncompressed(
         return _decompress(blocks, layout, layout.block_width, sum(heights), 1)[..., np.newaxis]
     if layout.compression in _DEFLATE:
         inflated = b"".join(
-            _inflate(
-                block.translate(_REVERSED) if layout.is_bit_reversed else block, height * layout.row_bytes
-            )
+            _inflate(block.translate(_REVERSED) if layout.is_bit_reversed else block, layout, height)
             for block, height in zip(blocks, heights, strict=True)
         )
         rows = np.frombuffer(inflated, np.uint8).reshape(sum(heights), layout.row_bytes)
@@ -189,17 +187,18 @@ def _unpack(rows: npt.NDArray[np.uint8], layout: SampleLayout) -> Samples:
     return samples.reshape(shape)
 
 
-def _inflate(block: bytes, length: int) -> bytes:
+def _inflate(block: bytes, layout: SampleLayout, height: int) -> bytes:
+    """Undo Deflate; the last strip may have more rows than are left of the image."""
     decoder = zlib.decompressobj()
+    needed, most = height * layout.row_bytes, layout.block_height * layout.row_bytes
     try:
-        data = decoder.decompress(block, length)
-        # The check sum may still be to come; more data than rows is not looked at.
-        decoder.decompress(decoder.unconsumed_tail, 1)
+        # One byte more than there may be, so that the check sum behind the data is read, too.
+        data = decoder.decompress(block, most + 1)
     except zlib.error as error:
         raise corrupt(str(error)) from error
-    if len(data) < length:
-        raise corrupt(f"a strip or tile of {len(data)} bytes where {length} are needed")
-    return data
+    if not needed <= len(data) <= most:
+        raise corrupt(f"a strip or tile of {len(data)} bytes where {needed} are needed")
+    return data[:needed]
 
 
 def _decompress(

@@ -1,6 +1,7 @@
 """What holds for any bytes whatever."""
 
 import io
+import logging
 import warnings
 
 import numpy as np
@@ -71,6 +72,7 @@ def _is_refused_by_pillow(data: bytes, file_format: str) -> bool:
         data = _pixel_chunks(data)
     facts = describe_file(data)
     # The errors of Pillow's own attempt are not ours to print.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings(action="ignore"), libtiff_errors():
         try:
             image = Image.open(io.BytesIO(data), formats=(file_format,))

@@ -17,6 +17,8 @@ PAST_FAILURES: list[tuple[ChangedFile, str]] = [
     (ChangedFile("JPEG", "restarts", [Change("cut", 900)], ended=True), "corrupt"),
     # A segment without a length was given one when the file was written again.
     (ChangedFile("JPEG", "L progressive 0", [Change("big short", 145, 0)]), "corrupt"),
+    # What followed an accidental start marker among the pixels was left out.
+    (ChangedFile("JPEG", "CMYK baseline 0", [Change("ones", 3130, 1)]), "corrupt"),
     # The second attempt to decode gave the half that the first had decoded.
     (ChangedFile("PNG", "RGB", [Change("flip", 400)]), "corrupt"),
     (ChangedFile("PNG", "RGB", [Change("flip", 400)], summed=True), "corrupt"),
