@@ -5,6 +5,7 @@ To be called in a process of its own: it imports TensorFlow.
 
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ _RESCALING: dict[PixelRange, tuple[float, float]] = {
     "0..1": (1 / 255, 0.0),
     "-1..1": (1 / 127.5, -1.0),
 }
+_KERAS_FILE = "a file that `model.save('model.keras')` wrote"
+_SAVE_AGAIN = "Load the Keras model where it was made, and save it with model.save('model.keras')."
+_KERAS_CONFIG = "config.json"
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _RESCALING_LAYERS = ("Rescaling", "Normalization")
 _FLOAT32: Precision = "float32"
 
@@ -66,21 +71,73 @@ def inspect_network(path: Path) -> NetworkFacts:
 def load_network(path: Path) -> Any:
     """Load a Keras model without running any code that the file brings along, to compute in float32.
 
+    Returns:
+        A network whose input and output are tensors where it has one of each, also where it was saved with
+        a dict or a list of one.
+
     Raises:
-        RequestError: It is no `.keras` file, or one with a Lambda layer or with classes of its own.
+        RequestError: It is no `.keras` file, was never built, or has a Lambda layer or classes of its own.
     """
-    if not zipfile.is_zipfile(path):
-        # Keras reads .h5 files, too, and runs the code in them whatever it is told.
-        raise RequestError(
-            f"{path} is no .keras file",
-            "a model that `model.save('model.keras')` wrote",
-            "Load it where it was made, and save it in this format.",
-        )
+    require_keras_file(path)
     try:
         network = load_model(path)
     except Exception as error:  # noqa: BLE001  # Of many types, by what Keras stumbled over.
         raise _explain(path, error) from None
-    return in_precision(network, _FLOAT32)
+    if not getattr(network, "built", False) or not getattr(network, "inputs", None):
+        raise RequestError(
+            f"{path}, a network that was saved before it had an input shape",
+            "a built network, whose first layer is keras.Input((height, width, channels))",
+            "Call model.build((None, height, width, channels)) where it was made, and save it again.",
+        )
+    return in_precision(_with_plain_ends(network), _FLOAT32)
+
+
+def require_keras_file(path: Path) -> None:
+    """Check that a file is an undamaged archive as `model.save('model.keras')` writes it.
+
+    Raises:
+        RequestError: It is missing, a folder, in another format, or damaged.
+    """
+    if not path.exists():
+        raise RequestError(f"Keras file {path} does not exist", "a .keras file", "Check the path.")
+    if not path.is_file():
+        kind = "a TensorFlow SavedModel" if (path / "saved_model.pb").is_file() else "a folder or a device"
+        raise RequestError(f"{path} is {kind}, not a .keras file", _KERAS_FILE, _SAVE_AGAIN)
+    with path.open("rb") as file:
+        start = file.read(len(_HDF5_SIGNATURE))
+    if start == _HDF5_SIGNATURE:
+        # Keras could read it, and would run the code of its Lambda layers.
+        raise RequestError(f"{path} is no .keras file but HDF5 (.h5)", _KERAS_FILE, _SAVE_AGAIN)
+    if not start.startswith(b"PK"):
+        raise RequestError(f"{path} is no .keras file", _KERAS_FILE, _SAVE_AGAIN)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_keras = _KERAS_CONFIG in archive.namelist()
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from None
+    if not is_keras:
+        raise RequestError(f"{path} is an archive without {_KERAS_CONFIG}", _KERAS_FILE, _SAVE_AGAIN)
+    if damaged:
+        raise _damaged(path, f"wrong check sum of {damaged}")
+
+
+def _damaged(path: Path, words: str) -> RequestError:
+    return RequestError(
+        f"{path} is a damaged .keras file ({words})", _KERAS_FILE, "Copy it again from where it was made."
+    )
+
+
+def _with_plain_ends(network: Any) -> Any:
+    """The same network without a dict or a list around its only input and output."""
+    import keras
+
+    ends = (network.input, network.output)
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        return network
+    if all(isinstance(end, keras.KerasTensor) for end in ends):
+        return network
+    return keras.Model(network.inputs[0], network.outputs[0])
 
 
 def take_bytes(network: Any, pixel_range: PixelRange) -> Any:
@@ -123,7 +180,9 @@ def image_spec_of(network: Any) -> ImageSpec:
             f"a network with inputs {shapes[: len(inputs)]} and outputs {shapes[len(inputs) :]}",
             "one input [batch, height, width, channels] of a fixed size with 1 or 3 channels, and one "
             "output [batch, classes]",
-            "Build the network with such an input, and save it again.",
+            "Save keras.Model(inputs, output) with one of its outputs."
+            if len(outputs) > 1
+            else "Build the network with such an input, and save it again.",
         )
     _, height, width, channels = shapes[0]
     return ImageSpec(height=height, width=width, channels=channels)

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.artifacts import publishing, scratch_folder, sha256_of, write_json
 from pipeline.drift import AnswerCounts
+from pipeline.engines import ENGINES
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE
 from pipeline.export import ONNX_FILE, PARITY_FILE, RECIPE_FILE, ModelBundle
 from pipeline.export.drafting import draft_bundle
@@ -25,6 +26,7 @@ from pipeline.export.variants import VariantResult, export_variants
 from pipeline.processes import run_in_spawned_process
 from pipeline.proving.answers import measure_parity
 from pipeline.proving.describing import write_readme
+from pipeline.proving.engine_agreement import EngineAgreement, ask_engines, require_engines_agree
 from pipeline.proving.held_out import HeldOut
 from pipeline.recipes import dump_recipe
 
@@ -45,8 +47,8 @@ def export_proven(
 
     Raises:
         RequestError: The model cannot be loaded or expressed in ONNX, or gives no probabilities.
-        GateRefused: The model predicts NaN or infinity, or the file does not predict as the model does;
-            nothing is left in `folder`.
+        GateRefused: The model predicts NaN or infinity, or the file does not predict as the model does, in
+            onnxruntime or, for a model trained elsewhere, in another engine; nothing is left in `folder`.
     """
     version = choose_version(source.export)
     facts: dict[str, object] = {
@@ -82,8 +84,13 @@ def export_proven(
         if record is not None:
             write_json(record, _finite(asdict(parity)))
         require_parity(parity)
+        engines = _ask_engines(source, draft, parity.tie_margin)
         variants = _export_variants(source, held_out, staging)
-        proof = {**asdict(parity), "variants": [asdict(variant) for variant in variants]}
+        proof = {
+            **asdict(parity),
+            "engines": [asdict(engine) for engine in engines],
+            "variants": [asdict(variant) for variant in variants],
+        }
         write_json(staging / PARITY_FILE, _finite(proof))
         title = f"{source.name}, version {source.version}"
         page = render_export_report(title, parity, variants)
@@ -102,6 +109,18 @@ def _require_probabilities(
     all_read = FilePredictions(golden.probabilities, np.ones(len(golden.files), bool))
     names = [f"golden/{file.name}" for file in golden.files]
     require_probabilities(source.model_path, all_read, names, source.from_logits)
+
+
+def _ask_engines(source: ExportSource, draft: ModelBundle, tie_margin: float) -> tuple[EngineAgreement, ...]:
+    """What the engines installed here make of a model that was trained elsewhere."""
+    if source.recipe is not None:
+        return ()  # The layers of recipes are tested on every engine.
+    engines = ask_engines(draft.onnx_path, read_golden(draft.folder), tie_margin)
+    for engine in engines:
+        if engine.trouble:
+            _log.warning("%s cannot run %s: %s", ENGINES[engine.engine].title, source.name, engine.trouble)
+    require_engines_agree(engines)
+    return engines
 
 
 def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path) -> None:
