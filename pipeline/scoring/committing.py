@@ -87,7 +87,8 @@ def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
 def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCounts) -> dict[str, Any]:
     request = plan.request
     answered = outcome.computed + outcome.reused + outcome.copied
-    at_work = max(outcome.seconds - outcome.startup_seconds, 1e-9)
+    # Of a run whose clock was set forward the start is not known.
+    at_work = max(outcome.seconds - outcome.startup_seconds or outcome.seconds, 1e-9)
     return {
         "kind": KIND,
         "listed": outcome.listed,

@@ -207,6 +207,28 @@ def test_a_run_killed_again_and_again_gives_the_table_of_one_that_was_not(
         assert not was_done or computed == 1
 
 
+@pytest.mark.slow
+def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
+    scoring: Scoring, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    scoring.finish(output)
+    old = set(read_predictions(output)["run_id"])
+    dice = random.Random(0)
+    for point in (_ANSWERED[1], *_WHOLE, PARTS_FOLDER, "report.html", "manifest.json") * 2:
+        command = [*scoring.command(output), "--fresh"]
+        with start_interruptible(command, scoring.environment) as process:
+            wait_for(process, appears_again(output / point, dice.choice((0, 1, 2, 50))))
+            strike(process, signal.SIGKILL)
+        rows = read_predictions(output)
+        assert rows["image_path"].tolist() == scoring.undisturbed["image_path"].tolist()
+        assert rows["run_id"].nunique() == 1
+        if point == _ANSWERED[1]:
+            assert set(rows["run_id"]) == old
+        old = set(rows["run_id"])
+    scoring.finish(output)
+
+
 def test_a_run_that_is_killed_and_its_workers_are_not_can_go_on(scoring: Scoring, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with scoring.start(output) as process:

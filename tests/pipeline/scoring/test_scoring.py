@@ -115,6 +115,18 @@ def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> N
     assert parts == [*map(part_name, range(len(SIZES)))]
 
 
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_clock_that_is_set_gives_no_odd_times(request_: ScoringRequest, hours: int) -> None:
+    plan = planned(request_)
+    # As if the clock had been set back, or forward, since the run began.
+    set_plan = replace(plan, started=plan.started + 3600 * hours)
+    outcome = score_shards(set_plan)
+    assert 0 <= outcome.startup_seconds <= outcome.seconds < 600
+    manifest = committed(set_plan, outcome).manifest
+    assert manifest["images_per_second"] < 1e6
+    assert min(manifest["stage_seconds"].values()) >= 0
+
+
 def test_the_number_of_workers_changes_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
     two = answers(score_folder(request_))
     one = answers(score_folder(replace(request_, workers=1, output=tmp_path / "one")))
