@@ -112,13 +112,13 @@ class ExportSpec(Part):
     )
     max_abs_difference: Annotated[Number, Field(gt=0)] | None = Field(
         default=None,
-        description="Every probability has to differ from Keras's by less. Derived from the rounding error of "
-        "the model itself where it is not given.",
+        description="Every probability has to differ from Keras's by less. Derived from the rounding error "
+        "of the model itself where it is not given.",
     )
     tie_margin: Annotated[Number, Field(ge=0, lt=1)] | None = Field(
         default=None,
-        description="Where Keras's probabilities of two classes lie closer together, another top-1 class is no "
-        "difference. Derived from the rounding error where it is not given.",
+        description="Where Keras's probabilities of two classes lie closer together, another top-1 class is "
+        "no difference. Derived from the rounding error where it is not given.",
     )
     variants: tuple[ReducedPrecision, ...] = Field(
         default=(), description="Variants of fewer bits to export beside model.onnx, each with a gate."
