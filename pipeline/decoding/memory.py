@@ -5,15 +5,20 @@ the process nor the machine pays for it. Where the system has no such limit, on 
 block runs without one.
 """
 
+import ctypes
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 _STATISTICS = Path("/proc/self/statm")
 _IS_AVAILABLE = sys.platform == "linux" and _STATISTICS.exists()
 _DATA_FIELD = 5
+# Options of the GNU C library's `mallopt`, and what they are set to.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGE_BLOCK, _LARGEST_RESERVE = 8 << 20, 64 << 20
 
 
 class MemoryLimit:
@@ -72,10 +77,48 @@ MEMORY_LIMIT = MemoryLimit()
 
 
 def _used_memory() -> int:
-    """What the system counts against the limit: private memory that can be written, in bytes."""
+    """What the system counts against the limit and is in use, in bytes.
+
+    The system counts private memory that can be written. Some of it the C library may hold in reserve, after
+    an earlier image gave it back: without it an image has the same limit, whatever came before.
+    """
     import resource
 
-    return int(_STATISTICS.read_bytes().split()[_DATA_FIELD]) * resource.getpagesize()
+    counted = int(_STATISTICS.read_bytes().split()[_DATA_FIELD]) * resource.getpagesize()
+    return counted - _count_reserve()
+
+
+class _AllocatorFacts(ctypes.Structure):
+    """`struct mallinfo2` of the GNU C library, in bytes."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+@cache
+def _prepare_allocator() -> Callable[[], _AllocatorFacts] | None:
+    """Have the GNU C library give large blocks back to the system at once; what tells of its reserve."""
+    try:
+        library = ctypes.CDLL(None)
+        find_facts: Callable[[], _AllocatorFacts] = library.mallinfo2
+        set_option = library.mallopt
+    except (OSError, AttributeError):  # Another C library, or one before 2.33.
+        return None
+    # By itself it raises the threshold, and a large image that was given back in pieces would stay with it.
+    set_option(_MMAP_THRESHOLD, _LARGE_BLOCK)
+    set_option(_TRIM_THRESHOLD, _LARGEST_RESERVE)
+    find_facts.restype = _AllocatorFacts  # type: ignore[attr-defined]
+    return find_facts
+
+
+def _count_reserve() -> int:
+    find_facts = _prepare_allocator()
+    return 0 if find_facts is None else int(find_facts().fordblks)
 
 
 def _get_limit() -> tuple[int, int]:

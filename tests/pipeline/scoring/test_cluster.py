@@ -160,3 +160,37 @@ def test_an_image_that_kills_its_workers_is_a_failed_row(request_: ScoringReques
     rows = read_predictions(table.folder)
     assert rows.loc[rows["status"] == "failed", "image_path"].tolist() == [killer.name]
     assert table.manifest["failures"] == {"worker_died": 1}
+
+
+HANGING_DECODER = """
+import pipeline.images
+
+decode = pipeline.images.decode
+
+def hang(data, *arguments):
+    while data.endswith(b"hang"):
+        pass
+    return decode(data, *arguments)
+
+pipeline.images.decode = hang
+"""
+
+
+@pytest.mark.slow
+def test_images_that_take_too_long_cost_a_worker_each_and_no_search(
+    request_: ScoringRequest, tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(HANGING_DECODER)
+    hanging = write_images(tmp_path / "images", 40)[3::20]
+    for path in hanging:
+        path.write_bytes(path.read_bytes() + b"hang")
+    request = replace(request_, images=tmp_path / "images", max_image_seconds=1.0, max_failure_rate=1)
+    with running_cluster(environment={"PYTHONPATH": str(site)}) as cluster_:
+        table = score_folder(replace(request, dask_address=cluster_.address))
+    rows = read_predictions(table.folder)
+    failed = rows.loc[rows["status"] == "failed", ["image_path", "error"]]
+    assert failed["image_path"].tolist() == [path.name for path in hanging]
+    assert set(failed["error"]) == {"too_costly: decoding takes over 1 s, the limit"}
+    assert table.manifest["scored"] == 38
