@@ -21,6 +21,19 @@ def export(
     runtime_version: Annotated[
         str | None, typer.Option("--runtime-version", help="The oldest onnxruntime that shall load it.")
     ] = None,
+    max_abs_difference: Annotated[
+        float | None,
+        typer.Option(
+            "--max-abs-difference",
+            help="A probability has to differ from Keras's by less; else derived from the model's rounding.",
+        ),
+    ] = None,
+    tie_margin: Annotated[
+        float | None,
+        typer.Option(
+            "--tie-margin", help="Classes this near to each other are a tie; else twice what is allowed."
+        ),
+    ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Held-out images that decide; else the test images.")
     ] = None,
@@ -60,6 +73,8 @@ def export(
         store=store,
         model=model,
         runtime_version=runtime_version,
+        max_abs_difference=max_abs_difference,
+        tie_margin=tie_margin,
         images=images,
         keras_file=keras_file,
         labels=labels,
@@ -78,7 +93,7 @@ def export(
     print(
         f"""{manifest["name"]}@{manifest["version"]}, opset {manifest["opset"]}
   parity   {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
-largest difference {parity["max_abs_difference"]:.1e}
+largest difference {parity["max_abs_difference"]:.1e} (allowed {parity["allowed_difference"]:.1e})
   bundle   {output}"""
     )
     for variant in parity["variants"]:

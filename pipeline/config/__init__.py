@@ -194,15 +194,17 @@ class ExportSpec(Part):
     """The gate between Keras and ONNX, over all test images at every batch size listed.
 
     `runtime_version` is the oldest onnxruntime that has to load the file, such as 1.14; it may ask for
-    an opset below `opset`. Where Keras's first two choices lie within `tie_margin`, another first choice
-    is no other answer. `variants` are exported beside `model.onnx`; `fp16` and `int8` hold their gates.
+    an opset below `opset`. Every probability has to differ from Keras's by less than `max_abs_difference`,
+    and where Keras's probabilities of two classes lie within `tie_margin`, another first choice is no other
+    answer; both are derived from the rounding error of the model itself unless they are given. `variants`
+    are exported beside `model.onnx`; `fp16` and `int8` hold their gates.
     """
 
     opset: Literal[13, 14, 15, 16, 17, 18] = 17
     runtime_version: str | None = None
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=2)] = (1, 64)
-    max_abs_difference: Annotated[float, Field(gt=0)] = 1e-5
-    tie_margin: Annotated[float, Field(ge=0, lt=1)] = 2e-5
+    max_abs_difference: Annotated[float, Field(gt=0)] | None = None
+    tie_margin: Annotated[float, Field(ge=0, lt=1)] | None = None
     variants: tuple[ReducedPrecision, ...] = ()
     fp16: Float16Spec = Float16Spec()
     int8: Int8Spec = Int8Spec()

@@ -2,10 +2,11 @@
 
 import logging
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config import ImageSpec
-from pipeline.errors import RequestError, WorkError
+from pipeline.errors import RequestError
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
@@ -15,8 +16,8 @@ _INSTEAD = {
     "Erfc": "gelu with approximate=True",
     "Expm1": "elu or relu",
     "StatefulPartitionedCall": "convolutions without groups, or depthwise ones",
-    "normalization": "Rescaling with a scale and an offset for each channel",
 }
+_LONGEST_QUOTE = 200
 
 
 def convert(network: Any, image: ImageSpec, opset: int) -> Any:
@@ -26,7 +27,7 @@ def convert(network: Any, image: ImageSpec, opset: int) -> Any:
     [batch, classes]. Called with `training=False`, so that no layer acts as it does in training.
 
     Raises:
-        RequestError: A layer cannot be expressed in that opset; it is named.
+        RequestError: A layer cannot be expressed in that opset; it is named where it is known.
     """
     import tensorflow as tf
     import tf2onnx
@@ -42,47 +43,84 @@ def convert(network: Any, image: ImageSpec, opset: int) -> Any:
     try:
         model, _ = tf2onnx.convert.from_function(answer, input_signature=[signature], opset=opset)
     except Exception as error:  # tf2onnx raises whatever the layer's conversion stumbled over.
-        raise WorkError(
-            f"the network cannot be converted to ONNX ({type(error).__name__}: {error})",
+        raise RequestError(
+            f"the network cannot be converted to ONNX ({quote_error(error)})",
             f"layers that opset {opset} can express",
             "Replace the layer, or raise the opset.",
         ) from error
+    _embed_captured_constants(model.graph, answer.get_concrete_function().graph.captures)
     require_standard_ops(model, opset, _names_of_layers(network))
     return model
 
 
-def require_standard_ops(model: Any, opset: int, layers: dict[str, str]) -> None:
-    """See that a converted graph says all it needs in the ops of an opset.
+def quote_error(error: Exception) -> str:
+    """The type and the first words of an exception from a library, for one line of a message."""
+    words = " ".join(str(error).split())
+    shortened = words if len(words) <= _LONGEST_QUOTE else f"{words[:_LONGEST_QUOTE]}..."
+    return f"{type(error).__name__}: {shortened}"
 
-    tf2onnx leaves an op that it does not know in the graph, and takes constants that it cannot fold for
-    further inputs; in both cases it only prints a line.
+
+def _embed_captured_constants(graph: Any, captures: Any) -> None:
+    """Store constants that a layer holds outside its weights, as Normalization does, in the graph.
+
+    tf2onnx turns them into further inputs of the graph.
+    """
+    from onnx import numpy_helper
+
+    values = {placeholder.name: value for value, placeholder in captures}
+    captured = [item for item in graph.input if item.name in values]
+    for item in captured:
+        graph.initializer.append(numpy_helper.from_array(values[item.name].numpy(), item.name))
+        graph.input.remove(item)
+
+
+def require_standard_ops(model: Any, opset: int, layers: dict[str, str]) -> None:
+    """Check every node of a converted graph against the schemas of an opset.
+
+    tf2onnx leaves an op that it does not know in the graph and only logs it.
 
     Args:
         model: An `onnx.ModelProto` as converted, its nodes named after layers.
         opset: Of the standard domain.
-        layers: What to call each layer, by its name.
+        layers: The class of each layer, by its name.
 
     Raises:
-        RequestError: An op is not in the opset, or a layer brought inputs of its own along.
+        RequestError: A node's op, one of its attributes or its number of inputs or outputs is not in the
+            opset, or the graph has an input besides the image.
     """
-    for node in model.graph.node:
-        if not _is_in_opset(node, opset):
-            raise _cannot_express(node.name, node.op_type, opset, layers)
+    for node in _all_nodes(model.graph):
+        if missing := _missing_from_opset(node, opset):
+            raise _cannot_express(node.name, missing, opset, layers)
     for value in model.graph.input:
         if value.name != INPUT_NAME:
-            raise _cannot_express(value.name, "a constant of its own", opset, layers)
+            raise _cannot_express(value.name, "an input of its own", opset, layers)
 
 
-def _is_in_opset(node: Any, opset: int) -> bool:
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    """The nodes of a graph and of the graphs within them, such as the branches of an If."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _all_nodes(inner)
+
+
+def _missing_from_opset(node: Any, opset: int) -> str:
+    """What a node uses that the schema of its op does not have; empty if nothing."""
     import onnx
 
-    if node.domain not in _STANDARD_DOMAINS:
-        return False
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return False
-    return not schema.deprecated
+    is_known = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, opset, "")
+    schema = onnx.defs.get_schema(node.op_type, opset, "") if is_known else None
+    if schema is None or schema.deprecated:
+        return str(node.op_type)
+    unknown = [attribute.name for attribute in node.attribute if attribute.name not in schema.attributes]
+    if unknown:
+        return f"the attribute {unknown[0]} of {node.op_type}"
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        return f"{node.op_type} with {len(node.input)} inputs"
+    if not schema.min_output <= len(node.output) <= schema.max_output:
+        return f"{node.op_type} with {len(node.output)} outputs"
+    return ""
 
 
 def _cannot_express(place: str, what: str, opset: int, layers: dict[str, str]) -> RequestError:

@@ -1,55 +1,69 @@
 """Filling a bundle's folder with all that needs Keras. Run it in a process of its own."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.artifacts import write_array, write_json
+from pipeline.artifacts import write_json
 from pipeline.config import ExportSpec, ImageSpec
 from pipeline.export import LABELS_FILE, ONNX_FILE, PREPROCESSING_FILE
 from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pipeline.export.golden import GoldenVectors, read_golden, write_golden
-from pipeline.export.loading import adapt_network, load_network, require_labels
+from pipeline.export.loading import add_softmax, load_network, require_labels, take_bytes
 from pipeline.export.metadata import describe_itself
+from pipeline.export.outputs import final_activation, require_logits
+from pipeline.export.predicting import measure_noise, predict, predict_files
 from pipeline.export.runtimes import choose_version
 from pipeline.export.source import ExportSource
 from pipeline.export.standardizing import serialize, standardize
-from pipeline.images import ImageFailure, Pixels, decode
-from pipeline.inference import Probabilities
+from pipeline.images import Pixels
 from pipeline.preprocessing import describe_preprocessing
-from pipeline.progress import progress
 from pipeline.training import MODEL_FILE
 
-_BATCH = 250
+# How many held-out images tell whether outputs are logits.
+_LOGITS_IMAGES = 250
 # What of the manifest the ONNX file says, too, and under which name.
 _TOLD = {"run": "run_id", "dataset_fingerprint": "dataset_fingerprint"}
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What is known of a network that was drafted.
+
+    Attributes:
+        parameters: How many numbers it holds, learned or kept.
+        noise: Its rounding error, as a difference of probabilities; see `measure_noise`.
+    """
+
+    parameters: int
+    noise: float
+
+
 def draft_bundle(
-    source: ExportSource, folder: Path, golden: Pixels, held_out: Sequence[Path], answers: Path
-) -> int:
-    """Write the ONNX file, the Keras file, what describes them and the golden vectors; ask Keras.
+    source: ExportSource, folder: Path, golden: Pixels, held_out: Sequence[Path], predictions: Path
+) -> Draft:
+    """Write the ONNX file, the Keras file, what describes them and the golden vectors, and let Keras predict.
 
     Args:
         source: The model.
         folder: Of the bundle; exists, without a manifest yet.
         golden: Held-out images, uint8 [images, height, width, channels], to make the golden vectors of.
         held_out: Image files that decide over the bundle.
-        answers: Where Keras's answers to these go: float32 [files, classes] as `.npy`, NaN in the row of
-            a file that cannot be read.
-
-    Returns:
-        How many numbers the network holds, learned or kept.
+        predictions: The folder, which exists, that gets Keras's `FilePredictions` for these.
 
     Raises:
-        RequestError: The model cannot be loaded, or expressed in ONNX, or does not fit the labels.
+        RequestError: The model cannot be loaded, or expressed in ONNX, does not fit the labels, or gives
+            probabilities where logits were announced.
     """
     network = load_network(source.model_path)
     require_labels(source.class_names, network.outputs[0].shape[-1])
-    if network.inputs[0].dtype != "uint8" or source.from_logits:
-        network = adapt_network(network, source.pixel_range, source.from_logits)
+    activation = final_activation(network)
+    network = take_bytes(network, source.pixel_range)
+    if source.from_logits:
+        outputs = predict_files(network, held_out[:_LOGITS_IMAGES], source.image)
+        require_logits(source.model_path, activation, outputs)
+        network = add_softmax(network)
     network.save(folder / MODEL_FILE)
     preprocessing = describe_preprocessing(source.image)
     write_json(folder / LABELS_FILE, source.class_names)
@@ -62,10 +76,12 @@ def draft_bundle(
         "licence": source.export.licence,
     }
     (folder / ONNX_FILE).write_bytes(write_onnx(network, source.image, source.export, metadata))
-    write_golden(folder, golden, source.image, lambda tensors: _answer(network, tensors))
+    write_golden(folder, golden, source.image, lambda tensors: predict(network, tensors))
     _write_test_data(folder, read_golden(folder))
-    write_array(answers, _answer_files(network, held_out, source))
-    return int(network.count_params())
+    predicted = predict_files(network, held_out, source.image)
+    predicted.save(predictions)
+    noise = measure_noise(network, held_out, source.image, predicted)
+    return Draft(int(network.count_params()), noise)
 
 
 def write_onnx(network: Any, image: ImageSpec, export: ExportSpec, metadata: dict[str, str]) -> bytes:
@@ -82,27 +98,6 @@ def write_onnx(network: Any, image: ImageSpec, export: ExportSpec, metadata: dic
     )
     converted = convert(network, image, version.opset)
     return serialize(standardize(converted, version, metadata, documentation))
-
-
-def _answer(network: Any, tensors: Pixels) -> Probabilities:
-    answer: Probabilities = np.asarray(network.predict_on_batch(np.ascontiguousarray(tensors)), np.float32)
-    return answer
-
-
-def _answer_files(network: Any, files: Sequence[Path], source: ExportSource) -> Probabilities:
-    answers = np.full((len(files), len(source.class_names)), np.nan, np.float32)
-    with progress("ask Keras", len(files), "images") as advance:
-        for start in range(0, len(files), _BATCH):
-            tensors = {}
-            for place, file in enumerate(files[start : start + _BATCH], start):
-                try:
-                    tensors[place] = decode(file.read_bytes(), source.image).pixels
-                except (ImageFailure, OSError):
-                    continue
-            if tensors:
-                answers[list(tensors)] = _answer(network, np.stack(list(tensors.values())))
-            advance(len(files[start : start + _BATCH]), "")
-    return answers
 
 
 def _write_test_data(folder: Path, golden: GoldenVectors) -> None:

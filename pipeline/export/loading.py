@@ -5,6 +5,7 @@ To be called in a process of its own: it imports TensorFlow.
 
 import re
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any, Literal
 
 from pipeline.config import ImageSpec
 from pipeline.errors import RequestError
+from pipeline.export.outputs import final_activation
+from pipeline.export.precision import Precision, all_layers, in_precision
 from pipeline.training.prediction import load_model
 
 PixelRange = Literal["0..255", "0..1", "-1..1"]
@@ -22,8 +25,12 @@ _RESCALING: dict[PixelRange, tuple[float, float]] = {
     "0..1": (1 / 255, 0.0),
     "-1..1": (1 / 127.5, -1.0),
 }
+_KERAS_FILE = "a file that `model.save('model.keras')` wrote"
+_SAVE_AGAIN = "Load the Keras model where it was made, and save it with model.save('model.keras')."
+_KERAS_CONFIG = "config.json"
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _RESCALING_LAYERS = ("Rescaling", "Normalization")
-_FLOAT32 = "float32"
+_FLOAT32: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,14 @@ class NetworkFacts:
         outputs: How many numbers it answers with.
         takes_bytes: Whether it takes pixels as uint8, from 0 to 255.
         rescales: Whether a layer of it brings pixels into a range.
+        activation: The activation that it ends with; see `final_activation`.
     """
 
     image: ImageSpec
     outputs: int
     takes_bytes: bool
     rescales: bool
+    activation: str
 
 
 def inspect_network(path: Path) -> NetworkFacts:
@@ -54,60 +63,107 @@ def inspect_network(path: Path) -> NetworkFacts:
         image=image_spec_of(network),
         outputs=network.outputs[0].shape[-1],
         takes_bytes=network.inputs[0].dtype == "uint8",
-        rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in _all_layers(network)),
+        rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in all_layers(network)),
+        activation=final_activation(network),
     )
 
 
 def load_network(path: Path) -> Any:
     """Load a Keras model without running any code that the file brings along, to compute in float32.
 
+    Returns:
+        A network whose input and output are tensors where it has one of each, also where it was saved with
+        a dict or a list of one.
+
     Raises:
-        RequestError: It is no `.keras` file, or one with a Lambda layer or with classes of its own.
+        RequestError: It is no `.keras` file, was never built, or has a Lambda layer or classes of its own.
     """
-    if not zipfile.is_zipfile(path):
-        # Keras reads .h5 files, too, and runs the code in them whatever it is told.
-        raise RequestError(
-            f"{path} is no .keras file",
-            "a model that `model.save('model.keras')` wrote",
-            "Load it where it was made, and save it in this format.",
-        )
+    require_keras_file(path)
     try:
         network = load_model(path)
     except Exception as error:  # noqa: BLE001  # Of many types, by what Keras stumbled over.
         raise _explain(path, error) from None
-    return in_float32(network)
+    if not getattr(network, "built", False) or not getattr(network, "inputs", None):
+        raise RequestError(
+            f"{path}, a network that was saved before it had an input shape",
+            "a built network, whose first layer is keras.Input((height, width, channels))",
+            "Call model.build((None, height, width, channels)) where it was made, and save it again.",
+        )
+    return in_precision(_with_plain_ends(network), _FLOAT32)
 
 
-def in_float32(network: Any) -> Any:
-    """The same network where it computes in float32; where it was trained in mixed precision, another."""
+def require_keras_file(path: Path) -> None:
+    """Check that a file is an undamaged archive as `model.save('model.keras')` writes it.
+
+    Raises:
+        RequestError: It is missing, a folder, in another format, or damaged.
+    """
+    if not path.exists():
+        raise RequestError(f"Keras file {path} does not exist", "a .keras file", "Check the path.")
+    if not path.is_file():
+        kind = "a TensorFlow SavedModel" if (path / "saved_model.pb").is_file() else "a folder or a device"
+        raise RequestError(f"{path} is {kind}, not a .keras file", _KERAS_FILE, _SAVE_AGAIN)
+    with path.open("rb") as file:
+        start = file.read(len(_HDF5_SIGNATURE))
+    if start == _HDF5_SIGNATURE:
+        # Keras could read it, and would run the code of its Lambda layers.
+        raise RequestError(f"{path} is no .keras file but HDF5 (.h5)", _KERAS_FILE, _SAVE_AGAIN)
+    if not start.startswith(b"PK"):
+        raise RequestError(f"{path} is no .keras file", _KERAS_FILE, _SAVE_AGAIN)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_keras = _KERAS_CONFIG in archive.namelist()
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from None
+    if not is_keras:
+        raise RequestError(f"{path} is an archive without {_KERAS_CONFIG}", _KERAS_FILE, _SAVE_AGAIN)
+    if damaged:
+        raise _damaged(path, f"wrong check sum of {damaged}")
+
+
+def _damaged(path: Path, words: str) -> RequestError:
+    return RequestError(
+        f"{path} is a damaged .keras file ({words})", _KERAS_FILE, "Copy it again from where it was made."
+    )
+
+
+def _with_plain_ends(network: Any) -> Any:
+    """The same network without a dict or a list around its only input and output."""
     import keras
 
-    # The answers to prove, and every engine, are in float32.
-    if all(layer.compute_dtype == _FLOAT32 for layer in _all_layers(network)):
+    ends = (network.input, network.output)
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
         return network
-    config = _with_float32(keras.saving.serialize_keras_object(network))
-    copied = keras.saving.deserialize_keras_object(config)
-    copied.set_weights(network.get_weights())
-    return copied
+    if all(isinstance(end, keras.KerasTensor) for end in ends):
+        return network
+    return keras.Model(network.inputs[0], network.outputs[0])
 
 
-def adapt_network(network: Any, pixel_range: PixelRange, from_logits: bool) -> Any:
-    """Put a model that was trained elsewhere between uint8 pixels and probabilities.
+def take_bytes(network: Any, pixel_range: PixelRange) -> Any:
+    """A network that takes uint8 pixels, from 0 to 255, and brings them into the range it expects.
 
     Args:
-        network: Takes [batch, height, width, channels] of any number type.
+        network: Takes [batch, height, width, channels] of any number type; returned as it is if of uint8.
         pixel_range: What it expects of pixels.
-        from_logits: Whether its outputs still have to go through a softmax.
     """
     import keras
+
+    if network.inputs[0].dtype == "uint8":
+        return network
 
     image = image_spec_of(network)
     pixels = keras.Input((image.height, image.width, image.channels), dtype="uint8", name="image")
     scale, offset = _RESCALING[pixel_range]
-    answer = network(keras.layers.Rescaling(scale, offset, dtype=_FLOAT32)(pixels))
-    if from_logits:
-        answer = keras.layers.Softmax(dtype=_FLOAT32)(answer)
-    return keras.Model(pixels, answer)
+    return keras.Model(pixels, network(keras.layers.Rescaling(scale, offset, dtype=_FLOAT32)(pixels)))
+
+
+def add_softmax(network: Any) -> Any:
+    """A network whose outputs go through a softmax."""
+    import keras
+
+    probabilities = keras.layers.Softmax(dtype=_FLOAT32)(network.outputs[0])
+    return keras.Model(network.inputs[0], probabilities)
 
 
 def image_spec_of(network: Any) -> ImageSpec:
@@ -124,7 +180,9 @@ def image_spec_of(network: Any) -> ImageSpec:
             f"a network with inputs {shapes[: len(inputs)]} and outputs {shapes[len(inputs) :]}",
             "one input [batch, height, width, channels] of a fixed size with 1 or 3 channels, and one "
             "output [batch, classes]",
-            "Build the network with such an input, and save it again.",
+            "Save keras.Model(inputs, output) with one of its outputs."
+            if len(outputs) > 1
+            else "Build the network with such an input, and save it again.",
         )
     _, height, width, channels = shapes[0]
     return ImageSpec(height=height, width=width, channels=channels)
@@ -147,24 +205,6 @@ def require_labels(class_names: Sequence[str], outputs: int) -> None:
         raise RequestError(
             f"label {twice[0]!r} more than once", "a label of its own for each output", "Correct the labels."
         )
-
-
-def _all_layers(network: Any) -> list[Any]:
-    return [layer for layer in network._flatten_layers() if layer is not network]
-
-
-def _with_float32(config: Any) -> Any:
-    """A serialised model in which every dtype policy is float32."""
-    if isinstance(config, list | tuple):
-        return [_with_float32(item) for item in config]
-    if not isinstance(config, dict):
-        return config
-    if str(config.get("class_name", "")).endswith("DTypePolicy"):
-        return {**config, "config": {**config["config"], "name": _FLOAT32}}
-    return {
-        key: _FLOAT32 if key == "dtype" and str(value).startswith("mixed_") else _with_float32(value)
-        for key, value in config.items()
-    }
 
 
 def _explain(path: Path, error: Exception) -> RequestError:

@@ -1,21 +1,79 @@
-"""How near an ONNX file's answers are to those of the Keras model, and the gate before it."""
+"""How near an ONNX file's predictions are to those of the Keras model, and the gate before publication.
+
+The rule: no image gets another class, and no probability differs from Keras's by the allowed difference or
+more. Two correct implementations of a network differ by what rounding to float32 does to it, which is next
+to nothing in a small network and 1e-5 to 1e-4 in a deep one. So the rounding error of the Keras model itself
+is measured, as its largest difference from the same model in float64, and 8 times that is allowed; never
+less than 1e-5, never more than 1e-3. Another epsilon, padding, axis or rescaling moves the probabilities of
+real images by more. Two classes are tied where Keras's probabilities for them lie within twice the allowed
+difference; an image whose class changes between ties is counted and not refused. `export.max_abs_difference`
+and `export.tie_margin` replace the two derived values.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.artifacts import read_json
 from pipeline.config import ExportSpec
-from pipeline.errors import GateRefused
+from pipeline.errors import GateRefused, RequestError
+from pipeline.export import PARITY_FILE
+from pipeline.export.outputs import are_probabilities
+from pipeline.export.predicting import FilePredictions
 from pipeline.inference import Probabilities
 
+LEAST_ALLOWED, MOST_ALLOWED = 1e-5, 1e-3
+_NOISE_FACTOR = 8
 _SHOWN = 20
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """How far an ONNX file's predictions may lie from Keras's.
+
+    Attributes:
+        noise: The rounding error of the Keras model, as a difference of probabilities.
+        allowed_difference: What every difference of two probabilities has to stay below.
+        tie_margin: How far apart two of Keras's probabilities may lie to be a tie.
+    """
+
+    noise: float
+    allowed_difference: float
+    tie_margin: float
+
+
+def choose_tolerance(noise: float, export: ExportSpec) -> Tolerance:
+    """The tolerance for a model with a rounding error of `noise`; see the module's description."""
+    allowed = export.max_abs_difference
+    if allowed is None:
+        allowed = min(max(_NOISE_FACTOR * noise, LEAST_ALLOWED), MOST_ALLOWED)
+    margin = 2 * allowed if export.tie_margin is None else export.tie_margin
+    return Tolerance(noise, allowed, margin)
+
+
+def read_allowed_difference(folder: Path) -> float:
+    """What the probabilities of a bundle's model may differ from Keras's by, as its proof says.
+
+    Raises:
+        RequestError: The bundle's `parity.json` does not tell.
+    """
+    content = read_json(folder / PARITY_FILE)
+    allowed = content.get("allowed_difference") if isinstance(content, dict) else None
+    if not isinstance(allowed, float) or not 0 < allowed <= 1:
+        raise RequestError(
+            f"{folder / PARITY_FILE} tells no allowed difference ({str(allowed)[:20]})",
+            "allowed_difference, over 0 and up to 1",
+            "Take a bundle that pixelmill exported, or export the model again.",
+        )
+    return allowed
+
+
+@dataclass(frozen=True)
 class FileDifference:
-    """How far two answers to one file lie apart: first choices, their probabilities, largest difference."""
+    """How far two predictions for one file lie apart: classes, their probabilities, largest difference."""
 
     file: str
     keras_label: str
@@ -27,52 +85,71 @@ class FileDifference:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an ONNX file's answers lie from Keras's.
+    """How far an ONNX file's predictions lie from Keras's.
 
     Attributes:
-        images: How many files both answered.
+        images: How many files Keras could read.
         unreadable: How many neither could read.
-        label_flips: For how many the first choice differs by more than a tie.
+        invalid: For how many of the files that Keras could read the ONNX file gives no probabilities: none
+            at all, NaN, infinity, or a row that does not add up to 1.
+        first_invalid: The first of them; empty if there is none.
+        label_flips: For how many the class differs by more than a tie.
         tied_flips: For how many it differs, and Keras's probabilities of both lie within the tie margin.
         tie_margin: How far apart two probabilities may lie to be a tie.
         max_abs_difference: The largest difference between two probabilities; infinite where one of the two
-            gave no answer.
+            predicted nothing.
+        noise: The rounding error of the Keras model; see `Tolerance`.
+        allowed_difference: What `max_abs_difference` has to stay below.
         batch_sizes: The sizes the images were put in, beside those of the scoring run.
-        files: Those that flipped, then those with the largest differences; at most 20.
+        files: Those whose class differs, then those with the largest differences; at most 20.
     """
 
     images: int
     unreadable: int
+    invalid: int
+    first_invalid: str
     label_flips: int
     tied_flips: int
     tie_margin: float
     max_abs_difference: float
+    noise: float
+    allowed_difference: float
     batch_sizes: tuple[int, ...]
     files: tuple[FileDifference, ...]
 
 
 class Comparison:
-    """Keras's answers, and the worst that other answers to the same files did."""
+    """Keras's predictions, and those of the ONNX file that lie furthest from them."""
 
-    def __init__(self, keras: Probabilities, tie_margin: float) -> None:
-        """Take Keras's answers, float32 [files, classes]; NaN in the row of a file it could not read."""
-        self._keras = keras
-        self._tie_margin = tie_margin
-        self._worst = keras.copy()
-        self._difference: npt.NDArray[np.float64] = np.zeros(len(keras))
+    def __init__(self, keras: FilePredictions, tolerance: Tolerance) -> None:
+        """Start with Keras's predictions, which are probabilities wherever a file could be read."""
+        self._keras = keras.probabilities
+        self._is_read = keras.is_read
+        self._tolerance = tolerance
+        self._worst = keras.probabilities.copy()
+        self._difference: npt.NDArray[np.float64] = np.zeros(len(keras.is_read))
+        self._is_invalid = np.zeros(len(keras.is_read), bool)
 
-    def add(self, rows: slice, answers: Probabilities) -> None:
-        """Compare the answers to some of the files: float32 [rows, classes], NaN where there is none."""
-        keras = self._keras[rows]
-        unanswered = np.isnan(keras).any(axis=1), np.isnan(answers).any(axis=1)
-        difference = np.abs(answers.astype(np.float64) - keras).max(axis=1)
-        difference[unanswered[0] & unanswered[1]] = 0.0
-        difference[unanswered[0] ^ unanswered[1]] = np.inf
-        # A flip is worse than any difference without one.
-        rank = difference + 2.0 * (answers.argmax(axis=1) != keras.argmax(axis=1)) * ~unanswered[0]
+    def add(self, rows: slice, predictions: Probabilities) -> None:
+        """Compare with predictions for some of the files.
+
+        Args:
+            rows: Which files.
+            predictions: float32 [files, classes]; NaN in the row of a file that could not be read.
+        """
+        keras, is_read = self._keras[rows], self._is_read[rows]
+        is_valid = are_probabilities(predictions)
+        self._is_invalid[rows] |= is_read & ~is_valid
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(predictions.astype(np.float64) - keras).max(axis=1)
+        difference[~is_read & np.isnan(predictions).all(axis=1)] = 0.0
+        difference[is_read & ~is_valid] = np.inf
+        difference[np.isnan(difference)] = np.inf  # Read by the ONNX file's scoring run only.
+        # Another class is worse than any difference without one.
+        rank = difference + 2.0 * (predictions.argmax(axis=1) != keras.argmax(axis=1)) * (is_read & is_valid)
         worse = rank > self._rank(rows)
         self._difference[rows] = np.maximum(self._difference[rows], difference)
-        self._worst[rows][worse] = answers[worse]
+        self._worst[rows][worse] = predictions[worse]
 
     def _rank(self, rows: slice) -> npt.NDArray[np.float64]:
         flipped = self._worst[rows].argmax(axis=1) != self._keras[rows].argmax(axis=1)
@@ -84,19 +161,23 @@ class Comparison:
     ) -> Parity:
         """Sum up, with `names` for the files."""
         rows = np.arange(len(self._keras))
-        unreadable = np.isnan(self._keras).any(axis=1) & (self._difference == 0)
         first, other = self._keras.argmax(axis=1), self._worst.argmax(axis=1)
-        flipped = (first != other) & ~unreadable
+        flipped = (first != other) & self._is_read & ~self._is_invalid
         margin = self._keras[rows, first] - self._keras[rows, other]
-        tied = flipped & (margin <= self._tie_margin)
+        tied = flipped & (margin <= self._tolerance.tie_margin)
         order = np.lexsort((-self._difference, ~flipped))[:_SHOWN]
+        invalid = np.flatnonzero(self._is_invalid)
         return Parity(
-            images=int((~unreadable).sum()),
-            unreadable=int(unreadable.sum()),
+            images=int(self._is_read.sum()),
+            unreadable=int((~self._is_read & (self._difference == 0)).sum()),
+            invalid=len(invalid),
+            first_invalid=names[invalid[0]] if len(invalid) else "",
             label_flips=int((flipped & ~tied).sum()),
             tied_flips=int(tied.sum()),
-            tie_margin=self._tie_margin,
+            tie_margin=self._tolerance.tie_margin,
             max_abs_difference=float(self._difference.max(initial=0.0)),
+            noise=self._tolerance.noise,
+            allowed_difference=self._tolerance.allowed_difference,
             batch_sizes=tuple(batch_sizes),
             files=tuple(
                 FileDifference(
@@ -113,25 +194,45 @@ class Comparison:
         )
 
 
-def require_parity(parity: Parity, export: ExportSpec) -> None:
+def require_parity(parity: Parity) -> None:
     """Let only an equal model through.
 
     Raises:
-        GateRefused: A label differs, or a probability by more than the recipe allows.
+        GateRefused: There is nothing to compare, the ONNX file gives no probabilities for an image or
+            another class, or a probability differs by the allowed difference or more.
     """
     if not parity.images:
         raise GateRefused(
             f"{parity.unreadable} held-out images, none of which can be read",
-            "images on which the ONNX file answers as Keras does",
+            "images on which the ONNX file can be compared with Keras",
             "It is not published. Name other images.",
         )
-    if parity.label_flips or not parity.max_abs_difference < export.max_abs_difference:
-        worst = parity.files[0]
+    if parity.invalid:
         raise GateRefused(
-            f"the ONNX file gives {parity.label_flips} of {parity.images} held-out images another label "
-            f"than Keras, with a largest difference of {parity.max_abs_difference:.2g}; the worst is "
-            f"{worst.file}: Keras says {worst.keras_label} ({worst.keras_probability:.4f}), ONNX "
-            f"{worst.onnx_label} ({worst.onnx_probability:.4f})",
-            f"no other label beyond ties, and less than {export.max_abs_difference:g}",
-            "It is not published. Look for a layer that acts differently in ONNX.",
+            f"the ONNX file gives no valid probabilities for {parity.invalid:,} of {parity.images:,} "
+            f"held-out images, the first of which is {parity.first_invalid}",
+            "finite probabilities that add up to 1 for each image, as Keras predicts",
+            "It is not published. Look for a layer that divides by zero or overflows in ONNX.",
         )
+    if parity.label_flips or not parity.max_abs_difference < parity.allowed_difference:
+        raise _refuse_difference(parity)
+
+
+def _refuse_difference(parity: Parity) -> GateRefused:
+    worst = parity.files[0]
+    remedy = (
+        "classes that differ between near ties are allowed by a larger export.tie_margin"
+        if parity.label_flips
+        else "a difference that is small enough for you is allowed by a larger export.max_abs_difference"
+    )
+    option = "--tie-margin" if parity.label_flips else "--max-abs-difference"
+    return GateRefused(
+        f"the ONNX file gives {parity.label_flips} of {parity.images} held-out images another label than "
+        f"Keras, with a largest difference of {parity.max_abs_difference:.2g}; the worst is {worst.file}: "
+        f"Keras says {worst.keras_label} ({worst.keras_probability:.4f}), ONNX {worst.onnx_label} "
+        f"({worst.onnx_probability:.4f})",
+        f"no other label beyond ties ({parity.tie_margin:.2g}), and a difference of less than "
+        f"{parity.allowed_difference:.2g} (the rounding error of the Keras model is {parity.noise:.2g})",
+        f"It is not published. Look for a layer that acts differently in ONNX; {remedy} (`pixelmill export "
+        f"{option}`).",
+    )

@@ -50,6 +50,8 @@ class ReadmeFacts:
         licence: As the recipe has it.
         results: Absent for a model that was trained elsewhere.
         parity: How the ONNX file compares with the model it was exported from.
+        engines: For a model trained elsewhere, a line of Markdown on what each engine made of the
+            golden images.
         variants: The files beside `model.onnx`.
         web: Whether the bundle holds a page for browsers.
     """
@@ -62,6 +64,7 @@ class ReadmeFacts:
     licence: str
     results: HeldOutResults | None
     parity: Parity
+    engines: tuple[str, ...] = ()
     variants: tuple[Precision, ...] = ()
     web: bool = False
 

@@ -15,20 +15,18 @@ EXPORT_REPORT_FILE = "report/export.html"
 _TEMPLATE = "report.html.jinja"
 
 
-def render_export_report(title: str, parity: Parity, limit: float, variants: Sequence[VariantResult]) -> str:
+def render_export_report(title: str, parity: Parity, variants: Sequence[VariantResult]) -> str:
     """The report as one HTML page.
 
     Args:
         title: The model's name and version.
         parity: The comparison with Keras.
-        limit: What the largest difference from Keras had to stay below.
         variants: `model.onnx` first, then each variant; empty if the recipe asked for none.
     """
     environment = open_templates("pipeline.export")
     return environment.get_template(_TEMPLATE).render(
         title=title,
         parity=parity,
-        limit=limit,
         variants=variants,
         refused=[result for result in variants if result.refused],
         batch_size=BATCH_SIZE,

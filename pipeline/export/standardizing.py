@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline import __version__
-from pipeline.errors import WorkError
-from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, require_standard_ops
+from pipeline.errors import RequestError
+from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, quote_error, require_standard_ops
 from pipeline.export.runtimes import OnnxVersion
 
 
@@ -19,7 +19,7 @@ def standardize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], d
         documentation: Written into the file for people.
 
     Raises:
-        WorkError: The result is not a valid standard model with one input and one output.
+        RequestError: The result is not a valid standard model with one input and one output.
     """
     import onnxslim
 
@@ -38,7 +38,7 @@ def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], 
         documentation: Written into the file for people.
 
     Raises:
-        WorkError: The result is not a valid standard model with one input and one output.
+        RequestError: The result is not a valid standard model with one input and one output.
     """
     import onnx
 
@@ -158,7 +158,7 @@ def _check(model: Any) -> None:
     require_standard_ops(model, model.opset_import[0].version, {})
     outputs = [value.name for value in model.graph.output]
     if outputs != [OUTPUT_NAME]:
-        raise WorkError(
+        raise RequestError(
             f"a graph with the outputs {outputs}",
             f"one output {OUTPUT_NAME!r}",
             "Build the network with one output, the probabilities.",
@@ -167,8 +167,8 @@ def _check(model: Any) -> None:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise WorkError(
-            f"an invalid ONNX graph ({error})",
+        raise RequestError(
+            f"a network that becomes an invalid ONNX graph ({quote_error(error)})",
             "one that passes onnx's full check",
-            "Replace the layer it names, or choose another export.opset.",
+            "Replace the layer that causes it, or choose another export.opset.",
         ) from error

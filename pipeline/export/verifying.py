@@ -14,11 +14,11 @@ from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ONNX_FILE, ONNX_FILES, ModelBundle
 from pipeline.export.external_data import require_whole
 from pipeline.export.golden import GoldenVectors, read_golden
+from pipeline.export.parity import read_allowed_difference
 from pipeline.images import ImageFailure, Pixels, decode
 from pipeline.inference import Probabilities
 from pipeline.limited_process import LimitExceeded, Limits, run_limited
 
-LARGEST_DIFFERENCE = 1e-5
 SECONDS_BY_DEFAULT = 120.0
 """How long one engine may take. The slowest, in Python, needs most of a minute for a large network."""
 # What an engine may allocate, in bytes: so much, and so many times the size of the model's file.
@@ -34,18 +34,20 @@ class EngineCheck:
         version: As installed here.
         difference: The largest difference from the golden probabilities, in one batch and one by one;
             None where the engine gave no such answer.
+        allowed: What it may be at most, as the bundle's proof says.
         trouble: Why it gave none.
     """
 
     engine: EngineName
     version: str
     difference: float | None
+    allowed: float
     trouble: str = ""
 
     @property
     def agrees(self) -> bool:
         """Whether its answers are the golden ones."""
-        return self.difference is not None and self.difference <= LARGEST_DIFFERENCE
+        return self.difference is not None and self.difference <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,13 @@ def verify_bundle(
     models = {name: read(name) for name in ONNX_FILES.values() if name in manifest["files"]}
     for name, content in models.items():
         require_whole(content, str(bundle.folder / name))
-    golden = read_golden(bundle.folder, read)
+    golden, allowed = read_golden(bundle.folder, read), read_allowed_difference(bundle.folder)
     limits = Limits(seconds, _MEMORY + _MEMORY_BY_SIZE * len(models[ONNX_FILE]))
     with scratch_folder("verify") as folder:
         # Not the bundle's own file, which may be another by the time an engine opens it.
         (folder / ONNX_FILE).write_bytes(models[ONNX_FILE])
         checks = tuple(
-            _ask(name, folder / ONNX_FILE, golden, limits) for name in wanted if name not in missing
+            _ask(name, folder / ONNX_FILE, golden, limits, allowed) for name in wanted if name not in missing
         )
     return Verification(
         files=len(manifest["files"]),
@@ -131,9 +133,10 @@ def require_agreement(verification: Verification) -> None:
     if verification.agrees:
         return
     engines = [ENGINES[check.engine].title for check in verification.engines if not check.agrees]
+    allowed = max((check.allowed for check in verification.engines), default=0.0)
     raise GateRefused(
         f"other answers from {', '.join([*verification.changed_tensors, *engines])}",
-        f"the golden tensors, and probabilities within {LARGEST_DIFFERENCE:g} of the golden ones",
+        f"the golden tensors, and probabilities within {allowed:.2g} of the golden ones",
         "Do not use the model there before the difference is understood.",
     )
 
@@ -166,17 +169,18 @@ def _becomes(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
         return False
 
 
-def _ask(name: EngineName, path: Path, golden: GoldenVectors, limits: Limits) -> EngineCheck:
+def _ask(name: EngineName, path: Path, golden: GoldenVectors, limits: Limits, allowed: float) -> EngineCheck:
     found = ENGINES[name].version() or ""
     try:
         replayed = run_limited(limits, _replay, name, path, golden.tensors)
     except LimitExceeded as error:
-        return EngineCheck(name, found, None, error.received)
+        return EngineCheck(name, found, None, allowed, error.received)
     if isinstance(replayed, str):
-        return EngineCheck(name, found, None, replayed.replace(str(path), path.name))
+        return EngineCheck(name, found, None, allowed, replayed.replace(str(path), path.name))
     if any(answer.shape != golden.probabilities.shape for answer in replayed):
-        return EngineCheck(name, found, None, f"it gave an array of shape {replayed[0].shape}")
-    return EngineCheck(name, found, max(_difference(answer, golden.probabilities) for answer in replayed))
+        return EngineCheck(name, found, None, allowed, f"it gave an array of shape {replayed[0].shape}")
+    difference = max(_difference(answer, golden.probabilities) for answer in replayed)
+    return EngineCheck(name, found, difference, allowed)
 
 
 def _replay(name: EngineName, path: Path, tensors: Pixels) -> tuple[Probabilities, Probabilities] | str:

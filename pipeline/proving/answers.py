@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.config import ExportSpec
 from pipeline.errors import GateRefused
 from pipeline.export import ModelBundle
-from pipeline.export.parity import Comparison, Parity
+from pipeline.export.parity import Comparison, Parity, Tolerance
+from pipeline.export.predicting import FilePredictions
 from pipeline.images import ImageFailure, decode
 from pipeline.inference import Probabilities, load_session
 from pipeline.predictions import table_files
@@ -24,26 +24,32 @@ if TYPE_CHECKING:
 
 
 def measure_parity(
-    bundle: ModelBundle, held_out: HeldOut, keras: Probabilities, export: ExportSpec, work: Path
+    bundle: ModelBundle,
+    held_out: HeldOut,
+    keras: FilePredictions,
+    tolerance: Tolerance,
+    batch_sizes: Sequence[int],
+    work: Path,
 ) -> Parity:
     """Score the held-out files as any folder is scored, and at every batch size, and compare with Keras.
 
     Args:
         bundle: What is to be proven; need not have a manifest yet.
         held_out: The files.
-        keras: Keras's answers to them, float32 [files, classes], NaN where it could not read one.
-        export: The batch sizes and the tie margin.
+        keras: What Keras predicts for them.
+        tolerance: How far the predictions may lie apart.
+        batch_sizes: The batch sizes to put the images in, beside those of the scoring run.
         work: A folder for the prediction table; must not exist yet.
     """
     class_names = bundle.labels()
-    comparison = Comparison(keras, export.tie_margin)
+    comparison = Comparison(keras, tolerance)
     start = 0
     for answers in _scored(bundle, held_out, work):
         comparison.add(slice(start, start + len(answers)), answers)
         start += len(answers)
-    for start, answers in _answered_in_batches(bundle, held_out, export.batch_sizes):
+    for start, answers in _answered_in_batches(bundle, held_out, batch_sizes):
         comparison.add(slice(start, start + len(answers)), answers)
-    return comparison.conclude(held_out.origins, class_names, export.batch_sizes)
+    return comparison.conclude(held_out.origins, class_names, batch_sizes)
 
 
 def _scored(bundle: ModelBundle, held_out: HeldOut, work: Path) -> Iterator[Probabilities]:

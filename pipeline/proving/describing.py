@@ -6,7 +6,9 @@ from typing import Any
 
 from pipeline.artifacts import read_json
 from pipeline.config import ImageSpec
+from pipeline.engines import ENGINES
 from pipeline.evaluation import METRICS_FILE
+from pipeline.evaluation.summary import escape_markdown
 from pipeline.export import (
     LABELS_FILE,
     ONNX_FILES,
@@ -26,7 +28,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         folder: Of the bundle.
         facts: What its manifest says.
     """
-    test = read_json(folder / METRICS_FILE)["test"]
+    test, proof = read_json(folder / METRICS_FILE)["test"], read_json(folder / PARITY_FILE)
     known = test["accuracy"] is not None
     readme = ReadmeFacts(
         name=facts["name"],
@@ -36,7 +38,8 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         opset=facts["opset"],
         licence=facts["licence"],
         results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
-        parity=_read_parity(folder),
+        parity=_to_parity(proof),
+        engines=tuple(_describe_engine(engine) for engine in proof["engines"]),
         variants=tuple(
             precision
             for precision, file in ONNX_FILES.items()
@@ -47,7 +50,14 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
     (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
 
 
-def _read_parity(folder: Path) -> Parity:
-    content = {name: value for name, value in read_json(folder / PARITY_FILE).items() if name != "variants"}
+def _describe_engine(engine: Mapping[str, Any]) -> str:
+    title = f"{ENGINES[engine['engine']].title} {engine['version']}"
+    if engine["trouble"]:
+        return f"{title} cannot run it: {escape_markdown(engine['trouble'])}"
+    return f"{title}: the same labels, largest difference {engine['max_abs_difference']:.1e}"
+
+
+def _to_parity(proof: Mapping[str, Any]) -> Parity:
+    content = {name: value for name, value in proof.items() if name not in ("engines", "variants")}
     files = tuple(FileDifference(**file) for file in content.pop("files"))
     return Parity(**{**content, "batch_sizes": tuple(content["batch_sizes"])}, files=files)

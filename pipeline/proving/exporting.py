@@ -11,24 +11,26 @@ import numpy as np
 
 from pipeline.artifacts import publishing, scratch_folder, sha256_of, write_json
 from pipeline.drift import AnswerCounts
-from pipeline.errors import RequestError
+from pipeline.engines import ENGINES
 from pipeline.evaluation import BASELINE_FILE, METRICS_FILE, REPORT_FILE
 from pipeline.export import ONNX_FILE, PARITY_FILE, RECIPE_FILE, ModelBundle
 from pipeline.export.drafting import draft_bundle
-from pipeline.export.parity import require_parity
+from pipeline.export.golden import read_golden
+from pipeline.export.outputs import require_probabilities
+from pipeline.export.parity import choose_tolerance, require_parity
+from pipeline.export.predicting import FilePredictions, load_predictions
 from pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
 from pipeline.export.runtimes import choose_version
 from pipeline.export.source import ExportSource
 from pipeline.export.variants import VariantResult, export_variants
-from pipeline.inference import Probabilities
 from pipeline.processes import run_in_spawned_process
 from pipeline.proving.answers import measure_parity
 from pipeline.proving.describing import write_readme
+from pipeline.proving.engine_agreement import EngineAgreement, ask_engines, require_engines_agree
 from pipeline.proving.held_out import HeldOut
 from pipeline.recipes import dump_recipe
 
 _log = getLogger(__name__)
-_ROUNDING = 1e-3
 _RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
 
 
@@ -44,8 +46,9 @@ def export_proven(
         record: Where the result of the proof is written, also when it refuses the bundle.
 
     Raises:
-        RequestError: The model cannot be loaded or expressed in ONNX.
-        GateRefused: The file does not answer as the model does; nothing is left in `folder`.
+        RequestError: The model cannot be loaded or expressed in ONNX, or gives no probabilities.
+        GateRefused: The model predicts NaN or infinity, or the file does not predict as the model does, in
+            onnxruntime or, for a model trained elsewhere, in another engine; nothing is left in `folder`.
     """
     version = choose_version(source.export)
     facts: dict[str, object] = {
@@ -64,58 +67,77 @@ def export_proven(
         scratch_folder("proof", folder.parent) as work,
         publishing(folder, facts) as staging,
     ):
-        answers_path = work / "answers.npy"
-        facts["parameters"] = run_in_spawned_process(
-            draft_bundle, source, staging, held_out.golden, held_out.files(), answers_path
+        predictions = work / "keras"
+        predictions.mkdir()
+        drafted = run_in_spawned_process(
+            draft_bundle, source, staging, held_out.golden, held_out.files(), predictions
         )
-        answers = np.load(answers_path, allow_pickle=False)
-        _require_probabilities(answers, source)
-        _write_results(source, held_out, answers, staging)
+        facts["parameters"] = drafted.parameters
+        keras = load_predictions(predictions)
+        _require_probabilities(source, held_out, keras, staging)
+        _write_results(source, held_out, keras, staging)
         if source.recipe is not None:
             (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
         draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))
-        parity = measure_parity(draft, held_out, answers, source.export, work / "table")
+        tolerance = choose_tolerance(drafted.noise, source.export)
+        parity = measure_parity(draft, held_out, keras, tolerance, source.export.batch_sizes, work / "table")
         if record is not None:
             write_json(record, _finite(asdict(parity)))
-        require_parity(parity, source.export)
+        require_parity(parity)
+        engines = _ask_engines(source, draft, parity.tie_margin)
         variants = _export_variants(source, held_out, staging)
-        proof = {**asdict(parity), "variants": [asdict(variant) for variant in variants]}
+        proof = {
+            **asdict(parity),
+            "engines": [asdict(engine) for engine in engines],
+            "variants": [asdict(variant) for variant in variants],
+        }
         write_json(staging / PARITY_FILE, _finite(proof))
         title = f"{source.name}, version {source.version}"
-        page = render_export_report(title, parity, source.export.max_abs_difference, variants)
+        page = render_export_report(title, parity, variants)
         (staging / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
         (staging / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
         write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
 
 
-def _require_probabilities(answers: Probabilities, source: ExportSource) -> None:
-    rows = answers[~np.isnan(answers).any(axis=1)].astype(np.float64)
-    if rows.size and (rows.min() < -_ROUNDING or np.abs(rows.sum(axis=1) - 1).max() > _ROUNDING):
-        worst = rows[np.abs(rows.sum(axis=1) - 1).argmax()]
-        raise RequestError(
-            f"{source.model_path} gives numbers from {rows.min():.3g} on, and one answer's add up to "
-            f"{worst.sum():.3g}",
-            "probabilities, which are 0 or more and add up to 1",
-            "If the model gives logits, say so with --from-logits.",
-        )
+def _require_probabilities(
+    source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path
+) -> None:
+    """Check Keras's predictions for the held-out files, and those for the golden images."""
+    require_probabilities(source.model_path, keras, held_out.origins, source.from_logits)
+    golden = read_golden(folder)
+    all_read = FilePredictions(golden.probabilities, np.ones(len(golden.files), bool))
+    names = [f"golden/{file.name}" for file in golden.files]
+    require_probabilities(source.model_path, all_read, names, source.from_logits)
 
 
-def _write_results(source: ExportSource, held_out: HeldOut, answers: Probabilities, folder: Path) -> None:
-    """What an evaluation found, or what the answers to the held-out images tell."""
+def _ask_engines(source: ExportSource, draft: ModelBundle, tie_margin: float) -> tuple[EngineAgreement, ...]:
+    """What the engines installed here make of a model that was trained elsewhere."""
+    if source.recipe is not None:
+        return ()  # The layers of recipes are tested on every engine.
+    engines = ask_engines(draft.onnx_path, read_golden(draft.folder), tie_margin)
+    for engine in engines:
+        if engine.trouble:
+            _log.warning("%s cannot run %s: %s", ENGINES[engine.engine].title, source.name, engine.trouble)
+    require_engines_agree(engines)
+    return engines
+
+
+def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path) -> None:
+    """What an evaluation found, or what the predictions for the held-out images tell."""
     if source.results is not None:
         for name in _RESULTS:
             if (source.results / name).is_file():
                 (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source.results / name, folder / name)
         return
-    answered = ~np.isnan(answers).any(axis=1)
-    first, classes = answers[answered].argmax(axis=1), len(source.class_names)
-    counts = AnswerCounts.of(first, answers[answered].max(axis=1), classes)
-    test: dict[str, object] = {"images": int(answered.sum()), "accuracy": None, "loss": None}
-    if held_out.labels is not None and answered.any():
-        labels = held_out.labels[answered]
-        chosen = answers[answered][np.arange(len(labels)), labels].astype(np.float64)
+    predicted = keras.probabilities[keras.is_read]
+    first, classes = predicted.argmax(axis=1), len(source.class_names)
+    counts = AnswerCounts.of(first, predicted.max(axis=1), classes)
+    test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
+    if held_out.labels is not None and len(predicted):
+        labels = held_out.labels[keras.is_read]
+        chosen = predicted[np.arange(len(labels)), labels].astype(np.float64)
         test["accuracy"] = float(np.mean(first == labels))
         test["loss"] = float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
     write_json(folder / BASELINE_FILE, counts.to_baseline())

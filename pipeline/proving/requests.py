@@ -40,6 +40,9 @@ class ExportRequest:
         store: The artifacts root, where MODEL is looked for, and the data it was trained with.
         model: `name@alias`, `name@version` or a bundle's folder; with `keras_file` the folder it is in.
         runtime_version: The oldest onnxruntime that has to load the file.
+        max_abs_difference: What every difference from a probability of Keras has to stay below; derived from
+            the model's rounding error when None.
+        tie_margin: How far apart two probabilities may lie to be a tie; derived as well when None.
         images: Held-out images that decide, instead of the test images.
         keras_file: A model trained elsewhere.
         labels: Its class names, a JSON list.
@@ -55,6 +58,8 @@ class ExportRequest:
     store: Path
     model: str | None = None
     runtime_version: str | None = None
+    max_abs_difference: float | None = None
+    tie_margin: float | None = None
     images: Path | None = None
     keras_file: Path | None = None
     labels: Path | None = None
@@ -76,7 +81,7 @@ def export_on_request(request: ExportRequest) -> None:
     """
     _check(request)
     require_free(request.output)
-    choose_version(with_changes(ExportSpec(), runtime_version=request.runtime_version))
+    choose_version(_change(ExportSpec(), request))
     runtime = find_web_runtime(request.web_runtime) if request.web else None
     with scratch_folder("export") as work:
         bundle = _build(request, work)
@@ -92,8 +97,9 @@ def _build(request: ExportRequest, work: Path) -> Path:
         with _held_out(request, source, None) as held_out:
             return export_proven(source, held_out, work / "bundle").folder
     bundle = find_bundle(request.store, request.model or "")
-    export = with_changes(export_spec_of(bundle), runtime_version=request.runtime_version)
-    if is_written_for(bundle, export):
+    export = _change(export_spec_of(bundle), request)
+    has_new_limits = request.max_abs_difference is not None or request.tie_margin is not None
+    if is_written_for(bundle, export) and not has_new_limits:
         return bundle.folder
     source = source_of_bundle(bundle, export)
     with _held_out(request, source, bundle) as held_out:
@@ -118,11 +124,21 @@ def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
     return source_of_keras_file(
         beside / file,
         beside / (request.labels or ""),
-        with_changes(ExportSpec(), runtime_version=request.runtime_version),
+        _change(ExportSpec(), request),
         name=request.name,
         resize=request.resize or "stretch",
         pixel_range=request.pixel_range,
         from_logits=request.from_logits,
+    )
+
+
+def _change(export: ExportSpec, request: ExportRequest) -> ExportSpec:
+    """Settings of an export with those that were asked for."""
+    return with_changes(
+        export,
+        runtime_version=request.runtime_version,
+        max_abs_difference=request.max_abs_difference,
+        tie_margin=request.tie_margin,
     )
 
 
@@ -153,6 +169,18 @@ def _check(request: ExportRequest) -> None:
     if request.keras_file is not None and request.labels is None:
         raise RequestError(
             "--keras-file without --labels", "a JSON list of class names", "Name it with --labels."
+        )
+    if request.max_abs_difference is not None and not 0 < request.max_abs_difference <= 1:
+        raise RequestError(
+            f"--max-abs-difference {request.max_abs_difference:g}",
+            "a difference of probabilities over 0, up to 1",
+            "Correct it, or leave it out: it is then derived from the model's rounding error.",
+        )
+    if request.tie_margin is not None and not 0 <= request.tie_margin < 1:
+        raise RequestError(
+            f"--tie-margin {request.tie_margin:g}",
+            "a difference of probabilities from 0, less than 1",
+            "Correct it, or leave it out: it is then twice the difference allowed.",
         )
     if request.web_runtime is not None and not request.web:
         raise RequestError("--web-runtime without --web", "both", "Add --web, or leave it out.")

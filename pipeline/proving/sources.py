@@ -10,7 +10,8 @@ from pipeline.config import ExportSpec, Recipe
 from pipeline.datasets import PreparedDataset
 from pipeline.errors import PixelmillError, RequestError
 from pipeline.export import ModelBundle, read_bundle_manifest
-from pipeline.export.loading import PixelRange, inspect_network, require_labels
+from pipeline.export.loading import PixelRange, inspect_network, require_keras_file, require_labels
+from pipeline.export.outputs import require_one_class_per_image
 from pipeline.export.runtimes import OnnxVersion, choose_version
 from pipeline.export.source import ExportSource
 from pipeline.processes import run_in_spawned_process
@@ -94,10 +95,10 @@ def source_of_keras_file(
     Raises:
         RequestError: One of the files is not what it should be, or the two do not fit.
     """
-    if not path.is_file():
-        raise RequestError(f"Keras file {path} does not exist", "a .keras file", "Check the path.")
+    require_keras_file(path)
     class_names = _read_labels(labels)
     network = run_in_spawned_process(inspect_network, path)
+    require_one_class_per_image(path, network.activation, network.outputs, from_logits)
     require_labels(class_names, network.outputs)
     if network.takes_bytes and pixel_range not in (None, "0..255"):
         raise RequestError(

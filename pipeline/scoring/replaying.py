@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.errors import PixelmillError, WorkError
 from pipeline.export import PREPROCESSING_FILE, ModelBundle, read_bundle_manifest
+from pipeline.export.parity import read_allowed_difference
 from pipeline.images import (
     DEFAULT_MAX_PIXELS,
     DecodedImage,
@@ -223,7 +224,7 @@ def _keras(replay: Replay) -> Findings:
         return {"words": str(error)}, {}
     found = _answer(replay, probabilities, _CHOICES)
     # The largest difference, in any class, for which the export would let the file pass.
-    found["tolerance"] = manifest["recipe"]["export"]["max_abs_difference"]
+    found["tolerance"] = read_allowed_difference(bundle.folder)
     found["difference"] = float(np.abs(probabilities - replay.probabilities).max())
     onnx = _answer(replay, replay.probabilities, _CHOICES)
     # A smaller precision answers with other probabilities, and should answer with the same label.

@@ -37,7 +37,7 @@ FACTS = ReadmeFacts(
     opset=17,
     licence="CC0 | <b>",
     results=HeldOutResults(accuracy=0.98765, loss=0.1, images=1234),
-    parity=Parity(1234, 0, 0, 0, 2e-5, 3e-7, (1, 64), ()),
+    parity=Parity(1234, 0, 0, "", 0, 0, 2e-5, 3e-7, 1e-7, 1e-5, (1, 64), ()),
 )
 # Enlarged; shrunk, height first; shrunk, width first; the right size already.
 SHAPES = ((5, 7, 3), (40, 23, 3), (31, 100, 1), (9, 12, 3))

@@ -126,3 +126,5 @@ def test_a_model_that_does_not_equal_keras_is_not_published(
     record = read_json(tmp_path / "parity.json")
     assert len(record["files"]) == 20
     assert 1e-12 < record["max_abs_difference"] == record["files"][0]["difference"] < 1e-5
+    assert 1e-9 < record["noise"] < 1e-5
+    assert record["allowed_difference"] == 1e-12

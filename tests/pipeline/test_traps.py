@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx.helper import make_graph, make_model, make_node
 
 from pipeline.config import ExportSpec, ImageSpec
 from pipeline.errors import PixelmillError, RequestError
@@ -67,7 +68,7 @@ def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
     import keras
 
     from pipeline.export.drafting import write_onnx
-    from pipeline.export.loading import in_float32
+    from pipeline.export.precision import in_precision
 
     exported = {}
     for name, layers in _layers().items():
@@ -79,7 +80,7 @@ def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
         )
         for opset in opsets:
             try:
-                plain = in_float32(network)
+                plain = in_precision(network, "float32")
                 content = write_onnx(plain, IMAGE, ExportSpec(opset=opset), {})
                 answers = np.asarray(plain.predict_on_batch(PIXELS))
                 exported[name, opset] = Exported(content, answers)
@@ -99,7 +100,9 @@ def answers_of(content: bytes, pixels: Pixels) -> Probabilities:
 
 
 @pytest.mark.parametrize("opset", [13, 17])
-@pytest.mark.parametrize("name", ["plain", "random", "rescaling", "approximate", "bicubic", "mixed"])
+@pytest.mark.parametrize(
+    "name", ["plain", "random", "normalization", "rescaling", "approximate", "bicubic", "mixed"]
+)
 def test_what_can_be_expressed_equals_keras(
     exported: dict[tuple[str, int], Exported], name: str, opset: int
 ) -> None:
@@ -119,7 +122,6 @@ def test_what_can_be_expressed_equals_keras(
 @pytest.mark.parametrize(
     ("name", "layer", "instead"),
     [
-        ("normalization", "layer 'scaled' (Normalization)", "Use Rescaling with a scale and an offset"),
         ("gelu", "layer 'exact' (Activation)", "Use gelu with approximate=True"),
         ("celu", "layer 'smooth' (Activation)", "Use elu or relu"),
         ("grouped", "layer 'parted' (Conv2D)", "Use convolutions without groups"),
@@ -139,9 +141,40 @@ def test_ops_of_a_later_opset_are_refused(exported: dict[tuple[str, int], Export
     model = onnx.load_from_string(exported["plain", 17].onnx)
     model.graph.node[-1].op_type = "LayerNormalization"
     model.graph.node[-1].name = "sequential_1/last_1/op"
+    model.graph.node[-1].input.append("constant_0")
     require_standard_ops(model, 17, {})
     with pytest.raises(RequestError, match=r"layer 'last' \(Softmax\), which needs LayerNormalization"):
         require_standard_ops(model, 16, {"last": "Softmax"})
+
+
+@pytest.mark.parametrize(
+    ("node", "fits", "refused", "missing"),
+    [
+        # Each is an op of both opsets, written as one of the two does not have it.
+        (
+            make_node("Resize", ["image", "", "s"], ["y"], antialias=1),
+            18,
+            17,
+            "attribute antialias of Resize",
+        ),
+        (make_node("ReduceMean", ["image"], ["y"], axes=[1]), 17, 18, "attribute axes of ReduceMean"),
+        (make_node("ReduceMean", ["image", "a"], ["y"]), 18, 17, "ReduceMean with 2 inputs"),
+        (make_node("Pad", ["image", "p", "v", "a"], ["y"]), 18, 17, "Pad with 4 inputs"),
+        (make_node("Split", ["image", "s"], ["y"], num_outputs=2), 18, 17, "attribute num_outputs of Split"),
+    ],
+    ids=lambda value: value.op_type if isinstance(value, onnx.NodeProto) else None,
+)
+def test_attributes_and_inputs_of_another_opset_are_refused(
+    node: onnx.NodeProto, fits: int, refused: int, missing: str
+) -> None:
+    node.name = "model/scaled/op"
+    branch = make_graph([node], "branch", [], [])
+    within = make_node("If", ["image"], ["z"], then_branch=branch, else_branch=branch)
+    for nodes in ([node], [within]):
+        model = make_model(make_graph(nodes, "graph", [], []))
+        require_standard_ops(model, fits, {})
+        with pytest.raises(RequestError, match=rf"layer 'scaled' \(Resizing\), which needs (the )?{missing}"):
+            require_standard_ops(model, refused, {"scaled": "Resizing"})
 
 
 def test_ops_of_a_runtime_of_its_own_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:

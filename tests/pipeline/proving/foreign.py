@@ -36,6 +36,50 @@ def write_keras_files(folder: Path) -> None:
     pixels = keras.Input((12, 16, 3), dtype="uint8")
     keras.Sequential([pixels, layers.Rescaling(1 / 255), *classifier()]).save(folder / "bytes.keras")
     keras.Sequential([keras.Input((12, 16, 3)), *classifier()]).save(folder / "old.h5")
+    _write_odd_files(keras, folder)
+
+
+def _write_odd_files(keras: Any, folder: Path) -> None:
+    """Networks without a shape, with other inputs and outputs than one tensor, and with other activations."""
+    layers, ops = keras.layers, keras.ops
+
+    def pooled(image: Any) -> Any:
+        return layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
+
+    def save(name: str, inputs: Any, outputs: Any) -> None:
+        keras.Model(inputs, outputs).save(folder / f"{name}.keras")
+
+    keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]).save(
+        folder / "unbuilt.keras"
+    )
+    image = keras.Input((12, 16, 3), name="picture")
+    softmax = layers.Dense(3, activation="softmax")(pooled(image))
+    logits = layers.Dense(3)(pooled(image))
+    save("dict", {"picture": image}, {"probs": softmax})
+    save("list", [image], [softmax])
+    save("two", image, {"probs": softmax, "logits": logits})
+    save("softmax", image, softmax)
+    save("passed", image, layers.Activation("linear", dtype="float32")(layers.Dropout(0.5)(softmax)))
+    save("inner", image, keras.Model(image, softmax)(image))
+    save("hidden", image, ops.concatenate([softmax[:, :1], softmax[:, 1:]], axis=1))
+    save("op", image, ops.softmax(logits))
+    save("multi", image, layers.Dense(3, activation="sigmoid")(pooled(image)))
+    save("many", image, layers.Activation("sigmoid")(logits))
+    binary = layers.Dense(1, activation="sigmoid")(pooled(image))
+    save("binary", image, binary)
+    save("binary_logit", image, layers.Dense(1)(pooled(image)))
+    # As the refusal of the two says.
+    for name in ("binary", "binary_logit"):
+        model = keras.saving.load_model(folder / f"{name}.keras")
+        y = model.output
+        both = [1 - y, y] if name == "binary" else [0 * y, y]
+        save(f"{name}_mended", model.input, ops.concatenate(both, axis=1))
+    broken = keras.Model(image, softmax)
+    weights = broken.get_weights()
+    weights[0][0, 0] = float("nan")
+    broken.set_weights(weights)
+    broken.save(folder / "nan.keras")
+    keras.Model(image, softmax).export(folder / "saved_model", verbose=False)
 
 
 def refusals(files: list[Path]) -> list[str]:
@@ -50,3 +94,11 @@ def refusals(files: list[Path]) -> list[str]:
         except PixelmillError as error:
             said.append(f"refused with {error.exit_code}: {error}")
     return said
+
+
+def describe(files: list[Path]) -> list[tuple[int, str]]:
+    """The number of outputs and the last activation of each network; run it in a process of its own."""
+    from pipeline.export.loading import inspect_network
+
+    found = [inspect_network(file) for file in files]
+    return [(facts.outputs, facts.activation) for facts in found]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 
 from pipeline.artifacts import read_json, read_manifest
 from pipeline.config import ExportSpec
-from pipeline.errors import PixelmillError, RequestError
+from pipeline.engines import ENGINES, EngineName
+from pipeline.errors import GateRefused, PixelmillError, RequestError
 from pipeline.export import open_bundle
 from pipeline.export.loading import require_labels
 from pipeline.export.metadata import require_metadata
+from pipeline.export.outputs import require_logits, require_one_class_per_image, require_probabilities
+from pipeline.export.predicting import FilePredictions
 from pipeline.export.verifying import verify_bundle
 from pipeline.image_encoding import encode_png
 from pipeline.inference import load_session
@@ -20,7 +24,7 @@ from pipeline.processes import run_in_spawned_process
 from pipeline.proving.requests import ExportRequest, export_on_request
 from pipeline.proving.sources import source_of_keras_file
 from pipeline.training.prediction import predict_images
-from tests.pipeline.proving.foreign import CLASSES, refusals, write_keras_files
+from tests.pipeline.proving.foreign import CLASSES, describe, refusals, write_keras_files
 
 # Its files are made once.
 pytestmark = pytest.mark.xdist_group("foreign")
@@ -92,25 +96,156 @@ def test_logits_are_no_probabilities(models: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_loaded_safely_is_refused_in_one_line(models: Path) -> None:
+def write_damaged_files(models: Path) -> None:
+    content = (models / "softmax.keras").read_bytes()
     (models / "text.keras").write_text("no model")
-    names = ("lambda", "custom", "flat", "text")
-    files = [*(models / f"{name}.keras" for name in names), models / "old.h5"]
-    said = run_in_spawned_process(refusals, files)
-    for words, expected in zip(
-        said,
-        (
-            "has a Lambda layer, which holds code",
-            "needs code that is not in it: Doubling",
-            "outputs [(None, 10, 14, 3)]; expected one input",
-            "is no .keras file",
-            "is no .keras file",
-        ),
-        strict=True,
+    (models / "empty.keras").write_bytes(b"")
+    (models / "cut.keras").write_bytes(content[: len(content) // 2])
+    altered = bytearray(content)
+    altered[content.index(b"config.json") + 200] ^= 0xFF
+    (models / "altered.keras").write_bytes(altered)
+    with zipfile.ZipFile(models / "other.keras", "w") as archive:
+        archive.writestr("readme.txt", "an archive")
+    with zipfile.ZipFile(models / "no_json.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", "{")
+    with (
+        zipfile.ZipFile(models / "softmax.keras") as whole,
+        zipfile.ZipFile(models / "no_weights.keras", "w") as archive,
     ):
-        assert words.startswith("refused with 2: ")
-        assert expected in words
+        for name in ("metadata.json", "config.json"):
+            archive.writestr(name, whole.read(name))
+
+
+def test_every_other_file_is_refused_in_one_line(models: Path) -> None:
+    write_damaged_files(models)
+    expected = {
+        "lambda.keras": "has a Lambda layer, which holds code",
+        "custom.keras": "needs code that is not in it: Doubling",
+        "flat.keras": "outputs [(None, 10, 14, 3)]; expected one input",
+        "two.keras": "Save keras.Model(inputs, output) with one of its outputs",
+        "unbuilt.keras": "saved before it had an input shape",
+        "text.keras": "is no .keras file",
+        "empty.keras": "is no .keras file",
+        "cut.keras": "is a damaged .keras file",
+        "altered.keras": "is a damaged .keras file",
+        "other.keras": "is an archive without config.json",
+        "no_json.keras": "cannot be loaded",
+        "no_weights.keras": "cannot be loaded",
+        "old.h5": "is no .keras file but HDF5 (.h5)",
+        "saved_model": "is a TensorFlow SavedModel, not a .keras file",
+        "images": "is a folder or a device",
+        "nothing.keras": "does not exist",
+    }
+    said = run_in_spawned_process(refusals, [models / name for name in expected])
+    for (name, part), words in zip(expected.items(), said, strict=True):
+        assert words.startswith("refused with 2: "), name
+        assert part in words, name
         assert "\n" not in words
+        assert len(words) < 600
+
+
+def test_a_network_is_described_as_it_is(models: Path) -> None:
+    expected = {
+        "dict": (3, "softmax"),
+        "list": (3, "softmax"),
+        "softmax": (3, "softmax"),
+        "passed": (3, "softmax"),
+        "inner": (3, "softmax"),
+        "op": (3, "softmax"),
+        "hidden": (3, "unknown"),
+        "logits": (3, "linear"),
+        "multi": (3, "sigmoid"),
+        "many": (3, "sigmoid"),
+        "binary": (1, "sigmoid"),
+        "binary_logit": (1, "linear"),
+        "binary_mended": (2, "unknown"),
+        "binary_logit_mended": (2, "unknown"),
+    }
+    found = run_in_spawned_process(describe, [models / f"{name}.keras" for name in expected])
+    assert dict(zip(expected, found, strict=True)) == expected
+
+
+@pytest.mark.parametrize("from_logits", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "outputs", "words"),
+    [
+        ("sigmoid", 3, r"last activation is sigmoid: .*--from-logits does not help"),
+        ("hard_sigmoid", 3, "last activation is hard_sigmoid"),
+        ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
+        ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add --from-logits"),
+        ("softmax", 1, "a binary network with one output"),
+    ],
+)
+def test_outputs_that_are_no_distribution_over_classes_are_named(
+    activation: str, outputs: int, words: str, from_logits: bool
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        require_one_class_per_image(Path("m.keras"), activation, outputs, from_logits)
+
+
+def test_a_second_softmax_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"--from-logits for m\.keras, whose last activation is softmax"):
+        require_one_class_per_image(Path("m.keras"), "softmax", 3, from_logits=True)
+    for activation in ("linear", "unknown", "logsoftmax"):
+        require_one_class_per_image(Path("m.keras"), activation, 3, from_logits=True)
+    require_one_class_per_image(Path("m.keras"), "softmax", 3, from_logits=False)
+
+
+def given(*rows: list[float]) -> FilePredictions:
+    """Outputs for some files, and one more that could not be read."""
+    outputs = np.array([*rows, [np.nan] * len(rows[0])], np.float32)
+    return FilePredictions(outputs, np.arange(len(outputs)) < len(rows))
+
+
+def test_probabilities_are_no_logits() -> None:
+    path = Path("m.keras")
+    for activation in ("unknown", "linear"):
+        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Leave out --from-logits"):
+            require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
+    with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid"):
+        require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
+    # Small logits of a layer that is known to give logits.
+    require_logits(path, "linear", given([0.2, 0.8], [0.7, 0.8]))
+    require_logits(path, "unknown", given([0.2, 0.8], [1.7, 0.8]))
+    require_logits(path, "unknown", given([np.nan, 0.8]))
+
+
+def test_what_a_model_predicts_must_be_probabilities() -> None:
+    path, names = Path("m.keras"), ("a.png", "b.png", "c.png")
+    require_probabilities(path, given([0.2, 0.8], [1.0, 0.0]), names, from_logits=False)
+    with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid .*does not help"):
+        require_probabilities(path, given([0.2, 0.8], [0.7, 0.8]), names, from_logits=False)
+    with pytest.raises(RequestError, match=r"from -3 to 5, .* If the outputs are logits, add --from-logits"):
+        require_probabilities(path, given([0.2, 0.8], [-3.0, 5.0]), names, from_logits=False)
+    for broken in (np.nan, np.inf, -np.inf):
+        with pytest.raises(GateRefused, match=r"infinity for 1 of 2 .* the first of which is b\.png"):
+            require_probabilities(path, given([0.2, 0.8], [broken, 0.5]), names, from_logits=False)
+
+
+def test_a_dict_of_one_is_exported_and_every_engine_is_asked(models: Path, tmp_path: Path) -> None:
+    wanted = request(models, tmp_path / "bundle", keras_file=Path("dict.keras"), from_logits=False)
+    export_on_request(wanted)
+    proof = read_json(tmp_path / "bundle/parity.json")
+    assert (proof["images"], proof["unreadable"], proof["invalid"]) == (30, 1, 0)
+    assert proof["max_abs_difference"] < proof["allowed_difference"] == 1e-5
+    installed = [name for name in EngineName if ENGINES[name].version() is not None]
+    assert [engine["engine"] for engine in proof["engines"]] == installed
+    for engine in proof["engines"]:
+        assert (engine["images"], engine["label_flips"], engine["invalid"]) == (4, 0, 0)
+        assert engine["max_abs_difference"] < 1e-5
+        line = f"{ENGINES[EngineName(engine['engine'])].title} {engine['version']}: the same labels"
+        assert line in (tmp_path / "bundle/README.md").read_text()
+
+
+def test_a_model_that_predicts_nan_is_refused_and_names_an_image(models: Path, tmp_path: Path) -> None:
+    wanted = request(models, tmp_path / "bundle", keras_file=Path("nan.keras"), from_logits=False)
+    with pytest.raises(
+        GateRefused, match=r"NaN or infinity for 30 of 30 .* the first of which is bird/"
+    ) as caught:
+        export_on_request(wanted)
+    assert caught.value.exit_code == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -145,6 +280,12 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
         ({"images": None}, "no held-out images to prove logits on"),
         ({"keras_file": Path("nothing.keras")}, "nothing.keras does not exist"),
         ({"runtime_version": "1.4"}, "runtime version 1.4"),
+        ({"max_abs_difference": 0.0}, "--max-abs-difference 0"),
+        ({"max_abs_difference": float("nan")}, "--max-abs-difference nan"),
+        ({"tie_margin": 1.0}, "--tie-margin 1"),
+        ({"keras_file": Path("multi.keras")}, "last activation is sigmoid"),
+        ({"keras_file": Path("softmax.keras")}, "Leave out --from-logits"),
+        ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
         ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network that takes uint8"),
     ],
 )

@@ -8,10 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.artifacts import write_json
 from pipeline.config import ExportSpec
-from pipeline.errors import GateRefused
+from pipeline.errors import GateRefused, RequestError
 from pipeline.export import ModelBundle
-from pipeline.export.parity import Comparison, Parity, require_parity
+from pipeline.export.parity import (
+    Comparison,
+    Parity,
+    Tolerance,
+    choose_tolerance,
+    read_allowed_difference,
+    require_parity,
+)
+from pipeline.export.predicting import FilePredictions
 from pipeline.image_encoding import encode_png
 from pipeline.inference import Probabilities, load_session
 from pipeline.proving.answers import measure_parity
@@ -22,8 +31,14 @@ KERAS = np.array([[0.7, 0.2, 0.1], [0.5, 0.499, 0.001], [0.1, 0.1, 0.8]], np.flo
 FILES = ("a.png", "b.png", "c.png")
 
 
-def compare(*answers: Probabilities, keras: Probabilities = KERAS, tie_margin: float = 0.01) -> Parity:
-    comparison = Comparison(keras, tie_margin)
+def predictions(probabilities: Probabilities) -> FilePredictions:
+    return FilePredictions(probabilities, np.array([not np.isnan(row).all() for row in probabilities]))
+
+
+def compare(
+    *answers: Probabilities, keras: Probabilities = KERAS, allowed: float = 1e-5, tie_margin: float = 0.01
+) -> Parity:
+    comparison = Comparison(predictions(keras), Tolerance(1e-7, allowed, tie_margin))
     for other in answers:
         comparison.add(slice(0, len(keras)), other)
     return comparison.conclude(FILES, CLASSES, (1, 64))
@@ -37,12 +52,12 @@ def changed(row: int, values: list[float]) -> Probabilities:
 
 def test_equal_answers_are_equal() -> None:
     parity = compare(KERAS, KERAS)
-    assert parity == Parity(3, 0, 0, 0, 0.01, 0.0, (1, 64), ())
-    require_parity(parity, ExportSpec())
+    assert parity == Parity(3, 0, 0, "", 0, 0, 0.01, 0.0, 1e-7, 1e-5, (1, 64), ())
+    require_parity(parity)
 
 
 def test_a_flip_is_named_however_small_its_difference() -> None:
-    parity = compare(changed(2, [0.3, 0.1, 0.6]), changed(0, [0.44, 0.46, 0.1]))
+    parity = compare(changed(2, [0.3, 0.1, 0.6]), changed(0, [0.44, 0.46, 0.1]), allowed=0.9)
     assert (parity.label_flips, parity.tied_flips) == (1, 0)
     flipped, largest = parity.files
     assert (flipped.file, flipped.keras_label, flipped.onnx_label) == ("a.png", "cat", "dog")
@@ -51,34 +66,97 @@ def test_a_flip_is_named_however_small_its_difference() -> None:
     assert largest.file == "c.png"
     assert largest.difference == pytest.approx(0.2)
     with pytest.raises(
-        GateRefused, match=r"1 of 3 .* the worst is a.png: Keras says cat \(0.7000\), ONNX dog"
+        GateRefused,
+        match=r"1 of 3 .* the worst is a.png: Keras says cat \(0.7000\), ONNX dog .*export\.tie_margin",
     ):
-        require_parity(parity, ExportSpec(max_abs_difference=0.9))
+        require_parity(parity)
 
 
 def test_a_flip_between_ties_is_none_and_is_counted() -> None:
     answers = changed(1, [0.499, 0.5, 0.001])
-    parity = compare(answers)
+    parity = compare(answers, allowed=0.01)
     assert (parity.label_flips, parity.tied_flips) == (0, 1)
-    require_parity(parity, ExportSpec(max_abs_difference=0.01))
+    require_parity(parity)
     assert compare(answers, tie_margin=0.0005).label_flips == 1
 
 
 def test_a_difference_without_a_flip_refuses_too() -> None:
-    parity = compare(changed(0, [0.69, 0.21, 0.1]))
+    parity = compare(changed(0, [0.69, 0.21, 0.1]), allowed=0.005)
     assert parity.label_flips == 0
-    with pytest.raises(GateRefused, match=r"largest difference of 0\.01"):
-        require_parity(parity, ExportSpec(max_abs_difference=0.005))
+    with pytest.raises(
+        GateRefused, match=r"largest difference of 0\.01.*less than 0\.005.*export\.max_abs_difference"
+    ):
+        require_parity(parity)
+    require_parity(compare(changed(0, [0.69, 0.21, 0.1]), allowed=0.02))
 
 
 def test_an_answer_that_one_of_the_two_does_not_give_refuses() -> None:
     nothing = [np.nan] * 3
-    assert compare(changed(1, nothing)).max_abs_difference == np.inf
-    assert compare(KERAS, keras=changed(1, nothing)).max_abs_difference == np.inf
+    one_sided = compare(KERAS, keras=changed(1, nothing))
+    assert (one_sided.unreadable, one_sided.max_abs_difference) == (0, np.inf)
+    with pytest.raises(GateRefused, match="difference of inf"):
+        require_parity(one_sided)
     both = compare(changed(1, nothing), keras=changed(1, nothing))
     assert (both.images, both.unreadable, both.max_abs_difference) == (2, 1, 0.0)
     with pytest.raises(GateRefused, match="none of which can be read"):
-        require_parity(compare(np.full_like(KERAS, np.nan), keras=np.full_like(KERAS, np.nan)), ExportSpec())
+        require_parity(compare(np.full_like(KERAS, np.nan), keras=np.full_like(KERAS, np.nan)))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [np.nan] * 3,
+        [np.nan, 0.5, 0.5],
+        [0.5, np.nan, 0.5],
+        [np.inf, 0.0, 0.0],
+        [-np.inf, 1.0, 0.0],
+        [0.0, 0.0, 0.0],
+        [0.7, 0.2, 0.2],
+        [1.5, -0.5, 0.0],
+    ],
+)
+def test_a_row_that_is_no_distribution_refuses_and_names_its_image(row: list[float]) -> None:
+    # In one of two runs, and whatever the other gives.
+    for runs in ((changed(1, row), KERAS), (KERAS, changed(1, row))):
+        parity = compare(*runs, allowed=0.9)
+        assert (parity.images, parity.unreadable) == (3, 0)
+        assert (parity.invalid, parity.first_invalid, parity.max_abs_difference) == (1, "b.png", np.inf)
+        with pytest.raises(
+            GateRefused, match=r"valid probabilities for 1 of 3 .* the first of which is b\.png"
+        ):
+            require_parity(parity)
+
+
+@pytest.mark.parametrize(
+    ("noise", "changes", "allowed", "tie_margin"),
+    [
+        (0.0, {}, 1e-5, 2e-5),
+        (1e-6, {}, 1e-5, 2e-5),
+        (5e-6, {}, 4e-5, 8e-5),
+        (1.0, {}, 1e-3, 2e-3),
+        (5e-6, {"max_abs_difference": 1e-6}, 1e-6, 2e-6),
+        (5e-6, {"max_abs_difference": 0.1}, 0.1, 0.2),
+        (5e-6, {"tie_margin": 0.0}, 4e-5, 0.0),
+    ],
+)
+def test_what_is_allowed_follows_the_rounding_error(
+    noise: float, changes: dict[str, float], allowed: float, tie_margin: float
+) -> None:
+    found = choose_tolerance(noise, ExportSpec.model_validate(changes))
+    assert (found.noise, found.allowed_difference, found.tie_margin) == pytest.approx(
+        (noise, allowed, tie_margin)
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {"allowed_difference": "1"}, {"allowed_difference": 0.0}, {"allowed_difference": 2.0}]
+)
+def test_a_proof_that_allows_nothing_sensible_is_not_taken(tmp_path: Path, content: object) -> None:
+    write_json(tmp_path / "parity.json", {"allowed_difference": 3e-5})
+    assert read_allowed_difference(tmp_path) == 3e-5
+    write_json(tmp_path / "parity.json", content)
+    with pytest.raises(RequestError, match=r"parity\.json tells no allowed difference"):
+        read_allowed_difference(tmp_path)
 
 
 @settings(deadline=None)
@@ -120,15 +198,15 @@ def test_files_take_the_way_that_scoring_takes(
         except ImageFailure:
             continue
         answers[row] = session.probabilities(tensor[np.newaxis])[0]
-    export = ExportSpec(batch_sizes=(3, 16))
-    parity = measure_parity(bundle, held_out, answers, export, tmp_path / "table")
+    tolerance = Tolerance(0.0, 1e-5, 2e-5)
+    parity = measure_parity(bundle, held_out, predictions(answers), tolerance, (3, 16), tmp_path / "table")
     assert (parity.images, parity.unreadable, parity.label_flips) == (70, 1, 0)
     assert parity.max_abs_difference < 1e-6
     assert (tmp_path / "table/manifest.json").is_file()
     # One file's answer is another's: the proof must see it, whatever the order of the two.
     swapped = answers.copy()
     swapped[[0, 12]] = answers[[12, 0]]
-    parity = measure_parity(bundle, held_out, swapped, export, tmp_path / "again")
+    parity = measure_parity(bundle, held_out, predictions(swapped), tolerance, (3, 16), tmp_path / "again")
     assert {one.file for one in parity.files[:2]} == {held_out.origins[0], held_out.origins[12]}
     assert parity.max_abs_difference > 1e-3
 
@@ -138,4 +216,11 @@ def test_a_file_that_changes_between_the_answers_refuses(
 ) -> None:
     fewer = replace(held_out, paths=held_out.paths[1:], origins=held_out.origins[1:])
     with pytest.raises(GateRefused, match="not the files that were listed"):
-        measure_parity(bundle, fewer, np.zeros((70, 10), np.float32), ExportSpec(), tmp_path / "table")
+        measure_parity(
+            bundle,
+            fewer,
+            predictions(np.full((70, 10), 0.1, np.float32)),
+            Tolerance(0.0, 1e-5, 2e-5),
+            (1, 64),
+            tmp_path / "table",
+        )
