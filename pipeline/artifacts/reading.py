@@ -54,12 +54,12 @@ def read_content(path: Path, largest: int) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal.
+    """The SHA-256 of a file's bytes, here or remote, in hexadecimal.
 
     Raises:
         OSError: It is not a regular file, or cannot be read.
     """
-    with open_regular(path) as file:
+    with path.open("rb") if is_remote(path) else open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -113,7 +113,7 @@ def verify_bundle(
         # Not the bundle's own file, which may be another by the time an engine opens it.
         (folder / ONNX_FILE).write_bytes(models[ONNX_FILE])
         checks = tuple(
-            _ask(name, folder / ONNX_FILE, golden, allowed, limits) for name in wanted if name not in missing
+            _ask(name, folder / ONNX_FILE, golden, limits, allowed) for name in wanted if name not in missing
         )
     return Verification(
         files=len(manifest["files"]),
@@ -169,7 +169,7 @@ def _becomes(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
         return False
 
 
-def _ask(name: EngineName, path: Path, golden: GoldenVectors, allowed: float, limits: Limits) -> EngineCheck:
+def _ask(name: EngineName, path: Path, golden: GoldenVectors, limits: Limits, allowed: float) -> EngineCheck:
     found = ENGINES[name].version() or ""
     try:
         replayed = run_limited(limits, _replay, name, path, golden.tensors)

@@ -20,12 +20,14 @@ import pytest
 from pipeline.artifacts import (
     MANIFEST,
     canonical_json,
+    describe_file,
     move,
     opened_for_reading,
     provenance,
     publishing,
     read_json,
     read_manifest,
+    read_verified,
     remove_file,
     remove_folder,
     replacing,
@@ -417,6 +419,18 @@ def test_files_are_replaced_moved_and_removed_wherever_they_are(place: Path) -> 
     assert content_of(place / "a").decode() == OLD
     write_text(place / "a", NEW)
     assert content_of(place / "a").decode() == NEW
+    facts = {"sha256": hashlib.sha256(NEW.encode()).hexdigest(), "size": len(NEW)}
+    assert describe_file(place / "a") == facts
+    write_json(place / MANIFEST, {"files": {"a": facts}})
+    assert verify_files(place)["files"] == {"a": facts}
+    assert read_verified(place, "a") == NEW.encode()
+    write_text(place / "a", OLD * 20_000)
+    with pytest.raises(WorkError, match="a has "):
+        verify_files(place)
+    remove_file(place / "a")
+    with pytest.raises(WorkError, match="a is missing"):
+        read_verified(place, "a")
+    remove_file(place / MANIFEST)
     move(place / "b [2]*.json", place / "a")
     assert read_json(place / "a") == {"key": 1}
     assert written(place) == {"a"}
