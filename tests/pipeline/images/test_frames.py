@@ -50,6 +50,14 @@ def test_interlaced_rows_are_put_in_order() -> None:
     assert np.array_equal(decode(data, SPEC).pixels, COLORS[values])
 
 
+def test_a_gif_whose_pixels_took_its_end_for_their_own_is_corrupt() -> None:
+    data = gif(VALUES, 4, 4)
+    for cut in (3, 4, 5):
+        with pytest.raises(ImageFailure) as caught:
+            decode(data[:-cut] + b"\0;", SPEC)
+        assert caught.value.code == FailureCode.CORRUPT
+
+
 def test_a_gif_cut_short_is_corrupt() -> None:
     data = gif(np.random.default_rng(0).integers(0, 4, (SIZE, SIZE), np.uint8), 0, 0)
     for length in range(6, len(data) - 3):
