@@ -18,7 +18,7 @@ from PIL import Image, JpegImagePlugin
 
 from pipeline.config import ImageSpec
 from pipeline.images.exif import UPRIGHT, orientation_of
-from pipeline.images.failures import corrupt, unsupported
+from pipeline.images.failures import ImageFailure, corrupt, unsupported
 from pipeline.images.fitting import Pixels
 from pipeline.images.jpeg_markers import (
     END_OF_IMAGE,
@@ -92,15 +92,19 @@ def decode_quickly(data: bytes, spec: ImageSpec, max_pixels: int) -> QuickImage 
 
 
 def read(data: bytes) -> StoredImage:
-    """Read the header of any JPEG file.
+    """Read the header of any JPEG file; what is wrong behind it is a failure of loading.
 
     Raises:
-        ImageFailure: The file ends within its header.
+        ImageFailure: The header ends before it says how large the image is.
     """
-    segments = list(segments_of(data))
+    segments, problem = list[Segment](), None
+    try:
+        segments += segments_of(data)
+    except ImageFailure as failure:
+        problem = failure
     frame = frame_of(segments)
     if frame is None:
-        raise corrupt("the file ends before it says how large the image is")
+        raise problem or corrupt("the file ends before it says how large the image is")
     orientation = next(
         (
             orientation_of(segment.payload)
@@ -112,10 +116,14 @@ def read(data: bytes) -> StoredImage:
     components = len(frame.components)
     mode = _MODES.get(components, f"{components} components")
     facts = FileFacts("JPEG", mode, frame.width, frame.height, orientation)
-    return StoredImage(facts, partial(_load, segments, facts))
+    return StoredImage(facts, partial(_load, segments, facts, problem))
 
 
-def _load(segments: list[Segment], facts: FileFacts, spec: ImageSpec) -> Image.Image:
+def _load(
+    segments: list[Segment], facts: FileFacts, problem: ImageFailure | None, spec: ImageSpec
+) -> Image.Image:
+    if problem is not None:
+        raise problem
     frame = frame_of(segments)
     if frame is None or not facts.width:
         raise corrupt("the image has no width")
