@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.config import ImageSpec
 from pipeline.images import FailureCode, ImageFailure, Pixels, decode
 from tests.pipeline.images.gif_files import COLORS, SIZE, VALUES, gif
+from tests.pipeline.images.other_readers import read_with_opencv
 
 SPEC = ImageSpec(height=SIZE, width=SIZE, channels=3, background=99)
 
@@ -95,6 +96,16 @@ def test_an_animation_whose_first_frame_is_a_part(place: tuple[int, int], flags:
     expected = np.full((SIZE, SIZE, 3), 99, np.uint8)
     expected[place[1] : place[1] + 8, place[0] : place[0] + 6] = picture
     assert np.array_equal(decode(data, SPEC).pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_another_reader_sees_the_same_webp(mode: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), np.uint8)
+    data = lossless(Image.fromarray(picture).convert(mode), exact=True)
+    read = read_with_opencv(data).astype(int)
+    shown, alpha = read[..., 2::-1], read[..., 3:] if mode == "RGBA" else 255
+    blended = (shown * alpha + 99 * (255 - alpha)) / 255
+    assert np.abs(decode(data, SPEC).pixels - blended).max() <= 1
 
 
 @pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff", b"nothing", b"II*\0\xff\xff\xff\xff"])
