@@ -49,6 +49,8 @@ _KINDS = {
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker")
 _ANY_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _UNKNOWN_SUBSAMPLING = "Could not determine subsampling"
+# How many equal bytes before extraneous ones of the same value are no coincidence.
+_FILLED = 16
 # What libjpeg wants to see behind the last pixels; bits that begin no short code.
 _READ_AHEAD = b"\xfe" * 8
 # How many runs of extraneous bytes are removed before a file is given up.
@@ -264,4 +266,8 @@ def _drop_first_extraneous(data: bytes, components: int) -> bytes:
     found = _EXTRANEOUS.match(_warning(data[: ends[low]] + _END, components))
     if not found:
         raise corrupt("extraneous bytes that cannot be told from the image")
-    return data[: ends[low] - int(found[1])] + data[ends[low] :]
+    start = ends[low] - int(found[1])
+    # A gap in the file that was filled with one byte: its first part was taken for pixels.
+    if data[start - _FILLED : start] == data[start : start + 1] * _FILLED:
+        raise corrupt("the pixels end within bytes that fill a gap")
+    return data[:start] + data[ends[low] :]
