@@ -21,13 +21,23 @@ def read(data: bytes) -> StoredImage:
     """Read a GIF file up to its first frame."""
     image = GifImagePlugin.GifImageFile(io.BytesIO(data))
     facts = FileFacts("GIF", image.mode, *image.size, UPRIGHT)
-    return StoredImage(facts, partial(_load, image))
+    return StoredImage(facts, partial(_load, data, image))
 
 
-def _load(image: GifImagePlugin.GifImageFile, _spec: ImageSpec) -> Image.Image:
+def _load(data: bytes, image: GifImagePlugin.GifImageFile, _spec: ImageSpec) -> Image.Image:
     frame = image.tile[0].extents if image.tile else None
     if frame is None:
         raise corrupt("the file has no frame")
+    _check_end(data, image.tile[0].offset)
     image.load()
     # Pillow gives what the frame does not cover the palette's first color.
     return show_only(image, frame)
+
+
+def _check_end(data: bytes, at: int) -> None:
+    """Refuse a frame whose blocks do not end before the file does; a decoder may not need the last."""
+    while at < len(data):
+        if not data[at]:
+            return
+        at += 1 + data[at]
+    raise corrupt("the file ends within its first frame")

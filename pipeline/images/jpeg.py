@@ -18,7 +18,7 @@ from PIL import Image, JpegImagePlugin
 
 from pipeline.config import ImageSpec
 from pipeline.images.exif import UPRIGHT, orientation_of
-from pipeline.images.failures import corrupt, unsupported
+from pipeline.images.failures import ImageFailure, corrupt, unsupported
 from pipeline.images.fitting import Pixels
 from pipeline.images.jpeg_markers import (
     END_OF_IMAGE,
@@ -49,6 +49,8 @@ _KINDS = {
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker")
 _ANY_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _UNKNOWN_SUBSAMPLING = "Could not determine subsampling"
+# How many equal bytes before extraneous ones of the same value are no coincidence.
+_FILLED = 16
 # What libjpeg wants to see behind the last pixels; bits that begin no short code.
 _READ_AHEAD = b"\xfe" * 8
 # How many runs of extraneous bytes are removed before a file is given up.
@@ -92,15 +94,19 @@ def decode_quickly(data: bytes, spec: ImageSpec, max_pixels: int) -> QuickImage 
 
 
 def read(data: bytes) -> StoredImage:
-    """Read the header of any JPEG file.
+    """Read the header of any JPEG file; what is wrong behind it is a failure of loading.
 
     Raises:
-        ImageFailure: The file ends within its header.
+        ImageFailure: The header ends before it says how large the image is.
     """
-    segments = list(segments_of(data))
+    segments, problem = list[Segment](), None
+    try:
+        segments += segments_of(data)
+    except ImageFailure as failure:
+        problem = failure
     frame = frame_of(segments)
     if frame is None:
-        raise corrupt("the file ends before it says how large the image is")
+        raise problem or corrupt("the file ends before it says how large the image is")
     orientation = next(
         (
             orientation_of(segment.payload)
@@ -112,10 +118,14 @@ def read(data: bytes) -> StoredImage:
     components = len(frame.components)
     mode = _MODES.get(components, f"{components} components")
     facts = FileFacts("JPEG", mode, frame.width, frame.height, orientation)
-    return StoredImage(facts, partial(_load, segments, facts))
+    return StoredImage(facts, partial(_load, segments, facts, problem))
 
 
-def _load(segments: list[Segment], facts: FileFacts, spec: ImageSpec) -> Image.Image:
+def _load(
+    segments: list[Segment], facts: FileFacts, problem: ImageFailure | None, spec: ImageSpec
+) -> Image.Image:
+    if problem is not None:
+        raise problem
     frame = frame_of(segments)
     if frame is None or not facts.width:
         raise corrupt("the image has no width")
@@ -256,4 +266,8 @@ def _drop_first_extraneous(data: bytes, components: int) -> bytes:
     found = _EXTRANEOUS.match(_warning(data[: ends[low]] + _END, components))
     if not found:
         raise corrupt("extraneous bytes that cannot be told from the image")
-    return data[: ends[low] - int(found[1])] + data[ends[low] :]
+    start = ends[low] - int(found[1])
+    # A gap in the file that was filled with one byte: its first part was taken for pixels.
+    if data[start - _FILLED : start] == data[start : start + 1] * _FILLED:
+        raise corrupt("the pixels end within bytes that fill a gap")
+    return data[:start] + data[ends[low] :]

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from pipeline.config import ImageSpec
 from pipeline.images.exif import UPRIGHT, orientation_of
-from pipeline.images.failures import corrupt, unsupported
+from pipeline.images.failures import ImageFailure, corrupt, unsupported
 from pipeline.images.stored import FileFacts, StoredImage
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -46,31 +46,30 @@ class _Header(NamedTuple):
     color: int
 
 
-class _Content(NamedTuple):
-    """`data`: a PNG file of the header, the palette, the transparency and the pixels; `exif`: or nothing."""
-
-    header: _Header
-    data: bytes
-    exif: bytes
-
-
 def accepts(data: bytes) -> bool:
     """Whether the bytes begin as a PNG file does."""
     return data.startswith(_SIGNATURE)
 
 
 def read(data: bytes) -> StoredImage:
-    """Read the chunks of a PNG file.
+    """Read the chunks of a PNG file; what is wrong behind the header is a failure of loading.
 
     Raises:
-        ImageFailure: A check sum is wrong, chunks are missing, or are not in their order.
+        ImageFailure: The header is missing or wrong.
     """
-    content = _Chunks(data).collect()
-    header = content.header
-    orientation = orientation_of(content.exif) if content.exif else UPRIGHT
+    chunks = _Chunks(data)
+    content: bytes | ImageFailure
+    try:
+        content = chunks.collect()
+    except ImageFailure as failure:
+        content = failure
+    header = chunks.header
+    if header is None:
+        raise content if isinstance(content, ImageFailure) else corrupt("the file has no header")
+    orientation = orientation_of(chunks.exif) if chunks.exif else UPRIGHT
     mode = "I;16" if header.depth == 16 and header.color == _GREY else _MODES[header.color]
     facts = FileFacts("PNG", mode, header.width, header.height, orientation)
-    return StoredImage(facts, partial(_load, content))
+    return StoredImage(facts, partial(_load, header, content))
 
 
 class _Chunks:
@@ -83,7 +82,8 @@ class _Chunks:
         self.header: _Header | None = None
         self.exif = b""
 
-    def collect(self) -> _Content:
+    def collect(self) -> bytes:
+        """A PNG file of the header, the palette, the transparency and the pixels."""
         at = len(_SIGNATURE)
         while at + 8 <= len(self.data) and _END not in self.seen:
             end = at + 12 + int.from_bytes(self.data[at : at + 4])
@@ -97,7 +97,7 @@ class _Chunks:
         if _END not in self.seen:
             # Whether all pixels are there is for the decoder to say.
             self.kept.append(_chunk(_END, b""))
-        return _Content(self.header, b"".join(self.kept), self.exif)
+        return b"".join(self.kept)
 
     def _take(self, name: bytes, at: int, end: int) -> None:
         self._check_sum(name, at, end)
@@ -172,17 +172,19 @@ def _chunk(name: bytes, payload: bytes) -> bytes:
     return len(payload).to_bytes(4) + name + payload + zlib.crc32(name + payload).to_bytes(4)
 
 
-def _load(content: _Content, _spec: ImageSpec) -> Image.Image:
-    image = PngImagePlugin.PngImageFile(io.BytesIO(content.data))
+def _load(header: _Header, content: bytes | ImageFailure, _spec: ImageSpec) -> Image.Image:
+    if isinstance(content, ImageFailure):
+        raise content
+    image = PngImagePlugin.PngImageFile(io.BytesIO(content))
     image.load()
     level = image.info.get("transparency")
-    if level is None or content.header.color not in (_GREY, _COLOR):
+    if level is None or header.color not in (_GREY, _COLOR):
         return image
-    depth = content.header.depth
+    depth = header.depth
     if depth == 16:
-        return _with_16_bit_transparency(image, content.data, level)
+        return _with_16_bit_transparency(image, content, level)
     # Pillow scales the samples of 2 and 4 bits to 8, and the level they are compared with not.
-    if content.header.color == _GREY and depth in (2, 4):
+    if header.color == _GREY and depth in (2, 4):
         most = (1 << depth) - 1
         image.info["transparency"] = (level & most) * (255 // most)
     return image

@@ -500,3 +500,12 @@ def test_the_header_is_told_as_stored() -> None:
     exif[0x0112] = 6
     facts = describe_file(encoded(Image.new("CMYK", (20, 10)), "JPEG", exif=exif))
     assert facts == FileFacts("JPEG", "CMYK", 20, 10, 6)
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "png transparent", "bmp", "gif", "tiff"])
+def test_the_header_is_told_though_the_pixels_are_damaged(name: str) -> None:
+    data = VALID[name][:-40] if name != "tiff" else VALID[name].replace(b"\x11\x01\x04\0", b"\x11\x01\x04\1")
+    assert failure(data).code == FailureCode.CORRUPT
+    facts = describe_file(data)
+    assert (facts.width, facts.height) == (WIDTH, HEIGHT)
+    assert failure(data, max_pixels=1).code == FailureCode.TOO_MANY_PIXELS

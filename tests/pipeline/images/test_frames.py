@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.config import ImageSpec
 from pipeline.images import FailureCode, ImageFailure, Pixels, decode
 from tests.pipeline.images.gif_files import COLORS, SIZE, VALUES, gif
+from tests.pipeline.images.other_readers import read_with_opencv
 
 SPEC = ImageSpec(height=SIZE, width=SIZE, channels=3, background=99)
 
@@ -48,6 +49,14 @@ def test_interlaced_rows_are_put_in_order() -> None:
     order = [*range(0, SIZE, 8), *range(4, SIZE, 8), *range(2, SIZE, 4), *range(1, SIZE, 2)]
     data = gif(values[order], 0, 0, flags=64)
     assert np.array_equal(decode(data, SPEC).pixels, COLORS[values])
+
+
+def test_a_gif_whose_pixels_took_its_end_for_their_own_is_corrupt() -> None:
+    data = gif(VALUES, 4, 4)
+    for cut in (3, 4, 5):
+        with pytest.raises(ImageFailure) as caught:
+            decode(data[:-cut] + b"\0;", SPEC)
+        assert caught.value.code == FailureCode.CORRUPT
 
 
 def test_a_gif_cut_short_is_corrupt() -> None:
@@ -87,6 +96,16 @@ def test_an_animation_whose_first_frame_is_a_part(place: tuple[int, int], flags:
     expected = np.full((SIZE, SIZE, 3), 99, np.uint8)
     expected[place[1] : place[1] + 8, place[0] : place[0] + 6] = picture
     assert np.array_equal(decode(data, SPEC).pixels, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_another_reader_sees_the_same_webp(mode: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), np.uint8)
+    data = lossless(Image.fromarray(picture).convert(mode), exact=True)
+    read = read_with_opencv(data).astype(int)
+    shown, alpha = read[..., 2::-1], read[..., 3:] if mode == "RGBA" else 255
+    blended = (shown * alpha + 99 * (255 - alpha)) / 255
+    assert np.abs(decode(data, SPEC).pixels - blended).max() <= 1
 
 
 @pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff", b"nothing", b"II*\0\xff\xff\xff\xff"])

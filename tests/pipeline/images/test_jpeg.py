@@ -105,6 +105,18 @@ def test_a_cut_is_found_behind_every_pair_of_skipped_bytes() -> None:
         assert failure(padded[:-200] + END).code == FailureCode.CORRUPT
 
 
+@pytest.mark.parametrize("filler", [b"\0", b"\xaa", b"\xff"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_a_gap_that_was_filled_is_corrupt_and_padding_is_not(
+    filler: bytes, progressive: bool, part: float
+) -> None:
+    data = encoded(progressive=progressive)
+    cut = int(len(data) * part)
+    assert failure(data[:cut] + filler * (len(data) - cut - 2) + END).code == FailureCode.CORRUPT
+    assert decode(data[:-2] + filler * 500 + END, SMALL).width == SIZE
+
+
 @pytest.mark.parametrize("subsampling", [1, 2])
 def test_inks_of_unusual_subsampling_are_checked_too(subsampling: int) -> None:
     data = encoded("CMYK", subsampling=subsampling)
