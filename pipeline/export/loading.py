@@ -132,10 +132,9 @@ def _with_plain_ends(network: Any) -> Any:
     """The same network without a dict or a list around its only input and output."""
     import keras
 
-    ends = (network.input, network.output)
-    if len(network.inputs) != 1 or len(network.outputs) != 1:
+    if isinstance(network, keras.Sequential) or len(network.inputs) != 1 or len(network.outputs) != 1:
         return network
-    if all(isinstance(end, keras.KerasTensor) for end in ends):
+    if all(isinstance(end, keras.KerasTensor) for end in (network.input, network.output)):
         return network
     return keras.Model(network.inputs[0], network.outputs[0])
 

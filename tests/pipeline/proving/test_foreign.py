@@ -284,7 +284,6 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
         ({"max_abs_difference": float("nan")}, "--max-abs-difference nan"),
         ({"tie_margin": 1.0}, "--tie-margin 1"),
         ({"keras_file": Path("multi.keras")}, "last activation is sigmoid"),
-        ({"keras_file": Path("softmax.keras")}, "Leave out --from-logits"),
         ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
         ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network that takes uint8"),
     ],
