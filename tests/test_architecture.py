@@ -30,7 +30,7 @@ BELOW = {
     "images": {"config"},
     "image_encoding": {"config", "images"},
     "preprocessing": {"artifacts", "config", "images"},
-    "predictions": {"artifacts", "errors", "locations"},
+    "predictions": {"artifacts", "clutter", "errors", "locations"},
     "inference": {"errors", "images"},
 }
 HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "onnx", "onnxslim"}
