@@ -31,7 +31,7 @@ BELOW = {
     "image_encoding": {"config", "images"},
     "decoding": {"config", "errors", "images", "processes", "resources"},
     "preprocessing": {"artifacts", "config", "images"},
-    "predictions": {"artifacts", "errors", "locations"},
+    "predictions": {"artifacts", "clutter", "errors", "locations"},
     "inference": {"errors", "images"},
 }
 GROUND = sorted(BELOW)

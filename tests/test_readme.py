@@ -100,6 +100,7 @@ def test_the_commands_run(run: Run, trained_store: Path, tmp_path: Path) -> None
     }
     (tmp_path / "artifacts").symlink_to(trained_store)
     write_images(tmp_path / "images", 5)
+    write_images(tmp_path / "images/7", 1)
     for name in ("sevens/0001.png", "sevens/0002.scan"):
         write_images(tmp_path / "images/sevens", 1, seed=len(name))[0].rename(tmp_path / "images" / name)
     for command in commands:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import MANIFEST, flush_to_disk, read_json, remove_file, remove_folder
+from pipeline.clutter import is_clutter
 from pipeline.errors import WorkError
 from pipeline.locations import children, file_system, is_remote
 from pipeline.predictions.layout import (
@@ -55,12 +56,14 @@ def publish_table(output: Path) -> None:
 
 
 def foreign_in_parts(output: Path) -> list[str]:
-    """What lies in the folder of a table's parts and is none, sorted."""
+    """What lies in the folder of a table's parts and is neither one nor clutter, sorted."""
     parts = output / PARTS_FOLDER
     if not parts.is_dir():
         return []
     names = (path.name for path in children(parts))
-    return sorted(name for name in names if not (is_part(name) or _TEMPORARY.fullmatch(name)))
+    return sorted(
+        name for name in names if not (is_part(name) or _TEMPORARY.fullmatch(name) or is_clutter(name))
+    )
 
 
 def link_or_copy(source: Path, target: Path) -> None:

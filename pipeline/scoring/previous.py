@@ -133,23 +133,35 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
         _log.warning("nothing can be taken from %s: its %s is another", table.folder, what)
         return nothing, []
     labels, blocks, spans = request.bundle.labels(), [nothing], []
+    if table.is_csv:
+        blocks += [_read_records(_read_csv(file), labels, request.top_k)[0] for file in table.files]
+        return np.concatenate(blocks), []
     for file in table.files:
         content = file.content()
-        blocks.append(_read_records(content, table.is_csv, labels, request.top_k)[0])
+        blocks.append(_read_records(_read_rows(content, request.top_k), labels, request.top_k)[0])
         if request.trust_mtime:
             spans.append(_span(file, content))
     return np.concatenate(blocks), spans
 
 
-def _read_records(
-    content: bytes, is_csv: bool, labels: Sequence[str], top_k: int
-) -> tuple[Records, npt.NDArray[np.intp]]:
-    """The scored rows of one file of a table, and their places among its rows."""
+def _read_csv(file: StoredFile) -> "pa.Table":
     import pyarrow as pa
+
+    with file.opened() as lines:
+        return pa.Table.from_pandas(read_csv(lines))
+
+
+def _read_rows(content: bytes, top_k: int) -> "pa.Table":
+    """Those columns of a part that are needed."""
+    return read_part(content, [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())])
+
+
+def _read_records(
+    rows: "pa.Table", labels: Sequence[str], top_k: int
+) -> tuple[Records, npt.NDArray[np.intp]]:
+    """The scored rows of some rows of a table, and their places among these."""
     import pyarrow.compute as pc
 
-    columns = [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())]
-    rows = pa.Table.from_pandas(read_csv(io.BytesIO(content))) if is_csv else read_part(content, columns)
     is_scored = pc.is_null(rows["error"])
     places = np.array(pc.indices_nonzero(is_scored).to_pylist(), np.intp)
     rows = rows.filter(is_scored)
@@ -199,7 +211,7 @@ def _read_unchangeable(
         content = StoredFile(parse_location(name), sha256, size, "").content()
     except DamagedTable:
         return {}
-    records, places = _read_records(content, False, labels, top_k)
+    records, places = _read_records(_read_rows(content, top_k), labels, top_k)
     facts = read_file_facts(content)
     paths = read_part(content, ["image_path"])["image_path"].to_pylist()
     return {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_folder, write_json
+from pipeline.clutter import is_clutter
 from pipeline.errors import RequestError
 from pipeline.locations import children, is_remote
 from pipeline.predictions.columns import RunFacts
@@ -105,7 +106,7 @@ def _adopt_parts(request: ScoringRequest, run: RunFacts) -> None:
 
 def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
     names = [path.name for path in children(output)]
-    foreign = sorted(name for name in names if name not in ours and not name.startswith("."))
+    foreign = sorted(name for name in names if not (name in ours or name.startswith(".") or is_clutter(name)))
     if PARTS_FOLDER in ours:
         foreign += [f"{PARTS_FOLDER}/{name}" for name in foreign_in_parts(output)]
     if foreign:

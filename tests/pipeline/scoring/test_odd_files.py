@@ -265,7 +265,7 @@ def test_no_worker_is_lost_and_csv_holds_the_same(folder: Folder, caplog: pytest
     rows = read_predictions(output).set_index("image_path")
     data = [name for name in rows.columns if name not in ("run_id", "scored_at")]
     pd.testing.assert_frame_equal(rows[data], folder.rows[data], check_dtype=False)
-    with (output / CSV_FILE).open(encoding="utf-8", newline="") as file:
+    with (output / CSV_FILE).open(encoding="utf-8-sig", newline="") as file:
         paths = [row["image_path"] for row in csv.DictReader(file)]
     assert "./=1+1.png" in paths
     assert not [path for path in paths if path[0] in "=+-@\t\r"]

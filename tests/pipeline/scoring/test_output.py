@@ -52,6 +52,16 @@ def test_an_empty_folder_stays_and_a_new_one_goes(request_: ScoringRequest, tmp_
     assert not (tmp_path / "new").exists()
 
 
+def test_what_systems_leave_in_every_folder_is_no_hindrance(request_: ScoringRequest) -> None:
+    table = score_folder(request_)
+    for folder in (table.folder, table.folder / "predictions"):
+        (folder / "@eaDir").mkdir()
+        (folder / "desktop.ini").write_text("")
+        (folder / ".DS_Store").write_text("")
+    assert score_folder(request_).manifest["computed"] == 0
+    assert score_folder(replace(request_, fresh=True)).manifest["computed"] == 3
+
+
 def test_files_of_others_in_the_folder_of_the_parts_stay(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     for name in ("notes.txt", ".part-00000.parquet.swp"):
