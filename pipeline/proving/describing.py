@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.artifacts import read_json
 from pipeline.config import ImageSpec
 from pipeline.engines import ENGINES
+from pipeline.errors import RequestError
 from pipeline.evaluation import METRICS_FILE
 from pipeline.evaluation.summary import escape_markdown
 from pipeline.export import (
@@ -27,9 +28,21 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
     Args:
         folder: Of the bundle.
         facts: What its manifest says.
+
+    Raises:
+        RequestError: `parity.json` is not as this version writes it.
     """
     test, proof = read_json(folder / METRICS_FILE)["test"], read_json(folder / PARITY_FILE)
     known = test["accuracy"] is not None
+    try:
+        parity = _to_parity(proof)
+        engines = tuple(_describe_engine(engine) for engine in proof["engines"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(
+            f"{folder / PARITY_FILE}, which does not hold a proof as this version writes it",
+            "a bundle that this version of pixelmill exported",
+            "Export the model again.",
+        ) from error
     readme = ReadmeFacts(
         name=facts["name"],
         version=facts["version"],
@@ -38,8 +51,8 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         opset=facts["opset"],
         licence=facts["licence"],
         results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
-        parity=_to_parity(proof),
-        engines=tuple(_describe_engine(engine) for engine in proof["engines"]),
+        parity=parity,
+        engines=engines,
         variants=tuple(
             precision
             for precision, file in ONNX_FILES.items()
