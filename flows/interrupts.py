@@ -50,6 +50,8 @@ def ending_on_signals() -> Iterator[None]:
     What is raised is `KeyboardInterrupt`, so that the block is unwound. Another exception may arrive:
     an import that is interrupted, for one, can fail with an error of its own.
     """
+    # The process that removes what an ended command leaves behind in shared memory says so; it inherits this.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)

@@ -16,8 +16,6 @@ _DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
     # Where the server is away, Prefect's threads show each event that they could not send.
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-    # After Ctrl-C Python's own tidying up says what it tidied.
-    "PYTHONWARNINGS": "ignore:resource_tracker",
 }
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import PIXELMILL, Run, start_interruptible, write_images
@@ -56,6 +57,26 @@ def test_a_command_that_is_interrupted_ends_with_one_line(
     process.send_signal(number)
     ended_with_one_line(process, number)
     assert not list(tmp_path.iterdir())
+
+
+def test_scoring_that_is_told_to_end_takes_its_workers_along(trained_store: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 12_000)
+    command = [
+        str(PIXELMILL),
+        "score",
+        "digits@1",
+        str(tmp_path / "images"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    process = start_interruptible([*command, "--store", str(trained_store), "--workers", "1"])
+    assert process.stderr is not None
+    # A line comes every few seconds, once images are scored.
+    assert any(line.lstrip().startswith("score:") for line in process.stderr)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    ended_with_one_line(process, signal.SIGTERM)
+    assert psutil.wait_procs(family, timeout=30)[1] == []
 
 
 def test_an_ignored_ctrl_c_stays_ignored(run: Run, trained_store: Path) -> None:
