@@ -228,19 +228,26 @@ class ExportSpec(Part):
 
 
 class PromotionSpec(Part):
-    """What a version must reach on the test images before `alias` points to it.
+    """What a version must reach on the test images before `alias` points to it."""
 
-    `min_balanced_accuracy`: of the mean of the classes' recalls. Without a number the model must be better
-    than always naming one class, the largest for example, which reaches 1 / classes: the lower end of the
-    95% interval must be above that. 0 asks for nothing. `min_recall`: of the lowest recall of any class.
-    `max_accuracy_drop` compares with the version the alias points to now, which must have the same classes.
-    """
-
-    alias: Alias = "champion"
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.0
-    min_balanced_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_recall: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.005
+    alias: Alias = Field("champion", description="Where the registry points to the promoted version.")
+    min_accuracy: float = Field(0.0, ge=0, le=1, description="The lowest test accuracy that is promoted.")
+    min_balanced_accuracy: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The lowest balanced accuracy, the mean of the classes' recalls. Where none is given, "
+        "the model must be better than always naming one class, the largest for example, which reaches "
+        "1 / classes: the 95% interval must lie above that. 0 lets every model through.",
+    )
+    min_recall: float = Field(0.0, ge=0, le=1, description="What the lowest recall of any class must reach.")
+    max_accuracy_drop: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="How much lower the test accuracy may be than that of the version the alias points to "
+        "now, which must have the same classes.",
+    )
 
 
 class Recipe(Part):

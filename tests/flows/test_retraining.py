@@ -149,7 +149,7 @@ def test_a_class_without_images_is_one_line(server: PrefectServer, run: Run, tmp
         env=server.environment,
     )
     assert answer.code == 2
-    assert answer.last_error.startswith("pixelmill: class 'cat'")
+    assert "class 'cat' has no images" in answer.last_error
     assert "Traceback" not in answer.errors
 
 
