@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-engines benchmark lint format clean
+.PHONY: demo test test-slow test-offline test-engines benchmark lint format clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
@@ -39,6 +39,10 @@ test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.1
 # The tests that take minutes.
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+# Traces every command, a worker and a server for a minute: nothing outside this machine is reached.
+test-offline: .venv/installed
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_telemetry.py tests/flows/test_worker.py
 
 # Asks every engine of the README's table, and writes that table. Some live in environments of their own,
 # 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.

@@ -9,6 +9,7 @@ import typer
 from flows.console import explain_os_error, explain_remote_trouble, show_pipeline_warnings
 from flows.explain_command import explain
 from flows.export_command import export
+from flows.general_options import quietable, take_general_options
 from flows.interrupts import ending_on_signals
 from flows.model_commands import models_app
 from flows.options import (
@@ -32,15 +33,19 @@ from pipeline.errors import ExitCode, PixelmillError, RequestError
 from pipeline.locations import is_remote_trouble
 
 app = typer.Typer(
-    help="Retrain an image classifier, prove its ONNX file, score folders of images into tables.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("score")(score)
-app.command("explain")(explain)
-app.command("export")(export)
-app.command("verify")(verify)
+app.callback()(take_general_options)
+app.command("score")(quietable(score))
+app.command("explain")(quietable(explain))
+app.command("export")(quietable(export))
+app.command("verify")(quietable(verify))
+for group in (models_app, recipes_app):
+    for registered in group.registered_commands:
+        if registered.callback is not None:
+            registered.callback = quietable(registered.callback)
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 
@@ -76,6 +81,7 @@ def main() -> None:
 
 
 @app.command()
+@quietable
 def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Json = False) -> None:
     """Retrain on MNIST, promote, score a folder of the test images; says where everything is."""
     check_store(store)
@@ -115,6 +121,7 @@ Next:
 
 
 @app.command()
+@quietable
 def retrain(
     recipe: RecipeReference,
     overrides: Overrides = None,

@@ -5,6 +5,7 @@ import logging
 import sys
 
 from pipeline.display import printable
+from pipeline.progress import is_quiet
 
 
 class StageLines(logging.Handler):
@@ -12,7 +13,7 @@ class StageLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record's line on standard error."""
-        if record.levelno >= logging.ERROR:
+        if record.levelno >= logging.ERROR or (record.levelno < logging.WARNING and is_quiet()):
             return
         if record.levelno < logging.WARNING and record.name == "prefect.flow_runs":
             return  # "Beginning flow run ..."

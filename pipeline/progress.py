@@ -1,5 +1,6 @@
 """Live progress of long steps, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +31,14 @@ class Meter(Protocol):
         """Say how many units there are, once that is known."""
 
 
+QUIET_VARIABLE = "PIXELMILL_QUIET"
+"""Where it is set, no progress is shown; a variable, so that the processes which a step starts know, too."""
 _SECONDS_BETWEEN_LINES = 5.0
+
+
+def is_quiet() -> bool:
+    """Whether the user wants no progress shown."""
+    return bool(os.environ.get(QUIET_VARIABLE))
 
 
 class _RateColumn(ProgressColumn):
@@ -48,7 +56,9 @@ def progress(description: str, total: int | None, unit: str) -> Iterator[Meter]:
         total: How many units there are, or None where nobody knows yet.
         unit: What is counted, in the plural: `images`, `bytes`.
     """
-    if sys.stderr.isatty():
+    if is_quiet():
+        yield _Silence()
+    elif sys.stderr.isatty():
         with _bar(description, total, unit) as advance:
             yield advance
     else:
@@ -76,6 +86,14 @@ def _lines(description: str, total: int | None, unit: str) -> Iterator[Meter]:
     lines = _Lines(description, total, unit)
     yield lines
     lines.show(f"in {time.monotonic() - lines.start:.1f} s")
+
+
+class _Silence:
+    def __call__(self, count: int, note: str) -> None:
+        pass
+
+    def expect(self, total: int) -> None:
+        pass
 
 
 class _Bar:

@@ -11,7 +11,6 @@ _VARIABLES = {
     "DO_NOT_TRACK": "1",
     # Prefect's server, and the page that it serves.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
 _REPORTING_MODULES = (
     # OpenVINO reports its own import, and has no variable against it. Where this module cannot be imported,

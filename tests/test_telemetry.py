@@ -1,12 +1,14 @@
 """Nothing calls out: the commands run under a trace, in which only this machine is reached."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.clusters import running_cluster
 from tests.conftest import PIXELMILL, write_images
 from tests.tracing import Traced, outside_addresses, run_traced
 
@@ -80,3 +82,59 @@ def test_verifying_on_all_engines_reaches_nobody(
 ) -> None:
     command = [str(PIXELMILL), "verify", "digits@1", "--store", str(trained_store)]
     left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from pipeline.inference import load_session
+
+if __name__ == "__main__":
+    model, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    session, until = load_session(model), time.monotonic() + seconds
+    while time.monotonic() < until:
+        session.probabilities(np.zeros((64, 8, 8, 1), np.uint8))
+"""
+
+
+@pytest.mark.slow
+def test_a_session_that_is_held_for_a_minute_reaches_nobody(
+    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+) -> None:
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    command = [sys.executable, str(script), str(trained_store / "models/digits/1/model.onnx"), "60"]
+    left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export digits@1 --output OUTPUT --runtime-version 1.11",
+        "retrain digits --set training.epochs=40 --set promotion.min_accuracy=0",
+        "models list",
+        "recipes show digits",
+    ],
+)
+def test_a_command_reaches_nobody(
+    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str], command: str
+) -> None:
+    store = shutil.copytree(trained_store, tmp_path / "store")
+    words = [word.replace("OUTPUT", str(tmp_path / "out")) for word in command.split()]
+    options = [] if words[0] == "recipes" else ["--store", str(store)]
+    environment = {**strangers_environment, "PREFECT_HOME": str(tmp_path / "prefect")}
+    left_nothing(run_traced([str(PIXELMILL), *words, *options], tmp_path / "trace", environment), home)
+
+
+@pytest.mark.slow
+def test_scoring_on_a_cluster_reaches_nobody(
+    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+) -> None:
+    write_images(tmp_path / "images", 2000)
+    command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images")]
+    command += ["--output", str(tmp_path / "out"), "--store", str(trained_store)]
+    with running_cluster(environment=strangers_environment) as cluster:
+        command += ["--engine", "dask", "--dask-address", cluster.address]
+        left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)

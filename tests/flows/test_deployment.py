@@ -1,9 +1,12 @@
 """The deployments that ship: their parameters fit the flows, and a real server schedules them."""
 
 import os
+import pkgutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.config import Recipe
+from pipeline.errors import RequestError
 from pipeline.recipes import load_recipe
 from tests.flows.conftest import PrefectServer, ask, postgresql, prefect_server
 
@@ -38,6 +42,32 @@ def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
 def test_the_nightly_recipe_is_the_one_that_ships(deployments: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(deployments["nightly"]["parameters"]["recipe"])
     assert recipe == load_recipe("mnist")
+
+
+def pull_step() -> Callable[[], dict[str, str]]:
+    """What a worker does first, as `prefect.yaml` has it."""
+    (step,) = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())["pull"]
+    ((name, inputs),) = step.items()
+    function: Callable[..., dict[str, str]] = pkgutil.resolve_name(name)
+    return partial(function, **inputs)
+
+
+@pytest.mark.parametrize("folder", [None, "", "/no/such/folder"])
+def test_a_project_folder_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: str | None
+) -> None:
+    monkeypatch.delenv("PIXELMILL_HOME", raising=False)
+    if folder is not None:
+        monkeypatch.setenv("PIXELMILL_HOME", folder)
+    with pytest.raises(RequestError, match=r"^PIXELMILL_HOME.*; expected .* export PIXELMILL_HOME="):
+        pull_step()()
+
+
+def test_the_project_folder_is_entered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PIXELMILL_HOME", str(tmp_path))
+    assert pull_step()() == {"directory": str(tmp_path)}
+    assert Path.cwd() == tmp_path
 
 
 def test_a_real_server_creates_scheduled_runs(server: PrefectServer) -> None:

@@ -1,0 +1,68 @@
+"""Options that every command takes: `--version`, and `--quiet` before a command's name or after it."""
+
+import inspect
+import os
+import platform
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+import typer
+
+from flows.options import Quiet
+from pipeline.progress import QUIET_VARIABLE
+
+_PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "Prefect": "prefect",
+    "Keras": "keras",
+    "TensorFlow": "tensorflow",
+    "TensorFlow for CPUs": "tensorflow-cpu",
+}
+
+
+def _print_versions(wanted: bool) -> None:
+    if not wanted:
+        return
+    print(f"pixelmill {version('pixelmill')}")
+    print(f"Python {platform.python_version()}")
+    for name, package in _PACKAGES.items():
+        try:
+            print(f"{name} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_versions, is_eager=True, help="The versions of what is installed."
+    ),
+]
+
+
+def take_general_options(show_version: Version = False, quiet: Quiet = False) -> None:
+    """Retrain an image classifier, prove its ONNX file, score folders of images into tables."""
+    _obey(quiet)
+
+
+def quietable(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes `--quiet`, too."""
+
+    @wraps(command)
+    def run(*args: Any, quiet: bool, **kwargs: Any) -> None:
+        _obey(quiet)
+        command(*args, **kwargs)
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    run.__annotations__ = {**command.__annotations__, "quiet": Quiet}
+    return run
+
+
+def _obey(quiet: bool) -> None:
+    if quiet:
+        os.environ[QUIET_VARIABLE] = "1"

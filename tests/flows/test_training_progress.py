@@ -1,0 +1,44 @@
+"""The progress of training on Prefect's page: whatever the server does, training never waits for it."""
+
+import logging
+
+import pytest
+
+from pipeline.training.watching import TrainingProgress
+from tests.flows.conftest import free_port
+
+MORE_THAN_A_PIPE_HOLDS = 3000
+
+
+@pytest.mark.filterwarnings("ignore:Artifact creation outside")
+def test_a_server_that_is_gone_stops_neither_the_reports_nor_the_run(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows import page
+    from flows.training_progress import progress_artifact
+
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    monkeypatch.setattr(page, "_trouble", type(page._trouble)())
+    progress = TrainingProgress(
+        epoch=1,
+        epochs=2,
+        step=3,
+        steps=4,
+        images_per_second=100.0,
+        loss=0.5,
+        validation_accuracy=None,
+        seconds_left=60.0,
+    )
+    with (
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
+        progress_artifact("gone-training", "Training") as report,
+    ):
+        for _ in range(MORE_THAN_A_PIPE_HOLDS):
+            report(progress)
+        page.show_table("gone-table", [{"a": 1}], "a table")
+        page.show_markdown("gone-text", "# text", "a text")
+    warnings = [record.getMessage() for record in caplog.records if record.name == "pipeline.page"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("Prefect's page will lack some of what this run has to show")
