@@ -8,13 +8,8 @@ import typer
 from flows.options import DEFAULT_STORE, Json, Model, Store, check_store, print_json
 from pipeline.display import printable
 from pipeline.engines import ENGINES, EngineName
-from pipeline.export.verifying import (
-    SECONDS_BY_DEFAULT,
-    EngineCheck,
-    Verification,
-    require_agreement,
-    verify_bundle,
-)
+from pipeline.export.engine_runs import DEFAULT_SECONDS
+from pipeline.export.verifying import EngineCheck, Verification, require_agreement, verify_bundle
 from pipeline.registry import find_bundle
 
 
@@ -25,7 +20,7 @@ def verify(
     ] = None,
     seconds: Annotated[
         float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long each engine may take.")
-    ] = SECONDS_BY_DEFAULT,
+    ] = DEFAULT_SECONDS,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:

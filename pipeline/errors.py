@@ -34,7 +34,7 @@ class PixelmillError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # Whatever a file name, a manifest or a library put in, an error is one line that is safe to show.
+        # Whatever a file name or a library put in, an error is one line, and does nothing to a terminal.
         return printable(" ".join(f"{self.received}; expected {self.expected}. {self.remedy}".split()))
 
 

@@ -12,6 +12,7 @@ from pipeline.config import ImageSpec
 from pipeline.engines import ENGINES, EngineName
 from pipeline.errors import GateRefused, RequestError, WorkError
 from pipeline.export import ONNX_FILE, ONNX_FILES, ModelBundle
+from pipeline.export.engine_runs import DEFAULT_SECONDS, run_engine
 from pipeline.export.external_data import require_whole
 from pipeline.export.golden import GoldenVectors, read_golden
 from pipeline.export.parity import read_allowed_difference
@@ -19,10 +20,8 @@ from pipeline.images import ImageFailure, Pixels, decode
 from pipeline.inference import Probabilities
 from pipeline.limited_process import LimitExceeded, Limits, run_limited
 
-SECONDS_BY_DEFAULT = 120.0
-"""How long one engine may take. The slowest, in Python, needs most of a minute for a large network."""
-# What an engine may allocate, in bytes: so much, and so many times the size of the model's file.
-_MEMORY, _MEMORY_BY_SIZE = 4 * 2**30, 8
+# What decoding the golden images may allocate, in bytes.
+_MEMORY = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Verification:
 
 
 def verify_bundle(
-    bundle: ModelBundle, engines: Sequence[EngineName] = (), seconds: float = SECONDS_BY_DEFAULT
+    bundle: ModelBundle, engines: Sequence[EngineName] = (), seconds: float = DEFAULT_SECONDS
 ) -> Verification:
     """Hold a bundle's files against its manifest, and its golden vectors against engines.
 
@@ -108,17 +107,16 @@ def verify_bundle(
     for name, content in models.items():
         require_whole(content, str(bundle.folder / name))
     golden, allowed = read_golden(bundle.folder, read), read_allowed_difference(bundle.folder)
-    limits = Limits(seconds, _MEMORY + _MEMORY_BY_SIZE * len(models[ONNX_FILE]))
     with scratch_folder("verify") as folder:
         # Not the bundle's own file, which may be another by the time an engine opens it.
         (folder / ONNX_FILE).write_bytes(models[ONNX_FILE])
         checks = tuple(
-            _ask(name, folder / ONNX_FILE, golden, limits, allowed) for name in wanted if name not in missing
+            _ask(name, folder / ONNX_FILE, golden, allowed, seconds) for name in wanted if name not in missing
         )
     return Verification(
         files=len(manifest["files"]),
         images=len(golden.files),
-        changed_tensors=_changed_tensors(bundle, golden, read, limits),
+        changed_tensors=_changed_tensors(bundle, golden, read, Limits(seconds, _MEMORY)),
         engines=checks,
         missing=missing,
     )
@@ -169,31 +167,12 @@ def _becomes(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
         return False
 
 
-def _ask(name: EngineName, path: Path, golden: GoldenVectors, limits: Limits, allowed: float) -> EngineCheck:
-    found = ENGINES[name].version() or ""
-    try:
-        replayed = run_limited(limits, _replay, name, path, golden.tensors)
-    except LimitExceeded as error:
-        return EngineCheck(name, found, None, allowed, error.received)
-    if isinstance(replayed, str):
-        return EngineCheck(name, found, None, allowed, replayed.replace(str(path), path.name))
-    if any(answer.shape != golden.probabilities.shape for answer in replayed):
-        return EngineCheck(name, found, None, allowed, f"it gave an array of shape {replayed[0].shape}")
-    difference = max(_difference(answer, golden.probabilities) for answer in replayed)
-    return EngineCheck(name, found, difference, allowed)
-
-
-def _replay(name: EngineName, path: Path, tensors: Pixels) -> tuple[Probabilities, Probabilities] | str:
-    """The probabilities an engine gives for all tensors at once and one by one, or why it gives none."""
-    try:
-        answer_to = ENGINES[name].load(path)
-        together = answer_to(tensors)
-        alone = np.concatenate([answer_to(tensor[np.newaxis]) for tensor in tensors])
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001  # Engines raise types of their own; Rust's panics, too.
-        return " ".join(str(error).split()) or type(error).__name__
-    return together, alone
+def _ask(name: EngineName, path: Path, golden: GoldenVectors, allowed: float, seconds: float) -> EngineCheck:
+    found, classes = ENGINES[name].version() or "", golden.probabilities.shape[1]
+    predicted = run_engine(name, path, golden.tensors, classes, seconds)
+    if isinstance(predicted, str):
+        return EngineCheck(name, found, None, allowed, predicted)
+    return EngineCheck(name, found, _difference(predicted, golden.probabilities), allowed)
 
 
 def _difference(answer: Probabilities, golden: Probabilities) -> float:

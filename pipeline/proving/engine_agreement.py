@@ -1,24 +1,19 @@
 """Whether the engines installed here predict what Keras predicts, for a kind of model not seen before."""
 
-import multiprocessing
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from pipeline.engines import ENGINES, EngineName
 from pipeline.errors import GateRefused
+from pipeline.export.engine_runs import run_engine
 from pipeline.export.golden import GoldenVectors
 from pipeline.export.outputs import are_probabilities
-from pipeline.images import Pixels
 from pipeline.inference import Probabilities
 
-_SECONDS = 120.0
 _LONGEST_TROUBLE = 200
-_PREDICTIONS, _TROUBLE = "predictions.npy", "trouble.txt"
 
 
 @dataclass(frozen=True)
@@ -47,32 +42,19 @@ class EngineAgreement:
 def ask_engines(path: Path, golden: GoldenVectors, tie_margin: float) -> tuple[EngineAgreement, ...]:
     """Let every engine that is installed predict the golden images, each in a process of its own.
 
-    An engine that cannot load or run the file, crashes, or takes over two minutes is one with a trouble.
+    An engine that cannot load or run the file, crashes, or exceeds its limits is one with a trouble.
 
     Args:
         path: The ONNX file.
         golden: Images, and what Keras predicts for them.
         tie_margin: How far apart two of Keras's probabilities may lie to be a tie.
     """
-    context = multiprocessing.get_context("spawn")
-    with TemporaryDirectory(prefix="pixelmill-engines-") as work:
-        started = {}
-        for name in (name for name in EngineName if ENGINES[name].version() is not None):
-            folder = Path(work) / name
-            folder.mkdir()
-            arguments = (name, path, golden.tensors, folder)
-            started[name] = context.Process(target=_predict, args=arguments, daemon=True)
-            started[name].start()
-        deadline = time.monotonic() + _SECONDS
-        found = []
-        for name, process in started.items():
-            process.join(max(0.0, deadline - time.monotonic()))
-            ended = process.exitcode is not None
-            if not ended:
-                process.kill()
-                process.join()
-            found.append(_judge(name, Path(work) / name, ended, golden.probabilities, tie_margin))
-        return tuple(found)
+    installed = [name for name in EngineName if ENGINES[name].version() is not None]
+    classes = golden.probabilities.shape[1]
+    return tuple(
+        _judge(name, run_engine(name, path, golden.tensors, classes), golden.probabilities, tie_margin)
+        for name in installed
+    )
 
 
 def require_engines_agree(agreements: Sequence[EngineAgreement]) -> None:
@@ -96,31 +78,12 @@ def require_engines_agree(agreements: Sequence[EngineAgreement]) -> None:
             )
 
 
-def _predict(name: EngineName, path: Path, tensors: Pixels, folder: Path) -> None:
-    """Write an engine's predictions, float32 [2, images, classes], or why there are none."""
-    try:
-        predict = ENGINES[name].load(path)
-        alone = np.concatenate([predict(tensor[np.newaxis]) for tensor in tensors])
-        np.save(folder / _PREDICTIONS, np.stack([predict(tensors), alone]))
-    except Exception as error:  # noqa: BLE001  # What an engine that cannot run the file raises is its own.
-        words = " ".join(str(error).split()) or type(error).__name__
-        (folder / _TROUBLE).write_text(words[:_LONGEST_TROUBLE], encoding="utf-8")
-
-
 def _judge(
-    name: EngineName, folder: Path, ended: bool, keras: Probabilities, tie_margin: float
+    name: EngineName, predictions: Probabilities | str, keras: Probabilities, tie_margin: float
 ) -> EngineAgreement:
     version = ENGINES[name].version() or ""
-    predictions = np.load(folder / _PREDICTIONS) if (folder / _PREDICTIONS).is_file() and ended else None
-    if predictions is None or predictions.shape[1:] != keras.shape:
-        trouble = "its process died"
-        if not ended:
-            trouble = f"it took longer than {_SECONDS:.0f} seconds"
-        elif predictions is not None:
-            trouble = f"it gave an array of shape {predictions.shape[1:]}"
-        elif (folder / _TROUBLE).is_file():
-            trouble = (folder / _TROUBLE).read_text(encoding="utf-8")
-        return EngineAgreement(name, version, 0, 0, 0, None, trouble)
+    if isinstance(predictions, str):
+        return EngineAgreement(name, version, 0, 0, 0, None, predictions[:_LONGEST_TROUBLE])
     is_valid = np.stack([are_probabilities(rows) for rows in predictions]).all(axis=0)
     rows, first = np.arange(len(keras)), keras.argmax(axis=1)
     flipped = [keras[rows, first] - keras[rows, other] > tie_margin for other in predictions.argmax(axis=2)]
