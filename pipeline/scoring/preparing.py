@@ -33,6 +33,7 @@ class Prepared:
     Attributes:
         start: The place of the first of them in the listing they are from.
         answers: A row for each, complete where `pixels` and `twins` say nothing of it.
+        contents: The place among these images of each that is still to be decoded, and its file's bytes.
         pixels: The place in the listing of each image that the network must see, and its tensor.
         twins: A place in the listing, and an earlier place of the same bytes.
         taken: How many rows came from an earlier table.
@@ -43,6 +44,7 @@ class Prepared:
 
     start: int
     answers: Answers
+    contents: list[tuple[int, bytes]] = field(default_factory=list)
     pixels: list[tuple[int, Pixels]] = field(default_factory=list)
     twins: list[tuple[int, int]] = field(default_factory=list)
     taken: int = 0
@@ -87,7 +89,13 @@ class Preparation:
         self._costly = read_costly(self._work)
 
     def prepare(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
-        """Prepare a few images.
+        """Read a few images and decode them; see `read`."""
+        prepared = self.read(images, start, seen)
+        self.decode(prepared)
+        return prepared
+
+    def read(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
+        """Read a few images, and take what is known of their bytes; the others are still to be decoded.
 
         Args:
             images: As listed.
@@ -114,12 +122,17 @@ class Preparation:
                 prepared.copied = len(same)
             prepared.copied += len(prepared.twins)
         prepared.waits = _waits() - waits_before
-        with prepared.timed("decode"):
-            self._decode_all(contents, prepared)
+        prepared.contents = contents
         return prepared
 
-    def _decode_all(self, contents: Sequence[tuple[int, bytes]], prepared: Prepared) -> None:
-        answers = prepared.answers
+    def decode(self, prepared: Prepared) -> None:
+        """Decode what was read; in the thread that infers, because the limit on memory is for all threads."""
+        with prepared.timed("decode"):
+            self._decode_all(prepared)
+        prepared.contents = []
+
+    def _decode_all(self, prepared: Prepared) -> None:
+        answers, contents = prepared.answers, prepared.contents
         # The tensors of those before it are no part of what an image may take.
         tensors = len(contents) * self.spec.height * self.spec.width * self.spec.channels
         with MEMORY_LIMIT.allowing(self._limits.max_memory + tensors):

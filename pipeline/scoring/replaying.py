@@ -40,6 +40,12 @@ Facts = dict[str, Any]
 TOLERANCE = 1e-6
 """Two probabilities that lie further apart than this differ."""
 _CHOICES = 3
+# By their names in the request.
+_LIMITS = {
+    "max_pixels": "max_pixels",
+    "max_memory": "max_image_memory",
+    "max_seconds": "max_image_seconds",
+}
 _Decoding = Literal["header", "tensor", "pillow"]
 _DECODINGS: tuple[_Decoding, ...] = get_args(_Decoding)
 
@@ -133,10 +139,10 @@ class Replay:
     @property
     def limits(self) -> DecodingLimits:
         """What decoding one image was allowed to cost in the run."""
-        request = self.request
-        return DecodingLimits(
-            request["max_pixels"], request["max_image_memory"], request["max_image_seconds"]
-        )
+        told = {
+            limit: self.request[name] for limit, name in _LIMITS.items() if self.request.get(name) is not None
+        }
+        return DecodingLimits(**told)
 
     def told(self, *names: str) -> Facts:
         """Those facts that the row has."""

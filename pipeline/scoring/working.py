@@ -191,15 +191,20 @@ class Worker:
                 yield prepared
                 if prepared.waits > len(group) / 2:
                     break
-        # What takes long to come is fetched while what came before is inferred.
+        # What takes long to come is fetched while what came before is decoded and inferred.
         with ThreadPoolExecutor(1) as ahead:
             coming: deque[Future[Prepared]] = deque()
             for start, group in groups:
-                coming.append(ahead.submit(self._preparation.prepare, group, start, seen))
+                coming.append(ahead.submit(self._preparation.read, group, start, seen))
                 if len(coming) > _GROUPS_AHEAD:
-                    yield coming.popleft().result()
+                    yield self._decoded(coming.popleft())
             while coming:
-                yield coming.popleft().result()
+                yield self._decoded(coming.popleft())
+
+    def _decoded(self, coming: Future[Prepared]) -> Prepared:
+        prepared = coming.result()
+        self._preparation.decode(prepared)
+        return prepared
 
     def _join(
         self,

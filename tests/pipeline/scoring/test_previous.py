@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts import MANIFEST, describe_files, write_json
+from pipeline.artifacts import MANIFEST, describe_files, sha256_of, write_json
 from pipeline.errors import RequestError
 from pipeline.export import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
 from pipeline.image_encoding import encode_png
@@ -207,7 +208,12 @@ def test_a_table_that_does_not_fit_gives_nothing_and_says_so(
     first = score_folder(request_)
     changes: dict[str, Any] = {"top_k": 2} if what == "top_k" else {}
     if what == "model_sha256":
-        changes["bundle"] = replace(request_.bundle, onnx_sha256="0" * 64)
+        shutil.copytree(request_.bundle.folder, tmp_path / "bundle")
+        path = tmp_path / "bundle" / request_.bundle.onnx_path.name
+        model = onnx.load(path)
+        model.doc_string += " Another one."
+        onnx.save(model, path)
+        changes["bundle"] = replace(request_.bundle, folder=tmp_path / "bundle", onnx_sha256=sha256_of(path))
     if what == "preprocessing_sha256":
         shutil.copytree(request_.bundle.folder, tmp_path / "bundle")
         with (tmp_path / "bundle" / PREPROCESSING_FILE).open("a") as file:
