@@ -3,13 +3,23 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 from pipeline.config import ImageSpec
 from pipeline.decoding import DecodingLimits
 from pipeline.decoding.guarding import decode_guarded
 from pipeline.decoding.pool import map_guarded
-from pipeline.images import DecodedImage, FailureCode, ImageFailure
+from pipeline.images import (
+    DecodedImage,
+    FailureCode,
+    FileFacts,
+    ImageFailure,
+    decode_with_pillow,
+    describe_file,
+)
 from pipeline.resources import processor_limit
+
+Decoding = Literal["header", "tensor", "pillow"]
 
 
 def decode_files(
@@ -24,6 +34,31 @@ def decode_files(
     """
     limits = limits or DecodingLimits()
     return map_guarded(partial(_decode_file, spec, limits), files, processor_limit().count, limits)
+
+
+def decode_every_way(
+    data: bytes, spec: ImageSpec, limits: DecodingLimits
+) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
+    """What a file's header says, what the file becomes, and what Pillow alone makes of it.
+
+    Args:
+        data: The whole file.
+        spec: The tensor to make.
+        limits: What each of these may cost.
+    """
+    decodings = get_args(Decoding)
+    found = map_guarded(partial(_decode, data, spec, limits), decodings, 1, limits)
+    return dict(zip(decodings, found, strict=True))
+
+
+def _decode(
+    data: bytes, spec: ImageSpec, limits: DecodingLimits, which: Decoding
+) -> FileFacts | DecodedImage:
+    if which == "header":
+        return describe_file(data)
+    if which == "pillow":
+        return decode_with_pillow(data, spec, limits.max_pixels)
+    return decode_guarded(data, spec, limits)
 
 
 def read_file(file: Path) -> bytes:

@@ -6,17 +6,15 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 
-from pipeline.config import ImageSpec
 from pipeline.decoding import DecodingLimits
-from pipeline.decoding.guarding import decode_guarded
-from pipeline.decoding.pool import map_guarded
+from pipeline.decoding.files import Decoding, decode_every_way
 from pipeline.errors import PixelmillError
 from pipeline.export import PREPROCESSING_FILE, ModelBundle, read_bundle_manifest
 from pipeline.export.parity import read_allowed_difference
@@ -25,8 +23,6 @@ from pipeline.images import (
     FailureCode,
     FileFacts,
     ImageFailure,
-    decode_with_pillow,
-    describe_file,
 )
 from pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
 from pipeline.locations import is_remote
@@ -46,8 +42,6 @@ _LIMITS = {
     "max_memory": "max_image_memory",
     "max_seconds": "max_image_seconds",
 }
-_Decoding = Literal["header", "tensor", "pillow"]
-_DECODINGS: tuple[_Decoding, ...] = get_args(_Decoding)
 
 
 @dataclass
@@ -99,11 +93,9 @@ class Replay:
         return content
 
     @cached_property
-    def _decodings(self) -> dict[_Decoding, FileFacts | DecodedImage | ImageFailure]:
+    def _decodings(self) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
         """All that is made of the file's bytes, in a process that may die of them."""
-        decode_file = partial(_decode_file, self.data, self.bundle.image_spec(), self.limits)
-        found = map_guarded(decode_file, _DECODINGS, 1, self.limits)
-        return dict(zip(_DECODINGS, found, strict=True))
+        return decode_every_way(self.data, self.bundle.image_spec(), self.limits)
 
     @property
     def file_facts(self) -> FileFacts:
@@ -120,7 +112,7 @@ class Replay:
         """The tensor by the way that every file can take."""
         return cast(DecodedImage, self._decoding("pillow"))
 
-    def _decoding(self, which: _Decoding) -> FileFacts | DecodedImage:
+    def _decoding(self, which: Decoding) -> FileFacts | DecodedImage:
         found = self._decodings[which]
         if isinstance(found, ImageFailure):
             raise found
@@ -147,16 +139,6 @@ class Replay:
     def told(self, *names: str) -> Facts:
         """Those facts that the row has."""
         return {name: self.row[name] for name in names if self.row.get(name) is not None}
-
-
-def _decode_file(
-    data: bytes, spec: ImageSpec, limits: DecodingLimits, which: _Decoding
-) -> FileFacts | DecodedImage:
-    if which == "header":
-        return describe_file(data)
-    if which == "pillow":
-        return decode_with_pillow(data, spec, limits.max_pixels)
-    return decode_guarded(data, spec, limits)
 
 
 Findings = tuple[Facts, Facts]
