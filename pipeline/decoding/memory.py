@@ -8,8 +8,8 @@ block runs without one.
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _IS_AVAILABLE = sys.platform == "linux" and _STATISTICS.exists()
 _DATA_FIELD = 5
 # Options of the GNU C library's `mallopt`, and what they are set to.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGE_BLOCK, _LARGEST_RESERVE = 8 << 20, 64 << 20
+_LARGE_BLOCK, _LARGEST_RESERVE = 8 << 20, 32 << 20
 
 
 class MemoryLimit:
@@ -38,6 +38,7 @@ class MemoryLimit:
             return
         with self._lock:
             if not self._allowances:
+                _give_large_blocks_back()
                 self._normal = _get_limit()
                 self._used = _used_memory()
             self._allowances.append(size)
@@ -77,48 +78,24 @@ MEMORY_LIMIT = MemoryLimit()
 
 
 def _used_memory() -> int:
-    """What the system counts against the limit and is in use, in bytes.
-
-    The system counts private memory that can be written. Some of it the C library may hold in reserve, after
-    an earlier image gave it back: without it an image has the same limit, whatever came before.
-    """
+    """What the system counts against the limit: private memory that can be written, in bytes."""
     import resource
 
-    counted = int(_STATISTICS.read_bytes().split()[_DATA_FIELD]) * resource.getpagesize()
-    return counted - _count_reserve()
-
-
-class _AllocatorFacts(ctypes.Structure):
-    """`struct mallinfo2` of the GNU C library, in bytes."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
+    return int(_STATISTICS.read_bytes().split()[_DATA_FIELD]) * resource.getpagesize()
 
 
 @cache
-def _prepare_allocator() -> Callable[[], _AllocatorFacts] | None:
-    """Have the GNU C library give large blocks back to the system at once; what tells of its reserve."""
-    try:
-        library = ctypes.CDLL(None)
-        find_facts: Callable[[], _AllocatorFacts] = library.mallinfo2
-        set_option = library.mallopt
-    except (OSError, AttributeError):  # Another C library, or one before 2.33.
-        return None
-    # By itself it raises the threshold, and a large image that was given back in pieces would stay with it.
-    set_option(_MMAP_THRESHOLD, _LARGE_BLOCK)
-    set_option(_TRIM_THRESHOLD, _LARGEST_RESERVE)
-    find_facts.restype = _AllocatorFacts  # type: ignore[attr-defined]
-    return find_facts
+def _give_large_blocks_back() -> None:
+    """Have the GNU C library give large blocks back to the system at once, so that an image has the same
+    limit whatever was decoded before it.
 
-
-def _count_reserve() -> int:
-    find_facts = _prepare_allocator()
-    return 0 if find_facts is None else int(find_facts().fordblks)
+    By itself it raises the size of what is large, up to 32 MB. The memory of an image that was kept in pieces
+    below that would stay with the process, and the next image would have as much more.
+    """
+    with suppress(OSError, AttributeError):  # Another C library.
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(_MMAP_THRESHOLD, _LARGE_BLOCK)
+        set_option(_TRIM_THRESHOLD, _LARGEST_RESERVE)
 
 
 def _get_limit() -> tuple[int, int]:
