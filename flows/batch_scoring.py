@@ -5,24 +5,24 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.page import show_table
-from flows.refusals import ending_refused
-from pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS
-from pipeline.export import Precision
-from pipeline.images import DEFAULT_MAX_PIXELS
-from pipeline.inference import Provider
-from pipeline.locations import parse_location
-from pipeline.predictions import TableFormat
-from pipeline.progress import progress
-from pipeline.registry import find_bundle
-from pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
-from pipeline.scoring.cluster import run_shards
-from pipeline.scoring.committing import commit_table, require_failure_rate
-from pipeline.scoring.passed_over import say_passed_over
-from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.running import outcome_of, score_shards
-from pipeline.scoring.tally import Tally
-from pipeline.scoring.working import ShardResult, score_shard
+from pixelmill.flows.page import show_table
+from pixelmill.flows.refusals import ending_refused
+from pixelmill.pipeline.bundles import Precision
+from pixelmill.pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS
+from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
+from pixelmill.pipeline.inference import Provider
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.predictions import TableFormat
+from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.registry import find_bundle
+from pixelmill.pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
+from pixelmill.pipeline.scoring.dask_engine import run_shards
+from pixelmill.pipeline.scoring.passed_over import say_passed_over
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.run import outcome_of, score_shards
+from pixelmill.pipeline.scoring.tally import Tally
+from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard
 
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)

@@ -6,13 +6,11 @@ import sys
 
 import typer
 
-from flows.console import explain_os_error, explain_remote_trouble, show_pipeline_warnings
-from flows.explain_command import explain
-from flows.export_command import export
-from flows.general_options import quietable, take_general_options
-from flows.interrupts import ending_on_signals
-from flows.model_commands import models_app
-from flows.options import (
+from pixelmill.flows.commands.console import explain_os_error, explain_remote_trouble, show_pipeline_warnings
+from pixelmill.flows.commands.explain import explain
+from pixelmill.flows.commands.export import export
+from pixelmill.flows.commands.models import models_app
+from pixelmill.flows.commands.options import (
     DEFAULT_STORE,
     Json,
     Overrides,
@@ -25,12 +23,14 @@ from flows.options import (
     print_model,
     shown,
 )
-from flows.prefect_session import ServerLostError, prefect_session
-from flows.recipe_commands import recipes_app
-from flows.scoring_commands import score
-from flows.verify_command import verify
-from pipeline.errors import ExitCode, PixelmillError, RequestError
-from pipeline.locations import is_remote_trouble
+from pixelmill.flows.commands.recipes import recipes_app
+from pixelmill.flows.commands.score import score
+from pixelmill.flows.commands.verify import verify
+from pixelmill.flows.general_options import quietable, take_general_options
+from pixelmill.flows.interrupts import ending_on_signals
+from pixelmill.flows.prefect_session import ServerLostError, prefect_session
+from pixelmill.pipeline.errors import ExitCode, PixelmillError, RequestError
+from pixelmill.pipeline.locations import is_remote_trouble
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,15 +84,15 @@ def main() -> None:
 @quietable
 def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Json = False) -> None:
     """Retrain on MNIST, promote, score a folder of the test images; says where everything is."""
-    from pipeline.readiness import check_readiness
-    from pipeline.recipes import load_recipe
+    from pixelmill.pipeline.readiness import check_readiness
+    from pixelmill.pipeline.recipes import load_recipe
 
     check_store(store)
     check_readiness(load_recipe("mnist", tuple(overrides or ())), store)
     _require_flows()
 
     with prefect_session():
-        from flows.demo import demonstrate
+        from pixelmill.flows.demo import demonstrate
 
         result = demonstrate(store, tuple(overrides or ()))
     counts = result.table.manifest
@@ -133,17 +133,17 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Download, prepare, train, evaluate, export, register, promote."""
-    from pipeline.readiness import check_readiness
-    from pipeline.recipes import load_recipe
+    from pixelmill.pipeline.readiness import check_readiness
+    from pixelmill.pipeline.recipes import load_recipe
 
     checked = load_recipe(recipe, tuple(overrides or ()))
     check_store(store)
     check_readiness(checked, store)
     _require_flows()
-    from pipeline.registry import show_model
+    from pixelmill.pipeline.registry import show_model
 
     with prefect_session():
-        from flows.retraining import retrain as run_flow
+        from pixelmill.flows.retraining import retrain as run_flow
 
         promotion = run_flow(checked, str(store))
     model = show_model(store, f"{promotion.name}@{promotion.version}")

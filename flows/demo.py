@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.retraining import retrain
-from pipeline.config import Recipe
-from pipeline.datasets import PreparedDataset
-from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.image_folders import write_image_folder
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import DownloadError
-from pipeline.locations import workspace
-from pipeline.predictions import read_predictions
-from pipeline.promotion import Promotion
-from pipeline.recipes import load_recipe
-from pipeline.registry import ModelVersion, find_bundle, show_model
-from pipeline.scoring import PredictionTable, ScoringRequest
-from pipeline.scoring.folder import score_folder
+from pixelmill.flows.retraining import retrain
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.image_folders import write_image_folder
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.errors import DownloadError
+from pixelmill.pipeline.locations import workspace
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.promotion import Promotion
+from pixelmill.pipeline.recipes import load_recipe
+from pixelmill.pipeline.registry import ModelVersion, find_bundle, show_model
+from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 
 # Minutes, not a quarter of an hour; the last tenths of a percent take the rest.
 _SHORTER = ("training.epochs=6",)

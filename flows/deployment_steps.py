@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from uuid import UUID
 
-from pipeline.errors import RequestError
+from pixelmill.pipeline.errors import RequestError
 
 
 def enter_project(variable: str) -> dict[str, str]:

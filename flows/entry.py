@@ -11,7 +11,7 @@ def main() -> None:
         # Whoever starts a command in the background has Ctrl-C ignored, and wants it to stay so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    from flows.command_line import main as run
+    from pixelmill.flows.command_line import main as run
 
     run()
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.options import Quiet
-from pipeline.progress import QUIET_VARIABLE
+from pixelmill.flows.commands.options import Quiet
+from pixelmill.pipeline.progress import QUIET_VARIABLE
 
 _PACKAGES = {
     "onnxruntime": "onnxruntime",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from pipeline.processes import terminate_children
+from pixelmill.pipeline.processes import terminate_children
 
 NOTHING_LOST = "what is registered and promoted stays as it is."
 

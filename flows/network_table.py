@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.layers import LayerSummary, describe_volume
+from pixelmill.pipeline.layers import LayerSummary, describe_volume
 
 _HEADINGS = ("", "layer", "output", "parameters", "multiply-adds", "receptive field", "stride")
 _LEFT = 2

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 _SECONDS_TO_WAIT = 10.0
 _trouble = Event()
 """Set when the server first was in trouble in this process: that is said once."""
-_logger = logging.getLogger("pipeline.page")
+_logger = logging.getLogger("pixelmill.pipeline.page")
 
 
 def show_table(key: str, table: list[dict[str, Any]], description: str) -> None:

@@ -6,7 +6,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.errors import WorkError
+from pixelmill.pipeline.errors import WorkError
 
 _SECONDS_TO_CHECK = 2.0
 _INSTRUCTIONS_BETWEEN_LOOKS = 10_000

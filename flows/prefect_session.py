@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flows.console import StageLines
-from pipeline.errors import WorkError
+from pixelmill.flows.commands.console import StageLines
+from pixelmill.pipeline.errors import WorkError
 
 _DEFAULTS = {
     # The console gets our lines; Prefect's page gets everything, the pipeline's warnings too.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "pixelmill",
     # Where the server is away, Prefect's threads show each event that they could not send.
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
 }
@@ -41,7 +41,7 @@ def prefect_session() -> Iterator[None]:
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.temporary_server import start_server
+    from pixelmill.flows.temporary_server import start_server
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addHandler(StageLines())
@@ -82,7 +82,7 @@ def _require_server() -> str | None:
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
     from prefect.settings.context import get_current_settings
 
-    from flows.prefect_database import require_database
+    from pixelmill.flows.prefect_database import require_database
 
     url = PREFECT_API_URL.value()
     trouble: object = "PREFECT_API_URL is not set"

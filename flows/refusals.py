@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar, cast
 from prefect import State
 from prefect.states import Failed, get_state_exception
 
-from pipeline.errors import GateRefused
+from pixelmill.pipeline.errors import GateRefused
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -7,39 +7,39 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
-from flows.page import show_markdown, show_table
-from flows.refusals import ending_refused, passed
-from flows.training_progress import progress_artifact
-from pipeline.artifacts import read_json, remove_file, scratch_folder
-from pipeline.config import DatasetSource, PromotionSpec, Recipe
-from pipeline.datasets import PreparedDataset, RawDataset
-from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import DownloadError, NoSourceError
-from pipeline.evaluation import METRICS_FILE, PROBABILITIES_FILE, Evaluation
-from pipeline.evaluation.evaluating import evaluate_model
-from pipeline.evaluation.summary import (
+from pixelmill.flows.page import show_markdown, show_table
+from pixelmill.flows.refusals import ending_refused, passed
+from pixelmill.flows.training_progress import progress_artifact
+from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
+from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
+from pixelmill.pipeline.config import DatasetSource, PromotionSpec, Recipe
+from pixelmill.pipeline.datasets import PreparedDataset, RawDataset
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.errors import DownloadError, NoSourceError
+from pixelmill.pipeline.evaluation import PROBABILITIES_FILE, Evaluation
+from pixelmill.pipeline.evaluation.evaluate import evaluate_model
+from pixelmill.pipeline.evaluation.summary import (
     describe_accuracy,
     describe_balance,
     summarize_evaluation,
     tabulate_classes,
 )
-from pipeline.export import PARITY_FILE, ModelBundle
-from pipeline.export.source import source_of_run
-from pipeline.judging import judge_versions
-from pipeline.layers import summarize_layers
-from pipeline.locations import parse_location, workspace
-from pipeline.processes import run_in_spawned_process
-from pipeline.promotion import Promotion
-from pipeline.proving.exporting import export_proven
-from pipeline.proving.held_out import from_dataset
-from pipeline.readiness import check_readiness
-from pipeline.registry import register_bundle, release_version, reserve_version
-from pipeline.runs import begin_run
-from pipeline.training import TrainedModel, read_history
-from pipeline.training.checkpoints import checkpoint_path, epochs_done
-from pipeline.training.fitting import train_model
-from pipeline.training.prediction import predict_split
+from pixelmill.pipeline.export.exporter import export_proven
+from pixelmill.pipeline.export.held_out import from_dataset
+from pixelmill.pipeline.export.source import source_of_run
+from pixelmill.pipeline.layers import summarize_layers
+from pixelmill.pipeline.locations import parse_location, workspace
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.promotion import Promotion
+from pixelmill.pipeline.promotion.pending import judge_versions
+from pixelmill.pipeline.readiness import check_readiness
+from pixelmill.pipeline.registry import register_bundle, release_version, reserve_version
+from pixelmill.pipeline.runs import begin_run
+from pixelmill.pipeline.training import TrainedModel, read_history
+from pixelmill.pipeline.training.checkpoints import checkpoint_path, epochs_done
+from pixelmill.pipeline.training.prediction import predict_split
+from pixelmill.pipeline.training.trainer import train_model
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)

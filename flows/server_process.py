@@ -1,4 +1,4 @@
-"""The process of a temporary Prefect server: `python -m flows.server_process SOCKET`.
+"""The process of a temporary Prefect server: `python -m pixelmill.flows.server_process SOCKET`.
 
 SOCKET is the number of an inherited, listening socket. The process ends when its standard input does: that
 is a pipe which the starting process holds open, so that no server outlives it, however it ends.

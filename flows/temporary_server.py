@@ -12,8 +12,8 @@ from http.client import HTTPConnection, HTTPException
 from tempfile import TemporaryFile
 from typing import NoReturn
 
-from pipeline.errors import ExitCode, WorkError
-from pipeline.processes import terminate_children
+from pixelmill.pipeline.errors import ExitCode, WorkError
+from pixelmill.pipeline.processes import terminate_children
 
 _SECONDS_TO_START = 120
 _SECONDS_TO_STOP = 5
@@ -90,7 +90,7 @@ class _Server:
         descriptor = self._listener.fileno()
         return subprocess.Popen(
             # Without -P a folder `flows` where the command runs would be taken for ours.
-            [sys.executable, "-P", "-m", "flows.server_process", str(descriptor)],
+            [sys.executable, "-P", "-m", "pixelmill.flows.server_process", str(descriptor)],
             env={**os.environ, **_SETTINGS},
             stdin=subprocess.PIPE,
             stdout=self._log,

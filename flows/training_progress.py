@@ -10,8 +10,8 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from flows.page import start_in_background, wait_for
-from pipeline.training.watching import TrainingProgress
+from pixelmill.flows.page import start_in_background, wait_for
+from pixelmill.pipeline.training.callbacks import TrainingProgress
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The stages of pixelmill as plain functions on frozen values; nothing here knows Prefect."""
 
-from pipeline.telemetry import disable_telemetry
+from pixelmill.pipeline.telemetry import disable_telemetry
 
 disable_telemetry()
 

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import ClassVar
 
-from pipeline.display import printable
+from pixelmill.pipeline.display import printable
 
 
 class ExitCode(IntEnum):

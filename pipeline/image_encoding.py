@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import FailureCode, Pixels, decode, describe_file
-from pipeline.images.failures import failing_as
-from pipeline.images.fitting import to_image
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import FailureCode, Pixels, decode, describe_file
+from pixelmill.pipeline.images.failures import failing_as
+from pixelmill.pipeline.images.fitting import to_image
 
 ImageForm = Literal["plain", "enlarged", "turned", "transparent"]
 """A way to hold an image that a reader has to undo."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import RequestError, WorkError
-from pipeline.images import Pixels
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.images import Pixels
 
 if TYPE_CHECKING:
     import onnxruntime

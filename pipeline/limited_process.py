@@ -8,8 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from pipeline.errors import WorkError
-from pipeline.processes import spawned_pool
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.processes import spawned_pool
 
 P = ParamSpec("P")
 R = TypeVar("R")

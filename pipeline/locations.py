@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pipeline.errors import RequestError
+from pixelmill.pipeline.errors import RequestError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import ParamSpec, TypeVar
 
-from pipeline.errors import WorkError
+from pixelmill.pipeline.errors import WorkError
 
 P = ParamSpec("P")
 R = TypeVar("R")

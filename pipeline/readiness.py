@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from pipeline.config import FolderSource, Recipe
-from pipeline.config.layers import Application
-from pipeline.datasets.downloading import count_classes
-from pipeline.datasets.folders import check_folders
-from pipeline.display import printable
-from pipeline.errors import RequestError
-from pipeline.layers import summarize_layers
-from pipeline.locations import is_remote
+from pixelmill.pipeline.config import FolderSource, Recipe
+from pixelmill.pipeline.config.layers import Application
+from pixelmill.pipeline.datasets.download import count_classes
+from pixelmill.pipeline.datasets.folders import check_folders
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers import summarize_layers
+from pixelmill.pipeline.locations import is_remote
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 

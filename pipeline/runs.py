@@ -7,10 +7,10 @@ from contextlib import suppress
 from logging import getLogger
 from pathlib import Path
 
-from pipeline.artifacts import new_run_id, remove_leftovers
-from pipeline.artifacts.temporaries import hold, release
-from pipeline.locations import cache_folder, workspace
-from pipeline.registry import registered_runs
+from pixelmill.pipeline.artifacts import new_run_id, remove_leftovers
+from pixelmill.pipeline.artifacts.temporaries import hold, release
+from pixelmill.pipeline.locations import cache_folder, workspace
+from pixelmill.pipeline.registry import registered_runs
 
 _log = getLogger(__name__)
 _OWNER = ".owner"

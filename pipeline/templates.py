@@ -10,7 +10,7 @@ def open_templates(package: str, autoescape: bool = True) -> "Environment":
     """The templates of a package; a name that a template asks for and nobody gave is an error.
 
     Args:
-        package: Where they lie, such as `pipeline.scoring`.
+        package: Where they lie, such as `pixelmill.pipeline.scoring`.
         autoescape: Whether what is filled in is escaped for HTML.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined

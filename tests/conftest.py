@@ -16,10 +16,10 @@ import pytest
 from filelock import FileLock
 from playwright.sync_api import Browser
 
-from pipeline.artifacts import MANIFEST, describe_files, read_json, write_json
-from pipeline.export import ModelBundle
-from pipeline.image_encoding import encode_png
-from pipeline.registry import find_bundle
+from pixelmill.pipeline.artifacts import MANIFEST, describe_files, read_json, write_json
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.registry import find_bundle
 from tests.browsers import find_chromium, headless_chromium
 
 PIXELMILL = Path(sys.executable).with_name("pixelmill")

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from flows.command_line import app
-from pipeline.image_encoding import encode_png
-from pipeline.images import FailureCode
-from pipeline.predictions.columns import TableLayout, schema
-from pipeline.recipes import load_recipe, parse_recipe, shipped_recipes
+from pixelmill.flows.command_line import app
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.images import FailureCode
+from pixelmill.pipeline.predictions.columns import TableLayout, schema
+from pixelmill.pipeline.recipes import load_recipe, parse_recipe, shipped_recipes
 from tests.conftest import PIXELMILL, Run, write_images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,7 +158,7 @@ def test_a_command_starts_without_the_heavy_packages(trained_store: Path) -> Non
     loaded = {
         line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")
     }
-    assert "pipeline.registry" in loaded
+    assert "pixelmill.pipeline.registry" in loaded
     assert not loaded & set(heavy)
 
 

@@ -53,7 +53,7 @@ inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}, 28) = 0
     assert outside_addresses(trace) == ["127.0.0.53:53", "192.0.2.7:80", "2001:db8::1:443"]
 
 
-@pytest.mark.parametrize("module", ["pipeline.inference", "flows.options"])
+@pytest.mark.parametrize("module", ["pixelmill.pipeline.inference", "pixelmill.flows.commands.options"])
 def test_a_library_user_has_telemetry_off_whatever_was_set(module: str) -> None:
     program = (
         f"import os, {module}\nprint(*[os.environ.get(name) for name in {list(SWITCHES)}])\n"
@@ -88,7 +88,7 @@ HELD = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from pipeline.inference import load_session
+from pixelmill.pipeline.inference import load_session
 
 if __name__ == "__main__":
     model, seconds = Path(sys.argv[1]), float(sys.argv[2])

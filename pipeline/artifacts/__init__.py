@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from pipeline.artifacts.manifests import (
+from pixelmill.pipeline.artifacts.manifests import (
     MANIFEST,
     describe_file,
     describe_files,
@@ -26,17 +26,17 @@ from pipeline.artifacts.manifests import (
     require_only_listed,
     verify_files,
 )
-from pipeline.artifacts.provenance import installed_packages, now, provenance
-from pipeline.artifacts.reading import open_regular, read_content, read_json, sha256_of
-from pipeline.artifacts.temporaries import (
+from pixelmill.pipeline.artifacts.provenance import installed_packages, now, provenance
+from pixelmill.pipeline.artifacts.reading import open_regular, read_content, read_json, sha256_of
+from pixelmill.pipeline.artifacts.temporaries import (
     remove_leftovers,
     scratch_folder,
     temporary_file,
     temporary_folder,
     temporary_sibling,
 )
-from pipeline.errors import RequestError
-from pipeline.locations import content_of, file_system, is_remote
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.locations import content_of, file_system, is_remote
 
 __all__ = [
     "MANIFEST",

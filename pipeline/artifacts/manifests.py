@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.artifacts.reading import open_regular, read_json, sha256_of
-from pipeline.errors import RequestError, WorkError
-from pipeline.locations import content_of, is_remote
+from pixelmill.pipeline.artifacts.reading import open_regular, read_json, sha256_of
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.locations import content_of, is_remote
 
 MANIFEST = "manifest.json"
 _LISTED = 3

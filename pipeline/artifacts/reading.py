@@ -9,8 +9,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import RequestError
-from pipeline.locations import content_of, is_remote
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.locations import content_of, is_remote
 
 _LARGEST_JSON = 256 * 2**20
 _KINDS = {

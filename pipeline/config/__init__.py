@@ -1,16 +1,16 @@
 """Recipes: what a retraining run is asked to do, checked before anything runs.
 
 Every type is frozen and refuses unknown keys. The fields' descriptions are what `pixelmill recipes explain`
-and Prefect's form show. `pipeline.recipes` finds and reads the files.
+and Prefect's form show. `pixelmill.pipeline.recipes` finds and reads the files.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.layers import ModelSpec
-from pipeline.config.part import Number, Part, Positive, Share, Text
-from pipeline.config.sources import (
+from pixelmill.pipeline.config.layers import ModelSpec
+from pixelmill.pipeline.config.part import Number, Part, Positive, Share, Text
+from pixelmill.pipeline.config.sources import (
     Cifar10Source,
     DatasetSource,
     DigitsSource,
@@ -19,7 +19,7 @@ from pipeline.config.sources import (
     MnistSource,
     name_after_folder,
 )
-from pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
+from pixelmill.pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
 
 __all__ = [
     "AugmentationSpec",

@@ -1,11 +1,11 @@
-"""The layers a recipe may list; `pipeline.layers` says what each of them does."""
+"""The layers a recipe may list; `pixelmill.pipeline.layers` says what each of them does."""
 
 import math
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from pipeline.config.part import Fraction, Part, Positive, Text
+from pixelmill.pipeline.config.part import Fraction, Part, Positive, Text
 
 Padding = Annotated[
     Literal["valid", "same", "full"],

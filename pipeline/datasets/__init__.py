@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.artifacts import read_json
-from pipeline.images import Pixels
+from pixelmill.pipeline.artifacts import read_json
+from pixelmill.pipeline.images import Pixels
 
 NAMES_FILE = "names.json"
 TEST_ORIGINS_FILE = "test_origins.json"
@@ -78,7 +78,7 @@ class PreparedDataset:
 
     def names(self, split: SplitName) -> list[str]:
         """What each image of a split is called: its path below the dataset folder, or below the test folder,
-        as text (`pipeline.file_names` gives the file's name back), or its place in a bundled dataset.
+        as text (`file_names.unescape` gives the file's name back), or its place in a bundled dataset.
         """
         names: dict[str, list[str]] = read_json(self.folder / NAMES_FILE)
         return names[split]

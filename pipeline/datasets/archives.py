@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Collection
 from pathlib import Path
 
-from pipeline.errors import WorkError
+from pixelmill.pipeline.errors import WorkError
 
 
 def read_members(archive: Path, names: Collection[str], largest: int) -> dict[str, bytes]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Cifar10Source
-from pipeline.datasets import Images, RawDataset
-from pipeline.datasets.archives import read_members
-from pipeline.datasets.downloads import WantedFile, fetch_files, plain_mirror
-from pipeline.errors import WorkError
+from pixelmill.pipeline.config import Cifar10Source
+from pixelmill.pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets.archives import read_members
+from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.errors import WorkError
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from pipeline.clutter import is_clutter
-from pipeline.config import FolderSource
-from pipeline.display import printable
-from pipeline.errors import RequestError
-from pipeline.labels import normalize_label
+from pixelmill.pipeline.clutter import is_clutter
+from pixelmill.pipeline.config import FolderSource
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.labels import normalize_label
 
 _TRAINING_WORDS = ("train", "training", "trainset")
 _TEST_WORDS = ("test", "testing", "testset")

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets import Images, RawDataset
 
 CLASS_NAMES = tuple("0123456789")
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from pipeline.config import ImageSpec
-from pipeline.datasets import Images, RawDataset, cifar10, digits, fashion_mnist, mnist
-from pipeline.datasets.folders import read_index
-from pipeline.datasets.repeated_content import LabelledFile
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.files import read_file
-from pipeline.decoding.guarding import decode_guarded
-from pipeline.decoding.pool import map_guarded
-from pipeline.file_names import escape_path
-from pipeline.images import FailureCode, ImageFailure, Pixels, fit_array
-from pipeline.resources import processor_limit
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.datasets import Images, RawDataset, cifar10, digits, fashion_mnist, mnist
+from pixelmill.pipeline.datasets.folders import read_index
+from pixelmill.pipeline.datasets.repeated_content import LabelledFile
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.files import read_file
+from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.pool import map_guarded
+from pixelmill.pipeline.file_names import escape_path
+from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels, fit_array
+from pixelmill.pipeline.resources import processor_limit
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import FashionMnistSource
-from pipeline.datasets import Images, RawDataset
-from pipeline.datasets.downloads import WantedFile, fetch_files, plain_mirror
-from pipeline.datasets.idx import read_idx
-from pipeline.errors import WorkError
-from pipeline.images import Pixels
+from pixelmill.pipeline.config import FashionMnistSource
+from pixelmill.pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets.idx import read_idx
+from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.images import Pixels
 
 # The first is "T-shirt/top" elsewhere; here a class can name a folder.
 CLASS_NAMES = (

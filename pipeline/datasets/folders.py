@@ -9,22 +9,31 @@ from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
-from pipeline.artifacts import sha256_of, write_text
-from pipeline.config import FolderSource
-from pipeline.datasets import RawDataset
-from pipeline.datasets.class_folders import (
+from pixelmill.pipeline.artifacts import sha256_of, write_text
+from pixelmill.pipeline.config import FolderSource
+from pixelmill.pipeline.datasets import RawDataset
+from pixelmill.pipeline.datasets.class_folders import (
     ClassFolder,
     find_classes,
     layout_warnings,
     list_subfolders,
     require_separate_folders,
 )
-from pipeline.datasets.image_files import describe_left_out, has_images, list_image_files, passed_over
-from pipeline.datasets.repeated_content import LabelledFile, drop_contradictions, repetition_warnings
-from pipeline.display import printable
-from pipeline.errors import RequestError
-from pipeline.file_names import escape_path, unescape
-from pipeline.progress import progress
+from pixelmill.pipeline.datasets.image_files import (
+    describe_left_out,
+    has_images,
+    list_image_files,
+    passed_over,
+)
+from pixelmill.pipeline.datasets.repeated_content import (
+    LabelledFile,
+    drop_contradictions,
+    repetition_warnings,
+)
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.file_names import escape_path, unescape
+from pixelmill.pipeline.progress import progress
 
 INDEX = "index.jsonl"
 _log = getLogger(__name__)

@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-from pipeline.errors import WorkError
-from pipeline.images import Pixels
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.images import Pixels
 
 
 def read_idx(content: bytes) -> Pixels:

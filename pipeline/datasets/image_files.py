@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.clutter import CLUTTER_NAMES, is_clutter
-from pipeline.display import printable
-from pipeline.images import EXTENSIONS
+from pixelmill.pipeline.clutter import CLUTTER_NAMES, is_clutter
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.images import EXTENSIONS
 
 HIDDEN = "hidden"
 LOOPS = "folders that were seen already through another link"

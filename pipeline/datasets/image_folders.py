@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-from pipeline.artifacts import MANIFEST, publishing, read_manifest
-from pipeline.datasets import PreparedDataset, SplitName
-from pipeline.image_encoding import encode_png
-from pipeline.progress import progress
+from pixelmill.pipeline.artifacts import MANIFEST, publishing, read_manifest
+from pixelmill.pipeline.datasets import PreparedDataset, SplitName
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.progress import progress
 
 
 def write_image_folder(dataset: PreparedDataset, split: SplitName, folder: Path) -> Path:

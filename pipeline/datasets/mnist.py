@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import scratch_folder
-from pipeline.config import MnistSource
-from pipeline.datasets import Images, RawDataset
-from pipeline.datasets.downloads import (
+from pixelmill.pipeline.artifacts import scratch_folder
+from pixelmill.pipeline.config import MnistSource
+from pixelmill.pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets.idx import read_idx, write_idx
+from pixelmill.pipeline.datasets.mirrors import (
     Mirror,
     MirrorFailed,
     WantedFile,
     fetch_files,
     https_mirror,
 )
-from pipeline.datasets.idx import read_idx, write_idx
-from pipeline.images import Pixels
+from pixelmill.pipeline.images import Pixels
 
 CLASS_NAMES = tuple("0123456789")
 FILES = (

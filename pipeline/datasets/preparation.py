@@ -15,19 +15,26 @@ import numpy as np
 from filelock import FileLock
 from numpy.lib.format import write_array_header_1_0
 
-from pipeline.artifacts import MANIFEST, canonical_json, publishing, verify_files, write_array, write_json
-from pipeline.config import FolderSource, ImageSpec, Recipe
-from pipeline.datasets import (
+from pixelmill.pipeline.artifacts import (
+    MANIFEST,
+    canonical_json,
+    publishing,
+    verify_files,
+    write_array,
+    write_json,
+)
+from pixelmill.pipeline.config import FolderSource, ImageSpec, Recipe
+from pixelmill.pipeline.datasets import (
     NAMES_FILE,
     TEST_ORIGINS_FILE,
     PreparedDataset,
     RawDataset,
     SplitName,
 )
-from pipeline.datasets.examples import Example, load_all, read_examples
-from pipeline.errors import RequestError, WorkError
-from pipeline.images import ImageFailure, Pixels
-from pipeline.progress import progress
+from pixelmill.pipeline.datasets.examples import Example, load_all, read_examples
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.images import ImageFailure, Pixels
+from pixelmill.pipeline.progress import progress
 
 _log = getLogger(__name__)
 _FORMAT = 3

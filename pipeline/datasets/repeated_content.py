@@ -15,7 +15,7 @@ class LabelledFile:
 
     Attributes:
         path: Of the file.
-        name: The path below the dataset folder (or the test folder), as text: `pipeline.file_names` gives
+        name: The path below the dataset folder (or the test folder), as text: `file_names` gives
             the file's name back.
         class_name: In Unicode's composed form.
         sha256: Of its bytes, in hexadecimal.

@@ -7,7 +7,7 @@ cannot be afforded.
 
 from dataclasses import dataclass
 
-from pipeline.images import DEFAULT_MAX_PIXELS
+from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
 
 DEFAULT_MAX_MEMORY = 1 << 30
 DEFAULT_MAX_SECONDS = 20.0

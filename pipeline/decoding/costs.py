@@ -8,8 +8,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from pipeline.decoding import DecodingLimits
-from pipeline.images import FailureCode, ImageFailure
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.images import FailureCode, ImageFailure
 
 # Bytes of a pixel as Pillow keeps it, by the colour type of PNG.
 _PNG_BYTES = {0: 1, 2: 4, 3: 1, 4: 4, 6: 4}

@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from pipeline.config import ImageSpec
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.guarding import decode_guarded
-from pipeline.decoding.pool import map_guarded
-from pipeline.images import (
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.pool import map_guarded
+from pixelmill.pipeline.images import (
     DecodedImage,
     FailureCode,
     FileFacts,
@@ -17,7 +17,7 @@ from pipeline.images import (
     decode_with_pillow,
     describe_file,
 )
-from pipeline.resources import processor_limit
+from pixelmill.pipeline.resources import processor_limit
 
 Decoding = Literal["header", "tensor", "pillow"]
 

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from pipeline.config import ImageSpec
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.costs import require_affordable
-from pipeline.decoding.memory import MEMORY_LIMIT
-from pipeline.images import DecodedImage, FailureCode, ImageFailure, decode
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.costs import require_affordable
+from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
+from pixelmill.pipeline.images import DecodedImage, FailureCode, ImageFailure, decode
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.guarding import guard
-from pipeline.decoding.memory import MEMORY_LIMIT
-from pipeline.errors import WorkError
-from pipeline.images import FailureCode, ImageFailure
-from pipeline.processes import holding_interrupts, start_child
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.guarding import guard
+from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.images import FailureCode, ImageFailure
+from pixelmill.pipeline.processes import holding_interrupts, start_child
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-METRICS_FILE = "metrics.json"
-BASELINE_FILE = "baseline.json"
+from pixelmill.pipeline.bundles import REPORT_FILE
+
 PROBABILITIES_FILE = "probabilities.npy"
-REPORT_FILE = "report/index.html"
 
 
 @dataclass(frozen=True)

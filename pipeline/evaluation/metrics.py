@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.datasets import Labels
-from pipeline.evaluation.intervals import Interval, interval_of_mean, interval_of_share
-from pipeline.inference import Probabilities
+from pixelmill.pipeline.datasets import Labels
+from pixelmill.pipeline.evaluation.intervals import Interval, interval_of_mean, interval_of_share
+from pixelmill.pipeline.inference import Probabilities
 
 MOST_IN_MATRIX = 50
 """With more classes a confusion matrix is more than a person reads: the pairs confused most stand for it."""

@@ -12,20 +12,20 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from pipeline import __version__
-from pipeline.artifacts import now
-from pipeline.config import ImageSpec, Recipe
-from pipeline.datasets import Images, PreparedDataset
-from pipeline.display import printable
-from pipeline.evaluation.intervals import Interval
-from pipeline.evaluation.metrics import MOST_IN_MATRIX, Metrics
-from pipeline.evaluation.summary import name_some
-from pipeline.image_encoding import encode_png
-from pipeline.images import Pixels, fit_array
-from pipeline.inference import Probabilities
-from pipeline.layers import LayerSummary
-from pipeline.templates import open_templates
-from pipeline.training import TrainedModel
+from pixelmill.pipeline import __version__
+from pixelmill.pipeline.artifacts import now
+from pixelmill.pipeline.config import ImageSpec, Recipe
+from pixelmill.pipeline.datasets import Images, PreparedDataset
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.evaluation.intervals import Interval
+from pixelmill.pipeline.evaluation.metrics import MOST_IN_MATRIX, Metrics
+from pixelmill.pipeline.evaluation.summary import name_some
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.images import Pixels, fit_array
+from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.layers import LayerSummary
+from pixelmill.pipeline.templates import open_templates
+from pixelmill.pipeline.training import TrainedModel
 
 _TEMPLATE = "report.html.jinja"
 # Drawn in this colour, then replaced by the page's own text colour, which follows light and dark.
@@ -69,7 +69,7 @@ def render_report(
     probabilities: Probabilities,
 ) -> str:
     """The report as one HTML page."""
-    environment = open_templates("pipeline.evaluation")
+    environment = open_templates("pixelmill.pipeline.evaluation")
     environment.filters["printable"] = printable
     environment.filters["percents"] = _percents
     is_small = len(metrics.classes) <= MOST_IN_MATRIX

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from pipeline.artifacts import read_json
-from pipeline.display import printable
-from pipeline.evaluation import METRICS_FILE, Evaluation
+from pixelmill.pipeline.artifacts import read_json
+from pixelmill.pipeline.bundles import METRICS_FILE
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.evaluation import Evaluation
 
 Cell = str | int | float
 _MOST_NAMED = 5

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.config import ImageSpec
-from pipeline.errors import RequestError
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.errors import RequestError
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"

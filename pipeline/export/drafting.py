@@ -5,21 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import write_json
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.export import LABELS_FILE, ONNX_FILE, PREPROCESSING_FILE
-from pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
-from pipeline.export.golden import GoldenVectors, read_golden, write_golden
-from pipeline.export.loading import add_softmax, load_network, require_labels, take_bytes
-from pipeline.export.metadata import describe_itself
-from pipeline.export.outputs import final_activation, require_logits
-from pipeline.export.predicting import measure_noise, predict, predict_files
-from pipeline.export.runtimes import choose_version
-from pipeline.export.source import ExportSource
-from pipeline.export.standardizing import serialize, standardize
-from pipeline.images import Pixels
-from pipeline.preprocessing import describe_preprocessing
-from pipeline.training import MODEL_FILE
+from pixelmill.pipeline.artifacts import write_json
+from pixelmill.pipeline.bundles import LABELS_FILE, MODEL_FILE, ONNX_FILE, PREPROCESSING_FILE
+from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden, write_golden
+from pixelmill.pipeline.bundles.metadata import describe_itself
+from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
+from pixelmill.pipeline.export.graph import serialize, standardize
+from pixelmill.pipeline.export.loading import add_softmax, load_network, require_labels, take_bytes
+from pixelmill.pipeline.export.outputs import final_activation, require_logits
+from pixelmill.pipeline.export.prediction import measure_noise, predict, predict_files
+from pixelmill.pipeline.export.runtimes import choose_version
+from pixelmill.pipeline.export.source import ExportSource
+from pixelmill.pipeline.images import Pixels
 
 # How many held-out images tell whether outputs are logits.
 _LOGITS_IMAGES = 250

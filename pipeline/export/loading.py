@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import ImageSpec
-from pipeline.errors import RequestError
-from pipeline.export.outputs import final_activation
-from pipeline.export.precision import Precision, all_layers, in_precision
-from pipeline.training.prediction import load_model
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.export.outputs import final_activation
+from pixelmill.pipeline.export.precision import Precision, all_layers, in_precision
+from pixelmill.pipeline.training.prediction import load_model
 
 PixelRange = Literal["0..255", "0..1", "-1..1"]
 # Scale and offset that take 0 to 255 there.

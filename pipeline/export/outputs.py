@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import GateRefused, RequestError
-from pipeline.export.predicting import FilePredictions
-from pipeline.inference import Probabilities
+from pixelmill.pipeline.errors import GateRefused, RequestError
+from pixelmill.pipeline.export.prediction import FilePredictions
+from pixelmill.pipeline.inference import Probabilities
 
 _ROUNDING = 1e-3
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")

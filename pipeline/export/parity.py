@@ -10,20 +10,29 @@ difference; an image whose class changes between ties is counted and not refused
 and `export.tie_margin` replace the two derived values.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.artifacts import read_json
-from pipeline.config import ExportSpec
-from pipeline.errors import GateRefused, RequestError
-from pipeline.export import PARITY_FILE
-from pipeline.export.outputs import are_probabilities
-from pipeline.export.predicting import FilePredictions
-from pipeline.inference import Probabilities
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.config import ExportSpec
+from pixelmill.pipeline.decoding.files import decode_files
+from pixelmill.pipeline.errors import GateRefused
+from pixelmill.pipeline.export.held_out import HeldOut
+from pixelmill.pipeline.export.outputs import are_probabilities
+from pixelmill.pipeline.export.prediction import FilePredictions
+from pixelmill.pipeline.images import DecodedImage
+from pixelmill.pipeline.inference import Probabilities, load_session
+from pixelmill.pipeline.predictions import table_files
+from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 
 LEAST_ALLOWED, MOST_ALLOWED = 1e-5, 1e-3
 _NOISE_FACTOR = 8
@@ -52,23 +61,6 @@ def choose_tolerance(noise: float, export: ExportSpec) -> Tolerance:
         allowed = min(max(_NOISE_FACTOR * noise, LEAST_ALLOWED), MOST_ALLOWED)
     margin = 2 * allowed if export.tie_margin is None else export.tie_margin
     return Tolerance(noise, allowed, margin)
-
-
-def read_allowed_difference(folder: Path) -> float:
-    """What the probabilities of a bundle's model may differ from Keras's by, as its proof says.
-
-    Raises:
-        RequestError: The bundle's `parity.json` does not tell.
-    """
-    content = read_json(folder / PARITY_FILE)
-    allowed = content.get("allowed_difference") if isinstance(content, dict) else None
-    if not isinstance(allowed, float) or not 0 < allowed <= 1:
-        raise RequestError(
-            f"{folder / PARITY_FILE} tells no allowed difference ({str(allowed)[:20]})",
-            "allowed_difference, over 0 and up to 1",
-            "Take a bundle that pixelmill exported, or export the model again.",
-        )
-    return allowed
 
 
 @dataclass(frozen=True)
@@ -236,3 +228,94 @@ def _refuse_difference(parity: Parity) -> GateRefused:
         f"It is not published. Look for a layer that acts differently in ONNX; {remedy} (`pixelmill export "
         f"{option}`).",
     )
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def measure_parity(
+    bundle: ModelBundle,
+    held_out: HeldOut,
+    keras: FilePredictions,
+    tolerance: Tolerance,
+    batch_sizes: Sequence[int],
+    work: Path,
+) -> Parity:
+    """Score the held-out files as any folder is scored, and at every batch size, and compare with Keras.
+
+    Args:
+        bundle: What is to be proven; need not have a manifest yet.
+        held_out: The files.
+        keras: What Keras predicts for them.
+        tolerance: How far the predictions may lie apart.
+        batch_sizes: The batch sizes to put the images in, beside those of the scoring run.
+        work: A folder for the prediction table; must not exist yet.
+    """
+    class_names = bundle.labels()
+    comparison = Comparison(keras, tolerance)
+    start = 0
+    for answers in _scored(bundle, held_out, work):
+        comparison.add(slice(start, start + len(answers)), answers)
+        start += len(answers)
+    for start, answers in _answered_in_batches(bundle, held_out, batch_sizes):
+        comparison.add(slice(start, start + len(answers)), answers)
+    return comparison.conclude(held_out.origins, class_names, batch_sizes)
+
+
+def _scored(bundle: ModelBundle, held_out: HeldOut, work: Path) -> Iterator[Probabilities]:
+    """The answers of a whole scoring run, a part of the table at a time, in the order of the files."""
+    request = ScoringRequest(bundle, held_out.folder, work, top_k=len(bundle.labels()), max_failure_rate=1.0)
+    table = score_folder(request)
+    start = 0
+    for file in table_files(table.folder):
+        rows = read_part(file)
+        paths = rows["image_path"].to_pylist()
+        # A row that is not where its file is would be compared with another one's answer.
+        if paths != list(held_out.paths[start : start + len(paths)]):
+            raise GateRefused(
+                f"a prediction table whose rows from {paths[0]} on are not the files that were listed",
+                "a row for every file, in their order",
+                "It is not published. Keep the held-out images as they are while they are scored.",
+            )
+        yield _probabilities(rows, bundle.labels())
+        start += len(paths)
+
+
+def _probabilities(rows: "pa.Table", class_names: Sequence[str]) -> Probabilities:
+    """The probabilities of all classes from a table with as many choices as classes; NaN in failed rows."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    answers = np.full((len(rows), len(class_names)), np.nan, np.float32)
+    scored = np.array([status == "scored" for status in rows["status"].to_pylist()])
+    names = rows["top_labels"].combine_chunks().flatten()
+    classes = pc.index_in(names, value_set=pa.array(class_names)).to_numpy()
+    values = rows["top_probabilities"].combine_chunks().flatten().to_numpy()
+    places = np.repeat(np.flatnonzero(scored), len(class_names))
+    answers[places, classes] = values
+    return answers
+
+
+def _answered_in_batches(
+    bundle: ModelBundle, held_out: HeldOut, batch_sizes: Sequence[int]
+) -> Iterator[tuple[int, Probabilities]]:
+    """The session's answers to consecutive files, with the place of the first, at every batch size."""
+    session, spec = load_session(bundle.onnx_path, sha256=bundle.onnx_sha256), bundle.image_spec()
+    files, step = held_out.files(), max(batch_sizes)
+    decoded = decode_files(files, spec)
+    shape = (spec.height, spec.width, spec.channels)
+    with progress("compare with Keras", len(files), "images") as advance:
+        for start in range(0, len(files), step):
+            chunk = files[start : start + step]
+            tensors, is_read = np.zeros((len(chunk), *shape), np.uint8), np.zeros(len(chunk), bool)
+            for place, image in enumerate(itertools.islice(decoded, len(chunk))):
+                if isinstance(image, DecodedImage):
+                    tensors[place], is_read[place] = image.pixels, True
+            for size in batch_sizes:
+                pieces = [
+                    session.probabilities(tensors[first : first + size])
+                    for first in range(0, len(chunk), size)
+                ]
+                yield start, np.where(is_read[:, np.newaxis], np.concatenate(pieces), np.float32(np.nan))
+            advance(len(chunk), "")

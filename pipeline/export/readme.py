@@ -1,14 +1,28 @@
 """The page inside a bundle, for the team that receives it: what goes in, what comes out, and programs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pipeline.config import ImageSpec
-from pipeline.display import printable
-from pipeline.evaluation.summary import escape_markdown
-from pipeline.export import ONNX_FILES, Precision
-from pipeline.export.parity import Parity
-from pipeline.templates import open_templates
+from pixelmill.pipeline.artifacts import read_json
+from pixelmill.pipeline.bundles import (
+    LABELS_FILE,
+    METRICS_FILE,
+    ONNX_FILES,
+    PARITY_FILE,
+    PREPROCESSING_FILE,
+    README_FILE,
+    Precision,
+)
+from pixelmill.pipeline.bundles.engines import ENGINES
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.evaluation.summary import escape_markdown
+from pixelmill.pipeline.export.parity import FileDifference, Parity
+from pixelmill.pipeline.export.web import WEB_FOLDER
+from pixelmill.pipeline.templates import open_templates
 
 ExampleLanguage = Literal["python", "js", "csharp", "java", "cpp"]
 """The languages of the examples, as their code blocks are marked."""
@@ -72,7 +86,7 @@ class ReadmeFacts:
 def render_readme(facts: ReadmeFacts) -> str:
     """The bundle's `README.md`, with a whole program for each of `ExampleLanguage`."""
     # Markdown and source code; names pass through `escape_markdown`.
-    environment = open_templates("pipeline.export", autoescape=False)
+    environment = open_templates("pixelmill.pipeline.export", autoescape=False)
     environment.keep_trailing_newline = True  # A block of code that the page includes ends with its line.
     environment.filters["escape_markdown"] = escape_markdown
     environment.filters["printable"] = printable
@@ -90,3 +104,57 @@ def _list_names(class_names: tuple[str, ...]) -> str:
     shown = ", ".join(escape_markdown(name) for name in class_names[:_NAMES_SHOWN])
     more = len(class_names) - _NAMES_SHOWN
     return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `README.md`, once the other files are there.
+
+    Args:
+        folder: Of the bundle.
+        facts: What its manifest says.
+
+    Raises:
+        RequestError: `parity.json` is not as this version writes it.
+    """
+    test, proof = read_json(folder / METRICS_FILE)["test"], read_json(folder / PARITY_FILE)
+    known = test["accuracy"] is not None
+    try:
+        parity = _to_parity(proof)
+        engines = tuple(_describe_engine(engine) for engine in proof["engines"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RequestError(
+            f"{folder / PARITY_FILE}, which does not hold a proof as this version writes it",
+            "a bundle that this version of pixelmill exported",
+            "Export the model again.",
+        ) from error
+    readme = ReadmeFacts(
+        name=facts["name"],
+        version=facts["version"],
+        image=ImageSpec.model_validate(read_json(folder / PREPROCESSING_FILE)["spec"]),
+        class_names=tuple(read_json(folder / LABELS_FILE)),
+        opset=facts["opset"],
+        licence=facts["licence"],
+        results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
+        parity=parity,
+        engines=engines,
+        variants=tuple(
+            precision
+            for precision, file in ONNX_FILES.items()
+            if precision != "fp32" and (folder / file).is_file()
+        ),
+        web=(folder / WEB_FOLDER).is_dir(),
+    )
+    (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
+
+
+def _describe_engine(engine: Mapping[str, Any]) -> str:
+    title = f"{ENGINES[engine['engine']].title} {engine['version']}"
+    if engine["trouble"]:
+        return f"{title} cannot run it: {escape_markdown(engine['trouble'])}"
+    return f"{title}: the same labels, largest difference {engine['max_abs_difference']:.1e}"
+
+
+def _to_parity(proof: Mapping[str, Any]) -> Parity:
+    content = {name: value for name, value in proof.items() if name not in ("engines", "variants")}
+    files = tuple(FileDifference(**file) for file in content.pop("files"))
+    return Parity(**{**content, "batch_sizes": tuple(content["batch_sizes"])}, files=files)

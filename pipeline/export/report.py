@@ -5,11 +5,11 @@ One file without outside references, so that it can be mailed, archived and open
 
 from collections.abc import Sequence
 
-from pipeline import __version__
-from pipeline.artifacts import now
-from pipeline.export.parity import Parity
-from pipeline.export.variants import BATCH_SIZE, VariantResult
-from pipeline.templates import open_templates
+from pixelmill.pipeline import __version__
+from pixelmill.pipeline.artifacts import now
+from pixelmill.pipeline.export.parity import Parity
+from pixelmill.pipeline.export.variants import BATCH_SIZE, VariantResult
+from pixelmill.pipeline.templates import open_templates
 
 EXPORT_REPORT_FILE = "report/export.html"
 _TEMPLATE = "report.html.jinja"
@@ -23,7 +23,7 @@ def render_export_report(title: str, parity: Parity, variants: Sequence[VariantR
         parity: The comparison with Keras.
         variants: `model.onnx` first, then each variant; empty if the recipe asked for none.
     """
-    environment = open_templates("pipeline.export")
+    environment = open_templates("pixelmill.pipeline.export")
     return environment.get_template(_TEMPLATE).render(
         title=title,
         parity=parity,

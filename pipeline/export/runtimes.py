@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from pipeline.config import ExportSpec
-from pipeline.errors import RequestError
+from pixelmill.pipeline.config import ExportSpec
+from pixelmill.pipeline.errors import RequestError
 
 # The opset and IR version that each onnxruntime release reads at most. From 1.10 on as its library does when
 # asked; before that by the tables of versions of onnxruntime and of ONNX.

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import scratch_folder
-from pipeline.config import ExportSpec, VariantSpec
-from pipeline.datasets import Images, Labels
-from pipeline.export import ONNX_FILE, ONNX_FILES, Precision
-from pipeline.export.reducing import make_variant, round_like_float16, sample_evenly
-from pipeline.images import Pixels
-from pipeline.inference import InferenceSession, Probabilities, load_session
-from pipeline.progress import progress
+from pixelmill.pipeline.artifacts import scratch_folder
+from pixelmill.pipeline.bundles import ONNX_FILE, ONNX_FILES, Precision
+from pixelmill.pipeline.config import ExportSpec, VariantSpec
+from pixelmill.pipeline.datasets import Images, Labels
+from pixelmill.pipeline.export.quantization import make_variant, round_like_float16, sample_evenly
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.inference import InferenceSession, Probabilities, load_session
+from pixelmill.pipeline.progress import progress
 
 BATCH_SIZE = 64
 _ROUNDS = 15

@@ -1,7 +1,7 @@
 """From a file's bytes to the uint8 tensor a network takes: the only package that opens an image.
 
 Training, evaluation and scoring all come here, so an image is the same array for each of them.
-`pipeline.preprocessing` tells the steps to readers in another language.
+`pixelmill.pipeline.bundles.preprocessing` tells the steps to readers in another language.
 
 Each file format has a module that reads its header, hands the decoder nothing but what describes the pixels,
 and refuses what would not decode exactly. JPEG files go through simplejpeg, odd ones through Pillow. Both
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import bmp, gif, jpeg, png, tiff, webp
-from pipeline.images.failures import FailureCode, ImageFailure, failing_as
-from pipeline.images.fitting import Pixels, to_image, to_tensor, turn_upright
-from pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import bmp, gif, jpeg, png, tiff, webp
+from pixelmill.pipeline.images.failures import FailureCode, ImageFailure, failing_as
+from pixelmill.pipeline.images.fitting import Pixels, to_image, to_tensor, turn_upright
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images.exif import UPRIGHT
-from pipeline.images.failures import corrupt, unsupported
-from pipeline.images.fitting import Pixels
-from pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images.exif import UPRIGHT
+from pixelmill.pipeline.images.failures import corrupt, unsupported
+from pixelmill.pipeline.images.fitting import Pixels
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 _FILE_HEADER = 14
 _CORE_HEADER = 12

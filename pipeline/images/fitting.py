@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from pipeline.config import ImageSpec
-from pipeline.images.failures import unsupported
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images.failures import unsupported
 
 Pixels = npt.NDArray[np.uint8]
 

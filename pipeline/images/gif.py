@@ -5,11 +5,11 @@ from functools import partial
 
 from PIL import GifImagePlugin, Image
 
-from pipeline.config import ImageSpec
-from pipeline.images.exif import UPRIGHT
-from pipeline.images.failures import corrupt
-from pipeline.images.fitting import show_only
-from pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images.exif import UPRIGHT
+from pixelmill.pipeline.images.failures import corrupt
+from pixelmill.pipeline.images.fitting import show_only
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 
 def accepts(data: bytes) -> bool:

@@ -16,11 +16,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image, JpegImagePlugin
 
-from pipeline.config import ImageSpec
-from pipeline.images.exif import UPRIGHT, orientation_of
-from pipeline.images.failures import ImageFailure, corrupt, unsupported
-from pipeline.images.fitting import Pixels
-from pipeline.images.jpeg_markers import (
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
+from pixelmill.pipeline.images.failures import ImageFailure, corrupt, unsupported
+from pixelmill.pipeline.images.fitting import Pixels
+from pixelmill.pipeline.images.jpeg_markers import (
     END_OF_IMAGE,
     START_OF_SCAN,
     Segment,
@@ -30,7 +30,7 @@ from pipeline.images.jpeg_markers import (
     segments_of,
     start_of_scans,
 )
-from pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 _START = b"\xff\xd8\xff"
 _END = bytes((0xFF, END_OF_IMAGE))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pipeline.images.failures import corrupt
+from pixelmill.pipeline.images.failures import corrupt
 
 START_OF_SCAN = 0xDA
 END_OF_IMAGE = 0xD9

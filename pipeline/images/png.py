@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from pipeline.config import ImageSpec
-from pipeline.images.exif import UPRIGHT, orientation_of
-from pipeline.images.failures import ImageFailure, corrupt, unsupported
-from pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
+from pixelmill.pipeline.images.failures import ImageFailure, corrupt, unsupported
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOR, _PALETTE, _GREY_ALPHA, _COLOR_ALPHA = 0, 2, 3, 4, 6

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pipeline.config import ImageSpec
+from pixelmill.pipeline.config import ImageSpec
 
 
 @dataclass(frozen=True)

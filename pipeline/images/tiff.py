@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import tiff_samples
-from pipeline.images.exif import UPRIGHT, valid_orientation
-from pipeline.images.failures import corrupt, unsupported
-from pipeline.images.stored import FileFacts, StoredImage
-from pipeline.images.tiff_colors import ColorLayout, to_picture
-from pipeline.images.tiff_samples import SampleLayout
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import tiff_samples
+from pixelmill.pipeline.images.exif import UPRIGHT, valid_orientation
+from pixelmill.pipeline.images.failures import corrupt, unsupported
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.tiff_colors import ColorLayout, to_picture
+from pixelmill.pipeline.images.tiff_samples import SampleLayout
 
 _STARTS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.images.failures import corrupt, unsupported
-from pipeline.images.fitting import Pixels
+from pixelmill.pipeline.images.failures import corrupt, unsupported
+from pixelmill.pipeline.images.fitting import Pixels
 
 Samples = npt.NDArray[np.unsignedinteger[Any]]
 """uint8 or uint16 [height, width, samples], each value below 2 to the power of its bits."""

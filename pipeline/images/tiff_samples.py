@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import TiffImagePlugin
 
-from pipeline.images import jpeg
-from pipeline.images.failures import corrupt, unsupported
-from pipeline.images.libtiff import libtiff_errors
-from pipeline.images.tiff_colors import Samples
+from pixelmill.pipeline.images import jpeg
+from pixelmill.pipeline.images.failures import corrupt, unsupported
+from pixelmill.pipeline.images.libtiff import libtiff_errors
+from pixelmill.pipeline.images.tiff_colors import Samples
 
 _RAW, _JPEG = 1, 7
 _FAX = (2, 3, 4)

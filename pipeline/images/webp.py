@@ -6,10 +6,10 @@ from functools import partial
 
 from PIL import Image, WebPImagePlugin
 
-from pipeline.config import ImageSpec
-from pipeline.images.exif import UPRIGHT, orientation_of
-from pipeline.images.fitting import show_only
-from pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
+from pixelmill.pipeline.images.fitting import show_only
+from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 _HEADER_BYTES = 12
 _FRAME_HEADER_BYTES = 16

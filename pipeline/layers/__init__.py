@@ -1,11 +1,11 @@
 """What a list of layers makes of an image's volume, known before training and without TensorFlow."""
 
-from pipeline.config import ImageSpec
-from pipeline.config.layers import Dense, ModelSpec
-from pipeline.errors import RequestError
-from pipeline.layers.features import Features, LayerSummary, Volume, describe_volume
-from pipeline.layers.kinds import trace_layers
-from pipeline.layers.windows import ReceptiveField
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.config.layers import Dense, ModelSpec
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers.features import Features, LayerSummary, Volume, describe_volume
+from pixelmill.pipeline.layers.kinds import trace_layers
+from pixelmill.pipeline.layers.windows import ReceptiveField
 
 __all__ = ["LayerSummary", "Volume", "check_network", "count_outputs", "describe_volume", "summarize_layers"]
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config.layers import Application, ApplicationName
-from pipeline.errors import DownloadError, PixelmillError, RequestError
-from pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
+from pixelmill.pipeline.config.layers import Application, ApplicationName
+from pixelmill.pipeline.errors import DownloadError, PixelmillError, RequestError
+from pixelmill.pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
 
 Scaling = Literal["tf", "torch", "caffe", "efficientnet_v2"]
 """What an architecture's authors made of pixels; the first three are named as in Keras."""

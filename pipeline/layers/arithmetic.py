@@ -1,12 +1,12 @@
 """What each simple layer does to the depth that reaches it, in numbers.
 
-The table of all layers is in `pipeline.layers.kinds`.
+The table of all layers is in `pixelmill.pipeline.layers.kinds`.
 """
 
 from dataclasses import dataclass
 from math import prod
 
-from pipeline.config.layers import (
+from pixelmill.pipeline.config.layers import (
     Convolution,
     Dense,
     DepthwiseConvolution,
@@ -16,7 +16,7 @@ from pipeline.config.layers import (
     SimpleLayer,
     Size,
 )
-from pipeline.layers.windows import EACH_PLACE, Pair, Window
+from pixelmill.pipeline.layers.windows import EACH_PLACE, Pair, Window
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.layers.windows import Pair, ReceptiveField
+from pixelmill.pipeline.layers.windows import Pair, ReceptiveField
 
 Volume = tuple[int, ...]
 """(height, width, depth), or (units,) once flattened or pooled over the whole image."""

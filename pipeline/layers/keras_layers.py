@@ -1,13 +1,13 @@
 """Each simple layer as Keras layers, one after the other; `keras` comes as an argument, never as an import.
 
-The table is in `pipeline.layers.kinds`, and `pipeline.training.network` calls it.
+The table is in `pixelmill.pipeline.layers.kinds`, and `pixelmill.pipeline.training.network` calls it.
 """
 
 from typing import Any
 
 import numpy as np
 
-from pipeline.config.layers import (
+from pixelmill.pipeline.config.layers import (
     Activation,
     BatchNormalization,
     Convolution,
@@ -21,7 +21,7 @@ from pipeline.config.layers import (
     SeparableConvolution,
     Softmax,
 )
-from pipeline.layers.arithmetic import sliding
+from pixelmill.pipeline.layers.arithmetic import sliding
 
 Layers = list[Any]
 

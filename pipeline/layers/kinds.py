@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-from pipeline.config.layers import (
+from pixelmill.pipeline.config.layers import (
     Activation,
     Application,
     BatchNormalization,
@@ -23,12 +23,12 @@ from pipeline.config.layers import (
     SimpleLayer,
     Softmax,
 )
-from pipeline.errors import RequestError
-from pipeline.layers import arithmetic, keras_layers
-from pipeline.layers.applications import build_application, trace_application
-from pipeline.layers.arithmetic import Step
-from pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
-from pipeline.layers.windows import Window, enclose
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers import arithmetic, keras_layers
+from pixelmill.pipeline.layers.applications import build_application, trace_application
+from pixelmill.pipeline.layers.arithmetic import Step
+from pixelmill.pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
+from pixelmill.pipeline.layers.windows import Window, enclose
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks"
 
 from dataclasses import dataclass
 
-from pipeline.config.layers import Padding
+from pixelmill.pipeline.config.layers import Padding
 
 Pair = tuple[int, int]
 """A number for the height and one for the width."""

@@ -6,9 +6,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.locations import parse_location
-from pipeline.predictions.csv_form import read_csv
-from pipeline.predictions.layout import (
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.layout import (
     CSV_FILE,
     PARTS_FOLDER,
     REPORT_FILE,
@@ -16,8 +16,8 @@ from pipeline.predictions.layout import (
     TableFormat,
     table_files,
 )
-from pipeline.predictions.parts import read_part
-from pipeline.predictions.stored import StoredTable, read_table
+from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.predictions.stored import StoredTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.predictions.arrays import list_array, number_array, text_array
+from pixelmill.pipeline.predictions.arrays import list_array, number_array, text_array
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from pipeline.artifacts import replacing
-from pipeline.predictions.columns import TableLayout, schema
-from pipeline.predictions.parts import read_row_groups
+from pixelmill.pipeline.artifacts import replacing
+from pixelmill.pipeline.predictions.columns import TableLayout, schema
+from pixelmill.pipeline.predictions.parts import read_row_groups
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.predictions.csv_form import read_csv
-from pipeline.predictions.parts import USE_THREADS
-from pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable
+from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.parts import USE_THREADS
+from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable
 
 _PATH = "image_path"
 _NEIGHBOURS = 100

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from pipeline.locations import children
-from pipeline.predictions.parts import is_part
+from pixelmill.pipeline.locations import children
+from pixelmill.pipeline.predictions.parts import is_part
 
 TableFormat = Literal["parquet", "csv"]
 PARTS_FOLDER = "predictions"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.artifacts import opened_for_reading, replacing
-from pipeline.predictions.columns import TableLayout, schema
+from pixelmill.pipeline.artifacts import opened_for_reading, replacing
+from pixelmill.pipeline.predictions.columns import TableLayout, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import MANIFEST, flush_to_disk, read_json, remove_file, remove_folder
-from pipeline.clutter import is_clutter
-from pipeline.errors import WorkError
-from pipeline.locations import children, file_system, is_remote
-from pipeline.predictions.layout import (
+from pixelmill.pipeline.artifacts import MANIFEST, flush_to_disk, read_json, remove_file, remove_folder
+from pixelmill.pipeline.clutter import is_clutter
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.locations import children, file_system, is_remote
+from pixelmill.pipeline.predictions.layout import (
     CSV_FILE,
     PARTS_FOLDER,
     REPORT_FILE,
@@ -29,8 +29,8 @@ from pipeline.predictions.layout import (
     WORK_PARTS,
     table_files,
 )
-from pipeline.predictions.parts import is_part
-from pipeline.predictions.stored import holds_table
+from pixelmill.pipeline.predictions.parts import is_part
+from pixelmill.pipeline.predictions.stored import holds_table
 
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.pixelmill-tmp")
 _AT_FOLDER = -100

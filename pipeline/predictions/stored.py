@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from pipeline.artifacts import MANIFEST, read_json
-from pipeline.errors import PixelmillError, RequestError, WorkError
-from pipeline.locations import children, content_of, file_system, is_remote
-from pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
-from pipeline.predictions.parts import part_run_id
+from pixelmill.pipeline.artifacts import MANIFEST, read_json
+from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
+from pixelmill.pipeline.locations import children, content_of, file_system, is_remote
+from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
+from pixelmill.pipeline.predictions.parts import part_run_id
 
 Result = TypeVar("Result")
 KIND = "prediction-table"

@@ -1,4 +1,4 @@
-"""Finding, reading and overriding recipes; `pipeline.config` says what one may hold."""
+"""Finding, reading and overriding recipes; `pixelmill.pipeline.config` says what one may hold."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config import Recipe
-from pipeline.errors import RequestError
-from pipeline.layers import check_network
-from pipeline.recipes.overrides import apply_override
-from pipeline.recipes.problems import explain_problem
-from pipeline.recipes.spelling import did_you_mean
-from pipeline.recipes.yaml_text import dump_yaml, parse_yaml
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers import check_network
+from pixelmill.pipeline.recipes.overrides import apply_override
+from pixelmill.pipeline.recipes.problems import explain_problem
+from pixelmill.pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.recipes.yaml_text import dump_yaml, parse_yaml
 
 _log = getLogger(__name__)
 _SHIPPED = Path(__file__).parent

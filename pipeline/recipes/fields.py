@@ -7,12 +7,12 @@ from typing import get_origin
 
 from pydantic.fields import FieldInfo
 
-from pipeline.config import Recipe
-from pipeline.config.layers import Residual
-from pipeline.config.part import Part
-from pipeline.errors import RequestError
-from pipeline.recipes.annotations import TAGS, describe_type, members, parts_in, tag_of
-from pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.config.layers import Residual
+from pixelmill.pipeline.config.part import Part
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.recipes.annotations import TAGS, describe_type, members, parts_in, tag_of
+from pixelmill.pipeline.recipes.spelling import did_you_mean
 
 NUMBER = "N"
 """Stands in keys for the place in a list: `model.layers.N.filters`."""

@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config import Recipe
-from pipeline.config.part import Part
-from pipeline.errors import RequestError
-from pipeline.recipes.annotations import parts_in, tag_of
-from pipeline.recipes.fields import keys_ending_in
-from pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.config.part import Part
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.recipes.annotations import parts_in, tag_of
+from pixelmill.pipeline.recipes.fields import keys_ending_in
+from pixelmill.pipeline.recipes.spelling import did_you_mean
 
 _KEYED = ("extra_forbidden", "missing")
 _Location = Sequence[int | str]

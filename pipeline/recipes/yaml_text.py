@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import RequestError
+from pixelmill.pipeline.errors import RequestError
 
 _TAG = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")

@@ -5,10 +5,10 @@ it pointed before; it is replaced whole. `storage` does what must be safe, `remo
 store.
 """
 
-from pipeline.registry.aliases import AliasMoved, aliases_of, promote_version, rollback_alias
-from pipeline.registry.model_version import DamagedVersion, ModelVersion
-from pipeline.registry.pending import mark_judged, pending_versions
-from pipeline.registry.versions import (
+from pixelmill.pipeline.registry.aliases import AliasMoved, aliases_of, promote_version, rollback_alias
+from pixelmill.pipeline.registry.model_version import DamagedVersion, ModelVersion
+from pixelmill.pipeline.registry.pending import mark_judged, pending_versions
+from pixelmill.pipeline.registry.versions import (
     fetch_bundle,
     find_bundle,
     find_version,

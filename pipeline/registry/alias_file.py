@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.artifacts import now, read_content
-from pipeline.errors import RequestError
-from pipeline.registry.places import model_folder, storage_of
+from pixelmill.pipeline.artifacts import now, read_content
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.registry.places import model_folder, storage_of
 
 _ALIASES_FILE = "aliases.json"
 _LARGEST = 64 * 2**20

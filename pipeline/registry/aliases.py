@@ -4,11 +4,11 @@ import re
 from logging import getLogger
 from pathlib import Path
 
-from pipeline.errors import PixelmillError, RequestError
-from pipeline.registry.alias_file import Aliases, change_aliases, read_aliases
-from pipeline.registry.pending import mark_judged
-from pipeline.registry.places import version_numbers
-from pipeline.registry.versions import no_model, verify_version
+from pixelmill.pipeline.errors import PixelmillError, RequestError
+from pixelmill.pipeline.registry.alias_file import Aliases, change_aliases, read_aliases
+from pixelmill.pipeline.registry.pending import mark_judged
+from pixelmill.pipeline.registry.places import version_numbers
+from pixelmill.pipeline.registry.versions import no_model, verify_version
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _log = getLogger(__name__)

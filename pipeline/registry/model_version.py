@@ -7,10 +7,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.artifacts import read_verified
-from pipeline.errors import WorkError
-from pipeline.evaluation import METRICS_FILE
-from pipeline.export import PARITY_FILE, read_bundle_manifest
+from pixelmill.pipeline.artifacts import read_verified
+from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, read_bundle_manifest
+from pixelmill.pipeline.errors import WorkError
 
 _Count = Annotated[int, Field(ge=0)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]

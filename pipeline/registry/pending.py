@@ -6,10 +6,10 @@ killed in between leaves it, and the next run judges that version, too.
 
 from pathlib import Path
 
-from pipeline.artifacts import now, remove_file, write_text
-from pipeline.locations import children
-from pipeline.registry.places import model_folder, version_numbers
-from pipeline.registry.storage import version_of
+from pixelmill.pipeline.artifacts import now, remove_file, write_text
+from pixelmill.pipeline.locations import children
+from pixelmill.pipeline.registry.places import model_folder, version_numbers
+from pixelmill.pipeline.registry.storage import version_of
 
 _PENDING = ".pending"
 

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from pipeline.artifacts import MANIFEST
-from pipeline.locations import children, is_remote
-from pipeline.registry.remote import RemoteStorage
-from pipeline.registry.storage import LocalStorage, Storage, version_of
+from pixelmill.pipeline.artifacts import MANIFEST
+from pixelmill.pipeline.locations import children, is_remote
+from pixelmill.pipeline.registry.remote import RemoteStorage
+from pixelmill.pipeline.registry.storage import LocalStorage, Storage, version_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 

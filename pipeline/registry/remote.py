@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pipeline.artifacts import (
+from pixelmill.pipeline.artifacts import (
     MANIFEST,
     flush_to_disk,
     read_manifest,
@@ -22,9 +22,9 @@ from pipeline.artifacts import (
     temporary_folder,
     verify_files,
 )
-from pipeline.errors import PixelmillError, RequestError, WorkError
-from pipeline.locations import cache_folder, content_of, file_system
-from pipeline.registry.storage import Change, next_version
+from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
+from pixelmill.pipeline.locations import cache_folder, content_of, file_system
+from pixelmill.pipeline.registry.storage import Change, next_version
 
 _log = getLogger(__name__)
 _RESERVATION = ".reserved"

@@ -8,9 +8,9 @@ from typing import Protocol
 
 from filelock import FileLock
 
-from pipeline.artifacts import flush_to_disk, read_content, remove_leftovers, write_text
-from pipeline.artifacts.temporaries import HeldFile, temporaries, temporary_for
-from pipeline.locations import children
+from pixelmill.pipeline.artifacts import flush_to_disk, read_content, remove_leftovers, write_text
+from pixelmill.pipeline.artifacts.temporaries import HeldFile, temporaries, temporary_for
+from pixelmill.pipeline.locations import children
 
 Change = Callable[[bytes | None], str | None]
 """From what a file holds, None where there is none, to what it shall hold, None to leave it."""

@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.artifacts import require_only_listed, verify_files
-from pipeline.errors import PixelmillError, RequestError
-from pipeline.export import ModelBundle, Precision, open_bundle, read_bundle_manifest
-from pipeline.locations import is_remote, parse_location
-from pipeline.registry.alias_file import read_aliases
-from pipeline.registry.model_version import (
+from pixelmill.pipeline.artifacts import require_only_listed, verify_files
+from pixelmill.pipeline.bundles import ModelBundle, Precision, open_bundle, read_bundle_manifest
+from pixelmill.pipeline.errors import PixelmillError, RequestError
+from pixelmill.pipeline.locations import is_remote, parse_location
+from pixelmill.pipeline.registry.alias_file import read_aliases
+from pixelmill.pipeline.registry.model_version import (
     DamagedVersion,
     ModelVersion,
     pointing_to,
     read_version,
     require_identity,
 )
-from pipeline.registry.pending import mark_pending
-from pipeline.registry.places import (
+from pixelmill.pipeline.registry.pending import mark_pending
+from pixelmill.pipeline.registry.places import (
     model_folder,
     model_names,
     models_folder,

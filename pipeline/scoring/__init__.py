@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import ImageSpec
-from pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS, DecodingLimits
-from pipeline.export import ModelBundle
-from pipeline.images import DEFAULT_MAX_PIXELS
-from pipeline.inference import Provider
-from pipeline.predictions.columns import RunFacts, TableLayout
-from pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
-from pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS, DecodingLimits
+from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
+from pixelmill.pipeline.inference import Provider
+from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
+from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
+from pixelmill.pipeline.scoring.passed_over import PassedOver
 
 Engine = Literal["local", "dask"]
 

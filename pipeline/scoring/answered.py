@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.predictions.columns import Answers
-from pipeline.scoring.records import Keys, Records, digests_of, fill_rows, keys_of, record_type, records_of
+from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.scoring.reuse import (
+    Keys,
+    Records,
+    digests_of,
+    fill_rows,
+    keys_of,
+    record_type,
+    records_of,
+)
 
 ANSWERED_FILE = "answered.bin"
 _MOST = 1 << 22

@@ -8,14 +8,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.clutter import is_clutter
-from pipeline.errors import WorkError
-from pipeline.file_names import escape, unescape
-from pipeline.images import EXTENSIONS
-from pipeline.locations import is_remote
-from pipeline.scoring.deep_paths import scan_folder, stat_file
-from pipeline.scoring.passed_over import PassedOver
-from pipeline.scoring.remote_listing import first_remote_folders, walk_remote
+from pixelmill.pipeline.clutter import is_clutter
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.file_names import escape, unescape
+from pixelmill.pipeline.images import EXTENSIONS
+from pixelmill.pipeline.locations import is_remote
+from pixelmill.pipeline.scoring.deep_paths import scan_folder, stat_file
+from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.remote_listing import first_remote_folders, walk_remote
 
 __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
 # Not a fact about the folder that was to be listed.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.clutter import clutter_kind
-from pipeline.display import printable
+from pixelmill.pipeline.clutter import clutter_kind
+from pixelmill.pipeline.display import printable
 
 NO_EXTENSION, OTHER = "no extension", "other"
 _LONGEST_EXTENSION = 16

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.clutter import is_clutter
-from pipeline.errors import WorkError
-from pipeline.file_names import escape, unescape
-from pipeline.locations import file_system
-from pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.clutter import is_clutter
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.file_names import escape, unescape
+from pixelmill.pipeline.locations import file_system
+from pixelmill.pipeline.scoring.passed_over import PassedOver
 
 # By what name S3, Azure, Google, local and other file systems of fsspec tell it.
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__
-from pipeline.display import printable
-from pipeline.scoring.passed_over import say_passed_over
-from pipeline.scoring.true_labels import say_not_classes
-from pipeline.templates import open_templates
+from pixelmill.pipeline import __version__
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.scoring.passed_over import say_passed_over
+from pixelmill.pipeline.scoring.true_labels import say_not_classes
+from pixelmill.pipeline.templates import open_templates
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -109,7 +109,7 @@ class ClassAccuracy:
 @cache
 def load_template() -> "Template":
     """The page's template; to compile it takes longer than to fill it in."""
-    environment = open_templates("pipeline.scoring")
+    environment = open_templates("pixelmill.pipeline.scoring")
     environment.finalize = _shown
     environment.filters["compact"] = compact
     environment.filters["duration"] = duration

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
-from pipeline.artifacts import replacing
-from pipeline.predictions.parts import part_answer_key, part_name
-from pipeline.scoring import ScoringPlan
-from pipeline.scoring.listing import ListedImage, list_images
-from pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.artifacts import replacing
+from pixelmill.pipeline.predictions.parts import part_answer_key, part_name
+from pixelmill.pipeline.scoring import ScoringPlan
+from pixelmill.pipeline.scoring.listing import ListedImage, list_images
+from pixelmill.pipeline.scoring.passed_over import PassedOver
 
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6

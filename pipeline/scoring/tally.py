@@ -3,12 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pipeline.predictions.parts import read_if_intact
-from pipeline.scoring import ScoringPlan
-from pipeline.scoring.passed_over import PassedOver
-from pipeline.scoring.shards import Shard, find_part
-from pipeline.scoring.thumbnails import Thumbnails, Uncertain, merge_uncertain
-from pipeline.scoring.working import ShardResult
+from pixelmill.pipeline.predictions.parts import read_if_intact
+from pixelmill.pipeline.scoring import ScoringPlan
+from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.shards import Shard, find_part
+from pixelmill.pipeline.scoring.thumbnails import Thumbnails, Uncertain, merge_uncertain
+from pixelmill.pipeline.scoring.worker.worker import ShardResult
 
 
 @dataclass

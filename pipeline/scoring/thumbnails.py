@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.costs import require_affordable
-from pipeline.decoding.guarding import guard
-from pipeline.decoding.memory import MEMORY_LIMIT
-from pipeline.decoding.pool import map_guarded
-from pipeline.decoding.timing import WATCH, TimeLimit
-from pipeline.image_encoding import encode_thumbnail
-from pipeline.images import ImageFailure
-from pipeline.locations import absolute, parse_location
-from pipeline.predictions.arrays import numbers_of
-from pipeline.resources import processor_limit
-from pipeline.scoring import ScoringPlan
-from pipeline.scoring.planning import read_plan
-from pipeline.scoring.reading import read_again
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.costs import require_affordable
+from pixelmill.pipeline.decoding.guarding import guard
+from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
+from pixelmill.pipeline.decoding.pool import map_guarded
+from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.image_encoding import encode_thumbnail
+from pixelmill.pipeline.images import ImageFailure
+from pixelmill.pipeline.locations import absolute, parse_location
+from pixelmill.pipeline.predictions.arrays import numbers_of
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.scoring import ScoringPlan
+from pixelmill.pipeline.scoring.plan import read_plan
+from pixelmill.pipeline.scoring.worker.reading import read_again
 
 if TYPE_CHECKING:
     import pyarrow as pa

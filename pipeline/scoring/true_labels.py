@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.display import printable
-from pipeline.errors import RequestError
-from pipeline.file_names import unescape
-from pipeline.labels import normalize_label
-from pipeline.scoring.listing import first_folders
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.file_names import unescape
+from pixelmill.pipeline.labels import normalize_label
+from pixelmill.pipeline.scoring.listing import first_folders
 
 _SHOWN = 3
 _MOST_FOLDERS = 100

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODEL_FILE = "model.keras"
+from pixelmill.pipeline.bundles import MODEL_FILE
+
 HISTORY_FILE = "history.csv"
 _MOST_LOST = 0.02
 

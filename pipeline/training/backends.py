@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, cast, get_args
 
-from pipeline.config import TrainingSpec
-from pipeline.errors import RequestError
-from pipeline.resources import processor_limit
-from pipeline.training.devices import choose_device, import_tensorflow
+from pixelmill.pipeline.config import TrainingSpec
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
 Backend = Literal["tensorflow", "jax", "torch"]
 

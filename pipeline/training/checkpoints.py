@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from pipeline.artifacts import canonical_json, installed_packages, remove_leftovers, replacing
-from pipeline.config import Recipe
-from pipeline.datasets import PreparedDataset
-from pipeline.errors import WorkError
-from pipeline.training.backends import chosen_backend
+from pixelmill.pipeline.artifacts import canonical_json, installed_packages, remove_leftovers, replacing
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.training.backends import chosen_backend
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Row = dict[str, float]

@@ -5,8 +5,8 @@ import sys
 import tempfile
 from typing import Literal
 
-from pipeline.errors import RequestError
-from pipeline.resources import processor_limit
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.resources import processor_limit
 
 
 def import_tensorflow() -> None:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pipeline.config import ImageSpec
-from pipeline.config.layers import Application, ModelSpec
-from pipeline.layers.kinds import build_layers
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.config.layers import Application, ModelSpec
+from pixelmill.pipeline.layers.kinds import build_layers
 
 
 def build_network(model: ModelSpec, image: ImageSpec, classes: int) -> Any:

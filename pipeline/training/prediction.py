@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import write_array
-from pipeline.datasets import PreparedDataset, SplitName
-from pipeline.errors import WorkError
-from pipeline.images import Pixels
-from pipeline.inference import Probabilities
-from pipeline.progress import progress
-from pipeline.training import TrainedModel
-from pipeline.training.devices import choose_device, import_tensorflow
+from pixelmill.pipeline.artifacts import write_array
+from pixelmill.pipeline.datasets import PreparedDataset, SplitName
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.training import TrainedModel
+from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
 _BATCH = 250
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.config import LearningRate, TrainingSpec
+from pixelmill.pipeline.config import LearningRate, TrainingSpec
 
 
 def build_optimizer(training: TrainingSpec, steps: int) -> Any:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import TrainingSpec
-from pipeline.datasets import Images
-from pipeline.images import Pixels
-from pipeline.progress import progress
-from pipeline.training import NormalizationCheck
-from pipeline.training.backends import chosen_backend
+from pixelmill.pipeline.config import TrainingSpec
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.training import NormalizationCheck
+from pixelmill.pipeline.training.backends import chosen_backend
 
 _MOST_IMAGES = 10_000
 _MOST_CHECKED = 2_000

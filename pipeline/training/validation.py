@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.datasets import Images
-from pipeline.training.batches import ValidationBatches
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.training.input_pipeline import ValidationBatches
 
 # What Keras keeps a probability away from 0, so that its logarithm is a number.
 _EPSILON = 1e-7

@@ -19,14 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from pipeline.export import ONNX_FILE, open_bundle
-from pipeline.images import Pixels
-from pipeline.inference import load_session
-from pipeline.processes import run_in_spawned_process, spawned_pool
-from pipeline.resources import processor_limit
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.folder import score_folder
-from pipeline.training import MODEL_FILE
+from pixelmill.pipeline.bundles import MODEL_FILE, ONNX_FILE, open_bundle
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.inference import load_session
+from pixelmill.pipeline.processes import run_in_spawned_process, spawned_pool
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 from tests.benchmarks.material import Workload
 
 _BATCH = 64
@@ -183,7 +182,7 @@ def _predict_directory(workload: Workload) -> Measurement:
 
 
 def _load_keras_model(workload: Workload) -> Any:
-    from pipeline.training.devices import choose_device, import_tensorflow
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
     choose_device("cpu")

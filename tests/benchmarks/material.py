@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from pipeline.artifacts import MANIFEST, publishing, write_json
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.config.layers import (
+from pixelmill.pipeline.artifacts import MANIFEST, publishing, write_json
+from pixelmill.pipeline.bundles import BASELINE_FILE, LABELS_FILE, MODEL_FILE, ONNX_FILE, PREPROCESSING_FILE
+from pixelmill.pipeline.bundles.metadata import describe_itself
+from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.config.layers import (
     Activation,
     BatchNormalization,
     Convolution,
@@ -23,14 +26,9 @@ from pipeline.config.layers import (
     Pooling,
     Softmax,
 )
-from pipeline.drift import CONFIDENCE_BINS, AnswerCounts
-from pipeline.evaluation import BASELINE_FILE
-from pipeline.export import LABELS_FILE, ONNX_FILE, PREPROCESSING_FILE
-from pipeline.export.metadata import describe_itself
-from pipeline.preprocessing import describe_preprocessing
-from pipeline.processes import run_in_spawned_process, spawned_pool
-from pipeline.resources import processor_limit
-from pipeline.training import MODEL_FILE
+from pixelmill.pipeline.drift import CONFIDENCE_BINS, AnswerCounts
+from pixelmill.pipeline.processes import run_in_spawned_process, spawned_pool
+from pixelmill.pipeline.resources import processor_limit
 
 CLASSES = 10
 
@@ -172,9 +170,9 @@ def _bundled_photographs() -> list[Image.Image]:
 
 def _publish_bundle(kind: Kind, folder: Path) -> None:
     """Make a model and export it as a retraining run does, but for the training."""
-    from pipeline.export.drafting import write_onnx
-    from pipeline.training.devices import choose_device, import_tensorflow
-    from pipeline.training.network import build_network
+    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
+    from pixelmill.pipeline.training.network import build_network
 
     import_tensorflow()
     choose_device("cpu")

@@ -16,14 +16,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from pipeline.export import open_bundle
-from pipeline.processes import spawned_pool
-from pipeline.resources import processor_limit
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.committing import commit_table
-from pipeline.scoring.folder import score_folder
-from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.running import score_shards
+from pixelmill.pipeline.bundles import open_bundle
+from pixelmill.pipeline.processes import spawned_pool
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.commit import commit_table
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, forget, prepare
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from pipeline.resources import processor_limit
+from pixelmill.pipeline.resources import processor_limit
 from tests.benchmarks.contenders import CONTENDERS, Measurement
 from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, prepare
 

@@ -30,10 +30,10 @@ from statistics import median
 
 import numpy as np
 
-from pipeline.config import AugmentationSpec, Recipe
-from pipeline.datasets import PreparedDataset
-from pipeline.recipes import load_recipe
-from pipeline.resources import processor_limit
+from pixelmill.pipeline.config import AugmentationSpec, Recipe
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.recipes import load_recipe
+from pixelmill.pipeline.resources import processor_limit
 from tests.benchmarks.torch_contender import answer_requests
 
 CLASSES = 10
@@ -55,10 +55,9 @@ def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
 
 def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> None:
     """Train an epoch of the contender that each line of standard input names."""
-    from pipeline.training.backends import start_backend
-    from pipeline.training.batches import TrainingBatches
-    from pipeline.training.feeding import feeding
-    from pipeline.training.fitting import compile_network
+    from pixelmill.pipeline.training.backends import start_backend
+    from pixelmill.pipeline.training.input_pipeline import TrainingBatches, feeding
+    from pixelmill.pipeline.training.trainer import compile_network
 
     recipe = load_recipe(recipe_name)
     device = start_backend(recipe.training)

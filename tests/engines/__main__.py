@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipeline.export.parity import LEAST_ALLOWED
+from pixelmill.pipeline.export.parity import LEAST_ALLOWED
 from tests.engines.cases import Case, make_cases
 from tests.engines.matrix import MATRIX, MatrixEngine, NotInstalledError
 from tests.engines.table import Row, write_table

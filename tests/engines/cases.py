@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import write_array
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.config.layers import ModelSpec
-from pipeline.export import ONNX_FILE
-from pipeline.images import Pixels
-from pipeline.inference import Probabilities
-from pipeline.processes import run_in_spawned_process
-from pipeline.recipes import load_recipe, shipped_recipes
+from pixelmill.pipeline.artifacts import write_array
+from pixelmill.pipeline.bundles import ONNX_FILE
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.config.layers import ModelSpec
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
 CLASSES = 10
 BATCH = 4
@@ -78,7 +78,7 @@ def _read(folder: Path) -> Case:
 
 
 def _export_all(folder: Path) -> None:
-    from pipeline.training.devices import choose_device, import_tensorflow
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
     choose_device("cpu")
@@ -94,7 +94,7 @@ def _export_all(folder: Path) -> None:
 
 
 def _networks() -> Iterator[tuple[str, ImageSpec, Any]]:
-    from pipeline.training.network import build_network
+    from pixelmill.pipeline.training.network import build_network
 
     for name in shipped_recipes():
         recipe = load_recipe(name)
@@ -120,7 +120,7 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
 
 
 def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> None:
-    from pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.drafting import write_onnx
 
     (folder / ONNX_FILE).write_bytes(write_onnx(network, image, ExportSpec(), {}))
     write_array(folder / _TENSORS, tensors)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from pipeline.engines import ENGINES, EngineName
+from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from tests.browsers import find_chromium
 from tests.engines import answering
 from tests.engines.cases import Case

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.export.parity import LEAST_ALLOWED
-from pipeline.recipes import shipped_recipes
+from pixelmill.pipeline.export.parity import LEAST_ALLOWED
+from pixelmill.pipeline.recipes import shipped_recipes
 from tests.engines.cases import OTHER_LAYERS, Case, make_cases
 from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
 from tests.engines.table import README, Row, read_table, write_table

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.export import ModelBundle
-from pipeline.export.golden import read_golden
-from pipeline.export.runtimes import choose_version
-from pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.bundles.golden import read_golden
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.export.runtimes import choose_version
+from pixelmill.pipeline.processes import run_in_spawned_process
 
 NEWEST_OPSET = 18
 RELEASES = ("1.10.0", "1.11.0", "1.12.1", "1.13.1", "1.14.0")
@@ -22,8 +22,8 @@ PROGRAMS = Path(__file__).parents[1] / "javascript"
 
 def export_for_all(bundle: Path, image: ImageSpec, folder: Path) -> None:
     """Write a file for each release, and one in the next opset, which it should refuse."""
-    from pipeline.export.drafting import write_onnx
-    from pipeline.export.loading import load_network
+    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.loading import load_network
 
     network = load_network(bundle / "model.keras")
     for release in RELEASES:

@@ -8,17 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.export import ModelBundle
-from pipeline.predictions import read_predictions
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.folder import score_folder
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
 SCRIPT = """
 import sys
-from flows.batch_scoring import score
+from pixelmill.flows.batch_scoring import score
 
 if __name__ == "__main__":
     store, images, output = sys.argv[1:]

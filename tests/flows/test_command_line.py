@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import sha256_of
-from pipeline.image_encoding import encode_png
-from pipeline.predictions import read_predictions
-from pipeline.recipes import shipped_recipes
+from pixelmill.pipeline.artifacts import sha256_of
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.recipes import shipped_recipes
 from tests.conftest import (
     PIXELMILL,
     Answer,

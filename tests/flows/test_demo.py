@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.predictions import read_predictions
+from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import Run
 
 

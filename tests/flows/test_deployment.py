@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Recipe
-from pipeline.errors import RequestError
-from pipeline.recipes import load_recipe
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.recipes import load_recipe
 from tests.flows.conftest import PrefectServer, ask, postgresql, prefect_server
 
 ROOT = Path(__file__).resolve().parents[2]

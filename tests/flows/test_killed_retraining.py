@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.registry import aliases_of, pending_versions
+from pixelmill.pipeline.registry import aliases_of, pending_versions
 from tests.conftest import PIXELMILL, Run, start_interruptible
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Recipe
-from pipeline.errors import RequestError
-from pipeline.readiness import check_readiness
-from pipeline.recipes import load_recipe
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.readiness import check_readiness
+from pixelmill.pipeline.recipes import load_recipe
 from tests.conftest import PIXELMILL, write_images
 
 TRANSFER = (
@@ -77,8 +77,8 @@ def test_a_store_that_cannot_be_written_to_is_named() -> None:
 def test_the_commands_refuse_before_the_heavy_imports(tmp_path: Path) -> None:
     program = (
         "import shlex, sys\n"
-        "from flows.command_line import app\n"
-        "from pipeline.errors import RequestError\n"
+        "from pixelmill.flows.command_line import app\n"
+        "from pixelmill.pipeline.errors import RequestError\n"
         "for command in sys.argv[1:]:\n"
         "    try: app(shlex.split(command), standalone_mode=False)\n"
         "    except RequestError as error: print(error)\n"

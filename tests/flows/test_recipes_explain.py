@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from flows.command_line import app
-from pipeline.config import Recipe
-from pipeline.config.part import Part
-from pipeline.errors import RequestError
-from pipeline.recipes.annotations import TAGS, parts_in
-from pipeline.recipes.fields import list_groups
+from pixelmill.flows.command_line import app
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.config.part import Part
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.recipes.annotations import TAGS, parts_in
+from pixelmill.pipeline.recipes.fields import list_groups
 from tests.conftest import PIXELMILL
 
 Explain = Callable[..., str]
@@ -109,7 +109,7 @@ def test_no_key_is_refused(key: str, explain: Explain) -> None:
 def test_the_help_of_retrain_points_there_and_nothing_heavy_is_imported() -> None:
     program = (
         "import sys\n"
-        "from flows.command_line import app\n"
+        "from pixelmill.flows.command_line import app\n"
         "for words in (['recipes', 'explain'], ['retrain', '--help']):\n"
         "    try: app(words, standalone_mode=False)\n"
         "    except SystemExit: pass\n"

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.predictions import read_predictions
-from pipeline.registry import show_model
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.registry import show_model
 from tests.conftest import Run, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
 SCORING = """
 import sys
-from flows.batch_scoring import score
-from pipeline.errors import GateRefused
+from pixelmill.flows.batch_scoring import score
+from pixelmill.pipeline.errors import GateRefused
 
 if __name__ == "__main__":
     store, images, output = sys.argv[1:]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from pipeline.datasets.mnist import FILES
-from pipeline.registry import list_models, show_model
+from pixelmill.pipeline.datasets.mnist import FILES
+from pixelmill.pipeline.registry import list_models, show_model
 from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 from tests.servers import FileServer, serving
@@ -67,7 +67,7 @@ def test_every_stage_is_a_task_of_the_run(server: PrefectServer, flow_run: Any) 
 
 def test_the_recipe_is_the_flows_typed_parameter(server: PrefectServer, flow_run: Any) -> None:
     assert flow_run["parameters"]["recipe"]["training"]["epochs"] == 4
-    from flows.retraining import retrain
+    from pixelmill.flows.retraining import retrain
 
     schema = retrain.parameters.model_dump()
     assert set(schema["properties"]) == {"recipe", "store"}

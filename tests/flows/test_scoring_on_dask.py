@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.export import ModelBundle
-from pipeline.predictions import read_predictions
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.folder import score_folder
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 from tests.clusters import Cluster, running_cluster
 from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.xdist_group("prefect-server")
 # Shards of so little work that a small folder has many.
 SCRIPT = """
 import json, sys
-from flows.batch_scoring import score
-from pipeline.scoring import cluster
+from pixelmill.flows.batch_scoring import score
+from pixelmill.pipeline.scoring import cluster
 
 if __name__ == "__main__":
     store, images, output, address = sys.argv[1:]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.registry import show_model
+from pixelmill.pipeline.registry import show_model
 from tests.conftest import PIXELMILL, Run, start_interruptible
 from tests.flows.test_command_line import refused
 
@@ -35,7 +35,7 @@ def training(store: Path, environment: dict[str, str], *settings: str) -> Iterat
 
 def server_of(process: "subprocess.Popen[str]") -> psutil.Process:
     children = psutil.Process(process.pid).children()
-    (server,) = [child for child in children if "flows.server_process" in child.cmdline()]
+    (server,) = [child for child in children if "pixelmill.flows.server_process" in child.cmdline()]
     return server
 
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from pipeline.training.watching import TrainingProgress
+from pixelmill.pipeline.training.callbacks import TrainingProgress
 from tests.flows.conftest import free_port
 
 MORE_THAN_A_PIPE_HOLDS = 3000
@@ -16,10 +16,10 @@ def test_a_server_that_is_gone_stops_neither_the_reports_nor_the_run(
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows import page
-    from flows.training_progress import progress_artifact
+    from pixelmill.flows import page
+    from pixelmill.flows.training_progress import progress_artifact
 
-    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("pixelmill.pipeline"), "propagate", True)
     monkeypatch.setattr(page, "_trouble", type(page._trouble)())
     progress = TrainingProgress(
         epoch=1,
@@ -39,6 +39,6 @@ def test_a_server_that_is_gone_stops_neither_the_reports_nor_the_run(
             report(progress)
         page.show_table("gone-table", [{"a": 1}], "a table")
         page.show_markdown("gone-text", "# text", "a text")
-    warnings = [record.getMessage() for record in caplog.records if record.name == "pipeline.page"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "pixelmill.pipeline.page"]
     assert len(warnings) == 1
     assert warnings[0].startswith("Prefect's page will lack some of what this run has to show")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.predictions import read_predictions
+from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask, free_port, prefect_server
 from tests.tracing import Traced, run_traced

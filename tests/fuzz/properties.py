@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import DecodedImage, ImageFailure, decode, decode_with_pillow, describe_file
-from pipeline.images.libtiff import libtiff_errors
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import DecodedImage, ImageFailure, decode, decode_with_pillow, describe_file
+from pixelmill.pipeline.images.libtiff import libtiff_errors
 
 MOST_PIXELS = 1_000_000
 SPECS = [

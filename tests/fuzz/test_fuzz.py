@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.images import FORMATS
+from pixelmill.pipeline.images import FORMATS
 from tests.fuzz.changes import Change, ChangedFile, changed_files
 from tests.fuzz.properties import check
 from tests.fuzz.seeds import seeds

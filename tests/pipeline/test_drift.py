@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.drift import CONFIDENCE_BINS, AnswerCounts, measure_drift, population_stability_index
+from pixelmill.pipeline.drift import CONFIDENCE_BINS, AnswerCounts, measure_drift, population_stability_index
 
 counts = st.lists(st.integers(0, 10**6), min_size=6, max_size=6).filter(any)
 answers = st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1, width=32)), max_size=50)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.limited_process import LimitExceeded, Limits, run_limited
+from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limited
 
 LIMITS = Limits(seconds=60, memory=2**30)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.locations import absolute, children, file_system, is_remote, parse_location
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.locations import absolute, children, file_system, is_remote, parse_location
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.clutter import CLUTTER_NAMES, is_clutter
-from pipeline.display import printable
-from pipeline.labels import normalize_label, same_label
+from pixelmill.pipeline.clutter import CLUTTER_NAMES, is_clutter
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.labels import normalize_label, same_label
 
 
 @pytest.mark.parametrize(

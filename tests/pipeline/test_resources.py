@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resources import ProcessorLimit, processor_limit
+from pixelmill.pipeline.resources import ProcessorLimit, processor_limit
 
 ALLOWED = len(os.sched_getaffinity(0))
 

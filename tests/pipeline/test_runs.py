@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import publishing, temporary_sibling
-from pipeline.registry import register_bundle, reserve_version
-from pipeline.runs import begin_run, remove_abandoned
+from pixelmill.pipeline.artifacts import publishing, temporary_sibling
+from pixelmill.pipeline.registry import register_bundle, reserve_version
+from pixelmill.pipeline.runs import begin_run, remove_abandoned
 from tests.conftest import list_files_anew
-from tests.pipeline.test_registry import register, write_bundle
-from tests.pipeline.test_registry_faults import forge
+from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.pipeline.registry.test_registry_faults import forge
 
 ROOT = Path(__file__).parents[2]
 RUN = """
 import pathlib, sys
-from pipeline.artifacts import scratch_folder
-from pipeline.runs import begin_run
+from pixelmill.pipeline.artifacts import scratch_folder
+from pixelmill.pipeline.runs import begin_run
 run = begin_run(pathlib.Path(sys.argv[1]), "digits")
 with scratch_folder("held-out", run) as images, scratch_folder("upload") as upload:
     (run / "training").mkdir()

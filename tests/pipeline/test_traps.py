@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 from onnx.helper import make_graph, make_model, make_node
 
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.errors import PixelmillError, RequestError
-from pipeline.export import ModelBundle
-from pipeline.export.conversion import require_standard_ops
-from pipeline.images import Pixels
-from pipeline.inference import Probabilities
-from pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.errors import PixelmillError, RequestError
+from pixelmill.pipeline.export.conversion import require_standard_ops
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.processes import run_in_spawned_process
 
 IMAGE = ImageSpec(height=8, width=8, channels=3)
 _MIXED = "mixed_bfloat16"
@@ -61,14 +61,14 @@ def _approximate_gelu(values: Any) -> Any:
 
 
 def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
-    from pipeline.training.devices import choose_device, import_tensorflow
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
     choose_device("cpu")
     import keras
 
-    from pipeline.export.drafting import write_onnx
-    from pipeline.export.precision import in_precision
+    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.precision import in_precision
 
     exported = {}
     for name, layers in _layers().items():

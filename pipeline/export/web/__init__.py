@@ -3,7 +3,7 @@
 `index.html` works from a disk as from any web server. A page from a disk may load scripts but fetch no file,
 so the model and the runtime's WebAssembly lie in scripts, as base64.
 
-An opaque PNG, WebP, BMP or GIF file becomes the tensor that `pipeline.images` makes, bit for bit. So does a
+An opaque PNG, WebP, BMP or GIF file becomes the tensor that `images` makes, bit for bit. So does a
 transparent one where a canvas can hold 16 bits a channel, as in Chromium 156; elsewhere it may be a level
 off. So does a JPEG file that is not shrunk while it is decoded. Of one that is, the page takes the mean of
 each block: what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of half
@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.artifacts import read_json, sha256_of
-from pipeline.errors import RequestError
-from pipeline.export import ONNX_FILE
-from pipeline.export.golden import read_golden
-from pipeline.export.metadata import CLASS_NAMES, PREPROCESSING
-from pipeline.images import DEFAULT_MAX_PIXELS, Pixels
-from pipeline.inference import load_session
+from pixelmill.pipeline.artifacts import read_json, sha256_of
+from pixelmill.pipeline.bundles import ONNX_FILE
+from pixelmill.pipeline.bundles.golden import read_golden
+from pixelmill.pipeline.bundles.metadata import CLASS_NAMES, PREPROCESSING
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS, Pixels
+from pixelmill.pipeline.inference import load_session
 
 WEB_FOLDER = "web"
 WEB_RUNTIME_PACKAGE, WEB_RUNTIME_VERSION = "onnxruntime-web", "1.30.0"

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Cifar10Source, FashionMnistSource, Recipe
-from pipeline.datasets import RawDataset, cifar10, fashion_mnist
-from pipeline.datasets.cifar10 import FOLDER, TEST, TRAIN, read_cifar10, read_records
-from pipeline.datasets.downloading import count_classes, download_dataset
-from pipeline.datasets.downloads import WantedFile
-from pipeline.datasets.idx import write_idx
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import DownloadError, WorkError
-from pipeline.images import Pixels
-from pipeline.recipes import load_recipe
+from pixelmill.pipeline.config import Cifar10Source, FashionMnistSource, Recipe
+from pixelmill.pipeline.datasets import RawDataset, cifar10, fashion_mnist
+from pixelmill.pipeline.datasets.cifar10 import FOLDER, TEST, TRAIN, read_cifar10, read_records
+from pixelmill.pipeline.datasets.download import count_classes, download_dataset
+from pixelmill.pipeline.datasets.idx import write_idx
+from pixelmill.pipeline.datasets.mirrors import WantedFile
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.errors import DownloadError, WorkError
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.recipes import load_recipe
 from tests.servers import FileServer, serving
 
 NAME = cifar10.ARCHIVE.name

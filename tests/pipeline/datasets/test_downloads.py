@@ -9,8 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.datasets.downloads import Mirror, MirrorFailed, WantedFile, download, fetch_files, https_mirror
-from pipeline.errors import DownloadError, NoSourceError
+from pixelmill.pipeline.datasets.mirrors import (
+    Mirror,
+    MirrorFailed,
+    WantedFile,
+    download,
+    fetch_files,
+    https_mirror,
+)
+from pixelmill.pipeline.errors import DownloadError, NoSourceError
 from tests.servers import FileServer, serving
 
 # Random bytes do not compress, so that a response can break off in the middle of the file.
@@ -90,7 +97,7 @@ def test_a_bad_mirror_is_left_for_the_next_with_the_reason(
 ) -> None:
     with serving(FileServer(files)) as bad, serving(FileServer(good_files())) as good:
         mirrors = [unreachable(), https_mirror(bad.url), https_mirror(good.url)]
-        with caplog.at_level(logging.WARNING, "pipeline"):
+        with caplog.at_level(logging.WARNING, "pixelmill.pipeline"):
             paths, provenance = fetch_files([WANTED], mirrors, tmp_path)
     assert provenance == good.url
     assert paths["data"].read_bytes() == CONTENT

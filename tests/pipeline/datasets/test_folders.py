@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import read_manifest
-from pipeline.config import FolderSource
-from pipeline.datasets import RawDataset
-from pipeline.datasets.class_folders import is_split_name
-from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.folders import check_folders, index_folder, read_index
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import RequestError
-from pipeline.recipes import load_recipe
+from pixelmill.pipeline.artifacts import read_manifest
+from pixelmill.pipeline.config import FolderSource
+from pixelmill.pipeline.datasets import RawDataset
+from pixelmill.pipeline.datasets.class_folders import is_split_name
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.folders import check_folders, index_folder, read_index
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.recipes import load_recipe
 from tests.conftest import write_images
 
 

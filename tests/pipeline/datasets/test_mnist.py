@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pipeline.config import MnistSource
-from pipeline.datasets.downloads import MirrorFailed
-from pipeline.datasets.idx import read_idx, write_idx
-from pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_mnist
-from pipeline.errors import DownloadError, WorkError
+from pixelmill.pipeline.config import MnistSource
+from pixelmill.pipeline.datasets.idx import read_idx, write_idx
+from pixelmill.pipeline.datasets.mirrors import MirrorFailed
+from pixelmill.pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_mnist
+from pixelmill.pipeline.errors import DownloadError, WorkError
 from tests.servers import FileServer, serving
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data/mnist"

@@ -9,24 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Recipe
-from pipeline.datasets import PreparedDataset, SplitName
-from pipeline.datasets.class_folders import find_classes
-from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.image_folders import write_image_folder
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.errors import PixelmillError, RequestError, WorkError
-from pipeline.images import decode
-from pipeline.recipes import load_recipe
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.datasets import PreparedDataset, SplitName
+from pixelmill.pipeline.datasets.class_folders import find_classes
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.image_folders import write_image_folder
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
+from pixelmill.pipeline.images import decode
+from pixelmill.pipeline.recipes import load_recipe
 from tests.conftest import write_images
 from tests.pipeline.decoding.bombs import jpeg_with_scans
 
 # Run by each process that decodes: certain images crash its decoder, or meet an error in it.
 CRASHING_DECODER = """
 import os, signal
-import pipeline.images
+import pixelmill.pipeline.images
 
-decode = pipeline.images.decode
+decode = pixelmill.pipeline.images.decode
 
 def crash(data, *arguments):
     if data.endswith(b"kill"):
@@ -35,7 +35,7 @@ def crash(data, *arguments):
         raise KeyError("4:4:1")
     return decode(data, *arguments)
 
-pipeline.images.decode = crash
+pixelmill.pipeline.images.decode = crash
 """
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.decoding import DecodingLimits, guarding
-from pipeline.decoding.costs import require_affordable
-from pipeline.decoding.guarding import decode_guarded, guard
-from pipeline.decoding.memory import MEMORY_LIMIT
-from pipeline.images import FailureCode, ImageFailure, decode
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.decoding import DecodingLimits, guarding
+from pixelmill.pipeline.decoding.costs import require_affordable
+from pixelmill.pipeline.decoding.guarding import decode_guarded, guard
+from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
+from pixelmill.pipeline.images import FailureCode, ImageFailure, decode
 from tests.pipeline.decoding.bombs import jpeg_with_scans, photograph, png, tiff
 
 SPEC = ImageSpec(height=28, width=28, channels=3)

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.artifacts import write_text
-from pipeline.config import ImageSpec
-from pipeline.decoding import DecodingLimits
-from pipeline.decoding.pool import map_guarded
-from pipeline.decoding.timing import WATCH, TimeLimit
-from pipeline.errors import WorkError
-from pipeline.image_encoding import encode_png
-from pipeline.images import DecodedImage, ImageFailure, decode
-from pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.artifacts import write_text
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.pool import map_guarded
+from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.images import DecodedImage, ImageFailure, decode
+from pixelmill.pipeline.processes import run_in_spawned_process
 from tests.pipeline.decoding.bombs import jpeg_with_scans, png
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
@@ -92,7 +92,7 @@ def test_the_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import os, signal\n"
-        "from pipeline.decoding.pool import map_guarded\n"
+        "from pixelmill.pipeline.decoding.pool import map_guarded\n"
         "from tests.pipeline.decoding.test_pool import process_number\n"
         "if __name__ == '__main__':\n"
         "    print(next(map_guarded(process_number, range(100), 1)), flush=True)\n"

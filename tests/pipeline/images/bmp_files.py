@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.images import Pixels
+from pixelmill.pipeline.images import Pixels
 
 HEIGHT, WIDTH = 11, 13
 RAW, RLE8, RLE4, MASKS = 0, 1, 2, 3

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from pipeline.images import Pixels
+from pixelmill.pipeline.images import Pixels
 
 SIZE = 16
 """Of the canvas, either way."""

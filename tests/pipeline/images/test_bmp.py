@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import ImageSpec
-from pipeline.images import FailureCode, ImageFailure, Pixels, decode
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels, decode
 from tests.pipeline.images.bmp_files import (
     BGRA,
     COLORS,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import FailureCode, ImageFailure, Pixels, decode
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels, decode
 from tests.pipeline.images.gif_files import COLORS, SIZE, VALUES, gif
 from tests.pipeline.images.other_readers import read_with_opencv
 

@@ -12,8 +12,15 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import FailureCode, ImageFailure, Pixels, decode, decode_with_pillow, describe_file
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import (
+    FailureCode,
+    ImageFailure,
+    Pixels,
+    decode,
+    decode_with_pillow,
+    describe_file,
+)
 
 END = b"\xff\xd9"
 SIZE = 100

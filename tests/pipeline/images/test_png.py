@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import FailureCode, ImageFailure, Pixels, decode, decode_with_pillow, describe_file
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import (
+    FailureCode,
+    ImageFailure,
+    Pixels,
+    decode,
+    decode_with_pillow,
+    describe_file,
+)
 from tests.pipeline.images.other_readers import read_with_opencv
 from tests.pipeline.images.png_files import (
     COLOR,

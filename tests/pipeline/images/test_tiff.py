@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.config import ImageSpec
-from pipeline.images import FailureCode, ImageFailure, Pixels, decode, describe_file
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels, decode, describe_file
 from tests.pipeline.images.other_readers import read_with_opencv
 from tests.pipeline.images.tiff_files import Samples, TiffFile, encode_pages
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import MANIFEST, describe_files, write_json
-from pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions
-from pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pipeline.predictions.csv_form import write_csv
-from pipeline.predictions.parts import part_name, writing_part
-from pipeline.predictions.stored import KIND
+from pixelmill.pipeline.artifacts import MANIFEST, describe_files, write_json
+from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions
+from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.csv_form import write_csv
+from pixelmill.pipeline.predictions.parts import part_name, writing_part
+from pixelmill.pipeline.predictions.stored import KIND
 
 SHA256 = "0f" * 32
 FACTS = RunFacts("digits", "7", "a1" * 32, "20260131T235959Z-digits-1a2b3c", "2026-01-31T23:59:59Z")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.predictions.arrays import list_array, number_array, text_array
+from pixelmill.pipeline.predictions.arrays import list_array, number_array, text_array
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["", "\0", "é🦜", "日本"]

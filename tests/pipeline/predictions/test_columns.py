@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.predictions.columns import Answers, TableLayout, schema
+from pixelmill.pipeline.predictions.columns import Answers, TableLayout, schema
 from tests.pipeline.predictions.tables import (
     AFTER_PROBABILITY,
     COLUMNS,

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifacts import MANIFEST, write_json
-from pipeline.errors import RequestError
-from pipeline.locations import parse_location
-from pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions, table_files
-from pipeline.predictions.columns import TableLayout, schema
-from pipeline.predictions.parts import (
+from pixelmill.pipeline.artifacts import MANIFEST, write_json
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions, table_files
+from pixelmill.pipeline.predictions.columns import TableLayout, schema
+from pixelmill.pipeline.predictions.parts import (
     is_intact,
     is_part,
     part_answer_key,
@@ -227,8 +227,8 @@ def test_writing_a_part_does_without_pandas(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np
 from pathlib import Path
-from pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pipeline.predictions.parts import part_answer_key, read_part, read_row_groups, writing_part
+from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.parts import part_answer_key, read_part, read_row_groups, writing_part
 answers = Answers(["a/x.png", "a/y.png"], 2)
 answers.errors[1] = "empty: no bytes"
 facts, layout = RunFacts("m", "1", "s", "r", "t"), TableLayout(2, True)
@@ -251,9 +251,9 @@ def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from pipeline.predictions.finding import find_row, nearest_paths
-from pipeline.predictions.parts import read_part, read_row_groups
-from pipeline.predictions.stored import open_table
+from pixelmill.pipeline.predictions.finding import find_row, nearest_paths
+from pixelmill.pipeline.predictions.parts import read_part, read_row_groups
+from pixelmill.pipeline.predictions.stored import open_table
 import pyarrow.parquet
 
 def threads():

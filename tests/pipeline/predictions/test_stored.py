@@ -15,12 +15,12 @@ import polars
 import pyarrow.dataset as ds
 import pytest
 
-from pipeline.artifacts import MANIFEST, read_json, write_json
-from pipeline.errors import RequestError, WorkError
-from pipeline.locations import parse_location
-from pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publishing, read_predictions
-from pipeline.predictions.columns import RunFacts
-from pipeline.predictions.publishing import awaits_publication, exchange_folders, publish_table
+from pixelmill.pipeline.artifacts import MANIFEST, read_json, write_json
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publishing, read_predictions
+from pixelmill.pipeline.predictions.columns import RunFacts
+from pixelmill.pipeline.predictions.publishing import awaits_publication, exchange_folders, publish_table
 from tests.pipeline.predictions.tables import FACTS, Row, Table, scored, write_manifest
 
 COUNT = 60
@@ -217,7 +217,7 @@ def test_a_remote_table_is_whole_at_every_step(tmp_path: Path) -> None:
 READER = """
 import sys
 from pathlib import Path
-from pipeline.predictions import read_predictions
+from pixelmill.pipeline.predictions import read_predictions
 
 folder, stop, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 seen = []

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.predictions.columns import Answers
-from pipeline.scoring import answered
-from pipeline.scoring.answered import AnsweredImages
+from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.scoring import answered
+from pixelmill.pipeline.scoring.answered import AnsweredImages
 
 
 def digest(number: int) -> str:

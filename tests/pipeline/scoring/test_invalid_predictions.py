@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper, numpy_helper
 
-from pipeline.export import ModelBundle, open_bundle
-from pipeline.image_encoding import encode_png
-from pipeline.inference import are_probabilities, describe_invalid
-from pipeline.predictions import read_predictions
-from pipeline.predictions.parts import part_name
-from pipeline.scoring import PredictionTable, ScoringRequest
-from pipeline.scoring.explaining import explain_image
-from pipeline.scoring.folder import score_folder
+from pixelmill.pipeline.bundles import ModelBundle, open_bundle
+from pixelmill.pipeline.explain.explanation import explain_image
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.inference import are_probabilities, describe_invalid
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.predictions.parts import part_name
+from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 from tests.conftest import list_files_anew
 
 # By the image's first pixel, what its probabilities are multiplied with.

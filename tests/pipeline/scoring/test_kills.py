@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.predictions import PARTS_FOLDER, WORK_FOLDER, read_predictions
-from pipeline.predictions.parts import is_part, part_answer_key, part_name, read_part
-from pipeline.scoring.listing import ListedImage
-from pipeline.scoring.shards import cut_images, growing_limits
+from pixelmill.pipeline.predictions import PARTS_FOLDER, WORK_FOLDER, read_predictions
+from pixelmill.pipeline.predictions.parts import is_part, part_answer_key, part_name, read_part
+from pixelmill.pipeline.scoring.listing import ListedImage
+from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import PIXELMILL, start_interruptible, write_images
 
 IMAGES, WORKERS = 6000, 2

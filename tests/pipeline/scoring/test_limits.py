@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.export import ModelBundle
-from pipeline.predictions import read_predictions
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.explaining import explain_image
-from pipeline.scoring.folder import score_folder
-from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.shards import growing_limits, write_shards
-from pipeline.scoring.working import Worker
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.explain.explanation import explain_image
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
+from pixelmill.pipeline.scoring.worker.worker import Worker
 from tests.conftest import Run, write_images
 from tests.pipeline.decoding.bombs import jpeg_with_scans, png, tiff
 
@@ -25,16 +25,16 @@ DATA = ["image_path", "image_sha256", "status", "label", "class_index", "probabi
 
 # Run by each worker when it starts: its decoder never comes back from certain images.
 HANGING_DECODER = """
-import pipeline.images
+import pixelmill.pipeline.images
 
-decode = pipeline.images.decode
+decode = pixelmill.pipeline.images.decode
 
 def hang(data, *arguments):
     while data.endswith(b"hang"):
         pass
     return decode(data, *arguments)
 
-pipeline.images.decode = hang
+pixelmill.pipeline.images.decode = hang
 """
 
 
@@ -116,9 +116,9 @@ def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringReques
 # A thumbnail has colours, and a tensor of these models has none.
 DEADLY_THUMBNAILS = """
 import os, signal
-import pipeline.images
+import pixelmill.pipeline.images
 
-decode = pipeline.images.decode
+decode = pixelmill.pipeline.images.decode
 
 def die(data, spec, *arguments):
     if data.endswith(b"kill") and spec.channels == 3:
@@ -127,7 +127,7 @@ def die(data, spec, *arguments):
         raise KeyError("thumbnail")
     return decode(data, spec, *arguments)
 
-pipeline.images.decode = die
+pixelmill.pipeline.images.decode = die
 """
 
 

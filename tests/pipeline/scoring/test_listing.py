@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import WorkError
-from pipeline.images import EXTENSIONS
-from pipeline.locations import parse_location
-from pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
-from pipeline.scoring.passed_over import PassedOver, say_passed_over
-from pipeline.scoring.reading import read_again, reader_of
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.images import EXTENSIONS
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
+from pixelmill.pipeline.scoring.passed_over import PassedOver, say_passed_over
+from pixelmill.pipeline.scoring.worker.reading import read_again, reader_of
 
 # All bytes a file name may hold on Linux, with those that matter more often than by chance.
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & {0, ord("/")}) | st.text(

@@ -20,16 +20,16 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.export import ModelBundle
-from pipeline.image_encoding import encode_png
-from pipeline.predictions import CSV_FILE, read_predictions
-from pipeline.predictions.parts import read_part
-from pipeline.scoring import PredictionTable, ScoringRequest
-from pipeline.scoring.folder import score_folder
-from pipeline.scoring.listing import unescape
-from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.shards import find_part, growing_limits, write_shards
-from pipeline.scoring.working import Worker
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.predictions import CSV_FILE, read_predictions
+from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
+from pixelmill.pipeline.scoring.listing import unescape
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
+from pixelmill.pipeline.scoring.worker.worker import Worker
 from tests.conftest import write_images
 
 DEEP = "/".join(letter * 120 for letter in "abc") + "/deep.png"
@@ -258,7 +258,7 @@ def test_a_file_that_is_no_image_has_a_row_that_says_why(folder: Folder, name: s
 
 def test_no_worker_is_lost_and_csv_holds_the_same(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     output = folder.request.output.with_name("csv")
-    with caplog.at_level(logging.WARNING, logger="pipeline"):
+    with caplog.at_level(logging.WARNING, logger="pixelmill.pipeline"):
         score_folder(replace(folder.request, output=output, format="csv"))
     # The pool says so whenever a worker died, though it may have ended well.
     assert not caplog.records
@@ -277,8 +277,8 @@ def test_a_bomb_is_refused_without_the_memory_it_asks_for(folder: Folder, name: 
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from pipeline.config import ImageSpec\n"
-        "from pipeline.images import ImageFailure, decode\n"
+        "from pixelmill.pipeline.config import ImageSpec\n"
+        "from pixelmill.pipeline.images import ImageFailure, decode\n"
         # As grey bytes it would be 3.6 GB.
         "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
         "try:\n"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.export import ModelBundle
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.folder import score_folder
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
 from tests.conftest import write_images
 
 

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.export import ModelBundle
-from pipeline.image_encoding import encode_png
-from pipeline.locations import parse_location
-from pipeline.predictions import read_predictions
-from pipeline.registry import find_bundle
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.committing import commit_table
-from pipeline.scoring.planning import plan_scoring
-from pipeline.scoring.running import score_shards
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.registry import find_bundle
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.commit import commit_table
+from pixelmill.pipeline.scoring.plan import plan_scoring
+from pixelmill.pipeline.scoring.run import score_shards
 from tests.clusters import running_cluster
 from tests.conftest import PIXELMILL, Answer, Run, write_images
 from tests.s3 import S3Server, s3_server

@@ -15,19 +15,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import read_manifest, sha256_of
-from pipeline.errors import GateRefused, RequestError, WorkError
-from pipeline.export import ModelBundle
-from pipeline.image_encoding import encode_png
-from pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE, read_predictions
-from pipeline.predictions.parts import part_name
-from pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
-from pipeline.scoring.committing import commit_table, require_failure_rate
-from pipeline.scoring.folder import score_folder
-from pipeline.scoring.listing import ListedImage
-from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.running import score_shards
-from pipeline.scoring.shards import cut_images, growing_limits
+from pixelmill.pipeline.artifacts import read_manifest, sha256_of
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
+from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE, read_predictions
+from pixelmill.pipeline.predictions.parts import part_name
+from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
+from pixelmill.pipeline.scoring.listing import ListedImage
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.run import score_folder, score_shards
+from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import ImageSpec
-from pipeline.export import ModelBundle
-from pipeline.predictions.columns import Answers, RunFacts
-from pipeline.predictions.parts import file_facts, part_name, writing_part
-from pipeline.scoring import ScoringPlan, ScoringRequest
-from pipeline.scoring.listing import ListedImage, list_images
-from pipeline.scoring.shards import (
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.predictions.columns import Answers, RunFacts
+from pixelmill.pipeline.predictions.parts import file_facts, part_name, writing_part
+from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.listing import ListedImage, list_images
+from pixelmill.pipeline.scoring.shards import (
     BLOCK,
     FIRST_LIMIT,
     Shard,
@@ -81,7 +81,7 @@ def test_shards_hold_the_listing_once_and_in_order(
     plan = plan_of(tmp_path_factory.mktemp("plan"))
     fill(plan, *sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.scoring.shards._WHOLE_BATCHES", whole)
+        patch.setattr("pixelmill.pipeline.scoring.shards._WHOLE_BATCHES", whole)
         shards = list(write_shards(plan, itertools.cycle(cycle)))
     assert [shard.number for shard in shards] == list(range(len(shards)))
     contents = [shard_images(plan, shard.number) for shard in shards]

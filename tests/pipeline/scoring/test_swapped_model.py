@@ -8,16 +8,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from pipeline.errors import RequestError, WorkError
-from pipeline.export import ModelBundle, open_bundle
-from pipeline.inference import load_session
-from pipeline.predictions import read_predictions
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.explaining import explain_image
-from pipeline.scoring.folder import score_folder
-from pipeline.scoring.planning import holding_output, plan_scoring
-from pipeline.scoring.running import score_shards
-from pipeline.scoring.shards import growing_limits
+from pixelmill.pipeline.bundles import ModelBundle, open_bundle
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.explain.explanation import explain_image
+from pixelmill.pipeline.inference import load_session
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.run import score_folder, score_shards
+from pixelmill.pipeline.scoring.shards import growing_limits
 from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]
@@ -114,7 +113,7 @@ def test_explain_does_not_answer_with_another_model(
     write_images(tmp_path / "images", 2)
     table = score_folder(ScoringRequest(copied, tmp_path / "images", tmp_path / "out", workers=1))
     opened = open_bundle(copied.folder)
-    monkeypatch.setattr("pipeline.scoring.explaining.find_bundle", lambda *_: opened)
+    monkeypatch.setattr("pixelmill.pipeline.explain.explanation.find_bundle", lambda *_: opened)
     with_other_classes(copied.onnx_path, copied.onnx_path)
     with pytest.raises(WorkError, match="The model was changed"):
         explain_image(table.folder, "00000.png", tmp_path, keras=False)

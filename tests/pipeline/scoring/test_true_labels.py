@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import RequestError
-from pipeline.export import ModelBundle
-from pipeline.locations import parse_location
-from pipeline.predictions import read_predictions
-from pipeline.scoring import ScoringRequest
-from pipeline.scoring.folder import score_folder
-from pipeline.scoring.true_labels import (
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.scoring.true_labels import (
     FolderLabels,
     TrueLabelCounts,
     require_class_folders,

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Recipe
-from pipeline.datasets import PreparedDataset
-from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.recipes import load_recipe, parse_recipe
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.recipes import load_recipe, parse_recipe
 
 LAYERS = [
     {"layer": "convolution", "filters": 4, "kernel_size": 3},

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.config.layers import ApplicationName, ModelSpec
-from pipeline.errors import RequestError
-from pipeline.inference import Probabilities, load_session
-from pipeline.layers import summarize_layers
-from pipeline.layers.applications import APPLICATIONS, SCALE_THEMSELVES, SCALINGS
-from pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.config.layers import ApplicationName, ModelSpec
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.inference import Probabilities, load_session
+from pixelmill.pipeline.layers import summarize_layers
+from pixelmill.pipeline.layers.applications import APPLICATIONS, SCALE_THEMSELVES, SCALINGS
+from pixelmill.pipeline.processes import run_in_spawned_process
 
 CLASSES = 3
 NAMES = get_args(ApplicationName)
@@ -42,7 +42,7 @@ def image(side: int) -> ImageSpec:
 
 def start() -> Any:
     """Keras, on this process's processors."""
-    from pipeline.training.devices import choose_device, import_tensorflow
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
     choose_device("cpu")
@@ -77,7 +77,7 @@ class Asked:
 def ask(folder: Path) -> Asked:
     """Scale the ramp for every application; build one from the saved weights of another, a part frozen."""
     keras = start()
-    from pipeline.training.network import build_network
+    from pixelmill.pipeline.training.network import build_network
 
     scaled = {}
     for name in NAMES:
@@ -127,9 +127,9 @@ def test_weights_come_from_a_file_and_frozen_layers_stay(asked: Asked) -> None:
 def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]], int, int, Probabilities]:
     """Build an application at several sizes, and export the smallest."""
     keras = start()
-    from pipeline.export.drafting import write_onnx
-    from pipeline.export.loading import load_network
-    from pipeline.training.network import build_network
+    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.loading import load_network
+    from pixelmill.pipeline.training.network import build_network
 
     outputs = []
     for side in sizes(name):

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import ExportSpec
-from pipeline.datasets import PreparedDataset
-from pipeline.errors import RequestError
-from pipeline.export.drafting import write_onnx
-from pipeline.export.loading import load_network
-from pipeline.processes import run_in_spawned_process
-from pipeline.training import TrainedModel, fitting
-from pipeline.training.backends import Device, chosen_backend, mirror, start_backend
-from pipeline.training.devices import import_tensorflow
-from pipeline.training.fitting import train_model
-from pipeline.training.prediction import predict_split
+from pixelmill.pipeline.config import ExportSpec
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.export.drafting import write_onnx
+from pixelmill.pipeline.export.loading import load_network
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.training import TrainedModel, trainer
+from pixelmill.pipeline.training.backends import Device, chosen_backend, mirror, start_backend
+from pixelmill.pipeline.training.devices import import_tensorflow
+from pixelmill.pipeline.training.prediction import predict_split
+from pixelmill.pipeline.training.trainer import train_model
 from tests.pipeline.training.recipes import digits, small_recipe
 
 RECIPE = small_recipe(ema_momentum=0.9, early_stopping=5, initialization="dirac")
@@ -66,7 +66,7 @@ def start_on_two_processors(training: object) -> Device:
 
 
 def train_on_two(dataset: PreparedDataset, store: Path) -> TrainedModel:
-    vars(fitting)["start_backend"] = start_on_two_processors
+    vars(trainer)["start_backend"] = start_on_two_processors
     train_model(dataset, small_recipe(epochs=1), store / "first", store / "state.npz")
     # Another number of epochs goes on from the same state: variables of two devices are given their values.
     return train_model(dataset, small_recipe(epochs=2), store / "second", store / "state.npz")

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import TrainingSpec
-from pipeline.datasets import Images
-from pipeline.training.batches import Batch, TrainingBatches, ValidationBatches, shuffled_order
+from pixelmill.pipeline.config import TrainingSpec
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.training.input_pipeline import (
+    Batch,
+    TrainingBatches,
+    ValidationBatches,
+    shuffled_order,
+)
 
 
 def images(count: int) -> Images:

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Recipe
-from pipeline.datasets import PreparedDataset
-from pipeline.errors import WorkError
-from pipeline.recipes import load_recipe
-from pipeline.training import checkpoints
-from pipeline.training.checkpoints import (
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.recipes import load_recipe
+from pixelmill.pipeline.training import checkpoints
+from pixelmill.pipeline.training.checkpoints import (
     TrainingState,
     checkpoint_path,
     epochs_done,

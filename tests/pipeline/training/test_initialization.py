@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.processes import run_in_spawned_process
-from pipeline.training.devices import import_tensorflow
-from pipeline.training.initialization import pass_channels_on
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.training.devices import import_tensorflow
+from pixelmill.pipeline.training.initialization import pass_channels_on
 
 Array = npt.NDArray[np.float32]
 

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.config import ExportSpec, ImageSpec
-from pipeline.config.layers import ActivationFunction, ModelSpec
-from pipeline.inference import Probabilities, load_session
-from pipeline.layers import LayerSummary, summarize_layers
-from pipeline.layers.kinds import KINDS
-from pipeline.processes import run_in_spawned_process
-from pipeline.recipes import load_recipe, shipped_recipes
+from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.config.layers import ActivationFunction, ModelSpec
+from pixelmill.pipeline.inference import Probabilities, load_session
+from pixelmill.pipeline.layers import LayerSummary, summarize_layers
+from pixelmill.pipeline.layers.kinds import KINDS
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
 CLASSES = 10
 IMAGE = ImageSpec(height=23, width=19, channels=3)
@@ -130,7 +130,7 @@ def build_all(folder: Path) -> Everything:
 
 
 def count_parameters(name: str) -> int:
-    from pipeline.training.network import build_network
+    from pixelmill.pipeline.training.network import build_network
 
     recipe = load_recipe(name)
     count: int = build_network(recipe.model, recipe.image, CLASSES).count_params()
@@ -138,10 +138,10 @@ def count_parameters(name: str) -> int:
 
 
 def build(case: str, folder: Path) -> Built:
-    from pipeline.export.drafting import write_onnx
-    from pipeline.export.loading import load_network
-    from pipeline.training.devices import choose_device, import_tensorflow
-    from pipeline.training.network import build_network
+    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.loading import load_network
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
+    from pixelmill.pipeline.training.network import build_network
 
     import_tensorflow()
     choose_device("cpu")

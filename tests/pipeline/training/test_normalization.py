@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.processes import run_in_spawned_process
-from pipeline.training.devices import choose_device, import_tensorflow
-from pipeline.training.normalization import fuse_normalization
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
+from pixelmill.pipeline.training.normalization import fuse_normalization
 
 Weights = dict[str, npt.NDArray[np.float32]]
 

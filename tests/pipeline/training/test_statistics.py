@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipeline.config import TrainingSpec
-from pipeline.datasets import Images
-from pipeline.datasets.downloading import download_dataset
-from pipeline.datasets.preparation import prepare_dataset
-from pipeline.processes import run_in_spawned_process
-from pipeline.recipes import load_recipe
-from pipeline.training import NormalizationCheck
-from pipeline.training.devices import choose_device, import_tensorflow
-from pipeline.training.fitting import train_model
-from pipeline.training.statistics import estimate_statistics, limit_momentum
+from pixelmill.pipeline.config import TrainingSpec
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.recipes import load_recipe
+from pixelmill.pipeline.training import NormalizationCheck
+from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
+from pixelmill.pipeline.training.statistics import estimate_statistics, limit_momentum
+from pixelmill.pipeline.training.trainer import train_model
 from tests.pipeline.training.textures import write_textures
 
 pytestmark = pytest.mark.xdist_group("training")

@@ -1,0 +1,137 @@
+"""`pixelmill models`: the registry's versions and the aliases that point to them."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pixelmill.flows.commands.options import (
+    DEFAULT_STORE,
+    Json,
+    Model,
+    Store,
+    check_store,
+    describe_model,
+    print_json,
+    print_model,
+    refuse_group_options,
+)
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import WorkError
+
+if TYPE_CHECKING:
+    from pixelmill.pipeline.registry import DamagedVersion, ModelVersion
+
+models_app = typer.Typer(help="The registry: versions and the aliases that point to them.")
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """List the models when no other command is given."""
+    if context.invoked_subcommand is None:
+        models_list(store, as_json)
+    else:
+        refuse_group_options(context)
+
+
+@models_app.command("list")
+def models_list(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Every registered version; one that is damaged is told, and the exit code is 1."""
+    check_store(store)
+    from pixelmill.pipeline.registry import DamagedVersion, list_models
+
+    found = list_models(store)
+    damaged = [entry for entry in found if isinstance(entry, DamagedVersion)]
+    if as_json:
+        print_json({"models": [_describe_entry(entry) for entry in found]})
+    elif not found:
+        print(f"No models in {store}. Train one with `pixelmill retrain`.")
+    else:
+        for entry in found:
+            print(_line_of(entry))
+    if damaged:
+        raise WorkError(
+            f"{len(damaged):,} of {len(found):,} entries cannot be read, such as {_reference(damaged[0])}",
+            "versions that are as their manifests list them",
+            "Restore each from a copy, or remove its folder.",
+        )
+
+
+@models_app.command("show")
+def models_show(model: Model, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+    """One version: metrics, parity, where it is."""
+    check_store(store)
+    from pixelmill.pipeline.registry import show_model
+
+    print_model(show_model(store, model), as_json)
+
+
+@models_app.command("promote")
+def models_promote(
+    model: Model,
+    alias: Annotated[str, typer.Option("--alias", help="The alias to move.")] = "champion",
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Point an alias to a version, whatever the gate says."""
+    check_store(store)
+    from pixelmill.pipeline.registry import find_version, promote_version
+
+    name, version = find_version(store, model)
+    promote_version(store, name, version, alias)
+    _say_moved(name, alias, version, as_json)
+
+
+@models_app.command("rollback")
+def models_rollback(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    alias: Annotated[str, typer.Option("--alias", help="The alias to move back.")] = "champion",
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Point an alias back to the version before."""
+    check_store(store)
+    from pixelmill.pipeline.registry import rollback_alias
+
+    _say_moved(name, alias, rollback_alias(store, name, alias), as_json)
+
+
+def _describe_entry(entry: "ModelVersion | DamagedVersion") -> dict[str, Any]:
+    """A version as `models list --json` prints it; `error` is None where nothing is wrong with it."""
+    from pixelmill.pipeline.registry import ModelVersion
+
+    if isinstance(entry, ModelVersion):
+        return {**describe_model(entry), "error": None}
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "aliases": entry.aliases,
+        "folder": str(entry.folder),
+        "error": entry.error,
+    }
+
+
+def _line_of(entry: "ModelVersion | DamagedVersion") -> str:
+    from pixelmill.pipeline.registry import ModelVersion
+
+    if not isinstance(entry, ModelVersion):
+        pointing = f"{', '.join(entry.aliases)}, which is " if entry.aliases else ""
+        return printable(f"{_reference(entry):24} {pointing}damaged: {entry.error}")
+    test = entry.metrics["test"]
+    numbers = f"accuracy {_rounded(test['accuracy'])}  loss {_rounded(test['loss'])}"
+    made, aliases = entry.manifest["created_at"], ", ".join(entry.aliases)
+    return printable(f"{_reference(entry):24} {numbers}  {made}  {aliases}")
+
+
+def _reference(entry: "ModelVersion | DamagedVersion") -> str:
+    return entry.name if entry.version is None else f"{entry.name}@{entry.version}"
+
+
+def _rounded(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _say_moved(name: str, alias: str, version: int, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": name, "alias": alias, "version": version})
+    else:
+        print(f"{name}@{alias} is version {version} now.")

@@ -1,0 +1,156 @@
+"""What several commands share: their options, the checks of these, and how results are shown."""
+
+import json
+import re
+from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pixelmill.pipeline.bundles import README_FILE, REPORT_FILE
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.evaluation.summary import describe_accuracy, describe_balance
+from pixelmill.pipeline.locations import is_remote, parse_location, require_reachable
+
+if TYPE_CHECKING:
+    from pixelmill.pipeline.registry import ModelVersion
+
+Store = Annotated[
+    Path,
+    typer.Option(
+        "--store",
+        envvar="PIXELMILL_STORE",
+        parser=parse_location,
+        metavar="PATH",
+        help="The artifacts root; an address, too.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a field of the recipe; `pixelmill recipes explain` lists them.",
+    ),
+]
+Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
+RecipeReference = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a YAML file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors stay.")]
+DEFAULT_STORE = Path("artifacts")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_BITS_OF_UNIT = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def check_store(store: Path) -> None:
+    """Refuse a store that is no folder.
+
+    Raises:
+        RequestError: It is a file, or an address that cannot be reached.
+    """
+    require_reachable(store)
+    if store.exists() and not store.is_dir():
+        raise RequestError(f"store {store} is a file", "a folder", "Name another with --store.")
+
+
+def parse_size(option: str, text: str) -> int:
+    """A size such as `512MB` or `1.5GB` in bytes; a number alone is one of megabytes of 1,048,576 bytes.
+
+    Raises:
+        RequestError: The text is no size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise RequestError(f"{option} {text}", "a size, such as 512MB or 2GB", "Correct the option.")
+    return int(float(found[1]) * (1 << _BITS_OF_UNIT[found[2].upper() or "M"]))
+
+
+def refuse_group_options(context: typer.Context) -> None:
+    """Refuse an option before the subcommand: it would be the group's and change nothing.
+
+    Raises:
+        RequestError: There is one.
+    """
+    for name in ("store", "as_json"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise RequestError(
+                f"an option before {context.invoked_subcommand!r}",
+                "options after the whole command",
+                f"Write `{context.command_path} {context.invoked_subcommand} ...`, then the options.",
+            )
+
+
+def describe_model(model: "ModelVersion") -> dict[str, Any]:
+    """A version as `models show --json` prints it."""
+    return {
+        "name": model.name,
+        "version": model.version,
+        "aliases": model.aliases,
+        "folder": str(model.folder),
+        "parameters": model.manifest.get("parameters"),
+        "metrics": {key: model.metrics.get(key) for key in ("test", "validation", "training", "classes")},
+        "parity": model.parity,
+        "opset": model.manifest.get("opset"),
+        "licence": model.manifest.get("licence"),
+        # A model that was trained elsewhere has none of these.
+        "seed": model.manifest.get("seed"),
+        "run_id": model.manifest.get("run_id"),
+        "dataset_fingerprint": model.manifest.get("dataset_fingerprint"),
+        "git_commit": model.manifest["git_commit"],
+        "created_at": model.manifest["created_at"],
+        "onnx": model.manifest["files"].get("model.onnx"),
+    }
+
+
+def print_model(model: "ModelVersion", as_json: bool) -> None:
+    """Print a version for people or as JSON."""
+    if as_json:
+        print_json(describe_model(model))
+        return
+    test, parity, manifest = model.metrics["test"], model.parity, model.manifest
+    pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
+    run = f", run {manifest['run_id']}" if manifest.get("run_id") else ", trained elsewhere"
+    parameters, balance = manifest.get("parameters"), describe_balance(test)
+    lines = [
+        f"{model.name}@{model.version}{pointing}",
+        f"  test accuracy  {describe_test(test)}",
+        *([f"  balanced       {balance}"] if balance else []),
+        f"  parity         {parity['label_flips']} of {parity['images']:,} labels differ from Keras, "
+        f"largest difference {parity['max_abs_difference']:.1e}",
+        f"  parameters     {'unknown' if parameters is None else f'{parameters:,}'}",
+        f"  made           {manifest['created_at']}{run}",
+        f"  report         {shown(model.folder)}/{page}",
+        f"  bundle         {shown(model.folder)}",
+    ]
+    # The words are the bundle's, which may come from anywhere.
+    print("\n".join(printable(line) for line in lines))
+
+
+def describe_test(test: dict[str, Any]) -> str:
+    """A model's results on held-out images, in words."""
+    if test["accuracy"] is None:
+        return f"not known: the labels of the {test['images']:,} held-out images are not"
+    return describe_accuracy(test)
+
+
+def shown(path: Path) -> str:
+    """A path as the user can type it: relative where it is below the current folder."""
+    if is_remote(path):
+        return str(path)
+    resolved, here = path.resolve(), Path.cwd()
+    return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
+
+
+def how_to_call(program: str) -> str:
+    """What a user types to call this command again: its name where the shell finds it, else its path."""
+    path, found = Path(program), which(Path(program).name)
+    return path.name if found and Path(found).samefile(path) else shown(path)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(value))

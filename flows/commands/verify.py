@@ -1,0 +1,58 @@
+"""`pixelmill verify`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Model, Store, check_store, print_json
+from pixelmill.pipeline.bundles.engine_runs import DEFAULT_SECONDS
+from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
+from pixelmill.pipeline.bundles.verification import (
+    EngineCheck,
+    Verification,
+    require_agreement,
+    verify_bundle,
+)
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.registry import find_bundle
+
+
+def verify(
+    model: Model,
+    engines: Annotated[
+        list[EngineName] | None, typer.Option("--engine", help="Only this one; may be given again.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long each engine may take.")
+    ] = DEFAULT_SECONDS,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Replay a bundle's golden vectors on the engines installed here; exit code 3 on a difference."""
+    check_store(store)
+    verification = verify_bundle(find_bundle(store, model), engines or (), seconds)
+    if as_json:
+        print_json({**asdict(verification), "agrees": verification.agrees})
+    else:
+        _print(verification)
+    require_agreement(verification)
+
+
+def _print(verification: Verification) -> None:
+    same = verification.images - len(verification.changed_tensors)
+    print(f"{verification.files} files have the bytes that the manifest lists.")
+    print(f"{same} of {verification.images} golden images become the golden tensor.\n")
+    print(f"{'engine':<24} {'version':<12} {'largest difference':<19} verdict")
+    for check in verification.engines:
+        difference = "-" if check.difference is None else f"{check.difference:.1e}"
+        title = ENGINES[check.engine].title
+        print(f"{title:<24} {check.version:<12} {difference:<19} {_verdict(check)}")
+    if verification.missing:
+        print(f"not installed: {', '.join(ENGINES[name].title for name in verification.missing)}")
+
+
+def _verdict(check: EngineCheck) -> str:
+    if check.difference is None:
+        return printable(f"cannot run it: {check.trouble}")
+    return "agrees" if check.agrees else "differs"

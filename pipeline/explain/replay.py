@@ -1,0 +1,297 @@
+"""The stages of one image's way from its file to its answer, each taken once more."""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from pixelmill.pipeline.bundles import (
+    MODEL_FILE,
+    PREPROCESSING_FILE,
+    ModelBundle,
+    read_allowed_difference,
+    read_bundle_manifest,
+)
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding.files import Decoding, decode_every_way
+from pixelmill.pipeline.errors import PixelmillError
+from pixelmill.pipeline.images import (
+    DecodedImage,
+    FailureCode,
+    FileFacts,
+    ImageFailure,
+)
+from pixelmill.pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
+from pixelmill.pipeline.locations import is_remote
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.scoring.deep_paths import stat_file
+from pixelmill.pipeline.scoring.listing import ListedImage, unescape
+from pixelmill.pipeline.scoring.worker.reading import reader_of
+
+Facts = dict[str, Any]
+TOLERANCE = 1e-6
+"""Two probabilities that lie further apart than this differ."""
+_CHOICES = 3
+# By their names in the request.
+_LIMITS = {
+    "max_pixels": "max_pixels",
+    "max_memory": "max_image_memory",
+    "max_seconds": "max_image_seconds",
+}
+
+
+@dataclass
+class Replay:
+    """What the stages work on; each step is taken when a stage first asks for it.
+
+    Attributes:
+        bundle: The model.
+        images: The folder that was scored.
+        row: The image's row, by column.
+        request: What the table's manifest says of the request.
+        provider: The execution provider that the table was made with.
+    """
+
+    bundle: ModelBundle
+    images: Path
+    row: Facts
+    request: Facts
+    provider: str
+
+    @cached_property
+    def failure(self) -> str | None:
+        """The code of the row's failure."""
+        return (self.row["error"] or "").partition(":")[0] or None
+
+    @cached_property
+    def listed(self) -> ListedImage:
+        """The file as a listing would have it now."""
+        path = self.row["image_path"]
+        place = self.images / unescape(path)
+        try:
+            facts = place.stat() if is_remote(place) else stat_file(os.fspath(place))
+        except OSError as error:
+            is_link = error.errno in (errno.ENOENT, errno.ELOOP) and place.is_symlink()
+            code = FailureCode.NOT_A_FILE if is_link else FailureCode.UNREADABLE
+            raise ImageFailure(code, error.strerror or "no such file") from error
+        if stat.S_ISDIR(facts.st_mode) and path.endswith("/"):
+            raise ImageFailure(FailureCode.UNREADABLE, "a folder that could not be listed")
+        if not stat.S_ISREG(facts.st_mode):
+            raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file")
+        return ListedImage(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+    @cached_property
+    def data(self) -> bytes:
+        """The file's bytes, read as a worker reads them."""
+        (content,) = reader_of(self.images)([self.listed])
+        if isinstance(content, ImageFailure):
+            raise content
+        return content
+
+    @cached_property
+    def _decodings(self) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
+        """All that is made of the file's bytes, in a process that may die of them."""
+        return decode_every_way(self.data, self.bundle.image_spec(), self.limits)
+
+    @property
+    def file_facts(self) -> FileFacts:
+        """What the file's header says."""
+        return cast(FileFacts, self._decoding("header"))
+
+    @property
+    def decoded(self) -> DecodedImage:
+        """The tensor."""
+        return cast(DecodedImage, self._decoding("tensor"))
+
+    @property
+    def decoded_by_pillow(self) -> DecodedImage:
+        """The tensor by the way that every file can take."""
+        return cast(DecodedImage, self._decoding("pillow"))
+
+    def _decoding(self, which: Decoding) -> FileFacts | DecodedImage:
+        found = self._decodings[which]
+        if isinstance(found, ImageFailure):
+            raise found
+        return found
+
+    @cached_property
+    def probabilities(self) -> Probabilities:
+        """What the ONNX file answers on the CPU, by class."""
+        session = load_session(self.bundle.onnx_path, sha256=self.bundle.onnx_sha256)
+        answers = session.probabilities(self.decoded.pixels[np.newaxis])
+        first: Probabilities = answers[0]
+        if not are_probabilities(answers)[0]:
+            raise ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(first))
+        return first
+
+    @property
+    def limits(self) -> DecodingLimits:
+        """What decoding one image was allowed to cost in the run."""
+        told = {
+            limit: self.request[name] for limit, name in _LIMITS.items() if self.request.get(name) is not None
+        }
+        return DecodingLimits(**told)
+
+    def told(self, *names: str) -> Facts:
+        """Those facts that the row has."""
+        return {name: self.row[name] for name in names if self.row.get(name) is not None}
+
+
+Findings = tuple[Facts, Facts]
+"""What a stage found, and what the row says of it."""
+
+
+def _model(replay: Replay) -> Findings:
+    bundle = replay.bundle
+    found = {
+        "model": f"{bundle.name}@{bundle.version}",
+        "precision": bundle.precision,
+        "model_sha256": bundle.onnx_sha256,
+        "preprocessing_sha256": bundle.sha256_of(PREPROCESSING_FILE),
+    }
+    row = replay.told("model_sha256")
+    if wanted := replay.request.get("preprocessing_sha256"):
+        row["preprocessing_sha256"] = wanted
+    return found, row
+
+
+def _listing(replay: Replay) -> Findings:
+    return {"path": replay.listed.path, "size": replay.listed.size, "regular_file": True}, {}
+
+
+def _bytes(replay: Replay) -> Findings:
+    found = {"size": len(replay.data), "image_sha256": hashlib.sha256(replay.data).hexdigest()}
+    return found, replay.told("image_sha256")
+
+
+def _format(replay: Replay) -> Findings:
+    try:
+        return vars(replay.file_facts), {}
+    except ImageFailure as failure:
+        # Decoding says what it is, or takes what Pillow would not.
+        _ = replay.decoded
+        return {"format": None, "words": str(failure)}, {}
+
+
+def _orientation(replay: Replay) -> Findings:
+    try:
+        found: Facts = {"width": replay.decoded.width, "height": replay.decoded.height}
+    except ImageFailure as failure:
+        if failure.code is FailureCode.TOO_MANY_PIXELS:
+            raise
+        return {"words": "not known, because the pixels cannot be decoded"}, {}
+    return found, replay.told("width", "height")
+
+
+def _tensor(replay: Replay) -> Findings:
+    pixels = replay.decoded.pixels
+    found = {
+        "shape": list(pixels.shape),
+        "dtype": str(pixels.dtype),
+        "min": int(pixels.min()),
+        "max": int(pixels.max()),
+        "mean": round(float(pixels.mean()), 3),
+        "tensor_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        "pillow_alone": _ask_pillow(replay),
+    }
+    return found, {}
+
+
+def _ask_pillow(replay: Replay) -> str:
+    pixels = replay.decoded.pixels
+    try:
+        other = replay.decoded_by_pillow.pixels
+    except ImageFailure as failure:
+        return f"fails ({failure})"
+    difference = np.abs(pixels.astype(np.int16) - other)
+    count = np.count_nonzero(difference)
+    if not count:
+        return "the same"
+    return f"{count} of {pixels.size} values differ, by at most {difference.max()}"
+
+
+def _onnx(replay: Replay) -> Findings:
+    row = replay.told("label", "class_index", "probability", "top_labels", "top_probabilities")
+    found = _answer(replay, replay.probabilities, max(_CHOICES, len(row.get("top_labels", ()))))
+    found["tolerance"] = TOLERANCE
+    found["scored_with"] = replay.provider
+    if "probability" in row:
+        found["difference"] = abs(found["probability"] - row["probability"])
+    return found, row
+
+
+def _answer(replay: Replay, probabilities: Probabilities, count: int) -> Facts:
+    labels = replay.bundle.labels()
+    order = [int(index) for index in np.argsort(-probabilities, kind="stable")[:count]]
+    values = [float(probabilities[index]) for index in order]
+    return {
+        "label": labels[order[0]],
+        "class_index": order[0],
+        "probability": values[0],
+        "top_labels": [labels[index] for index in order],
+        "top_probabilities": values,
+    }
+
+
+def _keras(replay: Replay) -> Findings:
+    if find_spec("tensorflow") is None or find_spec("keras") is None:
+        return {"words": "not installed here: pip install 'pixelmill[train]'"}, {}
+    bundle = replay.bundle
+    manifest = read_bundle_manifest(bundle.folder)
+    if not (bundle.folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["files"]:
+        return {"words": f"the bundle has no {MODEL_FILE}"}, {}
+    sha256, wanted = bundle.sha256_of(MODEL_FILE), manifest["files"][MODEL_FILE]["sha256"]
+    if sha256 != wanted:
+        words = f"{MODEL_FILE} is not the file that the bundle's manifest lists"
+        return {"words": words, "keras_sha256": sha256}, {"keras_sha256": wanted}
+    from pixelmill.pipeline.training.prediction import predict_images
+
+    pixels = replay.decoded.pixels[np.newaxis]
+    try:
+        probabilities = run_in_spawned_process(predict_images, bundle.folder / MODEL_FILE, pixels)[0]
+    except PixelmillError as error:
+        return {"words": str(error)}, {}
+    found = _answer(replay, probabilities, _CHOICES)
+    # The largest difference, in any class, for which the export would let the file pass.
+    found["tolerance"] = read_allowed_difference(bundle.folder)
+    found["difference"] = float(np.abs(probabilities - replay.probabilities).max())
+    onnx = _answer(replay, replay.probabilities, _CHOICES)
+    # A smaller precision answers with other probabilities, and should answer with the same label.
+    compared = ("label", "class_index", "probability")[: 3 if bundle.precision == "fp32" else 2]
+    return found, {name: onnx[name] for name in compared}
+
+
+# In their order; each raises `ImageFailure` where scoring would fail.
+STAGES: dict[str, Callable[[Replay], Findings]] = {
+    "model": _model,
+    "listing": _listing,
+    "bytes": _bytes,
+    "format": _format,
+    "orientation": _orientation,
+    "tensor": _tensor,
+    "onnx": _onnx,
+    "keras": _keras,
+}
+# Where a row's failure is due.
+FAILS_IN: dict[str, str] = {
+    FailureCode.NOT_A_FILE: "listing",
+    FailureCode.UNREADABLE: "bytes",
+    FailureCode.CHANGED: "bytes",
+    FailureCode.TOO_LARGE: "bytes",
+    FailureCode.EMPTY: "format",
+    FailureCode.NOT_AN_IMAGE: "format",
+    FailureCode.TOO_MANY_PIXELS: "orientation",
+    FailureCode.CORRUPT: "tensor",
+    FailureCode.UNSUPPORTED: "tensor",
+    FailureCode.TOO_COSTLY: "tensor",
+    FailureCode.WORKER_DIED: "tensor",
+    FailureCode.INVALID_PREDICTION: "onnx",
+}

@@ -1,0 +1,172 @@
+"""From a trained model to a published bundle: drafted, proven on files, and only then there."""
+
+import math
+import shutil
+from dataclasses import asdict
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelmill.pipeline.artifacts import publishing, scratch_folder, sha256_of, write_json
+from pixelmill.pipeline.bundles import (
+    BASELINE_FILE,
+    METRICS_FILE,
+    ONNX_FILE,
+    PARITY_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    ModelBundle,
+)
+from pixelmill.pipeline.bundles.engines import ENGINES
+from pixelmill.pipeline.bundles.golden import read_golden
+from pixelmill.pipeline.drift import AnswerCounts
+from pixelmill.pipeline.export.drafting import draft_bundle
+from pixelmill.pipeline.export.engine_agreement import EngineAgreement, ask_engines, require_engines_agree
+from pixelmill.pipeline.export.held_out import HeldOut
+from pixelmill.pipeline.export.outputs import require_probabilities
+from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
+from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
+from pixelmill.pipeline.export.readme import write_readme
+from pixelmill.pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
+from pixelmill.pipeline.export.runtimes import choose_version
+from pixelmill.pipeline.export.source import ExportSource
+from pixelmill.pipeline.export.variants import VariantResult, export_variants
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.recipes import dump_recipe
+
+_log = getLogger(__name__)
+_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
+
+
+def export_proven(
+    source: ExportSource, held_out: HeldOut, folder: Path, record: Path | None = None
+) -> ModelBundle:
+    """Write the bundle of a model into a folder, whole or not at all.
+
+    Args:
+        source: The model.
+        held_out: The images that decide.
+        folder: Must not be a finished artifact yet.
+        record: Where the result of the proof is written, also when it refuses the bundle.
+
+    Raises:
+        RequestError: The model cannot be loaded or expressed in ONNX, or gives no probabilities.
+        GateRefused: The model predicts NaN or infinity, or the file does not predict as the model does, in
+            onnxruntime or, for a model trained elsewhere, in another engine; nothing is left in `folder`.
+    """
+    version = choose_version(source.export)
+    facts: dict[str, object] = {
+        "kind": "model-bundle",
+        "name": source.name,
+        "version": source.version,
+        "opset": version.opset,
+        "ir_version": version.ir_version,
+        "runtime_version": source.export.runtime_version,
+        "licence": source.export.licence,
+        "export": source.export.model_dump(mode="json"),
+        **source.facts,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        scratch_folder("proof", folder.parent) as work,
+        publishing(folder, facts) as staging,
+    ):
+        predictions = work / "keras"
+        predictions.mkdir()
+        drafted = run_in_spawned_process(
+            draft_bundle, source, staging, held_out.golden, held_out.files(), predictions
+        )
+        facts["parameters"] = drafted.parameters
+        keras = load_predictions(predictions)
+        _require_probabilities(source, held_out, keras, staging)
+        _write_results(source, held_out, keras, staging)
+        if source.recipe is not None:
+            (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
+        draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))
+        tolerance = choose_tolerance(drafted.noise, source.export)
+        parity = measure_parity(draft, held_out, keras, tolerance, source.export.batch_sizes, work / "table")
+        if record is not None:
+            write_json(record, _finite(asdict(parity)))
+        require_parity(parity)
+        engines = _ask_engines(source, draft, parity.tie_margin)
+        variants = _export_variants(source, held_out, staging)
+        proof = {
+            **asdict(parity),
+            "engines": [asdict(engine) for engine in engines],
+            "variants": [asdict(variant) for variant in variants],
+        }
+        write_json(staging / PARITY_FILE, _finite(proof))
+        title = f"{source.name}, version {source.version}"
+        page = render_export_report(title, parity, variants)
+        (staging / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
+        (staging / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
+        write_readme(staging, facts)
+    return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
+
+
+def _require_probabilities(
+    source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path
+) -> None:
+    """Check Keras's predictions for the held-out files, and those for the golden images."""
+    require_probabilities(source.model_path, keras, held_out.origins, source.from_logits)
+    golden = read_golden(folder)
+    all_read = FilePredictions(golden.probabilities, np.ones(len(golden.files), bool))
+    names = [f"golden/{file.name}" for file in golden.files]
+    require_probabilities(source.model_path, all_read, names, source.from_logits)
+
+
+def _ask_engines(source: ExportSource, draft: ModelBundle, tie_margin: float) -> tuple[EngineAgreement, ...]:
+    """What the engines installed here make of a model that was trained elsewhere."""
+    if source.recipe is not None:
+        return ()  # The layers of recipes are tested on every engine.
+    engines = ask_engines(draft.onnx_path, read_golden(draft.folder), tie_margin)
+    for engine in engines:
+        if engine.trouble:
+            _log.warning("%s cannot run %s: %s", ENGINES[engine.engine].title, source.name, engine.trouble)
+    require_engines_agree(engines)
+    return engines
+
+
+def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path) -> None:
+    """What an evaluation found, or what the predictions for the held-out images tell."""
+    if source.results is not None:
+        for name in _RESULTS:
+            if (source.results / name).is_file():
+                (folder / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(source.results / name, folder / name)
+        return
+    predicted = keras.probabilities[keras.is_read]
+    first, classes = predicted.argmax(axis=1), len(source.class_names)
+    counts = AnswerCounts.of(first, predicted.max(axis=1), classes)
+    test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
+    if held_out.labels is not None and len(predicted):
+        labels = held_out.labels[keras.is_read]
+        chosen = predicted[np.arange(len(labels)), labels].astype(np.float64)
+        test["accuracy"] = float(np.mean(first == labels))
+        test["loss"] = float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+    write_json(folder / BASELINE_FILE, counts.to_baseline())
+    write_json(folder / METRICS_FILE, {"test": test})
+
+
+def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> tuple[VariantResult, ...]:
+    if not source.export.variants:
+        return ()
+    if held_out.arrays is None:
+        _log.warning("no variants of %s: there are no training images to make them with", source.name)
+        return ()
+    results = export_variants(folder, held_out.arrays.training, held_out.arrays.held_out, source.export)
+    for result in results:
+        if result.refused:
+            _log.warning("%s of %s is not published: %s", result.file, source.name, result.refused)
+    return results
+
+
+def _finite(value: Any) -> Any:
+    """What JSON can hold: None in the place of infinity and NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

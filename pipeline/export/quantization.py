@@ -1,0 +1,162 @@
+"""The finished ONNX file in fewer bits: half-precision floats, or 8-bit integers.
+
+What comes out takes the same images by the same names and uses standard ops only.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from pixelmill.pipeline.artifacts import scratch_folder
+from pixelmill.pipeline.config import ReducedPrecision
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME
+from pixelmill.pipeline.export.graph import canonicalize, serialize
+from pixelmill.pipeline.export.runtimes import OnnxVersion
+from pixelmill.pipeline.images import Pixels
+
+PRECISION = "precision"
+_CALIBRATION_BATCH = 64
+# ReLU too, so that a convolution's range begins at zero and its ReLU costs nothing.
+_QUANTIZED_OPS = ("Conv", "MatMul", "Gemm", "Relu")
+
+
+def make_variant(content: bytes, precision: ReducedPrecision, calibration: Pixels) -> bytes:
+    """Make a model's file anew in a lower precision; the same file and images give the same bytes.
+
+    Args:
+        content: The bytes of `model.onnx`.
+        precision: What the variant computes in. Its metadata has the file's own entries, and this.
+        calibration: uint8 [images, height, width, channels], training images from which int8 takes the
+            ranges of the activations.
+
+    Raises:
+        WorkError: The model cannot be expressed in this precision.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    version = OnnxVersion(model.opset_import[0].version, model.ir_version)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    documentation = f"{model.doc_string} Computes in {precision}."
+    try:
+        reduced = _REDUCE[precision](onnx.shape_inference.infer_shapes(model), calibration)
+    except Exception as error:  # onnxruntime's converters raise whatever a layer made them stumble over.
+        raise WorkError(
+            f"a model that cannot be made {precision} ({type(error).__name__}: {error})",
+            f"layers that {precision} can express",
+            f"Take {precision} out of export.variants, or replace the layer in the recipe.",
+        ) from error
+    return serialize(canonicalize(reduced, version, {**metadata, PRECISION: precision}, documentation))
+
+
+def round_like_float16(content: bytes) -> bytes:
+    """A float32 model that rounds every weight and every op's result as float16 hardware does.
+
+    On processors onnxruntime computes an fp16 file in float32 and rounds only its weights. What overflows
+    or flips on a GPU shows in this one. Sums inside an op stay in float32, as they do on GPUs.
+
+    Args:
+        content: The bytes of `model.onnx`.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
+    graph = model.graph
+    floats = {
+        value.name for value in graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    largest = np.finfo(np.float16).max
+    for constant in graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(constant).clip(-largest, largest).astype(np.float16)
+            constant.CopyFrom(numpy_helper.from_array(values.astype(np.float32), constant.name))
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        for at, name in enumerate(node.output):
+            if name in floats:
+                exact, half = f"{name}_exact", f"{name}_half"
+                node.output[at] = exact
+                nodes += [
+                    helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16),
+                    helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT),
+                ]
+    rounding = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
+    return serialize(
+        helper.make_model(rounding, opset_imports=model.opset_import, ir_version=model.ir_version)
+    )
+
+
+def sample_evenly(pixels: Pixels, count: int) -> Pixels:
+    """At most `count` images at even distances: the same ones each time, of every class where sorted."""
+    chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)
+    return np.asarray(pixels[chosen])
+
+
+def _to_float16(model: Any, _: Pixels) -> Any:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    reduced = convert_float_to_float16(model, keep_io_types=True)
+    _cast_before_softmax(reduced.graph)
+    return reduced
+
+
+def _cast_before_softmax(graph: Any) -> None:
+    """Have the last softmax in float32, as rows of halves add up to one only within 0.001."""
+    producers = {output: node for node in graph.node for output in node.output}
+    cast = producers[OUTPUT_NAME]
+    softmax = producers[cast.input[0]]
+    if (softmax.op_type, cast.op_type) == ("Softmax", "Cast"):
+        logits, between = softmax.input[0], cast.input[0]
+        cast.input[0], cast.output[0] = logits, between
+        softmax.input[0], softmax.output[0] = between, OUTPUT_NAME
+
+
+def _to_int8(model: Any, calibration: Pixels) -> Any:
+    """Static quantisation: int8 weights with a scale a channel, uint8 activations with a scale a tensor.
+
+    Weights keep 7 of their 8 bits: processors without VNNI add two products of 8 bits in 16 and saturate,
+    and the labels measured here would not hold there.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+    # Standardised and with its shapes, it is prepared; unless told so, onnxruntime warns.
+    add_pre_process_metadata(model)
+    with scratch_folder("quantization") as folder:
+        path = folder / "model.onnx"
+        quantize_static(
+            model,
+            path,
+            _CalibrationImages(calibration),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTIZED_OPS),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        return onnx.load(path)
+
+
+class _CalibrationImages:
+    """What onnxruntime reads calibration data from: `get_next` until None."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._batches: Iterator[Pixels] = (
+            np.ascontiguousarray(pixels[start : start + _CALIBRATION_BATCH])
+            for start in range(0, len(pixels), _CALIBRATION_BATCH)
+        )
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        """The next batch by the name of the input."""
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT_NAME: batch}
+
+
+_REDUCE: dict[ReducedPrecision, Callable[[Any, Pixels], Any]] = {"fp16": _to_float16, "int8": _to_int8}

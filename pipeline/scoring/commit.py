@@ -1,0 +1,169 @@
+"""The last stage of scoring: check that no row is missing, put the table in its place, say what it holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pixelmill.pipeline.artifacts import (
+    MANIFEST,
+    describe_file,
+    provenance,
+    remove_file,
+    remove_folder,
+    write_json,
+    write_text,
+)
+from pixelmill.pipeline.drift import measure_drift
+from pixelmill.pipeline.errors import GateRefused, WorkError
+from pixelmill.pipeline.locations import absolute, children
+from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
+from pixelmill.pipeline.predictions.csv_form import write_csv
+from pixelmill.pipeline.predictions.publishing import publish_table
+from pixelmill.pipeline.predictions.stored import KIND
+from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.counts import TableCounts, UncertainRow, count_rows
+from pixelmill.pipeline.scoring.plan import LOCK_FILE, describe_request
+from pixelmill.pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
+from pixelmill.pipeline.scoring.shards import find_part
+from pixelmill.pipeline.scoring.thumbnails import find_thumbnails
+
+
+def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
+    """Put the finished table into the output, its manifest last.
+
+    Raises:
+        WorkError: A shard has no part, or a path stands twice or out of order.
+    """
+    parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.answer_keys)]
+    counts = count_rows(parts, plan.labels, plan.request.layout)
+    if counts.rows != outcome.listed:
+        raise WorkError(
+            f"{counts.rows} rows",
+            f"{outcome.listed}, one for every image listed",
+            "The output was changed while the run wrote it: run again with --fresh.",
+        )
+    manifest = _describe_run(plan, outcome, counts)
+    request = plan.request
+    write_text(request.work / REPORT_FILE, _render_report(plan, outcome, manifest, counts))
+    if request.format == "csv":
+        write_csv(request.work / CSV_FILE, parts, request.layout)
+    else:
+        _remove_all_but(parts, request.parts)
+    manifest["files"] = _describe_files(request, parts)
+    # The new table is whole; until here nothing of an old one was touched.
+    write_json(request.work / MANIFEST, manifest)
+    publish_table(request.output)
+    _clear_work(plan)
+    return PredictionTable(request.output, manifest)
+
+
+def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> None:
+    """Refuse a table with too many failed rows; it stays as it is.
+
+    Raises:
+        GateRefused: More rows failed than allowed.
+    """
+    failed, listed = table.manifest["failed"], table.manifest["listed"]
+    if failed / listed > max_failure_rate:
+        codes = ", ".join(f"{code} {count}" for code, count in table.manifest["failures"].items())
+        raise GateRefused(
+            f"{failed} of {listed} images failed ({codes})",
+            f"at most {max_failure_rate:.2%}",
+            f"The table in {table.folder} is complete; its `error` column says why for each.",
+        )
+
+
+def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
+    part = find_part(plan, number, key)
+    if part is None:
+        raise WorkError(
+            f"shard {number} has no part",
+            "a part for every shard",
+            "Run the same command again; it scores what is missing.",
+        )
+    return part
+
+
+def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCounts) -> dict[str, Any]:
+    request = plan.request
+    answered = outcome.computed + outcome.reused + outcome.copied
+    # Of a run whose clock was set forward the start is not known.
+    at_work = max(outcome.seconds - outcome.startup_seconds or outcome.seconds, 1e-9)
+    return {
+        "kind": KIND,
+        "listed": outcome.listed,
+        "scored": counts.scored,
+        "failed": counts.rows - counts.scored,
+        "failures": dict(sorted(counts.failures.items())),
+        "failed_images": {
+            code: [image.path for image in images] for code, images in sorted(counts.failed_images.items())
+        },
+        "passed_over": outcome.passed_over.total,
+        "passed_over_kinds": outcome.passed_over.describe(),
+        "labels": dict(sorted(counts.labels.items())),
+        "drift": measure_drift(request.bundle.baseline(), counts.answers),
+        **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
+        "computed": outcome.computed,
+        "reused": outcome.reused,
+        "copied": outcome.copied,
+        "previous": request.previous and absolute(request.previous),
+        "seconds": round(outcome.seconds, 3),
+        "startup_seconds": round(outcome.startup_seconds, 3),
+        "images_per_second": round(answered / at_work, 1),
+        "stage_seconds": outcome.stage_seconds,
+        "provider": outcome.provider,
+        "threads": outcome.workers,
+        "threads_reason": f"{outcome.workers_reason}; one single-threaded session a process",
+        "request": describe_request(request),
+        "run": vars(plan.facts),
+        **provenance(),
+    }
+
+
+def _render_report(
+    plan: ScoringPlan, outcome: ScoringOutcome, manifest: dict[str, Any], counts: TableCounts
+) -> str:
+    return render_scoring_report(
+        ReportContent(
+            manifest=manifest,
+            confidence_counts=counts.answers.confidences.tolist(),
+            failures=counts.failed_images,
+            least_confident=_show(plan, outcome, counts.least_confident),
+        )
+    )
+
+
+def _show(plan: ScoringPlan, outcome: ScoringOutcome, rows: Sequence[UncertainRow]) -> list[UncertainImage]:
+    thumbnails = find_thumbnails(plan, [row.path for row in rows], outcome.thumbnails)
+    return [
+        UncertainImage(row.path, row.label, row.probability, thumbnail)
+        for row, thumbnail in zip(rows, thumbnails, strict=True)
+    ]
+
+
+def _describe_files(request: ScoringRequest, parts: Sequence[Path]) -> dict[str, Any]:
+    """The table's files by their names in the output, as they lie in the work folder."""
+    rows = (
+        {CSV_FILE: request.work / CSV_FILE}
+        if request.format == "csv"
+        else {f"{PARTS_FOLDER}/{part.name}": part for part in parts}
+    )
+    files = {**rows, REPORT_FILE: request.work / REPORT_FILE}
+    return {name: describe_file(path) for name, path in files.items()}
+
+
+def _remove_all_but(parts: Sequence[Path], folder: Path) -> None:
+    """Remove parts of a listing that has become shorter, and what killed workers left."""
+    kept = {part.name for part in parts}
+    for path in children(folder):
+        if path.name not in kept:
+            remove_file(path)
+
+
+def _clear_work(plan: ScoringPlan) -> None:
+    # Its run file first: without it the rest is litter, not a run to go on with.
+    for path in sorted(children(plan.request.work), key=lambda path: path.is_dir()):
+        if path.is_dir():
+            remove_folder(path)
+        elif path.name != LOCK_FILE:
+            remove_file(path)

@@ -1,0 +1,123 @@
+"""Counting a finished table's rows, a part in memory at a time."""
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pixelmill.pipeline.drift import AnswerCounts
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.predictions.arrays import number_array, numbers_of
+from pixelmill.pipeline.predictions.columns import TableLayout
+from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.scoring.report import FailedImage
+from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
+from pixelmill.pipeline.scoring.true_labels import TrueLabelCounts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_EXAMPLES = 5
+_COLUMNS = ["image_path", "error", "class_index", "probability"]
+
+
+class UncertainRow(NamedTuple):
+    """A scored row that stands out by its low probability."""
+
+    probability: float
+    path: str
+    label: str
+
+
+@dataclass
+class TableCounts:
+    """What the rows of a table come to.
+
+    `failed_images` has a few examples for each failure code; `least_confident` the rows of the lowest
+    probability, the lowest first; `true_labels` compares the labels with those of the folders.
+    """
+
+    answers: AnswerCounts
+    true_labels: TrueLabelCounts
+    rows: int = 0
+    scored: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, int] = field(default_factory=dict)
+    failed_images: dict[str, list[FailedImage]] = field(default_factory=dict)
+    least_confident: list[UncertainRow] = field(default_factory=list)
+    last_path: str = ""
+
+
+def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout) -> TableCounts:
+    """Read every row of a table back.
+
+    Raises:
+        WorkError: A path stands twice or out of order.
+    """
+    counts = TableCounts(AnswerCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
+    columns = [*_COLUMNS, "true_label"] if layout.true_labels else _COLUMNS
+    for part in parts:
+        _count_part(counts, read_part(part, columns), labels)
+    counts.labels = {
+        label: count for label, count in zip(labels, counts.answers.classes.tolist(), strict=True) if count
+    }
+    return counts
+
+
+def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) -> None:
+    import pyarrow.compute as pc
+
+    paths = rows["image_path"]
+    _require_order(counts, paths)
+    failed = pc.indices_nonzero(pc.is_valid(rows["error"])).to_pylist()
+    scored = np.delete(np.arange(len(rows)), failed)
+    counts.rows += len(rows)
+    counts.scored += len(scored)
+    _count_failures(counts, paths, rows["error"], failed)
+    classes = numbers_of(rows["class_index"], np.int32)[scored]
+    probabilities = numbers_of(rows["probability"], np.float32)[scored]
+    counts.answers += AnswerCounts.of(classes, probabilities, len(labels))
+    for at in np.argsort(probabilities, kind="stable")[:MOST_UNCERTAIN]:
+        path = paths[int(scored[at])].as_py()
+        counts.least_confident.append(UncertainRow(float(probabilities[at]), path, labels[classes[at]]))
+    counts.least_confident = heapq.nsmallest(MOST_UNCERTAIN, counts.least_confident)
+    if "true_label" in rows.column_names:
+        true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
+        counts.true_labels.add(true_labels, (labels[index] for index in classes))
+
+
+def _count_failures(
+    counts: TableCounts, paths: "pa.ChunkedArray", errors: "pa.ChunkedArray", failed: Sequence[int]
+) -> None:
+    for place in failed:
+        error = errors[place].as_py()
+        code = error.partition(":")[0]
+        counts.failures[code] += 1
+        examples = counts.failed_images.setdefault(code, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(FailedImage(paths[place].as_py(), error))
+
+
+def _require_order(counts: TableCounts, paths: "pa.ChunkedArray") -> None:
+    import pyarrow.compute as pc
+
+    # As UTF-8 texts sort like the paths themselves.
+    column = paths.combine_chunks()
+    wrong = pc.indices_nonzero(pc.greater_equal(column[:-1], column[1:]))
+    neighbours = [(counts.last_path, column[0].as_py())] if len(column) else []
+    if len(wrong):
+        place = wrong[0].as_py()
+        neighbours.append((column[place].as_py(), column[place + 1].as_py()))
+    for before, path in neighbours:
+        if path <= before:
+            raise WorkError(
+                f"row {path!r} comes after {before!r}",
+                "every path once, in order",
+                "The output was changed while the run wrote it: run again with --fresh.",
+            )
+    if len(column):
+        counts.last_path = column[-1].as_py()

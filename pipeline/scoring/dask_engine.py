@@ -1,0 +1,184 @@
+"""Scoring on an existing Dask cluster: a task is the address of a work folder and a shard's number.
+
+The folders of images and output, and the bundle, must mean the same on every machine: a shared file system,
+or addresses. Dask gives a shard whose worker died to another worker; a shard that keeps killing its workers
+is halved until the images are found that do it.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from logging import getLogger
+from typing import Any
+
+from pixelmill.pipeline.artifacts import read_json, write_json
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.locations import absolute
+from pixelmill.pipeline.predictions.parts import part_name, read_row_groups
+from pixelmill.pipeline.progress import Meter
+from pixelmill.pipeline.scoring import ScoringPlan
+from pixelmill.pipeline.scoring.local_engine import find_killers
+from pixelmill.pipeline.scoring.shards import FIRST_LIMIT, ShardLimit, shard_images, write_shards
+from pixelmill.pipeline.scoring.tally import Tally
+from pixelmill.pipeline.scoring.worker.costly import read_costly
+from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard, try_images
+
+_log = getLogger(__name__)
+SECONDS_A_SHARD = 90.0
+_SIZE_FILE = "shard_size.json"
+_SIZE_UNMEASURED = 16_384
+_SECONDS_TO_CONNECT = 30
+# Beside the worker's own: that of a process which decodes for a worker with a GPU.
+_DEATHS = (BrokenProcessPool, MemoryError)
+Submit = Callable[[str, int], "Future[ShardResult]"]
+"""Starts a shard's task, given the address of the work folder and the shard's number."""
+
+
+def score_on_cluster(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, str]:
+    """Answer all shards on the cluster whose scheduler the request names.
+
+    Raises:
+        RequestError: No scheduler answers there, or it has no workers.
+        WorkError: A shard kills its workers, and none of its images does so alone.
+    """
+    address = plan.request.dask_address
+    with _connected(address) as client:
+
+        def submit(work: str, number: int) -> Any:
+            return client.submit(score_shard, work, number, key=f"{plan.facts.run_id}-{number}", pure=False)
+
+        run_shards(plan, tally, meter, submit)
+    return len(tally.workers), f"the Dask cluster at {address}"
+
+
+def run_shards(
+    plan: ScoringPlan,
+    tally: Tally,
+    meter: Meter,
+    submit: Submit,
+) -> None:
+    """List the images and have every shard answered somewhere, in shards of about 90 seconds of work.
+
+    The first shard is a small one; how long it takes decides the size of the others. The size is written
+    down, so that a run that is gone on with cuts the same shards.
+    """
+    size = _Size(plan)
+    running: dict[int, Future[ShardResult]] = {}
+    for shard in write_shards(plan, size.limits(), passed_over=tally.passed_over):
+        if not tally.list_shard(plan, shard):
+            meter(shard.images, tally.note)
+            continue
+        running[shard.number] = submit(absolute(plan.request.work), shard.number)
+        if not size.is_known:
+            result = _result(running.pop(shard.number), plan, shard.number)
+            size.learn(result)
+            _count(result, tally, meter)
+    meter.expect(tally.listed)
+    for number, future in running.items():
+        _count(_result(future, plan, number), tally, meter)
+
+
+class _Size:
+    """How many images a shard has."""
+
+    def __init__(self, plan: ScoringPlan) -> None:
+        self._path = plan.request.work / _SIZE_FILE
+        self._images: int | None = None
+        second = plan.request.parts / part_name(1)
+        if self._path.is_file():
+            self._images = read_json(self._path)["images"]
+        elif second.is_file():  # Of a finished table, whose shards are cut again.
+            self._images = sum(len(rows) for rows in read_row_groups(second))
+
+    @property
+    def is_known(self) -> bool:
+        return self._images is not None
+
+    def limits(self) -> Iterator[ShardLimit]:
+        yield FIRST_LIMIT
+        while True:
+            yield self._images or _SIZE_UNMEASURED, float("inf")
+
+    def learn(self, result: ShardResult) -> None:
+        seconds = sum(result.seconds.values()) / max(result.rows, 1)
+        self._images = max(round(SECONDS_A_SHARD / seconds), 1) if seconds else _SIZE_UNMEASURED
+        write_json(self._path, {"images": self._images, "seconds_an_image": seconds})
+
+
+def _count(result: ShardResult, tally: Tally, meter: Meter) -> None:
+    tally.add(result)
+    meter(result.rows, tally.note)
+
+
+def _result(future: "Future[ShardResult]", plan: ScoringPlan, number: int) -> ShardResult:
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except (KilledWorker, *_DEATHS):
+        _log.warning("shard %d kills its workers; looking for the image that does it", number)
+        return _without_killers(plan, number)
+
+
+def _without_killers(plan: ScoringPlan, number: int) -> ShardResult:
+    from distributed.scheduler import KilledWorker
+
+    work = absolute(plan.request.work)
+    with _connected(plan.request.dask_address) as client:
+
+        def survives(start: int, stop: int) -> bool:
+            try:
+                client.submit(try_images, work, number, start, stop, pure=False).result()
+            except (KilledWorker, *_DEATHS):
+                return False
+            return True
+
+        # What took too long is known by now, and is no cause of death any more.
+        known, costly = 0, len(read_costly(plan.request.work))
+        while costly > known:
+            try:
+                again: ShardResult = client.submit(score_shard, work, number, pure=False).result()
+                return again
+            except (KilledWorker, *_DEATHS):
+                known, costly = costly, len(read_costly(plan.request.work))
+        killers = find_killers(shard_images(plan, number), survives)
+        try:
+            result: ShardResult = client.submit(score_shard, work, number, killers, pure=False).result()
+        except (KilledWorker, *_DEATHS) as error:
+            raise WorkError(
+                f"the workers of shard {number} die, though none of its images kills one alone",
+                "workers that live",
+                "Give the cluster's workers more memory, and run the same command again.",
+            ) from error
+    return result
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise RequestError(
+            "engine dask, and an installation without Dask",
+            "pixelmill with its extra `dask`",
+            "Install it here and on the workers: pip install 'pixelmill[dask]'.",
+        ) from error
+    try:
+        client: Any = Client(  # type: ignore[no-untyped-call]
+            address, timeout=_SECONDS_TO_CONNECT, set_as_default=False
+        )
+    except (OSError, ValueError, TimeoutError) as error:
+        raise RequestError(
+            f"no Dask scheduler answers at {address} ({error})",
+            "the address of a scheduler, such as tcp://scheduler:8786",
+            "Start it with `dask scheduler`, or correct --dask-address.",
+        ) from error
+    with client:
+        if not client.nthreads():
+            raise RequestError(
+                f"the Dask scheduler at {address} has no workers",
+                "at least one",
+                f"Start them: dask worker {address} --nthreads 1 --nworkers 2.",
+            )
+        yield client

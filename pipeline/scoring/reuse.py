@@ -1,0 +1,277 @@
+"""Answers taken from an earlier table: by the bytes of a file, or by its size, time and inode.
+
+The scored rows of the earlier table become two arrays in the work folder, sorted by the first eight bytes
+of the hash. Workers map them, so that all share one copy.
+"""
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelmill.pipeline.artifacts import read_json, write_array, write_json
+from pixelmill.pipeline.bundles import PREPROCESSING_FILE
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.inference import ROUNDING, Probabilities
+from pixelmill.pipeline.locations import absolute, content_of, is_remote, parse_location
+from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
+from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_part
+from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.listing import ListedImage
+
+Records = npt.NDArray[np.void]
+Keys = npt.NDArray[np.uint64]
+
+
+def record_type(top_k: int) -> np.dtype[np.void]:
+    """The type of one record: hash, choices, and the image's size as displayed."""
+    fields: list[Any] = [
+        ("sha256", "V32"),
+        ("choices", "<i4", (top_k,)),
+        ("probabilities", "<f4", (top_k,)),
+        ("width", "<i4"),
+        ("height", "<i4"),
+    ]
+    return np.dtype(fields)
+
+
+def digests_of(answers: Answers, places: Sequence[int]) -> Records:
+    """The hashes of some rows that have one, as bytes."""
+    return np.frombuffer(bytes.fromhex("".join(answers.sha256[place] or "" for place in places)), "V32")
+
+
+def keys_of(digests: Records) -> Keys:
+    """The first eight bytes of each hash as a number, which sorts and compares fast."""
+    return np.frombuffer(digests.tobytes(), ">u8")[::4].astype(np.uint64)
+
+
+def records_of(answers: Answers, places: Sequence[int]) -> Records:
+    """Some scored rows as records."""
+    records = np.zeros(len(places), record_type(answers.choices.shape[1]))
+    if len(places):
+        records["sha256"] = digests_of(answers, places)
+        records["choices"] = answers.choices[places]
+        records["probabilities"] = answers.probabilities[places]
+        records["width"] = answers.widths[places]
+        records["height"] = answers.heights[places]
+    return records
+
+
+def fill_rows(answers: Answers, places: npt.NDArray[np.intp], records: Records) -> None:
+    """Give rows what records of the same bytes say."""
+    answers.choices[places] = records["choices"]
+    answers.probabilities[places] = records["probabilities"]
+    answers.widths[places] = records["width"]
+    answers.heights[places] = records["height"]
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_log = getLogger(__name__)
+_COLUMNS = ("image_sha256", "error", "class_index", "probability", "width", "height")
+_FURTHER_CHOICES = ("top_labels", "top_probabilities")
+_KEYS, _ROWS, _SPANS = "previous-keys.npy", "previous-rows.npy", "previous-parts.json"
+
+
+class PreviousTable:
+    """An earlier table as one worker uses it."""
+
+    def __init__(self, request: ScoringRequest) -> None:
+        self._keys = _load(request.work / _KEYS)
+        self._rows = _load(request.work / _ROWS)
+        self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
+        self._labels = request.bundle.labels()
+        self._top_k = request.top_k
+        self._max_pixels = request.max_pixels
+        # Of this object's own: another run may find another table under the same name.
+        self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
+
+    def take_same_bytes(self, places: Sequence[int], answers: Answers) -> set[int]:
+        """Fill the rows whose hash the earlier table has; the places filled come back."""
+        if not places or not len(self._keys):
+            return set()
+        digests = digests_of(answers, places)
+        found = np.minimum(np.searchsorted(self._keys, keys_of(digests)), len(self._keys) - 1)
+        rows = self._rows[found]
+        same = rows["sha256"] == digests
+        filled = np.array(places)[same]
+        fill_rows(answers, filled, rows[same])
+        return set(filled.tolist())
+
+    def take_unchanged(self, images: Sequence[ListedImage], answers: Answers) -> set[int]:
+        """Fill the rows whose file has the size, time and inode that the earlier table was read from."""
+        taken: set[int] = set()
+        if not self._spans or not images:
+            return taken
+        first, last = images[0].path, images[-1].path
+        facts = file_facts([image[1:4] for image in images]).tolist()
+        for begin, end, *file in self._spans:
+            if begin <= last and end >= first:
+                rows = self._read_unchangeable(*file, self._labels, self._top_k, self._max_pixels)
+                for place, image in enumerate(images):
+                    row = rows.get((image.path, *facts[place]))
+                    if row is not None and image.problem is None:
+                        answers.sha256[place] = row["sha256"].tobytes().hex()
+                        fill_rows(answers, np.array([place]), np.array([row]))
+                        taken.add(place)
+        return taken
+
+
+def index_previous(request: ScoringRequest) -> None:
+    """Write the arrays of an earlier table into the work folder; 48 bytes a row are in memory meanwhile.
+
+    Raises:
+        RequestError: The folder holds no table, or one that tells of no times where they are to be trusted.
+    """
+    if request.previous is None:
+        return
+    if request.images == request.previous:
+        raise RequestError(f"--previous {request.previous}", "an earlier table", "Name its output folder.")
+    try:
+        rows, spans = read_table(request.previous, lambda table: _index_table(table, request))
+    except (WorkError, OSError, ValueError, KeyError) as error:
+        reason = error.received if isinstance(error, WorkError) else error
+        raise RequestError(
+            f"--previous {request.previous} cannot be read ({reason})",
+            "a table as `pixelmill score` wrote it",
+            "Restore it, or leave the option out: all images are then computed.",
+        ) from error
+    rows = rows[_is_usable(rows, request.max_pixels)]
+    keys = keys_of(rows["sha256"])
+    order = np.argsort(keys, kind="stable")
+    write_array(request.work / _KEYS, keys[order])
+    write_array(request.work / _ROWS, rows[order])
+    if request.trust_mtime:
+        write_json(request.work / _SPANS, spans)
+
+
+_Span = tuple[str, str, str, str, int]
+"""The first and the last path of a part, and its file, SHA-256 and size."""
+
+
+def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span]]:
+    """The scored rows that may be taken from a table, and where each file's paths begin and end."""
+    nothing = np.empty(0, record_type(request.top_k))
+    if request.trust_mtime and table.is_csv:
+        raise RequestError(
+            f"--trust-mtime with {table.files[0].path}",
+            "an earlier table in Parquet: CSV keeps no file times",
+            "Leave the option out: files are then read and compared by their bytes.",
+        )
+    wanted = {
+        "model_sha256": request.bundle.onnx_sha256,
+        "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
+    }
+    told = table.manifest["request"]
+    differing = [key for key, value in wanted.items() if told.get(key) != value]
+    if differing or told["top_k"] < request.top_k:
+        what = differing[0] if differing else "top_k"
+        _log.warning("nothing can be taken from %s: its %s is another", table.folder, what)
+        return nothing, []
+    labels, blocks, spans = request.bundle.labels(), [nothing], []
+    if table.is_csv:
+        blocks += [_read_records(_read_csv(file), labels, request.top_k)[0] for file in table.files]
+        return np.concatenate(blocks), []
+    for file in table.files:
+        content = file.content()
+        blocks.append(_read_records(_read_rows(content, request.top_k), labels, request.top_k)[0])
+        if request.trust_mtime:
+            spans.append(_span(file, content))
+    return np.concatenate(blocks), spans
+
+
+def _read_csv(file: StoredFile) -> "pa.Table":
+    import pyarrow as pa
+
+    with file.opened() as lines:
+        return pa.Table.from_pandas(read_csv(lines))
+
+
+def _read_rows(content: bytes, top_k: int) -> "pa.Table":
+    """Those columns of a part that are needed."""
+    return read_part(content, [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())])
+
+
+def _read_records(
+    rows: "pa.Table", labels: Sequence[str], top_k: int
+) -> tuple[Records, npt.NDArray[np.intp]]:
+    """The scored rows of some rows of a table, and their places among these."""
+    import pyarrow.compute as pc
+
+    is_scored = pc.is_null(rows["error"])
+    places = np.array(pc.indices_nonzero(is_scored).to_pylist(), np.intp)
+    rows = rows.filter(is_scored)
+    records = np.zeros(len(rows), record_type(top_k))
+    digests = "".join(rows["image_sha256"].to_pylist())
+    records["sha256"] = np.frombuffer(bytes.fromhex(digests), "V32")
+    records["choices"][:, 0] = _numbers(rows["class_index"], np.int32)
+    records["probabilities"][:, 0] = _numbers(rows["probability"], np.float32)
+    names = text_array(labels)
+    for place in range(1, top_k):
+        chosen, values = _further_choice(rows, place)
+        records["choices"][:, place] = _numbers(pc.index_in(chosen, value_set=names), np.int32)
+        records["probabilities"][:, place] = _numbers(values, np.float32)
+    records["width"] = _numbers(rows["width"], np.int32)
+    records["height"] = _numbers(rows["height"], np.int32)
+    return records, places
+
+
+def _numbers(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Number]:
+    return numbers_of(column.cast(np.dtype(of).name), of)
+
+
+def _further_choice(rows: "pa.Table", place: int) -> tuple["pa.ChunkedArray", "pa.ChunkedArray"]:
+    import pyarrow.compute as pc
+
+    if "top_labels" in rows.column_names:
+        return pc.list_element(rows["top_labels"], place), pc.list_element(rows["top_probabilities"], place)
+    return rows[f"label_{place + 1}"], rows[f"probability_{place + 1}"]
+
+
+def _is_usable(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
+    """Which records are of images that are not too large, and hold probabilities."""
+    sizes: npt.NDArray[np.int64] = records["width"].astype(np.int64) * records["height"]
+    chosen: Probabilities = records["probabilities"]
+    # Comparisons with NaN are false.
+    usable: npt.NDArray[np.bool_] = (sizes <= max_pixels) & ((chosen >= 0) & (chosen <= 1 + ROUNDING)).all(
+        axis=1
+    )
+    return usable
+
+
+def _read_unchangeable(
+    name: str, sha256: str, size: int, labels: tuple[str, ...], top_k: int, max_pixels: int
+) -> dict[tuple[str, int, int, int], np.void]:
+    """The scored rows of one part by path, size, time and inode; none where the part was replaced."""
+    try:
+        content = StoredFile(parse_location(name), sha256, size, "").content()
+    except DamagedTable:
+        return {}
+    records, places = _read_records(_read_rows(content, top_k), labels, top_k)
+    facts = read_file_facts(content)
+    paths = read_part(content, ["image_path"])["image_path"].to_pylist()
+    return {
+        (paths[place], *map(int, facts[place])): record
+        for place, record, usable in zip(places, records, _is_usable(records, max_pixels), strict=True)
+        if len(facts) and usable
+    }
+
+
+def _span(file: StoredFile, content: bytes) -> _Span:
+    paths = read_part(content, ["image_path"])["image_path"]
+    return paths[0].as_py(), paths[-1].as_py(), absolute(file.path), file.sha256, file.size
+
+
+def _load(path: Path) -> Any:
+    if is_remote(path):
+        return np.load(io.BytesIO(content_of(path)), allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)

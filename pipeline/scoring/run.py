@@ -1,0 +1,157 @@
+"""The second stage of scoring: every image listed, and every shard of the listing answered."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from pixelmill.pipeline.artifacts import provenance, remove_folder, scratch_folder
+from pixelmill.pipeline.locations import is_remote
+from pixelmill.pipeline.progress import Meter, progress
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.commit import commit_table
+from pixelmill.pipeline.scoring.dask_engine import score_on_cluster
+from pixelmill.pipeline.scoring.local_engine import WorkerPool
+from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.report import load_template
+from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shards
+from pixelmill.pipeline.scoring.tally import Tally
+from pixelmill.pipeline.scoring.thumbnails import have_thumbnails_made
+
+# Where most rows are taken from an earlier table, a shard is done many times as fast.
+_GROWTH_OF_QUICK_SHARDS = 8
+
+
+def score_shards(plan: ScoringPlan) -> ScoringOutcome:
+    """List the images, and answer the shards that no earlier try of this run has answered, and failed
+    rows once more.
+
+    Raises:
+        RequestError: The model cannot be loaded.
+        WorkError: The workers cannot work; what is finished is kept.
+    """
+    tally = Tally()
+    with progress("score", None, "images") as meter:
+        workers, reason = _ENGINES[plan.request.engine](plan, tally, meter)
+    return outcome_of(plan, tally, workers, reason)
+
+
+def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> ScoringOutcome:
+    """The outcome that a tally comes to when all is done."""
+    seconds = (tally.done_at or time.monotonic()) - plan.clock
+    return ScoringOutcome(
+        listed=tally.listed,
+        answer_keys=tuple(tally.answer_keys),
+        provider=", ".join(sorted(tally.providers)) or "none: no image was due",
+        workers=workers,
+        workers_reason=reason,
+        computed=tally.computed,
+        reused=tally.reused,
+        copied=tally.copied,
+        passed_over=tally.passed_over,
+        seconds=seconds,
+        # The system's clock may be set back or forward while a run is at work.
+        startup_seconds=min(max(tally.ready_at - plan.started, 0.0), seconds),
+        stage_seconds={stage: round(tally.seconds[stage], 3) for stage in sorted(tally.seconds)},
+        thumbnails=tally.thumbnails,
+    )
+
+
+def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, str]:
+    limit = processor_limit()
+    # A GPU has one owner, whose decoders are as many as there would be workers.
+    on_gpu = plan.request.provider == "cuda"
+    workers = tally.most_workers = 1 if on_gpu else plan.request.workers or limit.count
+
+    def is_due(shard: Shard) -> bool:
+        due = tally.list_shard(plan, shard)
+        if not due:
+            meter(shard.images, tally.note)
+        return due
+
+    def finish(pool: ProcessPoolExecutor) -> None:
+        tally.done_at = time.monotonic()
+        tally.thumbnails = have_thumbnails_made(plan, tally.uncertain, pool, workers)
+
+    threading.Thread(target=_load_what_a_commit_needs, daemon=True).start()
+    with _folder_for_marks(plan) as marks:
+        pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed), finish)
+        with _listing(plan, pool, tally.passed_over):
+            for result in pool.results():
+                tally.add(result)
+                meter(result.rows, tally.note)
+    # A worker that took the place of a dead one is no further one.
+    at_work = min(len(tally.workers), workers)
+    if on_gpu:
+        return at_work, f"one process owns the GPU, and {plan.request.workers or limit.count} decode for it"
+    if tally.due < workers:
+        return at_work, f"the shards of the listing that were due: {tally.due}"
+    return at_work, "as asked for" if plan.request.workers else limit.reason
+
+
+def _load_what_a_commit_needs() -> None:
+    """While the workers load the model: when they are done nobody works but the commit."""
+    load_template()
+    provenance()
+
+
+@contextmanager
+def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
+    """An empty folder of this machine."""
+    if is_remote(plan.request.work):
+        with scratch_folder("marks") as folder:
+            yield folder
+    else:
+        marks = plan.request.work / "begun"
+        remove_folder(marks)
+        marks.mkdir()
+        yield marks
+
+
+@contextmanager
+def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> Iterator[None]:
+    """List the images while the pool works, which would else wait for the last of them."""
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            limits = growing_limits(_GROWTH_OF_QUICK_SHARDS if plan.request.previous else 1)
+            for shard in write_shards(plan, limits, tapers=True, passed_over=passed_over):
+                if stopped.is_set():
+                    return
+                pool.events.put(shard)
+            pool.events.put(None)
+        except BaseException as error:  # noqa: BLE001  # Raised again where the pool is waited for.
+            pool.events.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        # It may be in the middle of a very large folder, which nobody who pressed Ctrl-C waits for.
+        thread.join(timeout=1)
+
+
+_ENGINES: dict[Engine, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] = {
+    "local": _score_locally,
+    "dask": score_on_cluster,
+}
+
+
+def score_folder(request: ScoringRequest) -> PredictionTable:
+    """List, score, commit; see `pixelmill.pipeline.scoring`.
+
+    Raises:
+        RequestError: The request cannot be met.
+        WorkError: The work failed; what is finished is kept for the next try.
+    """
+    with holding_output(request.output):
+        plan = plan_scoring(request)
+        outcome = score_shards(plan)
+        return commit_table(plan, outcome)

@@ -1,0 +1,195 @@
+"""From listed images to pixels: read, hash, take what an earlier table knows, decode."""
+
+import hashlib
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
+from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.images import ImageFailure, Pixels
+from pixelmill.pipeline.locations import is_remote
+from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.scoring import ScoringPlan
+from pixelmill.pipeline.scoring.answered import ANSWERED_FILE, AnsweredImages
+from pixelmill.pipeline.scoring.listing import ListedImage
+from pixelmill.pipeline.scoring.reuse import PreviousTable
+from pixelmill.pipeline.scoring.worker.costly import note_costly, read_costly
+from pixelmill.pipeline.scoring.worker.reading import reader_of
+
+_FILES_AT_ONCE = 256
+_BYTES_AT_ONCE = 4 << 20
+
+
+@dataclass
+class Prepared:
+    """What became of a few images.
+
+    Attributes:
+        start: The place of the first of them in the listing they are from.
+        answers: A row for each, complete where `pixels` and `twins` say nothing of it.
+        contents: The place among these images of each that is still to be decoded, and its file's bytes.
+        pixels: The place in the listing of each image that the network must see, and its tensor.
+        twins: A place in the listing, and an earlier place of the same bytes.
+        taken: How many rows came from an earlier table.
+        copied: How many rows have the bytes of another row of this run, and so its answer.
+        seconds: By stage.
+        waits: How many times reading gave the processor up, to wait for a disk or a network.
+    """
+
+    start: int
+    answers: Answers
+    contents: list[tuple[int, bytes]] = field(default_factory=list)
+    pixels: list[tuple[int, Pixels]] = field(default_factory=list)
+    twins: list[tuple[int, int]] = field(default_factory=list)
+    taken: int = 0
+    copied: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    waits: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the block's time for a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+class Preparation:
+    """What prepares the images of one run."""
+
+    def __init__(self, plan: ScoringPlan) -> None:
+        request = plan.request
+        self.spec = plan.image
+        self._read = reader_of(request.images)
+        self._previous = PreviousTable(request) if request.previous else None
+        # Appending is safe for the processes of one machine only.
+        together = request.engine == "local" and not is_remote(request.work)
+        path = request.work / ANSWERED_FILE
+        self.answered = AnsweredImages(path, request.top_k) if together else None
+        self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
+        seconds = request.max_image_seconds
+        self._time = TimeLimit(seconds, partial(note_costly, request.work, seconds))
+        WATCH.add(self._time)
+        self._costly = read_costly(request.work)
+
+    def close(self) -> None:
+        """Have the time of its images watched no more."""
+        WATCH.remove(self._time)
+
+    def look_for_costly(self) -> None:
+        """Learn of the images that took other processes too long."""
+        self._costly = read_costly(self._work)
+
+    def prepare(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
+        """Read a few images and decode them; see `read`."""
+        prepared = self.read(images, start, seen)
+        self.decode(prepared)
+        return prepared
+
+    def read(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
+        """Read a few images, and take what is known of their bytes; the others are still to be decoded.
+
+        Args:
+            images: As listed.
+            start: The place of the first of them in their listing.
+            seen: The places in the listing of the contents met so far, by SHA-256; grows.
+        """
+        answers = Answers([image.path for image in images], self._top_k)
+        prepared = Prepared(start, answers)
+        waits_before = _waits()
+        with prepared.timed("read"):
+            known = self._previous.take_unchanged(images, answers) if self._previous else set()
+            due = [at for at in range(len(images)) if at not in known] if known else range(len(images))
+            contents = self._read_new(images, due, prepared, seen)
+            if self._previous:
+                # Twins as well, so that they count among the rows that were taken.
+                read = [*(at for at, _ in contents), *(place - start for place, _ in prepared.twins)]
+                same = self._previous.take_same_bytes(read, answers)
+                contents = [item for item in contents if item[0] not in same]
+                prepared.twins = [twin for twin in prepared.twins if twin[0] - start not in same]
+                prepared.taken = len(known) + len(same)
+            if self.answered:
+                same = self.answered.take_same_bytes([at for at, _ in contents], answers)
+                contents = [item for item in contents if item[0] not in same]
+                prepared.copied = len(same)
+            prepared.copied += len(prepared.twins)
+        prepared.waits = _waits() - waits_before
+        prepared.contents = contents
+        return prepared
+
+    def decode(self, prepared: Prepared) -> None:
+        """Decode what was read; in the thread that infers, because the limit on memory is for all threads."""
+        with prepared.timed("decode"):
+            self._decode_all(prepared)
+        prepared.contents = []
+
+    def _decode_all(self, prepared: Prepared) -> None:
+        answers, contents = prepared.answers, prepared.contents
+        # The tensors of those before it are no part of what an image may take.
+        tensors = len(contents) * self.spec.height * self.spec.width * self.spec.channels
+        with MEMORY_LIMIT.allowing(self._limits.max_memory + tensors):
+            for at, content in contents:
+                sha256 = answers.sha256[at] or ""
+                if sha256 in self._costly:
+                    answers.errors[at] = self._costly[sha256]
+                    continue
+                self._time.begin(sha256)
+                try:
+                    image = decode_guarded(content, self.spec, self._limits)
+                except ImageFailure as failure:
+                    answers.errors[at] = str(failure)
+                    continue
+                finally:
+                    self._time.end()
+                answers.widths[at], answers.heights[at] = image.width, image.height
+                prepared.pixels.append((prepared.start + at, image.pixels))
+
+    def _read_new(
+        self,
+        images: Sequence[ListedImage],
+        due: Sequence[int],
+        prepared: Prepared,
+        seen: dict[str, int],
+    ) -> list[tuple[int, bytes]]:
+        """The bytes of the images that are the first with these bytes."""
+        new = []
+        for at, content in zip(due, self._read([images[at] for at in due]), strict=True):
+            if isinstance(content, ImageFailure):
+                prepared.answers.errors[at] = str(content)
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            prepared.answers.sha256[at] = digest
+            place = prepared.start + at
+            first = seen.setdefault(digest, place)
+            if first == place:
+                new.append((at, content))
+            else:
+                prepared.twins.append((place, first))
+        return new
+
+
+def _waits() -> int:
+    # Of this thread alone, where the system counts by thread.
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw
+
+
+def batches(
+    images: Sequence[ListedImage], most_files: int = _FILES_AT_ONCE
+) -> Iterator[tuple[int, Sequence[ListedImage]]]:
+    """Cut images into groups whose files fit into memory together, each with the place of its first."""
+    start = size = 0
+    for place, image in enumerate(images):
+        if place > start and (place - start == most_files or size + image.size > _BYTES_AT_ONCE):
+            yield start, images[start:place]
+            start, size = place, 0
+        size += image.size
+    if start < len(images):
+        yield start, images[start:]

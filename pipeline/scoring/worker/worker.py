@@ -1,0 +1,302 @@
+"""What a worker process does: have images prepared, infer, and write one shard's part of the table."""
+
+import io
+import os
+import socket
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pixelmill.pipeline.errors import PixelmillError
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.locations import is_remote, parse_location
+from pixelmill.pipeline.predictions.arrays import number_array
+from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.parts import (
+    file_facts,
+    is_intact,
+    part_name,
+    read_row_groups,
+    writing_part,
+)
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.scoring import ScoringPlan
+from pixelmill.pipeline.scoring.listing import ListedImage
+from pixelmill.pipeline.scoring.plan import read_plan
+from pixelmill.pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
+from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
+from pixelmill.pipeline.scoring.true_labels import FolderLabels
+from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
+from pixelmill.pipeline.scoring.worker.model import RunModel
+from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
+from pixelmill.pipeline.scoring.worker.reading import KILLER
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_GROUPS_AHEAD = 1
+_NO_KILLERS: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What one shard took.
+
+    `rows` are all of it; `computed` were answered now, `reused` came from an earlier table, `copied` have
+    the bytes of another image of the run; `failed` of all these; `uncertain` are the least confident of the
+    scored ones. `seconds` are by stage; `ready_at` is when
+    its worker had loaded the model, by `time.time`, and `provider` the execution provider that onnxruntime
+    uses there; `worker` names the process.
+    """
+
+    number: int
+    rows: int
+    computed: int
+    failed: int
+    reused: int
+    copied: int
+    uncertain: tuple[Uncertain, ...]
+    seconds: dict[str, float]
+    ready_at: float
+    provider: str
+    worker: str
+
+
+class Worker:
+    """What a worker keeps from shard to shard.
+
+    On the CPU it prepares and infers in turn, as all the workers together fill the processors. A GPU is
+    owned by one worker, whose `decoders` prepare ahead of it.
+    """
+
+    def __init__(self, plan: ScoringPlan, decoders: int = 0) -> None:
+        self._plan = plan
+        self._model = RunModel(plan)
+        self._true_labels = FolderLabels(plan.labels)
+        self._preparation = Preparation(plan)
+        self._decoders = DecoderPool(plan, decoders) if decoders else None
+        self._warm_up()
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
+        self._ready_at = time.time()
+
+    def _warm_up(self) -> None:
+        """Do everything once: the first time is slow, and would else be the first shard's."""
+        import pyarrow.parquet as pq
+
+        answers = Answers([""], self._plan.request.top_k)
+        pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
+
+    def score(self, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+        """Write a shard's part; failed rows that an earlier try of the run left are tried again.
+
+        Args:
+            number: The shard.
+            killers: The places in it of images that kill a worker, and are not touched again.
+        """
+        self._seconds.clear()
+        self._preparation.look_for_costly()
+        request = self._plan.request
+        key = answer_key(self._plan, number)
+        found = find_part(self._plan, number, key)
+        earlier = read_row_groups(found) if found and is_intact(found) else None
+        rows = 0
+        uncertain: tuple[Uncertain, ...] = ()
+        counts: Counter[str] = Counter()
+        run_id = self._plan.facts.run_id
+        with writing_part(request.parts / part_name(number), request.layout, key, run_id) as part:
+            for images in read_shard(self._plan, number):
+                kept = next(earlier, None) if earlier else None
+                due = _places_due(images, kept)
+                answers, reused, copied = self.answer(
+                    [
+                        images[place]._replace(problem=KILLER) if rows + place in killers else images[place]
+                        for place in due
+                    ]
+                )
+                start = time.perf_counter()
+                files = file_facts([image[1:4] for image in images])
+                table = self._join(images, kept, due, answers)
+                part.write(table, files)
+                uncertain = merge_uncertain(uncertain, least_confident(table))
+                self._seconds["write"] += time.perf_counter() - start
+                rows += len(images)
+                failed = sum(error is not None for error in answers.errors)
+                counts.update(
+                    computed=len(due) - reused - copied, failed=failed, reused=reused, copied=copied
+                )
+        return ShardResult(
+            number=number,
+            rows=rows,
+            computed=counts["computed"],
+            failed=counts["failed"],
+            reused=counts["reused"],
+            copied=counts["copied"],
+            uncertain=uncertain,
+            seconds=dict(self._seconds),
+            ready_at=self._ready_at,
+            provider=self._model.provider,
+            worker=self._name,
+        )
+
+    def answer(self, images: Sequence[ListedImage]) -> tuple[Answers, int, int]:
+        """A row for every image, in their order; how many came from an earlier table, and how many have
+        the bytes and so the answer of another image of this run.
+        """
+        answers = Answers([image.path for image in images], self._plan.request.top_k)
+        reused = copied = 0
+        inferred: list[int] = []
+        twins: list[tuple[int, int]] = []
+        waiting: list[tuple[int, Pixels]] = []
+        for prepared in self._prepare_all(images):
+            answers.paste(prepared.start, prepared.answers)
+            for stage, seconds in prepared.seconds.items():
+                self._seconds[stage] += seconds
+            reused += prepared.taken
+            copied += prepared.copied
+            inferred += [place for place, _ in prepared.pixels]
+            twins += prepared.twins
+            waiting += prepared.pixels
+            while len(waiting) >= self._model.batch_images:
+                self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], answers)
+                del waiting[: self._model.batch_images]
+        if waiting:
+            self._seconds["infer"] += self._model.infer(waiting, answers)
+        for place, first in twins:
+            answers.copy_row(first, place)
+        if self._preparation.answered:
+            scored = [place for place in inferred if answers.errors[place] is None]
+            self._preparation.answered.add(answers, scored)
+        return answers, reused, copied
+
+    def close(self) -> None:
+        """End what the worker has started."""
+        self._preparation.close()
+        if self._decoders:
+            self._decoders.close()
+
+    def _prepare_all(self, images: Sequence[ListedImage]) -> Iterator[Prepared]:
+        if self._decoders:
+            yield from self._decoders.prepare_all(images)
+            return
+        seen: dict[str, int] = {}
+        groups = batches(images)
+        if not is_remote(self._plan.request.images):
+            # Files in the system's memory need no wait, and one thread more would take time from the others.
+            for start, group in groups:
+                prepared = self._preparation.prepare(group, start, seen)
+                yield prepared
+                if prepared.waits > len(group) / 2:
+                    break
+        # What takes long to come is fetched while what came before is decoded and inferred.
+        with ThreadPoolExecutor(1) as ahead:
+            coming: deque[Future[Prepared]] = deque()
+            for start, group in groups:
+                coming.append(ahead.submit(self._preparation.read, group, start, seen))
+                if len(coming) > _GROUPS_AHEAD:
+                    yield self._decoded(coming.popleft())
+            while coming:
+                yield self._decoded(coming.popleft())
+
+    def _decoded(self, coming: Future[Prepared]) -> Prepared:
+        prepared = coming.result()
+        self._preparation.decode(prepared)
+        return prepared
+
+    def _join(
+        self,
+        images: Sequence[ListedImage],
+        kept: "pa.Table | None",
+        due: Sequence[int],
+        answers: Answers,
+    ) -> "pa.Table":
+        import pyarrow as pa
+
+        layout = self._plan.request.layout
+        true_labels = [*map(self._true_labels.of_path, answers.paths)] if layout.true_labels else None
+        new = answers.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
+        if kept is None:
+            return new
+        order = np.arange(len(images))
+        order[list(due)] = len(images) + np.arange(len(due))
+        return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
+
+
+# One a thread: a Dask worker may run several, and each has its own session.
+_workers = threading.local()
+_marks: Path | None = None
+
+
+def start_worker(work: str, marks: Path) -> None:
+    """Load the model once for all the shards of this process; what goes wrong the first shard tells.
+
+    Args:
+        work: The run's work folder, on this machine or remote.
+        marks: A folder for the marks of shards that were begun.
+    """
+    global _marks  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
+    _marks = marks
+    # An initializer's error is lost on its way to the parent; a task's is not.
+    with suppress(PixelmillError):
+        _worker_of(work)
+
+
+def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+    """Score one shard of the run in a work folder."""
+    worker = _worker_of(work)
+    mark = None if _marks is None else begun_mark(_marks, number)
+    if mark:
+        mark.touch()
+    try:
+        result = worker.score(number, killers)
+    except BrokenProcessPool:
+        _discard_worker()  # A process that decoded for it died, and its others with it.
+        raise
+    if mark:
+        mark.unlink()
+    return result
+
+
+def try_images(work: str, number: int, start: int, stop: int) -> None:
+    """Answer some images of a shard, by their places in it, and write nothing."""
+    plan = read_plan(parse_location(work))
+    _worker_of(work).answer(shard_images(plan, number)[start:stop])
+
+
+def begun_mark(marks: Path, number: int) -> Path:
+    """A file that is there while a worker is at a shard, and stays if that worker dies."""
+    return marks / str(number)
+
+
+def _worker_of(work: str) -> Worker:
+    # Read each time: in a process of a cluster another run may work in the same folder meanwhile.
+    plan = read_plan(parse_location(work))
+    if getattr(_workers, "plan", None) != plan:
+        _discard_worker()
+        on_gpu = plan.request.provider == "cuda"
+        decoders = plan.request.workers or processor_limit().count
+        _workers.worker = Worker(plan, decoders if on_gpu else 0)
+        _workers.plan = plan
+    worker: Worker = _workers.worker
+    return worker
+
+
+def _discard_worker() -> None:
+    if hasattr(_workers, "worker"):
+        _workers.worker.close()
+        del _workers.worker, _workers.plan
+
+
+def _places_due(images: Sequence[ListedImage], kept: "pa.Table | None") -> Sequence[int]:
+    if kept is None:
+        return range(len(images))
+    return [place for place, status in enumerate(kept["status"].to_pylist()) if status == "failed"]

@@ -1,0 +1,206 @@
+"""Batches made by threads ahead of the network, in the form that Keras takes."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelmill.pipeline.config import TrainingSpec
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.training.augmentation import SoftLabels, augment
+from pixelmill.pipeline.training.backends import Backend, chosen_backend
+
+Batch = tuple[Pixels, SoftLabels]
+_VALIDATION_BATCH = 500
+_BLOCK_BYTES = 2**20
+_WINDOW_BLOCKS = 256
+
+
+def steps_per_epoch(images: int, training: TrainingSpec) -> int:
+    """How many batches show all images."""
+    return math.ceil(images / training.batch_size)
+
+
+class TrainingBatches:
+    """The batches of all epochs, one epoch after the other.
+
+    An epoch shows every image, and fills its last batch from its first: all are of one size, as XLA wants
+    it, and can be shared evenly by several devices.
+    """
+
+    def __init__(self, images: Images, classes: int, training: TrainingSpec) -> None:
+        self._images, self._classes, self._training = images, classes, training
+        self.steps = steps_per_epoch(len(images.labels), training)
+        # Two: the end of an epoch and the beginning of the next are made at the same time.
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    def __len__(self) -> int:
+        return self._training.epochs * self.steps
+
+    def __getitem__(self, index: int) -> Batch:
+        epoch, step = divmod(index, self.steps)
+        size = self._training.batch_size
+        chosen = self._order(epoch)[step * size : (step + 1) * size]
+        labels = _one_hot(self._images.labels[chosen], self._classes)
+        # Here and not in the loss, which would smooth what the validation is measured against, too.
+        smoothing = np.float32(self._training.label_smoothing)
+        labels = labels * (1 - smoothing) + smoothing / np.float32(self._classes)
+        return augment(
+            self._images.pixels[chosen], labels, self._training.augmentation, self._draws(epoch, step)
+        )
+
+    def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        pixels = self._images.pixels
+        block = max(1, _BLOCK_BYTES // (pixels.nbytes // len(pixels)))
+        order = shuffled_order(len(pixels), block, _WINDOW_BLOCKS, self._draws(epoch))
+        return np.resize(order, self.steps * self._training.batch_size)
+
+    def _draws(self, *place: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._training.seed, spawn_key=place))
+
+
+class ValidationBatches:
+    """A split as it is, in its order; all batches but the last can be shared evenly by the devices."""
+
+    def __init__(self, images: Images, classes: int, devices: int) -> None:
+        self._images, self._classes = images, classes
+        self._size = max(1, min(_VALIDATION_BATCH, len(images.labels)) // devices) * devices
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._images.labels) / self._size)
+
+    def __getitem__(self, index: int) -> Batch:
+        part = slice(index * self._size, (index + 1) * self._size)
+        return np.asarray(self._images.pixels[part]), _one_hot(self._images.labels[part], self._classes)
+
+
+def shuffled_order(count: int, block: int, window: int, draws: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Every index below `count` once, in random order: int64 [count].
+
+    Blocks of neighbours are shuffled, then what each `window` of blocks holds. So the reads of a file
+    larger than memory stay, for a while, in a few places; a file smaller than the window is shuffled wholly.
+    """
+    blocks = np.split(np.arange(count), range(block, count, block))
+    draws.shuffle(blocks)
+    windows = [np.concatenate(blocks[first : first + window]) for first in range(0, len(blocks), window)]
+    for one in windows:
+        draws.shuffle(one)
+    return np.concatenate(windows)
+
+
+def _one_hot(labels: npt.NDArray[np.int64], classes: int) -> SoftLabels:
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+_MOST_THREADS = 8
+_STACK_BYTES = 2**21
+
+
+class Batches(Protocol):
+    """Batches in their order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int) -> Batch:
+        """Make one; several threads may ask at once."""
+
+
+class Feed:
+    """Batches made by threads ahead of the network, handed out an epoch at a time.
+
+    Keras' own worker threads end with every epoch, and so cost a tenth of a second each time.
+    """
+
+    def __init__(self, batches: Batches, steps: int, pool: ThreadPoolExecutor, ahead: int) -> None:
+        self._epoch = 0
+        self._batches, self._steps, self._pool, self._ahead = batches, steps, pool, ahead
+        self._coming: dict[int, Future[Batch]] = {}
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Batch:
+        index = self._epoch * self._steps + step
+        for later in range(index, min(index + self._ahead, len(self._batches))):
+            if later not in self._coming:
+                self._coming[later] = self._pool.submit(self._batches.__getitem__, later)
+        return self._coming.pop(index).result()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Hand out the batches of an epoch from now on, counted from 0."""
+        self._epoch = epoch
+
+    def as_keras(self) -> Any:
+        """What `fit` takes, on the backend of Keras that is chosen."""
+        return as_keras(self.__getitem__, self._steps, chosen_backend())
+
+
+@contextmanager
+def feeding(batches: Batches, steps: int) -> Iterator[Feed]:
+    """Have batches made ahead while the block lasts; `steps` of them are an epoch."""
+    import cv2
+
+    # The threads below share the batches; OpenCV's own only spin beside them, which doubles the work.
+    cv2.setNumThreads(1)
+    threads = min(processor_limit().count, _MOST_THREADS)
+    pool = ThreadPoolExecutor(threads, "batches")
+    try:
+        yield Feed(batches, steps, pool, threads + 2)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def as_keras(batch_of: Callable[[int], Batch], steps: int, backend: Backend) -> Any:
+    """What `fit` takes; `batch_of` gives the batches of an epoch by their step."""
+    return _as_dataset(batch_of, steps) if backend == "tensorflow" else _as_py_dataset(batch_of, steps)
+
+
+def _as_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
+    """A `tf.data.Dataset` that leaves its threads as they are and asks for many small batches at once.
+
+    The one that Keras makes of a `PyDataset` has its threads tuned. The tuner sleeps for 10 ms, then for
+    twice as long, and so on, and an epoch often ends only when its sleep does: 12 seconds of work took 20.5.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    example = batch_of(0)
+    at_once = max(1, _STACK_BYTES // example[0].nbytes)
+    signature = tuple(tf.TensorSpec((None, None, *array.shape[1:]), array.dtype) for array in example)
+    stacks = tf.data.Dataset.from_generator(
+        lambda: _stacks(batch_of, steps, at_once), output_signature=signature
+    )
+    batches = stacks.prefetch(1).unbatch().apply(tf.data.experimental.assert_cardinality(steps))
+    return batches.with_options(options)
+
+
+def _stacks(batch_of: Callable[[int], Batch], steps: int, at_once: int) -> Iterator[Batch]:
+    """The same batches with one more dimension; a stack's are of one size."""
+    for first in range(0, steps, at_once):
+        run = [batch_of(step) for step in range(first, min(first + at_once, steps))]
+        for _, alike in groupby(run, key=lambda batch: len(batch[0])):
+            pixels, labels = zip(*alike, strict=True)
+            yield np.stack(pixels), np.stack(labels)
+
+
+def _as_py_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
+    import keras
+
+    class Fed(keras.utils.PyDataset):  # type: ignore[misc]
+        num_batches = steps
+
+        def __getitem__(self, step: int) -> Batch:
+            return batch_of(step)
+
+    return Fed()

@@ -1,0 +1,69 @@
+"""Reports of made-up evaluations."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pixelmill.pipeline.datasets import PreparedDataset
+from pixelmill.pipeline.evaluation.metrics import measure
+from pixelmill.pipeline.evaluation.report import render_report
+from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.layers import summarize_layers
+from pixelmill.pipeline.recipes import load_recipe
+from pixelmill.pipeline.training import NormalizationCheck, TrainedModel
+
+
+def write_report(
+    folder: Path,
+    class_names: tuple[str, ...],
+    labels: Sequence[int],
+    probabilities: Probabilities,
+    *,
+    files: Sequence[str] | None = None,
+    side: int = 8,
+    normalization: NormalizationCheck | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Path:
+    """Write the page of a model that gives these probabilities for images of noise."""
+    count, draws = len(labels), np.random.default_rng(0)
+    pixels = draws.integers(0, 256, (count, side, side, 3), np.uint8)
+    np.save(folder / "test_images.npy", pixels)
+    np.save(folder / "test_labels.npy", np.array(labels, np.int64))
+    names = {"test": list(files or (f"test {index}" for index in range(count)))}
+    (folder / "names.json").write_text(json.dumps(names))
+    counts = {"train": 1, "validation": 1, "test": count}
+    dataset = PreparedDataset(folder, "folder", "f" * 64, class_names, counts, warnings)
+    recipe = load_recipe("folder")
+    page = render_report(
+        recipe=recipe,
+        model=TrainedModel(folder, 1, 1, 1.0, "cpu", 0.1, 0.9, 1, normalization),
+        layers=summarize_layers(recipe.model, recipe.image, len(class_names)),
+        history=pd.DataFrame(
+            {
+                "epoch": [1, 2],
+                "loss": [1.0, 0.5],
+                "val_loss": [1.0, 0.75],
+                "accuracy": [0.5, 0.75],
+                "val_accuracy": [0.5, 0.6],
+            }
+        ),
+        dataset=dataset,
+        metrics=measure(probabilities, np.array(labels), class_names),
+        probabilities=probabilities,
+    )
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def noisy_probabilities(labels: Sequence[int], classes: int) -> Probabilities:
+    """Probabilities that favour the true class, and are wrong now and then."""
+    draws = np.random.default_rng(1)
+    logits = draws.normal(0, 1, (len(labels), classes))
+    logits[np.arange(len(labels)), labels] += 3
+    exponentials = np.exp(logits)
+    probabilities: Probabilities = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities

@@ -1,0 +1,104 @@
+"""Keras files as other teams make them, good ones and bad ones."""
+
+from pathlib import Path
+from typing import Any
+
+CLASSES = ("cat", "dog", "bird")
+
+
+def write_keras_files(folder: Path) -> None:
+    """Write `NAME.keras` for some kinds of models of 12 x 16 coloured pixels, in a process of its own."""
+    from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
+
+    import_tensorflow()
+    choose_device("cpu")
+    import keras
+
+    layers = keras.layers
+
+    class Doubling(layers.Layer):  # type: ignore[misc, name-defined]
+        def call(self, values: Any) -> Any:
+            return values * 2
+
+    def classifier() -> list[Any]:
+        return [layers.GlobalAveragePooling2D(), layers.Dense(len(CLASSES))]
+
+    kinds = {
+        "logits": [layers.Conv2D(8, 3), layers.BatchNormalization(), *classifier()],
+        "lambda": [layers.Lambda(lambda values: values / 255), *classifier()],
+        "custom": [Doubling(), *classifier()],
+        "flat": [layers.Conv2D(3, 3)],
+    }
+    for name, inner in kinds.items():
+        keras.utils.set_random_seed(1)
+        keras.mixed_precision.set_global_policy("mixed_bfloat16" if name == "logits" else "float32")
+        keras.Sequential([keras.Input((12, 16, 3)), *inner]).save(folder / f"{name}.keras")
+    pixels = keras.Input((12, 16, 3), dtype="uint8")
+    keras.Sequential([pixels, layers.Rescaling(1 / 255), *classifier()]).save(folder / "bytes.keras")
+    keras.Sequential([keras.Input((12, 16, 3)), *classifier()]).save(folder / "old.h5")
+    _write_odd_files(keras, folder)
+
+
+def _write_odd_files(keras: Any, folder: Path) -> None:
+    """Networks without a shape, with other inputs and outputs than one tensor, and with other activations."""
+    layers, ops = keras.layers, keras.ops
+
+    def pooled(image: Any) -> Any:
+        return layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
+
+    def save(name: str, inputs: Any, outputs: Any) -> None:
+        keras.Model(inputs, outputs).save(folder / f"{name}.keras")
+
+    keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]).save(
+        folder / "unbuilt.keras"
+    )
+    image = keras.Input((12, 16, 3), name="picture")
+    softmax = layers.Dense(3, activation="softmax")(pooled(image))
+    logits = layers.Dense(3)(pooled(image))
+    save("dict", {"picture": image}, {"probs": softmax})
+    save("list", [image], [softmax])
+    save("two", image, {"probs": softmax, "logits": logits})
+    save("softmax", image, softmax)
+    save("passed", image, layers.Activation("linear", dtype="float32")(layers.Dropout(0.5)(softmax)))
+    save("inner", image, keras.Model(image, softmax)(image))
+    save("hidden", image, ops.concatenate([softmax[:, :1], softmax[:, 1:]], axis=1))
+    save("op", image, ops.softmax(logits))
+    save("multi", image, layers.Dense(3, activation="sigmoid")(pooled(image)))
+    save("many", image, layers.Activation("sigmoid")(logits))
+    binary = layers.Dense(1, activation="sigmoid")(pooled(image))
+    save("binary", image, binary)
+    save("binary_logit", image, layers.Dense(1)(pooled(image)))
+    # As the refusal of the two says.
+    for name in ("binary", "binary_logit"):
+        model = keras.saving.load_model(folder / f"{name}.keras")
+        y = model.output
+        both = [1 - y, y] if name == "binary" else [0 * y, y]
+        save(f"{name}_mended", model.input, ops.concatenate(both, axis=1))
+    broken = keras.Model(image, softmax)
+    weights = broken.get_weights()
+    weights[0][0, 0] = float("nan")
+    broken.set_weights(weights)
+    broken.save(folder / "nan.keras")
+    keras.Model(image, softmax).export(folder / "saved_model", verbose=False)
+
+
+def refusals(files: list[Path]) -> list[str]:
+    """What is said of each file by what loads it; run it in a process of its own."""
+    from pixelmill.pipeline.errors import PixelmillError
+    from pixelmill.pipeline.export.loading import inspect_network
+
+    said = []
+    for file in files:
+        try:
+            said.append(str(inspect_network(file)))
+        except PixelmillError as error:
+            said.append(f"refused with {error.exit_code}: {error}")
+    return said
+
+
+def describe(files: list[Path]) -> list[tuple[int, str]]:
+    """The number of outputs and the last activation of each network; run it in a process of its own."""
+    from pixelmill.pipeline.export.loading import inspect_network
+
+    found = [inspect_network(file) for file in files]
+    return [(facts.outputs, facts.activation) for facts in found]

@@ -1,0 +1,115 @@
+"""Workers that really die: each death costs a retry, and each image that causes one a failed row."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.scoring.shards import growing_limits
+from tests.conftest import write_images
+
+SHARD_IMAGES = next(growing_limits())[0]
+
+# Run by each worker process when it starts: the decoder dies of certain images as by a crash of its own or
+# by the system's out-of-memory killer.
+CRASHING_DECODER = """
+import os, signal
+from pathlib import Path
+import pixelmill.pipeline.images
+
+decode, once = pixelmill.pipeline.images.decode, Path(__file__).with_name("died-once")
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def crash(data, *arguments):
+    if data.endswith(b"kill"):
+        die()
+    if data.endswith(b"once") and not once.exists():
+        once.touch()
+        die()
+    if data.endswith(b"memory"):
+        raise MemoryError
+    return decode(data, *arguments)
+
+pixelmill.pipeline.images.decode = crash
+"""
+
+# Dies once, when the mark of the second shard that it began is gone.
+DYING_BETWEEN_SHARDS = """
+import os, signal
+from pathlib import Path
+
+unlink, once, ended = Path.unlink, Path(__file__).with_name("died-once"), []
+
+def dying_unlink(path, *arguments, **options):
+    unlink(path, *arguments, **options)
+    if path.parent.name == "begun":
+        ended.append(path)
+        if len(ended) == 2 and not once.exists():
+            once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Path.unlink = dying_unlink
+"""
+
+
+@pytest.fixture
+def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
+    """Three shards, to be scored by workers whose decoder can die."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(CRASHING_DECODER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    write_images(tmp_path / "images", 2 * SHARD_IMAGES + 50)
+    return ScoringRequest(bundle=bundle, images=tmp_path / "images", output=tmp_path / "out", workers=2)
+
+
+def poison(request: ScoringRequest, index: int, ending: bytes) -> str:
+    """An image stays whole with bytes after its end."""
+    path = request.images / f"{index:05d}.png"
+    path.write_bytes(path.read_bytes() + ending)
+    return path.name
+
+
+def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
+    request_: ScoringRequest, tmp_path: Path
+) -> None:
+    whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
+    killers = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
+    killers.add(poison(request_, 300, b"memory"))
+    table = score_folder(request_)
+    assert table.manifest["failures"] == {"too_costly": 1, "worker_died": 3}
+    rows = read_predictions(table.folder)
+    assert set(rows.loc[rows["status"] == "failed", "image_path"]) == killers
+    data = ["image_path", "image_sha256", "label", "class_index", "probability", "width", "height"]
+    others = ~whole["image_path"].isin(killers)
+    pd.testing.assert_frame_equal(rows.loc[others, data], whole.loc[others, data])
+
+
+def test_a_death_that_does_not_come_again_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+    poison(request_, 5, b"once")
+    table = score_folder(request_)
+    assert (tmp_path / "site/died-once").exists()
+    assert table.manifest["failed"] == 0
+    assert table.manifest["scored"] == 2 * SHARD_IMAGES + 50
+
+
+def test_a_death_between_two_shards_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+    (tmp_path / "site/sitecustomize.py").write_text(DYING_BETWEEN_SHARDS)
+    table = score_folder(replace(request_, workers=1))
+    assert (tmp_path / "site/died-once").exists()
+    assert (table.manifest["failed"], table.manifest["scored"]) == (0, 2 * SHARD_IMAGES + 50)
+
+
+def test_workers_that_never_begin_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:
+    (tmp_path / "site/sitecustomize.py").write_text("import os\nos._exit(1)")
+    with pytest.raises(WorkError, match="died before it began"):
+        score_folder(request_)
+    (tmp_path / "site/sitecustomize.py").unlink()
+    assert score_folder(request_).manifest["failed"] == 0

@@ -1,0 +1,224 @@
+"""What augmentation does to images and labels, and what it leaves alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelmill.pipeline.config import AugmentationSpec
+from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.training.augmentation import SoftLabels, augment
+
+Augmented = tuple[Pixels, SoftLabels]
+
+
+def random_batch(count: int, height: int, width: int, channels: int) -> Augmented:
+    draws = np.random.default_rng(1)
+    pixels = draws.integers(0, 256, (count, height, width, channels), np.uint8)
+    return pixels, np.eye(10, dtype=np.float32)[draws.integers(0, 10, count)]
+
+
+def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, **spec: object) -> Augmented:
+    labels = np.eye(1, dtype=np.float32)[[0] * len(pixels)] if labels is None else labels
+    return augment(pixels, labels, AugmentationSpec.model_validate(spec), np.random.default_rng(seed))
+
+
+def blobs(count: int, size: int, row: float, column: float) -> Pixels:
+    """Images of one round spot on black; rows and columns count from the image's centre."""
+    away = np.arange(size) - (size - 1) / 2
+    spot = 255 * np.exp(-((away[:, None] - row) ** 2 + (away - column) ** 2) / 8)
+    return np.repeat(np.rint(spot).astype(np.uint8)[None, :, :, None], count, axis=0)
+
+
+def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+    """Where the light of each image is, (row, column) from the image's centre."""
+    weights = pixels[..., 0].astype(float)
+    away = np.arange(pixels.shape[1]) - (pixels.shape[1] - 1) / 2
+    total = weights.sum(axis=(1, 2))
+    rows, columns = weights.sum(axis=2) @ away / total, weights.sum(axis=1) @ away / total
+    return np.stack([rows, columns], axis=1)
+
+
+@settings(deadline=None)
+@given(
+    spec=st.builds(
+        AugmentationSpec,
+        shift=st.floats(0, 0.5),
+        rotation=st.floats(0, 180),
+        zoom=st.floats(0, 0.5),
+        shear=st.floats(0, 45),
+        elastic=st.floats(0, 0.2),
+        flip=st.sampled_from(["none", "horizontal", "vertical", "both"]),
+        cutout=st.floats(0, 0.99),
+        mixup=st.floats(0, 10),
+    ),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3])),
+)
+def test_any_augmentation_gives_images_and_labels_of_the_same_kind(
+    spec: AugmentationSpec, shape: tuple[int, int, int, int]
+) -> None:
+    pixels, labels = random_batch(*shape)
+    before = pixels.copy(), labels.copy()
+    changed, soft = augment(pixels, labels, spec, np.random.default_rng(0))
+    assert changed.shape == shape
+    assert (changed.dtype, soft.dtype) == (np.dtype(np.uint8), np.dtype(np.float32))
+    assert soft.min() >= 0
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(pixels, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+    again, soft_again = augment(pixels, labels, spec, np.random.default_rng(0))
+    np.testing.assert_array_equal(changed, again)
+    np.testing.assert_array_equal(soft, soft_again)
+
+
+def test_without_augmentation_nothing_changes() -> None:
+    pixels, labels = random_batch(4, 8, 8, 1)
+    changed, soft = augmented(pixels, labels)
+    np.testing.assert_array_equal(changed, pixels)
+    np.testing.assert_array_equal(soft, labels)
+
+
+@pytest.mark.parametrize(("flip", "axes"), [("horizontal", {2}), ("vertical", {1}), ("both", {1, 2})])
+def test_a_flip_mirrors_about_half_of_the_images_exactly(flip: str, axes: set[int]) -> None:
+    pixels, _ = random_batch(200, 7, 9, 3)
+    changed, _ = augmented(pixels, flip=flip)
+    kept = np.array([np.array_equal(one, other) for one, other in zip(changed, pixels, strict=True)])
+    for axis in axes:
+        mirrored = np.flip(pixels, axis)
+        turned = [np.array_equal(one, other) for one, other in zip(changed, mirrored, strict=True)]
+        assert 20 < sum(turned) < 130
+    everything = [pixels, *(np.flip(pixels, axis) for axis in axes), np.flip(pixels, tuple(axes))]
+    assert all((changed == one).all(axis=(1, 2, 3)).any() for one in everything)
+    assert 20 < kept.sum() < 130
+    assert all(any(np.array_equal(changed[i], one[i]) for one in everything) for i in range(200))
+
+
+def test_a_shift_moves_by_up_to_its_part_of_the_side_in_whole_pixels() -> None:
+    changed, _ = augmented(blobs(300, 40, 0, 0), shift=0.1)
+    found = centres(changed)
+    whole = np.rint(found)
+    np.testing.assert_allclose(found, whole, atol=0.01)
+    assert set(whole[:, 0]) == set(whole[:, 1]) == set(range(-4, 5))
+
+
+def test_where_the_image_turns_it_is_shifted_between_pixels() -> None:
+    changed, _ = augmented(blobs(300, 40, 0, 0), shift=0.1, rotation=1)
+    found = centres(changed)
+    assert np.abs(found).max() < 4.1
+    for axis in (0, 1):
+        assert found[:, axis].min() < -3.5
+        assert found[:, axis].max() > 3.5
+    assert (np.abs(found - np.rint(found)) > 0.2).any()
+
+
+def test_a_rotation_turns_about_the_centre_by_up_to_its_degrees() -> None:
+    changed, _ = augmented(blobs(300, 40, 0, 10), rotation=30)
+    rows, columns = centres(changed).T
+    np.testing.assert_allclose(np.hypot(rows, columns), 10, atol=0.2)
+    degrees = np.rad2deg(np.arctan2(rows, columns))
+    assert -31 < degrees.min() < -27
+    assert 27 < degrees.max() < 31
+
+
+def test_a_zoom_moves_away_from_the_centre_and_towards_it_by_up_to_its_part() -> None:
+    changed, _ = augmented(blobs(300, 41, 0, 10), zoom=0.2)
+    rows, columns = centres(changed).T
+    np.testing.assert_allclose(rows, 0, atol=0.1)
+    assert 7.9 < columns.min() < 8.4
+    assert 11.6 < columns.max() < 12.1
+
+
+def test_a_shear_moves_rows_along_themselves_by_up_to_its_degrees() -> None:
+    changed, _ = augmented(blobs(300, 41, 10, 0), shear=20)
+    rows, columns = centres(changed).T
+    np.testing.assert_allclose(rows, 10, atol=0.1)
+    slants = np.rad2deg(np.arctan2(columns, rows))
+    assert -20.5 < slants.min() < -18
+    assert 18 < slants.max() < 20.5
+
+
+@pytest.mark.parametrize("shape", [(300, 28, 28, 1), (3, 40, 60, 3), (2000, 40, 1, 1)])
+@pytest.mark.parametrize("spec", [{"rotation": 180, "zoom": 0.5, "elastic": 0.2}, {"shift": 0.5}])
+def test_no_image_sees_another_of_its_batch(shape: tuple[int, ...], spec: dict[str, Any]) -> None:
+    brightness = np.random.default_rng(2).integers(0, 256, (shape[0], 1, 1, 1), np.uint8)
+    pixels = np.broadcast_to(brightness, shape)
+    changed, _ = augmented(pixels, **spec)
+    np.testing.assert_array_equal(changed, pixels)
+
+
+def test_an_elastic_image_bends_smoothly_by_its_part_of_the_sides() -> None:
+    # What a pixel holds is where it came from.
+    down, across = np.indices((60, 100)).astype(np.uint8)
+    pixels = np.repeat(np.stack([across, down, down], axis=2)[None], 200, axis=0)
+    changed, _ = augmented(pixels, elastic=0.03)
+    away = changed[:, 10:-10, 10:-10, :2].astype(float) - pixels[:, 10:-10, 10:-10, :2]
+    # Between the points of the grid the displacements of several are averaged.
+    assert 0.6 * 3 < away[..., 0].std() < 3
+    assert 0.6 * 1.8 < away[..., 1].std() < 1.8
+    np.testing.assert_allclose(away.mean(axis=(0, 1, 2)), 0, atol=0.2)
+    for axis in (1, 2):
+        assert np.abs(np.diff(away, axis=axis)).max() <= 2
+    # Bent, not shifted: an image's points go different ways.
+    assert (away.std(axis=(1, 2)) > 0.5).all()
+
+
+def test_what_bends_is_shifted_and_turned_in_the_same_step() -> None:
+    spot = blobs(300, 40, 0, 10)
+    straight, _ = augmented(spot, shift=0.1, rotation=30)
+    bent, _ = augmented(spot, shift=0.1, rotation=30, elastic=1e-6)
+    np.testing.assert_allclose(bent, straight, atol=12)
+    np.testing.assert_allclose(centres(bent), centres(straight), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        AugmentationSpec(shift=0.1, rotation=5),
+        AugmentationSpec(shift=0.1, zoom=0.02),
+        AugmentationSpec(shift=0.1, shear=5),
+        AugmentationSpec(shift=0.1, elastic=0.01),
+    ],
+    ids=str,
+)
+def test_what_moves_between_pixels_stays_as_sharp_as_it_was(spec: AugmentationSpec) -> None:
+    # Lines of two pixels: bilinear interpolation leaves four fifths of their contrast.
+    stripes = np.where(np.arange(64) // 2 % 2, 228, 28).astype(np.uint8)
+    pixels = np.broadcast_to(stripes[None, None, :, None], (200, 64, 64, 1))
+    changed, _ = augment(pixels, np.ones((200, 1), np.float32), spec, np.random.default_rng(0))
+    inner = changed[:, 16:-16, 16:-16].astype(float)
+    assert inner.std(axis=(1, 2)).mean() > 0.9 * 100
+
+
+def test_beyond_the_edge_the_edge_goes_on() -> None:
+    white = np.full((20, 9, 9, 3), 255, np.uint8)
+    np.testing.assert_array_equal(
+        augmented(white, shift=0.5, rotation=180, zoom=0.5, shear=45, elastic=0.2)[0], white
+    )
+
+
+def test_cutout_fills_one_square_with_the_images_mean() -> None:
+    pixels, _ = random_batch(200, 20, 30, 3)
+    pixels //= 4  # No pixel is the fill by chance.
+    pixels[:, 0, 0] = 255
+    changed, _ = augmented(pixels, cutout=0.5)
+    areas = []
+    for one, before in zip(changed, pixels, strict=True):
+        rows, columns, _ = np.nonzero(one != before)
+        if len(rows):
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert max(height, width) <= 11
+            square = one[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            assert (square == before.mean(axis=(0, 1)).astype(np.uint8)).all()
+            areas.append(height * width)
+    assert len(areas) > 190
+    assert max(areas) >= 100
+
+
+def test_mixup_blends_a_label_as_it_blends_the_image() -> None:
+    shades = np.repeat(np.array([0, 255], np.uint8), 50)
+    pixels = np.broadcast_to(shades[:, None, None, None], (100, 4, 4, 1))
+    changed, soft = augmented(pixels, np.eye(2, dtype=np.float32)[shades // 255], mixup=0.5)
+    np.testing.assert_allclose(changed[:, 0, 0, 0] / 255, soft[:, 1], atol=0.003)
+    assert ((soft > 0.05) & (soft < 0.95)).any()

@@ -1,0 +1,86 @@
+"""Batches made ahead of the network: in order, in the form Keras takes, in memory that does not grow."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.training.devices import import_tensorflow
+from pixelmill.pipeline.training.input_pipeline import (
+    Batch,
+    TrainingBatches,
+    ValidationBatches,
+    as_keras,
+    feeding,
+)
+from tests.pipeline.training.test_batches import batches, images, numbers, training
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
+    made = batches()
+    with feeding(made, made.steps) as feed:
+        # As Keras does, which looks at the first batches to learn their shapes.
+        assert numbers(feed[0]) == numbers(made[0])
+        for epoch in range(first, 3):
+            feed.start_epoch(epoch)
+            for step in range(len(feed)):
+                assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
+
+
+def test_what_goes_wrong_while_a_batch_is_made_is_told_where_it_is_used() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Batch:
+            raise OSError("the disk is gone")
+
+    with feeding(Broken(), 2) as feed, pytest.raises(OSError, match="the disk is gone"):
+        feed[0]
+
+
+def as_read_by_keras() -> None:
+    import_tensorflow()
+    made = batches()
+    with feeding(made, made.steps) as feed:
+        tuned_by_nobody = feed.as_keras()
+        assert not tuned_by_nobody.options().autotune.enabled
+        assert int(tuned_by_nobody.cardinality()) == made.steps
+        for epoch in range(2):
+            feed.start_epoch(epoch)
+            read = list(tuned_by_nobody.as_numpy_iterator())
+            assert [numbers(batch) for batch in read] == [
+                numbers(made[epoch * made.steps + step]) for step in range(made.steps)
+            ]
+    shorter_at_the_end = ValidationBatches(images(1234), 3, 1)
+    read = list(as_keras(shorter_at_the_end.__getitem__, 3, "tensorflow").as_numpy_iterator())
+    assert [numbers(batch) for batch in read] == [numbers(shorter_at_the_end[step]) for step in range(3)]
+    elsewhere = as_keras(made.__getitem__, made.steps, "jax")
+    assert elsewhere.num_batches == made.steps
+    assert numbers(elsewhere[3]) == numbers(made[3])
+
+
+def test_keras_reads_the_batches_of_the_epoch_that_it_is_in() -> None:
+    run_in_spawned_process(as_read_by_keras)
+
+
+def own_memory() -> int:
+    """Bytes that this process has for itself, without pages of files, which the system takes back at will."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+def test_a_large_file_streams_in_memory_that_does_not_grow(tmp_path: Path) -> None:
+    shape = (4000, 224, 224, 3)  # 600 MB that take no room on the disk.
+    np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
+    pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
+    labels = np.zeros(shape[0], np.int64)
+    made = TrainingBatches(Images(pixels, labels), 2, training(batch_size=32))
+    with feeding(made, made.steps) as feed:
+        first = feed[0][0].shape
+        before = own_memory()
+        most = max(own_memory() for step in range(1, made.steps) if feed[step][0].shape == first)
+    assert most - before < 60e6
