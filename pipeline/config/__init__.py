@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pixelmill.pipeline.config.layers import ModelSpec
-from pixelmill.pipeline.config.part import Number, Part, Positive, Share, Text
-from pixelmill.pipeline.config.sources import (
+from pixelmill.pipeline.config.part import Number, Part, Positive, Share
     Cifar10Source,
     DatasetSource,
     DigitsSource,
@@ -102,7 +101,7 @@ class ExportSpec(Part):
     """The gate between Keras and ONNX, over all test images at every batch size listed."""
 
     opset: Literal[13, 14, 15, 16, 17, 18] = Field(default=17, description="ONNX opset of the file.")
-    runtime_version: Text | None = Field(
+    runtime_version: str | None = Field(
         default=None,
         description="The oldest onnxruntime that has to load the file, such as 1.14; it may need an older "
         "opset than `opset`.",

@@ -138,7 +138,7 @@ def test_a_bundle_is_scored_by_its_folder(run: Run, trained_store: Path, tmp_pat
     command = ("score", copy, tmp_path / "images", "--output")
     assert run(*command, tmp_path / "out", "--format", "csv", "--top-k", "2").code == 0
     assert (tmp_path / "out/predictions.csv").read_text().count("\n") == 4
-    (copy / "model.onnx").write_bytes(b"changed")
+    (copy / "model.onnx").write_bytes(bytes((copy / "model.onnx").stat().st_size))
     refused(run(*command, tmp_path / "other"), 1, "SHA-256")
 
 
@@ -284,7 +284,8 @@ def quantize(bundle: Path, images: Path) -> None:
             return None
 
     variant = bundle / "model.int8.onnx"
-    quantize_static(bundle / "model.onnx", variant, Reader())
+    # Not the softmax: what it gives would no longer add up to 1.
+    quantize_static(bundle / "model.onnx", variant, Reader(), op_types_to_quantize=["Conv", "MatMul"])
     list_files_anew(bundle)
 
 
