@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pixelmill.pipeline.config.layers import ModelSpec
 from pixelmill.pipeline.config.part import Number, Part, Positive, Share
+from pixelmill.pipeline.config.sources import (
     Cifar10Source,
     DatasetSource,
     DigitsSource,
