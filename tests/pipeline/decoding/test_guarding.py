@@ -98,7 +98,7 @@ def test_memory_that_others_hold_does_not_count_against_an_image() -> None:
     limits = DecodingLimits(max_memory=64 * MEGABYTE)
     data = png(3000, 3000, 8, 0, 1)
     with MEMORY_LIMIT.allowing(limits.max_memory):
-        held = bytearray(56 * MEGABYTE)
+        held = bytearray(40 * MEGABYTE)
         assert decode_guarded(data, SPEC, limits).pixels.shape == (28, 28, 3)
     assert held
 

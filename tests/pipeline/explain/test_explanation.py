@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 from upath import UPath
 
-from pixelmill.pipeline.artifacts import read_json, sha256_of, write_json
+from pixelmill.pipeline.artifacts import describe_file, read_json, sha256_of, write_json
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.explain.explanation import Explanation, Stage, explain_image
@@ -290,7 +290,7 @@ def test_another_model_is_the_first_difference(
     assert explain("a/00007.png", model=str(copy)).first_difference is None
     (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes() + b"\x7a\x00")
     manifest = read_json(copy / "manifest.json")
-    manifest["files"]["model.onnx"]["sha256"] = sha256_of(copy / "model.onnx")
+    manifest["files"]["model.onnx"] = describe_file(copy / "model.onnx")
     write_json(copy / "manifest.json", manifest)
     stage = first(explain("a/00007.png", model=str(copy)))
     assert (stage.name, stage.differing) == ("model", ("model_sha256",))

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper, numpy_helper
 
+from pixelmill.pipeline.artifacts import MANIFEST, describe_file, read_json, write_json
 from pixelmill.pipeline.bundles import ModelBundle, open_bundle
 from pixelmill.pipeline.explain.explanation import explain_image
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.inference import are_probabilities, describe_invalid
-from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.predictions import PARTS_FOLDER, read_predictions
 from pixelmill.pipeline.predictions.parts import part_name
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
@@ -119,7 +120,7 @@ def test_what_are_no_probabilities_are_failed_rows(request_: ScoringRequest, tmp
 
 def test_a_table_that_calls_them_scored_is_not_believed(request_: ScoringRequest, tmp_path: Path) -> None:
     table = score_folder(request_)
-    part = table.folder / part_name(0)
+    part = table.folder / PARTS_FOLDER / part_name(0)
     rows = pq.read_table(part)
     names = rows.column_names
     good = rows.slice(rows["status"].to_pylist().index("scored"), 1)
@@ -132,6 +133,9 @@ def test_a_table_that_calls_them_scored_is_not_believed(request_: ScoringRequest
     table_type = good.schema
     kept = [place for place, row in enumerate(spoiled_rows) if "251" not in row["image_path"]]
     pq.write_table(pa.table(columns, schema=table_type).take(pa.array(kept)), part)
+    manifest = read_json(table.folder / MANIFEST)
+    manifest["files"][f"{PARTS_FOLDER}/{part.name}"] = describe_file(part)
+    write_json(table.folder / MANIFEST, manifest)
     again = score_folder(replace(request_, output=tmp_path / "later", previous=table.folder))
     require_failed(again)
 
