@@ -78,7 +78,8 @@ class _Chunks:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.kept = [_SIGNATURE]
-        self.seen: list[bytes] = []
+        self.seen: set[bytes] = set()
+        self.last = b""
         self.header: _Header | None = None
         self.exif = b""
 
@@ -105,11 +106,11 @@ class _Chunks:
             if not name[0] & 32:
                 raise unsupported(f"a chunk {name!r} that decoders must know, and none does")
             # Later pixel data would be out of its order; remembered for that alone.
-            self.seen.append(b"")
+            self._remember(b"")
             return
         payload = self.data[at + 8 : end - 4]
         self._check_order(name)
-        self.seen.append(name)
+        self._remember(name)
         if name == _ORIENTATION:
             self.exif = payload
             return
@@ -118,6 +119,10 @@ class _Chunks:
         elif name == _COLORS and (not payload or len(payload) % 3 or len(payload) > 3 * 256):
             raise corrupt(f"a palette of {len(payload)} bytes")
         self.kept.append(self.data[at:end])
+
+    def _remember(self, name: bytes) -> None:
+        self.seen.add(name)
+        self.last = name
 
     def _check_sum(self, name: bytes, at: int, end: int) -> None:
         is_whole = end <= len(self.data)
@@ -148,7 +153,7 @@ class _Chunks:
         if (name == _HEADER) != (not self.seen):
             raise corrupt("the header is not the first chunk")
         if name == _PIXELS:
-            if name in self.seen and self.seen[-1] != name:
+            if name in self.seen and self.last != name:
                 raise corrupt("the pixels are interrupted by another chunk")
         elif name != _END and name in self.seen:
             raise corrupt(f"two chunks {name.decode()}")

@@ -254,3 +254,12 @@ def test_what_lies_between_does_not_change_the_pixels(first: bytes, second: byte
     halves = chunk(b"IDAT", RAW[:50]) + chunk(b"IDAT", b"") + chunk(b"IDAT", RAW[50:])
     data = SIGNATURE + HEAD + first + halves + second + END + b"bytes after the end"
     assert np.array_equal(decode(data, spec_of(3)).pixels, SHOWN)
+
+
+def test_a_million_chunks_are_walked_once() -> None:
+    samples = random_samples(8, 1)
+    data = png(samples, 8, GREY)
+    at = data.index(b"IDAT") - 4
+    # The time for each chunk must not grow with those before it: that would take hours.
+    many = data[:at] + chunk(b"abCd", b"") * 1_000_000 + data[at:]
+    assert np.array_equal(decode(many, spec_of(1)).pixels, samples.astype(np.uint8))
