@@ -54,8 +54,8 @@ MINUTES ?= 1
 fuzz: .venv/installed
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-# Compares every engine in the table of docs/bundle.md with Keras, and writes that table. Some live in environments of their own,
-# 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
+# Compares every engine in the table of docs/bundle.md with Keras, and writes that table. Some live in
+# environments of their own, 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
 ENGINE_PYTHON ?= $(or $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null),$(BIN)/python)
 ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wildcard tests/engines/requirements/*))
 .engines/%/installed: tests/engines/requirements/%.txt | .venv/installed
@@ -78,4 +78,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .engines tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .engines tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

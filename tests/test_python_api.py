@@ -49,14 +49,13 @@ def test_a_prediction_equals_the_row_that_scoring_writes(
     assert (table.manifest["scored"], table.manifest["failed"]) == (40, 0)
     rows = pixelmill.read_predictions(tmp_path / "out")
     assert len(rows) == 40
-    for row in rows.itertuples():
-        path = tmp_path / "images" / str(row.image_path)
+    for row in rows.to_dict("records"):
+        path = tmp_path / "images" / row["image_path"]
         prediction = model.predict(path)
-        assert (prediction.label, prediction.class_index) == (row.label, row.class_index)
-        assert np.float32(prediction.probability) == np.float32(row.probability)
-        assert list(np.sort(prediction.probabilities)[::-1][:2]) == [
-            np.float32(p) for p in row.top_probabilities
-        ]
+        assert (prediction.label, prediction.class_index) == (row["label"], row["class_index"])
+        assert prediction.probability == np.float32(row["probability"])
+        likeliest = np.sort(prediction.probabilities)[::-1][:2]
+        assert likeliest.tolist() == np.float32(row["top_probabilities"]).tolist()
         assert prediction.probabilities.shape == (10,)
         assert prediction.probabilities.dtype == np.float32
         assert model.predict(path.read_bytes()).probability == prediction.probability
