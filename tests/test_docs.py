@@ -127,6 +127,22 @@ def test_the_modules_on_the_path_of_an_image_are_there() -> None:
         assert found, name
 
 
+def test_the_names_in_the_drawing_are_there() -> None:
+    drawing = (ROOT / "docs/modules.svg").read_text(encoding="utf-8")
+    words = " ".join(re.findall(r"<text[^>]*>([^<]*)<", drawing))
+    for name in re.findall(r"flows/\w+\.py", words):
+        assert (ROOT / name).is_file()
+    source = "\n".join(path.read_text() for path in ROOT.glob("pipeline/**/*.py"))
+    classes = re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", words)
+    assert len(classes) == 7
+    for name in (*classes, "Evaluation"):
+        assert f"class {name}" in source, name
+    shared = words[words.index("shared: ") :].replace("(the only decoder)", "").replace("below them:", ",")
+    for name in shared.removeprefix("shared: ").split(","):
+        if name.strip():
+            assert list(ROOT.glob(f"pipeline/{name.strip()}*")), name
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_files_and_modules_that_a_page_names_are_there(page: str) -> None:
     ours = r"(?:pipeline|flows|tests|docs|deploy|pixelmill|\.ci)/[\w./-]*"
