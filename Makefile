@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-offline test-engines fuzz benchmark lint format clean
+.PHONY: demo test coverage test-slow test-offline test-engines fuzz benchmark lint format clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
@@ -36,6 +36,11 @@ lint: .venv/installed
 test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
+# The same tests with the lines that they run; the processes that they start are measured, too.
+coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
+		--cov --cov-report term-missing
+
 # The tests that take minutes.
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
@@ -49,8 +54,8 @@ MINUTES ?= 1
 fuzz: .venv/installed
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-# Asks every engine of the README's table, and writes that table. Some live in environments of their own,
-# 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
+# Compares every engine in the table of docs/bundle.md with Keras, and writes that table. Some live in
+# environments of their own, 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
 ENGINE_PYTHON ?= $(or $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null),$(BIN)/python)
 ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wildcard tests/engines/requirements/*))
 .engines/%/installed: tests/engines/requirements/%.txt | .venv/installed
@@ -61,7 +66,7 @@ ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wi
 test-engines: .venv/installed $(JAVASCRIPT) $(ENGINES)
 	$(BIN)/python -m tests.engines
 
-# The numbers of the README; on a machine that does nothing else, three quarters of an hour.
+# The numbers of docs/benchmarks.md; on a machine that does nothing else, three quarters of an hour.
 benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
 	$(BIN)/python -m tests.benchmarks.reuse_cost
@@ -73,4 +78,4 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .engines tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .engines tests/javascript/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

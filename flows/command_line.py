@@ -26,10 +26,11 @@ from pixelmill.flows.commands.options import (
 from pixelmill.flows.commands.recipes import recipes_app
 from pixelmill.flows.commands.score import score
 from pixelmill.flows.commands.verify import verify
+from pixelmill.flows.extras import require_extras
 from pixelmill.flows.general_options import quietable, take_general_options
 from pixelmill.flows.interrupts import ending_on_signals
 from pixelmill.flows.prefect_session import ServerLostError, prefect_session
-from pixelmill.pipeline.errors import ExitCode, PixelmillError, RequestError
+from pixelmill.pipeline.errors import ExitCode, PixelmillError
 from pixelmill.pipeline.locations import is_remote_trouble
 
 app = typer.Typer(
@@ -48,11 +49,6 @@ for group in (models_app, recipes_app):
             registered.callback = quietable(registered.callback)
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
-
-_NEEDED_TO_RETRAIN = (
-    *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
-    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
-)
 
 
 def main() -> None:
@@ -89,7 +85,7 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
 
     check_store(store)
     check_readiness(load_recipe("mnist", tuple(overrides or ())), store)
-    _require_flows()
+    require_extras()
 
     with prefect_session():
         from pixelmill.flows.demo import demonstrate
@@ -139,7 +135,7 @@ def retrain(
     checked = load_recipe(recipe, tuple(overrides or ()))
     check_store(store)
     check_readiness(checked, store)
-    _require_flows()
+    require_extras()
     from pixelmill.pipeline.registry import show_model
 
     with prefect_session():
@@ -148,18 +144,6 @@ def retrain(
         promotion = run_flow(checked, str(store))
     model = show_model(store, f"{promotion.name}@{promotion.version}")
     print_model(model, as_json)
-
-
-def _require_flows() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in _NEEDED_TO_RETRAIN if find_spec(name) is None]
-    if missing:
-        raise RequestError(
-            f"an installation without {', '.join(missing)}",
-            "pixelmill with its extras `flows` and `train`",
-            "Install them: pip install 'pixelmill[flows,train]'.",
-        )
 
 
 if __name__ == "__main__":

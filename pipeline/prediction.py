@@ -1,4 +1,4 @@
-"""A loaded model that predicts single images, for programs and the command line."""
+"""A loaded model that predicts single images, for Python programs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.bundles.metadata import require_metadata
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.images import decode
-from pixelmill.pipeline.inference import InferenceSession, Probabilities, load_session
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.images import FORMATS, FailureCode, ImageFailure, Pixels, decode
+from pixelmill.pipeline.inference import (
+    InferenceSession,
+    Probabilities,
+    are_probabilities,
+    batch_size,
+    describe_invalid,
+    load_session,
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a model predicts for one image.
 
@@ -28,15 +38,16 @@ class Prediction:
     probabilities: Probabilities
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model in memory.
+    """A model in memory, ready to predict on the CPU.
 
     Attributes:
         name: The model's name.
         version: Its number in the registry.
         class_names: In the order of the outputs.
         image: The tensor that an image becomes.
+        session: The ONNX file, loaded.
     """
 
     name: str
@@ -50,24 +61,71 @@ class LoadedModel:
         """Load a bundle's ONNX file.
 
         Raises:
-            RequestError: onnxruntime cannot load it.
+            RequestError: onnxruntime cannot load it, or its metadata contradicts the files beside it.
             WorkError: The file is not the one that the bundle's manifest lists.
         """
         session = load_session(bundle.onnx_path, sha256=bundle.onnx_sha256)
+        require_metadata(session, bundle)
         return cls(bundle.name, bundle.version, bundle.labels(), bundle.image_spec(), session)
 
     def predict(self, image: str | Path | bytes) -> Prediction:
-        """Predict one image.
+        """Predict one image: the prediction equals, bit for bit, the row that scoring on a CPU writes for it.
+
+        The image is decoded in this process, without scoring's limits on memory and time.
 
         Args:
             image: The path of a file, or the bytes of one.
 
         Raises:
-            ImageFailure: The bytes are no image that can be decoded; `str()` gives the reason.
-            OSError: The file cannot be read.
+            RequestError: The file cannot be read or decoded. Where it cannot be decoded, `__cause__` is an
+                `ImageFailure`, whose `code` is the one that scoring writes.
+            WorkError: A probability is NaN, infinite or negative, or they do not add up to 1; `__cause__`
+                likewise.
         """
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        pixels = decode(data, self.image).pixels
-        probabilities = self.session.probabilities(pixels[np.newaxis])[0]
+        shown = f"{len(image)} bytes" if isinstance(image, bytes) else printable(str(image))
+        data = image if isinstance(image, bytes) else _read(Path(image))
+        try:
+            pixels = decode(data, self.image).pixels
+        except ImageFailure as failure:
+            raise RequestError(
+                f"an image ({shown}) that cannot be decoded ({failure})",
+                f"a whole file in one of the formats {', '.join(FORMATS)}",
+                "Check that the file opens in an image viewer, and take another one if it does not.",
+            ) from failure
+        probabilities = self._infer(pixels)
+        if not are_probabilities(probabilities[np.newaxis])[0]:
+            invalid = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities))
+            raise WorkError(
+                f"{invalid}, predicted by {self.name}@{self.version} for an image ({shown})",
+                "probabilities of 0 or more that add up to 1",
+                "Use another version of the model; this one cannot predict this image.",
+            ) from invalid
         index = int(probabilities.argmax())
         return Prediction(self.class_names[index], index, float(probabilities[index]), probabilities)
+
+    def _infer(self, pixels: Pixels) -> Probabilities:
+        """Probabilities, float32 [classes], of one image, uint8 [height, width, channels]."""
+        # Rounding depends on the size of the batch, so it has the size that scoring uses.
+        batch: Pixels = np.zeros((batch_size("cpu", pixels.size), *pixels.shape), np.uint8)
+        batch[0] = pixels
+        first: Probabilities = self.session.probabilities(batch)[0]
+        return first
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Reading a pipe would wait for whoever writes to it.
+        data = path.read_bytes() if path.is_file() or not path.exists() else None
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    if data is None:
+        raise _unreadable(path, "not a regular file")
+    return data
+
+
+def _unreadable(path: Path, reason: str) -> RequestError:
+    return RequestError(
+        f"image {printable(str(path))} cannot be read ({reason})",
+        "an image file that this user may read",
+        "Check the path and its permissions.",
+    )

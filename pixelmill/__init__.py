@@ -4,6 +4,8 @@ These functions do what the commands of the same names do. Importing the package
 and onnxruntime are imported when a function needs them.
 """
 
+from collections.abc import Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +40,8 @@ def load_model(reference: str, store: str | Path = "artifacts") -> "LoadedModel"
         store: The artifacts root; a folder, or an fsspec address.
 
     Raises:
-        RequestError: There is no such model.
-        WorkError: Its files are damaged.
+        RequestError: There is no such model, or onnxruntime cannot load it.
+        WorkError: Its files are not those that its manifest lists.
     """
     from pixelmill.pipeline.locations import parse_location
     from pixelmill.pipeline.prediction import LoadedModel
@@ -58,23 +60,50 @@ def score_folder(
         images: The folder, with all levels of subfolders; or an fsspec address.
         output: The folder of the table. A run that was interrupted there resumes.
         store: The artifacts root.
-        options: Fields of `pixelmill.pipeline.scoring.ScoringRequest`, such as `top_k=3` or `format="csv"`.
+        options: `precision`, and the fields of `pixelmill.pipeline.scoring.ScoringRequest` from `format` on,
+            such as `top_k=3` or `format="csv"`.
+
+    Returns:
+        The table's `folder`, and its `manifest` with what was counted.
 
     Raises:
         RequestError: There is no such model, no image, or an option is wrong.
-        WorkError: The model's files are damaged, or the disk is full.
+        WorkError: The model's files are damaged, or were changed during the run.
+        GateRefused: More rows failed than `max_failure_rate` (0.01) allows; the table is written anyway.
+        OSError: The disk is full, or the output cannot be written to.
     """
+    from pixelmill.pipeline.bundles import ONNX_FILES
     from pixelmill.pipeline.locations import parse_location
     from pixelmill.pipeline.registry import find_bundle
     from pixelmill.pipeline.scoring import ScoringRequest
+    from pixelmill.pipeline.scoring.commit import require_failure_rate
     from pixelmill.pipeline.scoring.run import score_folder as run
 
-    bundle = find_bundle(parse_location(store), model, options.pop("precision", "fp32"))
-    return run(ScoringRequest(bundle, parse_location(images), parse_location(output), **options))
+    known = {field.name for field in fields(ScoringRequest)} - {"bundle", "images", "output"}
+    unknown = sorted(options.keys() - known - {"precision"})
+    if unknown:
+        raise RequestError(
+            f"the option {unknown[0]}",
+            f"one of precision, {', '.join(sorted(known))}",
+            "Correct its name; `pixelmill.pipeline.scoring.ScoringRequest` describes each.",
+        )
+    precision = options.pop("precision", "fp32")
+    if precision not in ONNX_FILES:
+        raise RequestError(f"precision {precision}", f"one of {', '.join(ONNX_FILES)}", "Correct it.")
+    if options.get("previous") is not None:
+        options["previous"] = parse_location(options["previous"])
+    bundle = find_bundle(parse_location(store), model, precision)
+    request = ScoringRequest(bundle, parse_location(images), parse_location(output), **options)
+    table = run(request)
+    require_failure_rate(table, request.max_failure_rate)
+    return table
 
 
 def read_predictions(table: str | Path) -> "pd.DataFrame":
     """Read a prediction table, Parquet or CSV, into a DataFrame with a row for every image.
+
+    Args:
+        table: The output of a scoring run: a folder, or an fsspec address.
 
     Raises:
         RequestError: The folder holds no finished table.
@@ -86,20 +115,38 @@ def read_predictions(table: str | Path) -> "pd.DataFrame":
 
 
 def retrain(
-    recipe: str | Path, overrides: tuple[str, ...] = (), store: str | Path = "artifacts"
+    recipe: str | Path, overrides: Sequence[str] = (), store: str | Path = "artifacts"
 ) -> "Promotion":
     """Download, prepare, train, evaluate, export, register and promote, as a Prefect flow.
 
+    The flow runs on the Prefect server that `PREFECT_API_URL` names, or on one that ends with the process.
+
     Args:
         recipe: A shipped name, such as `mnist`, or a YAML file.
-        overrides: Fields to change, such as `("training.epochs=3",)`.
+        overrides: Fields to change, such as `["training.epochs=3"]`.
         store: The artifacts root.
 
+    Returns:
+        The model's name, its new version, and the alias that points to it.
+
     Raises:
-        RequestError: The recipe is wrong, or its data is not there.
+        RequestError: The recipe is wrong, its data is not there, or the extras `flows` and `train` are not
+            installed.
+        WorkError: A download, the training or the Prefect server failed.
         GateRefused: The proof or the promotion refused the model.
+        OSError: The disk is full.
     """
-    from pixelmill.flows.retraining import retrain as run
+    from pixelmill.flows.extras import require_extras
+    from pixelmill.pipeline.locations import parse_location
+    from pixelmill.pipeline.readiness import check_readiness
     from pixelmill.pipeline.recipes import load_recipe
 
-    return run(load_recipe(str(recipe), overrides), str(store))
+    checked = load_recipe(str(recipe), tuple(overrides))
+    check_readiness(checked, parse_location(store))
+    require_extras()
+    from pixelmill.flows.prefect_session import prefect_session
+
+    with prefect_session():
+        from pixelmill.flows.retraining import retrain as run
+
+        return run(checked, str(store))

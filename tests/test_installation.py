@@ -1,10 +1,14 @@
-"""What a machine needs: scoring runs from the base installation, which has no TensorFlow and no Prefect."""
+"""What is installed: the built distributions, and scoring from the base, without TensorFlow and Prefect."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,30 +17,167 @@ from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
 
 ROOT = Path(__file__).resolve().parent.parent
-# Two builds at once in one source folder remove each other's files.
+# The environments that are made here are shared.
 pytestmark = pytest.mark.xdist_group("installation")
 LEFT_OUT = ("prefect", "tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "matplotlib", "dask")
+_PACKAGED = ("pipeline", "flows", "pixelmill")
+# A build backend's functions, as pip calls them: which one, and where the result goes.
+_BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
+
+Build = Callable[[str, Path], Path]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with pixelmill and nothing but its base dependencies."""
-    folder = tmp_path_factory.mktemp("base") / "venv"
+def _environment(folder: Path, *packages: str | Path) -> Path:
+    """A virtual environment with packages in it, of the versions that `constraints.txt` names."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    install: list[str | Path] = [
-        folder / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    constraints: list[str | Path] = ["--constraint", ROOT / "constraints.txt"]
-    done = subprocess.run([*install, *constraints, ROOT], capture_output=True, text=True, check=False)
+    pip: list[str | Path] = [folder / "bin/python", "-m", "pip", "install", "--quiet", *packages]
+    options: list[str | Path] = ["--disable-pip-version-check", "--constraint", ROOT / "constraints.txt"]
+    done = subprocess.run([*pip, *options], capture_output=True, text=True, check=False)
     if done.returncode and re.search("connection|resolve|No matching distribution", done.stderr):
         pytest.skip(f"the package index cannot be reached: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the build backend alone."""
+    return _environment(tmp_path_factory.mktemp("builder") / "venv", "setuptools>=77")
+
+
+@pytest.fixture(scope="module")
+def build(builder: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Build a project's folder with a function of the backend; gives the file."""
+
+    def call(function: str, project: Path) -> Path:
+        target = tmp_path_factory.mktemp("dist")
+        command: list[str | Path] = [builder / "python", "-c", _BUILD, function, str(target)]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return target / done.stdout.splitlines()[-1]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is packaged, so that nothing is built in the project's own folder."""
+    folder = tmp_path_factory.mktemp("checkout")
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in _PACKAGED:
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sdist(build: Build, checkout: Path) -> Path:
+    """The source distribution, unpacked."""
+    archive = build("build_sdist", checkout)
+    with tarfile.open(archive) as file:
+        file.extractall(archive.parent, filter="data")
+    folder: Path = archive.parent / archive.name.removesuffix(".tar.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(build: Build, sdist: Path) -> Path:
+    """The wheel that is built from the source distribution."""
+    return build("build_wheel", sdist)
+
+
+@pytest.fixture(scope="module")
+def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with pixelmill and nothing but its base dependencies."""
+    return _environment(tmp_path_factory.mktemp("base") / "venv", wheel)
+
+
+def packaged_files() -> set[str]:
+    """What an installation must hold, by its path there."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for top in _PACKAGED
+        for path in sorted((ROOT / top).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return {name if name.startswith("pixelmill/") else f"pixelmill/{name}" for name in found}
+
+
+def test_the_distributions_hold_every_file_and_one_import_name(
+    build: Build, checkout: Path, sdist: Path, wheel: Path
+) -> None:
+    expected = packaged_files()
+    assert {"pixelmill/py.typed", "pixelmill/pipeline/recipes/mnist.yaml"} <= expected
+    assert "pixelmill/pipeline/export/web/index.html" in expected
+    assert "pixelmill/pipeline/scoring/report.html.jinja" in expected
+    unpacked = [path.relative_to(sdist) for path in sdist.rglob("*") if path.is_file()]
+    assert expected <= {path.as_posix() for path in unpacked}
+    for built in (wheel, build("build_wheel", checkout)):
+        with zipfile.ZipFile(built) as file:
+            names = set(file.namelist())
+        assert {name for name in names if ".dist-info/" not in name} == expected
+        (top_level,) = [name for name in names if name.endswith(".dist-info/top_level.txt")]
+        assert zipfile.ZipFile(built).read(top_level).split() == [b"pixelmill"]
+
+
+def test_an_editable_installation_finds_every_file(builder: Path, build: Build, checkout: Path) -> None:
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    editable = build("build_editable", checkout)
+    subprocess.run([builder / "python", *install, editable], check=True)
+    look = "import pixelmill, pathlib; print(pathlib.Path(pixelmill.__file__).parent)"
+    # Isolated, because the working folder must not be what the package is found in.
+    found = subprocess.run(
+        [builder / "python", "-I", "-c", look], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    package = Path(found.stdout.strip())
+    assert package == checkout / "pixelmill"
+    assert [name for name in packaged_files() if not (package.parent / name).is_file()] == []
+
+
+def test_the_commands_run_beside_packages_called_pipeline_and_flows(
+    base: Path, build: Build, trained_store: Path, tmp_path: Path
+) -> None:
+    """The index has a package `pipeline`, and users have folders of these names."""
+    for place, whose in (("theirs", "installed"), ("project", "in the working folder")):
+        for name in ("pipeline", "flows"):
+            (tmp_path / place / name).mkdir(parents=True)
+            (tmp_path / place / name / "__init__.py").write_text(f"WHOSE = {whose!r}\n")
+    (tmp_path / "theirs/pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "pipeline"\nversion = "1"\n[tool.setuptools]\npackages = ["pipeline", "flows"]\n'
+    )
+    theirs = build("build_wheel", tmp_path / "theirs")
+    pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    subprocess.run([base / "python", *pip, theirs], check=True)
+    look = "import pipeline, flows, pixelmill.pipeline, pixelmill.flows; print(pipeline.WHOSE, flows.WHOSE)"
+    project = tmp_path / "project"
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for environment, whose in (
+        (clean, "installed"),
+        ({**clean, "PYTHONPATH": str(project)}, "in the working folder"),
+    ):
+        for arguments, printed in ((["--version"], "pixelmill"), (["models"], "digits@1")):
+            done = subprocess.run(
+                [base / "pixelmill", *arguments],
+                cwd=project,
+                env={**environment, "PIXELMILL_STORE": str(trained_store)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert printed in done.stdout
+        done = subprocess.run(
+            [base / "python", "-P", "-c", look],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.strip() == f"{whose} {whose}", done.stderr
 
 
 def test_scoring_runs_without_tensorflow_and_prefect(base: Path, trained_store: Path, tmp_path: Path) -> None:

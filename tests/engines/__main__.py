@@ -1,4 +1,4 @@
-"""`python -m tests.engines`: ask every engine of the matrix, and write the README's table."""
+"""`python -m tests.engines`: run every engine of the matrix, and write the table in `docs/bundle.md`."""
 
 import sys
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def main() -> int:
         rows = [_measure(engine, cases) for engine in MATRIX]
     agreeing = [row for row in rows if row is not None and row.difference <= LEAST_ALLOWED]
     if len(agreeing) < len(MATRIX):
-        print("The README's table stays as it is: not every engine agreed.")
+        print("The table in docs/bundle.md stays as it is: not every engine agreed.")
         return 1
     write_table(agreeing)
     return 0

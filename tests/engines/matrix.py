@@ -61,9 +61,9 @@ class MatrixEngine:
     """One engine of the matrix.
 
     Attributes:
-        title: What the README calls it.
+        title: What `docs/bundle.md` calls it.
         ask: Gives its answers; raises NotInstalledError where it is not here.
-        needed: What it took to get float32 answers from it, for the README.
+        needed: What it took to get float32 predictions from it, for `docs/bundle.md`.
         slow: Whether only `make test-engines` and `make test-slow` ask it.
     """
 
@@ -169,4 +169,4 @@ MATRIX = (
         "MNN", partial(_ask_apart, "mnn", "mnn"), "`PrecisionMode.High`, and pixels as `NCHW`", slow=True
     ),
 )
-"""In the order of the README's table."""
+"""In the order of the table in `docs/bundle.md`."""

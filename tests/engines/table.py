@@ -1,4 +1,4 @@
-"""The README's table of engines: written by `python -m tests.engines`, between two markers."""
+"""The table of engines in `docs/bundle.md`: written by `python -m tests.engines`, between two markers."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.engines.matrix import ROOT
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/bundle.md"
 _BEGIN, _END = "<!-- written by make test-engines -->\n", "<!-- as far as here -->\n"
 _HEAD = ("| engine | version | largest difference | what it needed |", "|---|---|---|---|")
 
@@ -22,19 +22,19 @@ class Row:
     needed: str
 
 
-def read_table(readme: Path = README) -> list[Row]:
+def read_table(page: Path = PAGE) -> list[Row]:
     """The table as it stands in a file."""
-    (_, table, _) = _split(readme.read_text(encoding="utf-8"))
+    (_, table, _) = _split(page.read_text(encoding="utf-8"))
     cells = [re.split(r" ?\| ?", line)[1:-1] for line in table.splitlines()[len(_HEAD) :]]
     return [Row(title, version, float(number), needed) for title, version, number, needed in cells]
 
 
-def write_table(rows: Iterable[Row], readme: Path = README) -> None:
+def write_table(rows: Iterable[Row], page: Path = PAGE) -> None:
     """Replace the table in a file."""
-    before, _, after = _split(readme.read_text(encoding="utf-8"))
+    before, _, after = _split(page.read_text(encoding="utf-8"))
     lines = [f"| {row.title} | {row.version} | {row.difference:.1e} | {row.needed} |" for row in rows]
     table = "\n".join([*_HEAD, *lines]) + "\n"
-    readme.write_text(before + table + after, encoding="utf-8")
+    page.write_text(before + table + after, encoding="utf-8")
 
 
 def _split(text: str) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from pixelmill.pipeline.export.parity import LEAST_ALLOWED
 from pixelmill.pipeline.recipes import shipped_recipes
 from tests.engines.cases import OTHER_LAYERS, Case, make_cases
 from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
-from tests.engines.table import README, Row, read_table, write_table
+from tests.engines.table import PAGE, Row, read_table, write_table
 
 # The networks are made once, by the one worker that gets these tests.
 pytestmark = pytest.mark.xdist_group("engines")
@@ -61,10 +61,10 @@ def test_the_readme_lists_every_engine_and_no_more() -> None:
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    shutil.copyfile(README, copy)
+    copy = tmp_path / "bundle.md"
+    shutil.copyfile(PAGE, copy)
     rows = [Row("an engine", "1.2 in a browser", 3.1e-07, "`nothing`"), Row("another", "2", 0.0, "much")]
     write_table(rows, copy)
     assert read_table(copy) == rows
     write_table(read_table(), copy)
-    assert copy.read_text() == README.read_text()
+    assert copy.read_text() == PAGE.read_text()

@@ -16,6 +16,7 @@ from tests.flows.conftest import PrefectServer, ask, free_port, prefect_server
 from tests.tracing import Traced, run_traced
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/deployment.md"
 PREFECT = [sys.executable, "-m", "prefect"]
 SECONDS_IN_WHICH_A_COLLECTOR_IS_ASKED = 60
 
@@ -31,13 +32,14 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServ
             ["work-pool", "create", "pixelmill", "--type", "process"],
             ["--no-prompt", "deploy", "--all", "--prefect-file", "deploy/prefect.yaml"],
         ):
+            assert f".venv/bin/prefect {' '.join(command)}\n" in PAGE.read_text()
             subprocess.run([*PREFECT, *command], cwd=ROOT, env=environment, check=True, capture_output=True)
         yield server
 
 
-def environment_of_the_readme() -> dict[str, str]:
-    """What `deploy/README.md` has its reader export, but for places."""
-    text = (ROOT / "deploy/README.md").read_text()
+def environment_of_the_page() -> dict[str, str]:
+    """What `docs/deployment.md` has its reader export, but for places."""
+    text = PAGE.read_text()
     pairs = [pair for line in re.findall(r"^export (.*)$", text, re.MULTILINE) for pair in line.split()]
     exported = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     return {
@@ -49,7 +51,7 @@ def work_once(
     server: PrefectServer, folder: Path, project: str | None, **parameters: str
 ) -> tuple[Any, Traced]:
     """Have a traced worker run the `score` deployment; gives the flow run and what the worker did."""
-    switches = environment_of_the_readme()
+    switches = environment_of_the_page()
     kept = {name: value for name, value in os.environ.items() if name not in switches and name != "CI"}
     environment = {
         **kept,
@@ -117,8 +119,8 @@ def test_a_worker_without_the_projects_folder_says_so(own_server: PrefectServer,
     assert traced.outside == []
 
 
-def test_a_server_as_the_readme_starts_it_reaches_nobody(tmp_path: Path) -> None:
-    environment = {**os.environ, **environment_of_the_readme(), "PREFECT_HOME": str(tmp_path / "prefect")}
+def test_a_server_as_the_page_starts_it_reaches_nobody(tmp_path: Path) -> None:
+    environment = {**os.environ, **environment_of_the_page(), "PREFECT_HOME": str(tmp_path / "prefect")}
     environment["HOME"] = str(tmp_path)
     seconds = str(SECONDS_IN_WHICH_A_COLLECTOR_IS_ASKED)
     serve = [

@@ -13,19 +13,14 @@ from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels
 from pixelmill.pipeline.inference import (
     InferenceSession,
     Probabilities,
-    Provider,
     are_probabilities,
+    batch_size,
     describe_invalid,
     load_session,
 )
 from pixelmill.pipeline.predictions.columns import Answers
 from pixelmill.pipeline.scoring import ScoringPlan
 
-# Measured: on a processor a network for large images is fastest while a batch fits its cache, one for small
-# images while calls are few; a GPU wants more.
-_LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}
-_SMALLEST_BATCH = 4
-_BYTES_OF_A_BATCH = 64 << 10
 # onnxruntime lays its memory out anew after the first batch of a shape.
 _BATCHES_TO_WARM_UP = 3
 
@@ -99,12 +94,3 @@ def _likeliest(probabilities: Probabilities, count: int) -> tuple[npt.NDArray[np
     else:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     return order, probabilities[np.arange(len(probabilities))[:, np.newaxis], order]
-
-
-def batch_size(provider: Provider, tensor_bytes: int) -> int:
-    """How many images of a size the network sees at once: a power of two."""
-    largest = _LARGEST_BATCH[provider]
-    if provider == "cuda":
-        return largest
-    fitting = max(_BYTES_OF_A_BATCH // tensor_bytes, 1)
-    return max(_SMALLEST_BATCH, min(largest, 1 << (fitting.bit_length() - 1)))

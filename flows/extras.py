@@ -1,0 +1,25 @@
+"""The extras that retraining needs beside the base installation."""
+
+from importlib.util import find_spec
+
+from pixelmill.pipeline.errors import RequestError
+
+_NEEDED_TO_RETRAIN = (
+    *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
+    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
+)
+
+
+def require_extras() -> None:
+    """See that everything is installed that retraining imports, before anything slow is imported.
+
+    Raises:
+        RequestError: Something is missing; names it.
+    """
+    missing = [name for name in _NEEDED_TO_RETRAIN if find_spec(name) is None]
+    if missing:
+        raise RequestError(
+            f"an installation without {', '.join(missing)}",
+            "pixelmill with its extras `flows` and `train`",
+            "Install them: pip install 'pixelmill[flows,train]'.",
+        )
