@@ -115,7 +115,7 @@ def test_where_no_mirror_has_it_every_reason_is_named_and_nothing_is_cached(tmp_
 
 
 def test_no_mirror_at_all_is_said_only_where_the_cache_lacks_a_file(tmp_path: Path) -> None:
-    with pytest.raises(NoSourceError, match="no source to ask for data; expected at least one"):
+    with pytest.raises(NoSourceError, match="no source for data; expected at least one"):
         fetch_files([WANTED], [], tmp_path)
     (tmp_path / WANTED.sha256).write_bytes(CONTENT)
     assert fetch_files([WANTED], [], tmp_path)[1] == "the cache"

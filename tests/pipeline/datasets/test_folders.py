@@ -84,13 +84,13 @@ def test_splits_that_an_archive_wrapped_once_more_are_named_inside(tmp_path: Pat
 def test_a_split_without_classes_of_its_own_is_still_a_split(tmp_path: Path) -> None:
     make_classes(tmp_path / "train", "cat", "dog")
     write_images(tmp_path / "test", 5)
-    assert f"Name the folders of the splits: --set dataset.path={tmp_path}/train" in refusal(tmp_path)
+    assert f"Set the folders of the splits: --set dataset.path={tmp_path}/train" in refusal(tmp_path)
 
 
 def test_folds_have_no_training_folder_to_name(tmp_path: Path) -> None:
     for fold in ("fold_1", "fold_2"):
         make_classes(tmp_path / fold, "cat", "dog")
-    assert "Put the images of each class into one folder." in refusal(tmp_path)
+    assert "Put the images of each class into a single folder." in refusal(tmp_path)
 
 
 def test_classes_that_are_called_as_splits_are_classes(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_test_images_that_are_trained_on_are_counted_and_named(tmp_path: Path) -
     held_out = make_classes(tmp_path / "held-out", "cat", "dog", count=2, seed=5)
     shutil.copyfile(pets / "dog/00003.png", held_out / "dog/copy.png")
     raw = index(pets, held_out)
-    assert "1 of 5 test images are training images too" in only_warning(raw)
-    assert "dog/00003.png and dog/copy.png of the test" in only_warning(raw)
+    assert "1 of 5 test images are also training images" in only_warning(raw)
+    assert "dog/00003.png and dog/copy.png (test)" in only_warning(raw)
     assert len(read_index(raw)) == 17
 
 
@@ -146,7 +146,7 @@ def test_one_content_under_two_classes_is_left_out_of_both(tmp_path: Path) -> No
     shutil.copyfile(pets / "cat/00000.png", pets / "dog/copy.png")
     shutil.copyfile(pets / "cat/00000.png", pets / "cat/copy.png")
     raw = index(pets)
-    assert "3 images lie under more than one class and are left out of all" in only_warning(raw)
+    assert "3 images appear under more than one class and are left out of all" in only_warning(raw)
     assert "cat/00000.png and dog/copy.png" in only_warning(raw)
     assert used(raw) == {"cat": 5, "dog": 6}
 
@@ -154,7 +154,7 @@ def test_one_content_under_two_classes_is_left_out_of_both(tmp_path: Path) -> No
 def test_a_class_that_is_a_copy_of_another_is_refused(tmp_path: Path) -> None:
     pets = make_classes(tmp_path / "pets", "cat", "dog")
     shutil.copytree(pets / "cat", pets / "kitten")
-    with pytest.raises(RequestError, match="Look at the images that other classes share with cat, kitten"):
+    with pytest.raises(RequestError, match="Check the images that other classes share with cat, kitten"):
         index(pets)
 
 

@@ -240,7 +240,7 @@ def test_a_bad_override_is_refused_and_repeated(override: str) -> None:
 )
 def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     path = written(tmp_path, text)
-    assert f"recipe {path} holds no keys" in refusal(path)
+    assert f"recipe {path} has no keys" in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pixelmill.pipeline.config.layers import ApplicationName, ModelSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import Probabilities, load_session
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.layers.applications import APPLICATIONS, SCALE_THEMSELVES, SCALINGS
+from pixelmill.pipeline.layers.applications import APPLICATIONS, INCLUDE_PREPROCESSING, SCALINGS
 from pixelmill.pipeline.processes import run_in_spawned_process
 
 CLASSES = 3
@@ -112,8 +112,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
 def test_pixels_are_scaled_as_the_authors_did(asked: Asked) -> None:
     for name, (ours, theirs) in asked.scaled.items():
         # What is left alone there is scaled inside the network, which a slow test asks.
-        assert np.array_equal(theirs, RAMP) == name.startswith(SCALE_THEMSELVES)
-        if not name.startswith(SCALE_THEMSELVES):
+        assert np.array_equal(theirs, RAMP) == name.startswith(INCLUDE_PREPROCESSING)
+        if not name.startswith(INCLUDE_PREPROCESSING):
             assert np.abs(ours - theirs).max() < 1e-4, name
 
 
@@ -142,7 +142,7 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
             (folder / "model.onnx").write_bytes(content)
             answers = network.predict(noise(side), verbose=0)
         keras.backend.clear_session()
-    if name.startswith(SCALE_THEMSELVES):
+    if name.startswith(INCLUDE_PREPROCESSING):
         compare_scaling(keras, name)
     return outputs, inner.count_params(), len(inner.layers), answers
 
@@ -161,7 +161,7 @@ def compare_scaling(keras: Any, name: ApplicationName) -> None:
 
 
 def sizes(name: ApplicationName) -> list[int]:
-    smallest = APPLICATIONS[name].smallest
+    smallest = APPLICATIONS[name].min_side
     return [smallest, smallest + 15, 128]
 
 

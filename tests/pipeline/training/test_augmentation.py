@@ -15,9 +15,9 @@ Augmented = tuple[Pixels, SoftLabels]
 
 
 def random_batch(count: int, height: int, width: int, channels: int) -> Augmented:
-    draws = np.random.default_rng(1)
-    pixels = draws.integers(0, 256, (count, height, width, channels), np.uint8)
-    return pixels, np.eye(10, dtype=np.float32)[draws.integers(0, 10, count)]
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (count, height, width, channels), np.uint8)
+    return pixels, np.eye(10, dtype=np.float32)[rng.integers(0, 10, count)]
 
 
 def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, **spec: object) -> Augmented:

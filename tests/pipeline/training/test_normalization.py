@@ -55,10 +55,10 @@ def train_both() -> tuple[Trained, Trained]:
     choose_device("cpu")
     import keras
 
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     # Few values a batch: there the biased and the unbiased variance are far apart.
-    images = draws.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
-    answers = draws.normal(size=(12, 4)).astype(np.float32)
+    images = rng.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
+    answers = rng.normal(size=(12, 4)).astype(np.float32)
     of_keras, fused = network(keras), network(keras)
     fused.set_weights(of_keras.get_weights())
     fuse_normalization(fused)

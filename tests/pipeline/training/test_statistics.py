@@ -150,7 +150,7 @@ def test_a_loss_at_inference_is_told_in_one_line() -> None:
     assert NormalizationCheck(1000, 0.93, 0.95).warning is None
     warning = NormalizationCheck(2000, 0.354, 1.0).warning
     assert warning is not None
-    assert warning.startswith("on 2,000 training images the accuracy is 0.3540 at inference and 1.0000 with")
+    assert warning.startswith("on 2,000 training images the accuracy is 0.3540 with the stored ")
     assert "training.batch_size" in warning
 
 

@@ -20,9 +20,9 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training import TrainedModel, callbacks, read_history
 from pixelmill.pipeline.training.callbacks import TrainingProgress
-from pixelmill.pipeline.training.checkpoints import epochs_done
+from pixelmill.pipeline.training.checkpoints import completed_epochs
 from pixelmill.pipeline.training.schedules import build_optimizer
-from pixelmill.pipeline.training.trainer import explaining_memory, train_model
+from pixelmill.pipeline.training.trainer import explain_out_of_memory, train_model
 from tests.pipeline.training.recipes import digits, small_recipe
 
 pytestmark = pytest.mark.xdist_group("training")
@@ -151,7 +151,7 @@ def run_out_of_memory() -> str:
     import tensorflow as tf
 
     try:
-        with explaining_memory(TrainingSpec(epochs=1, batch_size=100)):
+        with explain_out_of_memory(TrainingSpec(epochs=1, batch_size=100)):
             tf.zeros((2**30, 2**20))  # Four million GB.
     except WorkError as error:
         return str(error)
@@ -244,10 +244,10 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_the_state_before(
     trained: Trained, store: Path
 ) -> None:
     assert trained.diverged.startswith("the loss is nan in epoch 3, step ")
-    assert "the state after epoch 2 is kept" in trained.diverged
+    assert "the checkpoint of epoch 2 is kept" in trained.diverged
     assert "Lower training.learning_rate.peak." in trained.diverged
     assert "\n" not in trained.diverged
-    assert epochs_done(store / "checkpoints/diverging.npz") == 2
+    assert completed_epochs(store / "checkpoints/diverging.npz") == 2
 
 
 def test_too_small_a_memory_is_one_line_with_a_batch_size_to_try(trained: Trained) -> None:
@@ -284,7 +284,7 @@ def test_killed_and_run_again_it_ends_with_the_same_weights(trained: Trained, tm
     dataset, checkpoint = digits(tmp_path), tmp_path / "checkpoints/killed.npz"
     with pytest.raises(WorkError, match="died"):
         run_in_spawned_process(train_until_killed, dataset, tmp_path / "killed", checkpoint)
-    assert epochs_done(checkpoint) == 1
+    assert completed_epochs(checkpoint) == 1
     assert not (tmp_path / "killed").exists()
     recipe = small_recipe(**TRAININGS["everything"])
     resumed = run_in_spawned_process(train_model, dataset, recipe, tmp_path / "resumed", checkpoint)
