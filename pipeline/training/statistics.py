@@ -67,7 +67,7 @@ def estimate_statistics(
         return None
     batches = _draw_batches(len(images.labels), training, devices)
     correct = []
-    with progress("normalize", batches.size, "images") as advance:
+    with progress("estimate statistics", batches.size, "images") as advance:
         with _using_batch_statistics(network, layers):
             moments = [_Moments() for _ in layers]
             for chosen in batches:

@@ -1,4 +1,4 @@
-"""The measures of a classifier, held against those of SciPy and scikit-learn and against bounds."""
+"""The metrics of a classifier, compared with SciPy and scikit-learn and with bounds."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_the_interval_of_a_share_is_wilsons(counts: tuple[int, int]) -> None:
     assert interval_of_proportion(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_no_image_tells_nothing() -> None:
+def test_the_interval_without_images_is_zero_to_one() -> None:
     assert interval_of_proportion(0, 0) == (0, 1)
 
 

@@ -61,7 +61,7 @@ def test_a_model_that_predicts_one_class_only_is_refused_and_the_class_named(tmp
     )
     assert "expected an interval above 0.3333" in message
     assert "pixelmill models promote pets@1" in message
-    # Who asks for nothing gets it.
+    # Without a minimum, it is promoted.
     assert promote(tmp_path, bundle, min_balanced_accuracy=0) == 1
 
 
@@ -92,7 +92,7 @@ def test_the_class_of_the_lowest_recall_is_named(tmp_path: Path) -> None:
     assert promote(tmp_path, bundle, min_recall=0.4) == 1
 
 
-def test_a_version_of_other_classes_is_none_to_compare_with(tmp_path: Path) -> None:
+def test_a_version_with_different_classes_is_refused(tmp_path: Path) -> None:
     right = np.diag([10, 10, 10]).tolist()
     promote(tmp_path, register(tmp_path, right))
     message = refusal(tmp_path, register(tmp_path, right, ("cat", "dog", "horse")))
@@ -108,7 +108,7 @@ def test_classes_in_another_order_or_another_unicode_form_are_the_same(tmp_path:
 
 @pytest.mark.parametrize("number", [1, 2], ids=["of the champion", "of the new version"])
 @pytest.mark.parametrize("name", [METRICS_FILE, LABELS_FILE])
-def test_results_that_were_changed_are_not_believed(number: int, name: str, tmp_path: Path) -> None:
+def test_modified_results_are_rejected(number: int, name: str, tmp_path: Path) -> None:
     right = np.diag([10, 10, 10]).tolist()
     promote(tmp_path, register(tmp_path, right))
     bundle = register(tmp_path, right)

@@ -1,4 +1,4 @@
-"""The file that a killed training goes on from."""
+"""The checkpoint that interrupted training resumes from."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])
-def test_a_damaged_state_is_told_and_left_alone(
+def test_a_damaged_checkpoint_is_logged_and_left_alone(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "state.npz"
@@ -81,7 +81,7 @@ def test_the_same_work_has_the_same_checkpoint_and_other_work_another(
 
 
 def test_two_runs_never_train_with_one_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_SECONDS_TO_END", 0)
+    monkeypatch.setattr(checkpoints, "_LOCK_TIMEOUT_SECONDS", 0)
     path = tmp_path / "state.npz"
     with lock_checkpoint(path), pytest.raises(WorkError, match="another run holds"), lock_checkpoint(path):
         pass

@@ -1,4 +1,4 @@
-"""What convolutions begin with."""
+"""The initialization of convolutions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Begun:
-    """A network before and after it was told to pass channels on.
+    """A network before and after Dirac initialization.
 
     Attributes:
         image: [1, 6, 5, 3].

@@ -1,4 +1,4 @@
-"""Batches made ahead of the network: in order, in the form Keras takes, in memory that does not grow."""
+"""Prefetched batches: in order, in the form that Keras accepts, with constant memory."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
                 assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
 
 
-def test_what_goes_wrong_while_a_batch_is_made_is_told_where_it_is_used() -> None:
+def test_an_error_while_preparing_a_batch_is_raised_where_it_is_used() -> None:
     class Broken:
         def __len__(self) -> int:
             return 2

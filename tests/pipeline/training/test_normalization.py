@@ -1,4 +1,4 @@
-"""The fused normalisation of training batches, beside the one of Keras."""
+"""The fused batch normalization of training batches, compared with that of Keras."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ Weights = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Trained:
-    """What the same steps made of the same network.
+    """The result of the same steps on the same network.
 
     Attributes:
         kinds: The class of each layer that normalises.

@@ -1,4 +1,4 @@
-"""A small data set of one's own: random crops of textures that come with scikit-image."""
+"""A small dataset: random crops of the textures bundled with scikit-image."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _SIDE = 64
 
 
 def write_textures(folder: Path, count: int = 40, names: tuple[str, ...] = NAMES) -> Path:
-    """Write a subfolder a texture, with as many crops of 64 x 64 pixels."""
+    """Write one subfolder per texture, with `count` crops of 64x64 pixels each."""
     rng = np.random.default_rng(0)
     for name in names:
         with Image.open(Path(skimage.__file__).parent / f"data/{name}.png") as file:
