@@ -37,7 +37,7 @@ from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
 from pixelmill.pipeline.training import TrainedModel, read_history
-from pixelmill.pipeline.training.checkpoints import checkpoint_path, epochs_done
+from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.prediction import predict_split
 from pixelmill.pipeline.training.trainer import train_model
 
@@ -102,7 +102,7 @@ def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
 @task(name="train", cache_policy=NO_CACHE)
 def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
     """Fit the network, in a process of its own."""
-    if done := epochs_done(checkpoint):
+    if done := completed_epochs(checkpoint):
         get_run_logger().info("goes on after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:

@@ -1,4 +1,4 @@
-"""What can be known of a retraining before it starts, in a second, without Prefect and TensorFlow."""
+"""Checks before retraining starts: they take a second, without Prefect and TensorFlow."""
 
 import errno
 import sys
@@ -18,13 +18,13 @@ _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 
 
 def check_readiness(recipe: Recipe, store: Path) -> None:
-    """Refuse a retraining that cannot succeed.
+    """Reject a retraining run that cannot succeed.
 
-    Checked are the dataset's folders and classes (no image is read), the number of the network's outputs,
-    files of weights, the device asked for, and the store.
+    It checks the dataset's folders and classes (without reading any image), the number of outputs of the
+    network, weights files, the requested device, and the store.
 
     Raises:
-        RequestError: The first thing that is wrong.
+        RequestError: The first problem found.
     """
     if isinstance(recipe.dataset, FolderSource):
         check_folders(recipe.dataset)
@@ -43,13 +43,13 @@ def _check_weights(recipe: Recipe) -> None:
             if not path.is_file():
                 raise RequestError(
                     f"weights {printable(layer.weights)!r} of the application {layer.name}",
-                    "null, imagenet, or the path of a file",
-                    "Correct `weights`, or write the file there.",
+                    "null, imagenet, or the path of an existing file",
+                    "Correct `weights`, or put the file there.",
                 )
 
 
 def _check_device(recipe: Recipe) -> None:
-    # Where there is a device file, only the driver and the backend know whether it is of use.
+    # If a device file exists, only the driver and the backend can tell whether the GPU is usable.
     if recipe.training.device != "gpu" or sys.platform != "linux":
         return
     if not any(True for pattern in _GPU_DEVICES for _ in Path("/dev").glob(pattern)):

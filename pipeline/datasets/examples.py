@@ -1,4 +1,4 @@
-"""The images of a raw dataset before they are split: what each is, and how its tensor is made."""
+"""The images of a raw dataset before it is split, each loaded on demand."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -7,8 +7,8 @@ from functools import partial
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.datasets import Images, RawDataset, cifar10, digits, fashion_mnist, mnist
+from pixelmill.pipeline.datasets.duplicates import LabelledFile
 from pixelmill.pipeline.datasets.folders import read_index
-from pixelmill.pipeline.datasets.repeated_content import LabelledFile
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.files import read_file
 from pixelmill.pipeline.decoding.guarding import decode_guarded
@@ -20,8 +20,14 @@ from pixelmill.pipeline.resources import processor_limit
 
 @dataclass(frozen=True)
 class Example:
-    """An image that can be had when it is its turn: its label, its content's hash, its pixels, and what it is
-    called: `origin` is the whole path, `name` the path below the dataset folder, both escaped.
+    """An image that is loaded on demand.
+
+    Attributes:
+        label: The class index.
+        sha256: SHA-256 of the content, in hexadecimal.
+        load: Returns the tensor, uint8 [height, width, channels].
+        origin: The full path, escaped, or the name of an image that is not a file.
+        name: The path relative to the dataset folder, escaped.
     """
 
     label: int
@@ -35,12 +41,12 @@ Read = tuple[tuple[str, ...], list[Example], list[Example]]
 
 
 def read_examples(raw: RawDataset) -> Read:
-    """The names of a dataset's classes, its training examples, and its test examples if it has any."""
+    """The class names of a dataset, its training examples, and its test examples, if it has any."""
     return _READERS[raw.source](raw)
 
 
 def load_all(examples: Sequence[Example], spec: ImageSpec) -> Iterator[Pixels | ImageFailure]:
-    """The tensor of each example. Files are decoded in processes of their own, for they may be anything."""
+    """The tensor of each example. Files are not trusted, so they are decoded in separate processes."""
     if any(isinstance(example.load, _FileLoader) for example in examples):
         loads = (example.load for example in examples)
         return map_guarded(partial(_load, spec), loads, processor_limit().count)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from whichever mirror has it: the same gzipped IDX files, or they are refused.
+"""Fashion-MNIST from any mirror; the gzipped IDX files are verified by their SHA-256.
 
 H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms" (2017).
@@ -18,7 +18,7 @@ from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_m
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 
-# The first is "T-shirt/top" elsewhere; here a class can name a folder.
+# The first class is usually called "T-shirt/top", which cannot be the name of a folder.
 CLASS_NAMES = (
     *("T-shirt or top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -45,14 +45,14 @@ FILES = (
         5_148,
     ),
 )
-_LARGEST_CONTENT = 1 << 26
+_MAX_CONTENT_BYTES = 1 << 26
 
 
 def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> RawDataset:
-    """Have the four files in the cache, as they are.
+    """Download the four files to the cache.
 
     Raises:
-        DownloadError: No mirror gave them.
+        DownloadError: No mirror provided them.
     """
     paths, provenance = fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache)
     fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
@@ -63,7 +63,7 @@ def read_fashion_mnist(raw: RawDataset) -> tuple[Images, Images]:
     """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
 
     Raises:
-        WorkError: A file is not what it was when it was fetched.
+        WorkError: A file has changed since it was downloaded.
     """
     arrays = [_read(raw.files[file.name]) for file in FILES]
     train_images, train_labels, test_images, test_labels = arrays
@@ -76,7 +76,7 @@ def read_fashion_mnist(raw: RawDataset) -> tuple[Images, Images]:
 def _read(path: Path) -> Pixels:
     try:
         with gzip.open(path) as file:
-            return read_idx(file.read(_LARGEST_CONTENT))
+            return read_idx(file.read(_MAX_CONTENT_BYTES))
     except (OSError, EOFError, zlib.error) as error:
         raise WorkError(
             f"{path} cannot be read ({error})", "a gzipped IDX file", "Remove it and run again."

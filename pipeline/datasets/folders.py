@@ -1,4 +1,4 @@
-"""A dataset of one's own: a folder with one subfolder per class."""
+"""Datasets from a folder with one subfolder per class."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from pixelmill.pipeline.datasets.class_folders import (
     find_classes,
     layout_warnings,
     list_subfolders,
-    require_separate_folders,
+    require_disjoint_folders,
 )
-from pixelmill.pipeline.datasets.image_files import (
-    describe_left_out,
-    has_images,
-    list_image_files,
-    passed_over,
-)
-from pixelmill.pipeline.datasets.repeated_content import (
+from pixelmill.pipeline.datasets.duplicates import (
     LabelledFile,
     drop_contradictions,
-    repetition_warnings,
+    duplicate_warnings,
+)
+from pixelmill.pipeline.datasets.image_files import (
+    describe_excluded,
+    exclusion_reason,
+    has_images,
+    list_image_files,
 )
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
@@ -42,33 +42,32 @@ _OUTSIDE = "outside the class folders"
 
 @dataclass(frozen=True)
 class PartFolder:
-    """The folder that the training or the test images are in.
+    """The folder of the training or test images.
 
     Attributes:
-        part: Which of the two. Without a test folder the training folder holds the test images, too.
-        root: The folder.
+        part: Which of the two. Without a test folder, the test images are taken from the training folder.
+        root: The path of the folder.
         classes: Its class folders, in the order of the classes.
-        fewest: How many images of different content a class must have: one for each split drawn from it.
+        min_images: Minimum number of distinct images per class: one for each split taken from this folder.
     """
 
     part: Literal["train", "test"]
     root: Path
     classes: tuple[ClassFolder, ...]
-    fewest: int
+    min_images: int
 
 
 def index_folder(source: FolderSource, cache: Path) -> RawDataset:
-    """Look a folder over and write down what it holds, in the order of classes and paths.
+    """Write an index of the images in a dataset folder, sorted by class and path.
 
-    What is left out, and what a person should look at, is logged as warnings and kept with the dataset.
+    Files left out and problems that deserve attention are logged as warnings and kept with the dataset.
 
     Args:
-        source: The folder, and the test's where it has one of its own.
-        cache: Where the index goes, under the hash of what it lists.
+        source: The dataset folder, and the test folder if there is one.
+        cache: Where the index is written, named by the hash of its content.
 
     Raises:
-        RequestError: The folders are no dataset: `check_folders` says when, and a class may have too few
-            images of different content for its splits.
+        RequestError: `check_folders` fails, or a class has too few distinct images for its splits.
     """
     folders = check_folders(source)
     left_out: Counter[str] = Counter()
@@ -78,8 +77,8 @@ def index_folder(source: FolderSource, cache: Path) -> RawDataset:
     warnings = [line for folder in folders for line in layout_warnings(folder.root, folder.classes)]
     if left_out:
         count = left_out.total()
-        warnings.append(f"{title}: {count} file{'s' * (count != 1)} left out: {describe_left_out(left_out)}")
-    warnings += repetition_warnings(title, kept, dropped)
+        warnings.append(f"{title}: {count} file{'s' * (count != 1)} left out: {describe_excluded(left_out)}")
+    warnings += duplicate_warnings(title, kept, dropped)
     for line in warnings:
         _log.warning("%s", line)
     for folder in folders:
@@ -88,29 +87,29 @@ def index_folder(source: FolderSource, cache: Path) -> RawDataset:
 
 
 def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
-    """Find the class folders of the training and the test images, without reading any image.
+    """Find the class folders of the training and test images without reading any image.
 
     Raises:
         RequestError: A folder is missing or has no classes, a class has too few images, the test folder has
-            other classes, or the test folder and the training folder share files.
+            different classes, or the test folder and the training folder share files.
     """
     folder = Path(source.path)
-    fewest = 3 if source.test_path is None else 2
-    found = [PartFolder("train", folder, find_classes(folder), fewest)]
+    min_images = 3 if source.test_path is None else 2
+    found = [PartFolder("train", folder, find_classes(folder), min_images)]
     if source.test_path is not None:
         test_folder = Path(source.test_path)
         found.append(PartFolder("test", test_folder, find_classes(test_folder, "dataset.test_path"), 1))
-        require_separate_folders(folder, test_folder)
+        require_disjoint_folders(folder, test_folder)
         _require_same_classes(*found)
     for part in found:
-        few = [entry for entry in part.classes if not _holds(entry, part.fewest)]
+        few = [entry for entry in part.classes if not _holds(entry, part.min_images)]
         if few:
             raise _too_few(part, [(entry.name, _count(entry)) for entry in few])
     return tuple(found)
 
 
 def read_index(raw: RawDataset) -> list[LabelledFile]:
-    """The files of a folder dataset, in the index's order."""
+    """The files of a folder dataset, in the order of the index."""
     rows = (json.loads(line) for line in raw.files[INDEX].read_text(encoding="utf-8").splitlines())
     return [LabelledFile(path=raw.files[row["part"]] / unescape(row["name"]), **row) for row in rows]
 
@@ -125,7 +124,9 @@ def _require_same_classes(train: PartFolder, test: PartFolder) -> None:
             f"test folder {printable(str(test.root))} has "
             + (f"a class {unknown[0]!r}" if unknown else f"no class {missing[0]!r}"),
             f"the classes of {printable(str(train.root))}: {', '.join(map(printable, known))}",
-            "Add its training images, or move it away." if unknown else "Add test images of that class.",
+            "Add training images of that class, or move its test folder away."
+            if unknown
+            else "Add test images of that class.",
         )
 
 
@@ -156,9 +157,9 @@ def _count(entry: ClassFolder) -> int:
 
 
 def _loose_entries(root: Path) -> Counter[str]:
-    """What lies in the dataset folder beside the class folders, by reason."""
+    """Count what else is in the dataset folder besides the class folders, by reason."""
     classes = set(list_subfolders(root))
-    return Counter(passed_over(path) or _OUTSIDE for path in root.iterdir() if path not in classes)
+    return Counter(exclusion_reason(path) or _OUTSIDE for path in root.iterdir() if path not in classes)
 
 
 def _require_enough(
@@ -168,7 +169,7 @@ def _require_enough(
     for file in kept:
         if file.part == folder.part:
             contents[file.class_name].add(file.sha256)
-    few = [(name, len(found)) for name, found in contents.items() if len(found) < folder.fewest]
+    few = [(name, len(found)) for name, found in contents.items() if len(found) < folder.min_images]
     if few:
         shared = {file.class_name for file in dropped} & {name for name, _ in few}
         raise _too_few(folder, few, sorted(shared))
@@ -182,13 +183,13 @@ def _too_few(
     )
     if shared:
         return RequestError(
-            f"{counts} of its own in {printable(str(folder.root))}",
-            f"at least {folder.fewest} of different content that no other class has",
-            f"Look at the images that other classes share with {', '.join(map(printable, shared))}.",
+            f"{counts} not shared with other classes in {printable(str(folder.root))}",
+            f"at least {folder.min_images} distinct images that no other class has",
+            f"Check the images that other classes share with {', '.join(map(printable, shared))}.",
         )
     return RequestError(
         f"{counts} in {printable(str(folder.root))}",
-        f"at least {folder.fewest} of different content",
+        f"at least {folder.min_images} distinct images",
         "Add images to the class, or move its folder away.",
     )
 

@@ -1,4 +1,4 @@
-"""The IDX format, in which MNIST and Fashion-MNIST come."""
+"""The IDX file format of MNIST and Fashion-MNIST."""
 
 import struct
 
@@ -14,13 +14,13 @@ def read_idx(content: bytes) -> Pixels:
     Format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
 
     Raises:
-        WorkError: The bytes are no such file.
+        WorkError: The bytes are not such a file.
     """
     rank = content[3] if len(content) > 3 else 0
     header = 4 + 4 * rank
     if content[:3] != b"\x00\x00\x08" or not rank or len(content) < header:
         raise WorkError(
-            f"{len(content)} bytes that begin with {content[:4]!r}",
+            f"{len(content)} bytes starting with {content[:4]!r}",
             "an IDX file of unsigned bytes",
             "Remove the file from the cache and run again.",
         )
@@ -29,7 +29,7 @@ def read_idx(content: bytes) -> Pixels:
     if data.size != int(np.prod(shape)):
         raise WorkError(
             f"an IDX file of {data.size} values",
-            f"{'x'.join(map(str, shape))}, as its header says",
+            f"{'x'.join(map(str, shape))} values, as stated in its header",
             "Remove the file from the cache and run again.",
         )
     return data.reshape(shape)

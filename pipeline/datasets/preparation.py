@@ -1,7 +1,7 @@
-"""The second stage: every image a tensor, cut into three splits, in arrays on disk.
+"""The second stage: decode all images to tensors and write three splits as arrays.
 
-Splits are drawn by the hash of each image's content: the same data gives the same splits everywhere,
-and copies of one image never fall on different sides.
+Splits are chosen by the hash of each image's content: the same data gives the same splits everywhere, and
+duplicates are always in the same split.
 """
 
 import hashlib
@@ -42,16 +42,16 @@ _SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
-    """Write the arrays of a dataset, or find them where an earlier run left them.
+    """Write the arrays of a dataset, or reuse those of an earlier run.
 
-    For each split: `SPLIT_images.npy`, uint8 [images, height, width, channels], and `SPLIT_labels.npy`,
-    int64 [images]; `names.json` says what each image of each split is called, and `test_origins.json` where
-    each test image came from. Files that cannot be read are listed in `rejected.json`. The manifest has the
-    dataset's warnings and what was left out as they are now, also where the arrays are an earlier run's.
+    Each split has `SPLIT_images.npy`, uint8 [images, height, width, channels], and `SPLIT_labels.npy`,
+    int64 [images]. `names.json` has the name of each image, `test_origins.json` the path of each test image,
+    and `rejected.json` the files that cannot be read. The warnings and files left out in the manifest are
+    updated even if the arrays are reused.
 
     Raises:
         RequestError: A class has too few images to split.
-        WorkError: More files are unreadable than the recipe allows, or an earlier run's arrays are damaged.
+        WorkError: More files are unreadable than the recipe allows, or the arrays to reuse are damaged.
     """
     folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe)[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,16 +62,16 @@ def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDat
             manifest = verify_files(folder)
         except WorkError as error:
             raise WorkError(
-                error.received, error.expected, f"Remove {folder}, and it is prepared again."
+                error.received, error.expected, f"Remove {folder}; it will be prepared again."
             ) from error
-        noticed = _noticed(raw)
-        if any(manifest[key] != value for key, value in noticed.items()):
-            manifest = {**manifest, **noticed}
+        source_facts = _source_facts(raw)
+        if any(manifest[key] != value for key, value in source_facts.items()):
+            manifest = {**manifest, **source_facts}
             write_json(folder / MANIFEST, manifest)
     return PreparedDataset.from_manifest(folder, manifest)
 
 
-def _noticed(raw: RawDataset) -> dict[str, object]:
+def _source_facts(raw: RawDataset) -> dict[str, object]:
     return {"warnings": list(raw.warnings), "left_out": dict(raw.left_out)}
 
 
@@ -85,7 +85,7 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
         "provenance": raw.provenance,
         "class_names": list(class_names),
         "image": recipe.image.model_dump(),
-        **_noticed(raw),
+        **_source_facts(raw),
     }
     with publishing(folder, facts) as staging:
         total = sum(map(len, splits.values()))
@@ -118,8 +118,8 @@ def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
 
 
 def _key(raw: RawDataset, recipe: Recipe) -> str:
-    """What the arrays and names depend on: content, names below the dataset folder, image spec and
-    fractions, but not where that folder lies.
+    """A hash of what the arrays and names depend on: content, relative names, image settings and fractions,
+    but not the location of the dataset folder.
     """
     settings = recipe.dataset.model_dump(exclude={"path", "test_path", "mirrors", "package_index"})
     parts = [_FORMAT, raw.fingerprint, raw.names_sha256, settings, recipe.image.model_dump()]
@@ -132,21 +132,19 @@ def _split(train: list[Example], test: list[Example], recipe: Recipe) -> dict[Sp
     if test:
         splits["test"] = test
     elif not hasattr(source, "test_fraction"):
-        raise RequestError("a dataset without test images", "some", "Name a test set.")
+        raise RequestError("a dataset without test images", "a test set", "Set dataset.test_path.")
     else:
-        train, splits["test"] = _set_aside(train, source.test_fraction, "test")
-    splits["train"], splits["validation"] = _set_aside(train, source.validation_fraction, "validation")
+        train, splits["test"] = _hold_out(train, source.test_fraction, "test")
+    splits["train"], splits["validation"] = _hold_out(train, source.validation_fraction, "validation")
     return {name: splits[name] for name in _SPLITS}
 
 
-def _set_aside(
-    examples: Sequence[Example], fraction: float, salt: str
-) -> tuple[list[Example], list[Example]]:
-    """Part the examples in those that stay and those set aside, by class, at least one on each side."""
+def _hold_out(examples: Sequence[Example], fraction: float, salt: str) -> tuple[list[Example], list[Example]]:
+    """Divide the examples of each class into those that stay and those held out, at least one each."""
     contents: dict[int, set[str]] = defaultdict(set)
     seen: set[str] = set()
     for example in examples:
-        # Content that two classes share counts for the first, so that it lands on one side.
+        # Content shared by two classes counts for the first, so that it stays on one side.
         if example.sha256 not in seen:
             seen.add(example.sha256)
             contents[example.label].add(example.sha256)
@@ -164,15 +162,16 @@ def _set_aside(
 def write_images(
     path: Path, examples: Sequence[Example], loaded: Iterator[Pixels | ImageFailure], spec: ImageSpec
 ) -> Iterator[tuple[Example, ImageFailure | None]]:
-    """Write the images that can be loaded to a `.npy` file, and say of each example how it went.
+    """Write the images that can be loaded to a `.npy` file, and yield each example with its failure, if any.
 
-    Few images are in memory at a time. Written, not mapped: a full disk is an error then, and no signal.
+    Only a few images are in memory at a time. The file is not memory-mapped, because a full disk would then
+    raise a signal instead of an error.
 
     Args:
-        path: The file.
-        examples: Whose images these are.
-        loaded: The tensors of these examples come next.
-        spec: Of the tensors.
+        path: The file to write.
+        examples: The examples to write.
+        loaded: An iterator whose next items are the tensors of these examples.
+        spec: The size of the tensors.
     """
     count = 0
     with path.open("wb") as file:
@@ -185,7 +184,7 @@ def write_images(
             file.write(pixels.tobytes())
             count += 1
             yield example, None
-        # NumPy leaves room in the header for the first axis to grow.
+        # NumPy pads the header so that the first dimension can grow.
         file.seek(0)
         _write_header(file, (count, spec.height, spec.width, spec.channels))
 
@@ -206,7 +205,7 @@ def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) 
             raise WorkError(
                 f"{len(rejected)} of {total} images cannot be read ({first})",
                 f"at most {allowed:.1%}",
-                "Mend or remove them, or raise dataset.max_unreadable_fraction.",
+                "Repair or remove them, or raise dataset.max_unreadable_fraction.",
             )
 
 
@@ -218,5 +217,5 @@ def _check_classes(labels: dict[SplitName, list[int]], class_names: Sequence[str
             raise RequestError(
                 f"no image of {', '.join(missing)} in the {split} split can be read",
                 "every class in every split",
-                "Add images to the class.",
+                "Add images of these classes.",
             )

@@ -1,4 +1,4 @@
-"""The fourth stage: what a trained model is worth on images it never saw."""
+"""The fourth stage: evaluate a trained model on the test split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ class Evaluation:
 
     Attributes:
         folder: Holds `metrics.json`, `baseline.json` and `report/index.html`.
-        probabilities: What Keras answered, float32 [images, classes], as `.npy`.
-        images: How many test images there are.
+        probabilities: The predictions of Keras, float32 [images, classes], as `.npy`.
+        images: Number of test images.
         loss: Cross-entropy, in nats.
-        accuracy: Share of the images it names right, 0 to 1.
+        accuracy: Top-1 accuracy, 0 to 1.
     """
 
     folder: Path
@@ -28,5 +28,5 @@ class Evaluation:
 
     @property
     def report_path(self) -> Path:
-        """The page for people."""
+        """The HTML report."""
         return self.folder / REPORT_FILE

@@ -1,4 +1,4 @@
-"""Writing a model's results down: metrics, the baseline for drift, and the report."""
+"""Evaluating a model: metrics, the baseline for drift, and the report."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,12 +12,12 @@ from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.drift import AnswerCounts
 from pixelmill.pipeline.evaluation import Evaluation
-from pixelmill.pipeline.evaluation.metrics import MOST_IN_MATRIX, Metrics, measure
+from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics, measure
 from pixelmill.pipeline.evaluation.report import render_report
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel
 
-_MOST_PAIRS = 1_000
+_MAX_PAIRS = 1_000
 
 
 def evaluate_model(
@@ -27,19 +27,19 @@ def evaluate_model(
     recipe: Recipe,
     folder: Path,
 ) -> Evaluation:
-    """Measure a model on the test split and write the results into `folder`.
+    """Evaluate a model on the test split and write the results to `folder`.
 
     Args:
         model: The trained model.
-        dataset: Whose test split it was asked about.
-        probabilities_path: Its answers, as `predict_split` wrote them.
+        dataset: The dataset with the test split.
+        probabilities_path: The predictions for the test split, as written by `predict_split`.
         recipe: The recipe of the run.
-        folder: Must not exist yet.
+        folder: Where the results are written; must not exist yet.
     """
     test = dataset.split("test")
     probabilities = np.load(probabilities_path, allow_pickle=False)
     metrics = measure(probabilities, test.labels, dataset.class_names)
-    answers = AnswerCounts.of(
+    prediction_counts = AnswerCounts.of(
         probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
     )
     written = {
@@ -58,7 +58,7 @@ def evaluate_model(
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}
     with publishing(folder, facts) as staging:
         write_json(staging / METRICS_FILE, written)
-        write_json(staging / BASELINE_FILE, answers.to_baseline())
+        write_json(staging / BASELINE_FILE, prediction_counts.to_baseline())
         (staging / REPORT_FILE).parent.mkdir()
         page = render_report(
             recipe=recipe,
@@ -74,7 +74,7 @@ def evaluate_model(
 
 
 def describe_metrics(metrics: Metrics) -> dict[str, object]:
-    """What `metrics.json` says of the test images."""
+    """The content of `metrics.json` for the test images."""
     return {
         "test": {
             "loss": metrics.loss,
@@ -87,6 +87,8 @@ def describe_metrics(metrics: Metrics) -> dict[str, object]:
             "never_predicted": metrics.never_predicted,
         },
         "classes": [asdict(row) for row in metrics.classes],
-        "confusion_matrix": metrics.confusion.tolist() if len(metrics.classes) <= MOST_IN_MATRIX else None,
-        "confused_pairs": [asdict(pair) for pair in metrics.confused_pairs(_MOST_PAIRS)],
+        "confusion_matrix": metrics.confusion.tolist()
+        if len(metrics.classes) <= MAX_MATRIX_CLASSES
+        else None,
+        "confused_pairs": [asdict(pair) for pair in metrics.confused_pairs(_MAX_PAIRS)],
     }

@@ -1,4 +1,4 @@
-"""Measures of a classifier, from its probabilities and the true labels."""
+"""Metrics of a classifier, from its probabilities and the true labels."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.datasets import Labels
-from pixelmill.pipeline.evaluation.intervals import Interval, interval_of_mean, interval_of_share
+from pixelmill.pipeline.evaluation.intervals import Interval, interval_of_mean, interval_of_proportion
 from pixelmill.pipeline.inference import Probabilities
 
-MOST_IN_MATRIX = 50
-"""With more classes a confusion matrix is more than a person reads: the pairs confused most stand for it."""
+MAX_MATRIX_CLASSES = 50
+"""With more classes, the report lists the most confused pairs instead of the confusion matrix."""
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How one class fares: precision, recall and F1 from 0 to 1, its images, and how many are named it."""
+    """Metrics of one class: precision, recall and F1 from 0 to 1, its images, and its predictions."""
 
     name: str
     precision: float
@@ -27,7 +27,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """How many images of the class `true` the model names `predicted`, another one."""
+    """The number of images of class `true` for which the model predicts `predicted`."""
 
     true: str
     predicted: str
@@ -36,18 +36,18 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a model reaches on the test images.
+    """Metrics of a model on the test images.
 
     Attributes:
         loss: Cross-entropy, in nats.
-        accuracy: Share of the images that it names right, 0 to 1.
-        accuracy_interval: The 95% interval of that share.
-        balanced_accuracy: The mean of the classes' recalls, 0 to 1. Whoever always names one class, or
-            guesses, reaches 1 / classes.
-        balanced_accuracy_interval: Its 95% interval.
-        images: How many there are.
-        classes: A row a class, in their order.
-        confusion: int64 [classes, classes]; at [i, j] how many images of class i are named j.
+        accuracy: Top-1 accuracy, 0 to 1.
+        accuracy_interval: The 95% confidence interval of the accuracy.
+        balanced_accuracy: The mean recall over all classes, 0 to 1. Always predicting one class, or
+            guessing, reaches 1 / classes.
+        balanced_accuracy_interval: The 95% confidence interval of the balanced accuracy.
+        images: Number of test images.
+        classes: One row per class, in the order of the labels.
+        confusion: int64 [classes, classes]; [i, j] counts the images of class i predicted as j.
     """
 
     loss: float
@@ -66,16 +66,16 @@ class Metrics:
 
     @property
     def largest_share(self) -> float:
-        """That class's share of the test images: the accuracy of always naming it, 0 to 1."""
+        """The share of the test images in that class: the accuracy of always predicting it, 0 to 1."""
         return self.largest_class.images / self.images
 
     @property
     def never_predicted(self) -> tuple[str, ...]:
-        """The classes that no test image is named."""
+        """The classes that are not predicted for any test image."""
         return tuple(row.name for row in self.classes if not row.predictions)
 
     def confused_pairs(self, most: int) -> tuple[ConfusedPair, ...]:
-        """The mistakes made most often, the most frequent first."""
+        """The most frequent mistakes, in descending order."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
         true, predicted = np.nonzero(wrong)
@@ -88,12 +88,12 @@ class Metrics:
 
 
 def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str, ...]) -> Metrics:
-    """Loss, accuracy, per-class measures and confusion matrix, by scikit-learn.
+    """Loss, accuracy, per-class metrics and confusion matrix, computed by scikit-learn.
 
     Args:
         probabilities: float32 [images, classes].
         labels: int64 [images].
-        class_names: In the order of the classes.
+        class_names: In the order of the labels.
     """
     from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
@@ -104,13 +104,13 @@ def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str
     )
     confusion = confusion_matrix(labels, predicted, labels=indices).astype(np.int64)
     right = [int(count) for count in confusion.diagonal()]
-    # In float64 the rows no longer add up to one exactly, and scikit-learn minds.
+    # scikit-learn warns if rows do not sum to one in float64.
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     return Metrics(
         loss=float(log_loss(labels, exact, labels=indices)),
         accuracy=sum(right) / len(labels),
-        accuracy_interval=interval_of_share(sum(right), len(labels)),
+        accuracy_interval=interval_of_proportion(sum(right), len(labels)),
         balanced_accuracy=float(recall.mean()),
         balanced_accuracy_interval=interval_of_mean(list(zip(right, map(int, images), strict=True))),
         images=len(labels),

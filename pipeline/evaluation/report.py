@@ -1,6 +1,6 @@
-"""The page that shows people how a model fares: curves, confusion matrix, worst mistakes.
+"""The HTML report of an evaluation: training curves, confusion matrix, most confident mistakes.
 
-One file without outside references, so that it can be mailed, archived and opened anywhere.
+It is one self-contained file, so that it can be mailed, archived and opened anywhere.
 """
 
 import base64
@@ -18,7 +18,7 @@ from pixelmill.pipeline.config import ImageSpec, Recipe
 from pixelmill.pipeline.datasets import Images, PreparedDataset
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.evaluation.intervals import Interval
-from pixelmill.pipeline.evaluation.metrics import MOST_IN_MATRIX, Metrics
+from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics
 from pixelmill.pipeline.evaluation.summary import name_some
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.images import Pixels, fit_array
@@ -28,26 +28,26 @@ from pixelmill.pipeline.templates import open_templates
 from pixelmill.pipeline.training import TrainedModel
 
 _TEMPLATE = "report.html.jinja"
-# Drawn in this colour, then replaced by the page's own text colour, which follows light and dark.
+# Curves are drawn in this colour, which the text colour of the page's light or dark theme then replaces.
 _INK = "#010203"
 _COLORS = ("#3b82f6", "#f59e0b")
-_MOST_PAIRS = 20
-_LOWEST = 20
-# Of a mistake's picture, in pixels: about as wide as it is shown.
+_MAX_PAIRS = 20
+_LOWEST_RECALL_CLASSES = 20
+# The longer side of a thumbnail, in pixels: about as wide as it is shown.
 _PICTURE_SIDE = 112
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that the model names wrong.
+    """A misclassified test image.
 
     Attributes:
-        file: Its path below the dataset's folder, or its place in a dataset that has no files.
-        picture: A data address of a PNG.
-        true_name: Its class.
-        predicted: The class that it is named.
-        probability: What the model gives `predicted`.
-        true_probability: What the model gives `true_name`.
+        file: Its path below the dataset's folder, or its index in a dataset without files.
+        picture: A PNG as a data URL.
+        true_name: The name of the true class.
+        predicted: The name of the predicted class.
+        probability: The probability of `predicted`.
+        true_probability: The probability of `true_name`.
     """
 
     file: str
@@ -68,11 +68,11 @@ def render_report(
     metrics: Metrics,
     probabilities: Probabilities,
 ) -> str:
-    """The report as one HTML page."""
+    """Render the report as one HTML page."""
     environment = open_templates("pixelmill.pipeline.evaluation")
     environment.filters["printable"] = printable
     environment.filters["percents"] = _percents
-    is_small = len(metrics.classes) <= MOST_IN_MATRIX
+    is_small = len(metrics.classes) <= MAX_MATRIX_CLASSES
     return environment.get_template(_TEMPLATE).render(
         recipe=recipe,
         model=model,
@@ -87,18 +87,20 @@ def render_report(
         ],
         matrix=metrics.confusion.tolist() if is_small else None,
         long_names=any(len(row.name) > 3 for row in metrics.classes),
-        pairs=metrics.confused_pairs(_MOST_PAIRS),
-        most_pairs=_MOST_PAIRS,
+        pairs=metrics.confused_pairs(_MAX_PAIRS),
+        max_pairs=_MAX_PAIRS,
         images_of={row.name: row.images for row in metrics.classes},
         mistakes=worst_mistakes(dataset, probabilities, recipe.evaluation.worst_mistakes),
-        lowest=None if is_small else sorted(metrics.classes, key=lambda row: row.recall)[:_LOWEST],
+        lowest=None
+        if is_small
+        else sorted(metrics.classes, key=lambda row: row.recall)[:_LOWEST_RECALL_CLASSES],
         made_at=now(),
         pixelmill_version=__version__,
     )
 
 
 def worst_mistakes(dataset: PreparedDataset, probabilities: Probabilities, count: int) -> list[Mistake]:
-    """The test images named wrong with the highest probability, the worst first."""
+    """The misclassified test images with the highest probabilities, in descending order."""
     images, names, files = dataset.split("test"), dataset.class_names, dataset.names("test")
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != images.labels)
@@ -140,7 +142,7 @@ def _percents(interval: Interval) -> str:
 
 
 def draw_curves(history: pd.DataFrame, title: str, columns: tuple[str, str]) -> str:
-    """One measure over the epochs, training and validation, as an SVG element."""
+    """Plot one metric over the epochs, for training and validation, as an SVG element."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -169,5 +171,5 @@ def draw_curves(history: pd.DataFrame, title: str, columns: tuple[str, str]) -> 
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    # Without the XML prologue, whose document type names an outside host.
+    # The document type in the XML prologue refers to an external host.
     return svg[svg.index("<svg") :].replace(_INK, "currentColor")

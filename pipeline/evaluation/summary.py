@@ -1,4 +1,4 @@
-"""An evaluation in a few lines, for pages and terminals that cannot show the whole report."""
+"""A short summary of an evaluation, for terminals and pages that cannot show the full report."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.evaluation import Evaluation
 
 Cell = str | int | float
-_MOST_NAMED = 5
-_MOST_PAIRS = 50
+_MAX_NAMED = 5
+_MAX_PAIRS = 50
 
 
 def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
-    """A row a class: precision, recall, F1, images and predictions."""
+    """One row per class: precision, recall, F1, images and predictions."""
     classes = read_json(evaluation.folder / METRICS_FILE)["classes"]
     return [
         {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
@@ -22,14 +22,14 @@ def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
 
 
 def describe_accuracy(test: dict[str, Any]) -> str:
-    """Accuracy and loss on the test images, in words; `test` is what `metrics.json` says of them."""
+    """Describe accuracy and loss on the test images; `test` is the section of that name in `metrics.json`."""
     interval = f" ({_interval(test['accuracy_interval'])})" if "accuracy_interval" in test else ""
     loss = "" if test["loss"] is None else f", loss {test['loss']:.4f}"
     return f"{test['accuracy']:.4f}{interval} on {test['images']:,} images{loss}"
 
 
 def describe_balance(test: dict[str, Any]) -> str:
-    """Whether the model does more than name the largest class, in words; empty where that is not known."""
+    """Compare the balanced accuracy with the share of the largest class; empty if it is not known."""
     if "balanced_accuracy" not in test:
         return ""
     largest, never = test["largest_class"], test["never_predicted"]
@@ -41,13 +41,13 @@ def describe_balance(test: dict[str, Any]) -> str:
 
 
 def name_some(names: list[str] | tuple[str, ...]) -> str:
-    """The first of some class names, as they can be shown, and how many more there are."""
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(map(printable, names[:_MOST_NAMED])) + (f" and {rest:,} more" if rest > 0 else "")
+    """The first few class names, printable, and the number of the others."""
+    rest = len(names) - _MAX_NAMED
+    return ", ".join(map(printable, names[:_MAX_NAMED])) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def summarize_evaluation(evaluation: Evaluation) -> str:
-    """Markdown: the results, the confusion matrix or its largest numbers, and where the report is."""
+    """Markdown with the metrics, the confusion matrix or most frequent mistakes, and the report's path."""
     metrics = read_json(evaluation.folder / METRICS_FILE)
     test = metrics["test"]
     return "\n".join(
@@ -71,21 +71,21 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
             *_never_predicted(test["never_predicted"]),
             *_confusion(metrics),
             "",
-            f"The whole report: `{evaluation.report_path.resolve()}`",
+            f"Full report: `{evaluation.report_path.resolve()}`",
         ]
     )
 
 
 def escape_markdown(name: str) -> str:
-    """A class name that cannot act as Markdown or HTML."""
+    """Escape a class name so that it is not interpreted as Markdown or HTML."""
     return "".join(letter if letter.isalnum() else f"&#{ord(letter)};" for letter in printable(name))
 
 
 def _never_predicted(names: list[str]) -> list[str]:
     if not names:
         return []
-    some = ", ".join(map(escape_markdown, names[:_MOST_NAMED]))
-    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    some = ", ".join(map(escape_markdown, names[:_MAX_NAMED]))
+    more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
     return [f"**Never predicted: {some}{more}**", ""]
 
 
@@ -98,7 +98,7 @@ def _confusion(metrics: dict[str, Any]) -> list[str]:
             "|---|---|---|",
             *(
                 f"| {' | '.join(escape_markdown(str(cell)) for cell in pair.values())} |"
-                for pair in metrics["confused_pairs"][:_MOST_PAIRS]
+                for pair in metrics["confused_pairs"][:_MAX_PAIRS]
             ),
         ]
     names = [escape_markdown(row["name"]) for row in metrics["classes"]]

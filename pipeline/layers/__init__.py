@@ -1,4 +1,4 @@
-"""What a list of layers makes of an image's volume, known before training and without TensorFlow."""
+"""Shapes, parameters and receptive fields of a network, computed before training without TensorFlow."""
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.config.layers import Dense, ModelSpec
@@ -11,15 +11,15 @@ __all__ = ["LayerSummary", "Volume", "check_network", "count_outputs", "describe
 
 
 def summarize_layers(model: ModelSpec, image: ImageSpec, classes: int) -> tuple[LayerSummary, ...]:
-    """Follow an image through the layers.
+    """Summarize each layer of a network.
 
     Args:
         model: The network.
-        image: What comes in.
-        classes: How many classes the dataset has.
+        image: The size of the input images.
+        classes: Number of classes of the dataset.
 
     Raises:
-        RequestError: A layer cannot take what reaches it, or the outputs are not the classes.
+        RequestError: A layer does not accept its input, or the number of outputs is not that of the classes.
     """
     pixels = Features(
         (image.height, image.width, image.channels), (image.height, image.width), ReceptiveField()
@@ -29,21 +29,21 @@ def summarize_layers(model: ModelSpec, image: ImageSpec, classes: int) -> tuple[
         raise RequestError(
             f"a network with the output {describe_volume(output.volume)}",
             f"{classes}, one for each class of the dataset",
-            "Write `units: classes` in the last dense layer.",
+            "Set `units: classes` in the last dense layer.",
         )
     return tuple(rows)
 
 
 def check_network(model: ModelSpec, image: ImageSpec) -> None:
-    """See that every layer can take what reaches it, before the number of classes is known.
+    """Check that every layer accepts its input, before the number of classes is known.
 
     Raises:
-        RequestError: One cannot.
+        RequestError: A layer does not.
     """
     summarize_layers(model, image, classes=count_outputs(model) or 2)
 
 
 def count_outputs(model: ModelSpec) -> int | None:
-    """How many outputs a recipe gives its network; None where it leaves that to the dataset's classes."""
+    """The number of outputs in the recipe; None if it is the number of classes of the dataset."""
     units = model.layers[-2].units if isinstance(model.layers[-2], Dense) else "classes"
     return None if units == "classes" else units

@@ -1,6 +1,6 @@
-"""The networks of `keras.applications`: what is known of each without building it, and how Keras does.
+"""The networks of `keras.applications`: their properties without building them, and how to build them.
 
-The numbers are those of Keras 3 for three channels and no top; a test holds them against it.
+The numbers are those of Keras 3 for three channels and no top; a test compares them with Keras.
 """
 
 import sys
@@ -15,22 +15,22 @@ from pixelmill.pipeline.errors import DownloadError, PixelmillError, RequestErro
 from pixelmill.pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
 
 Scaling = Literal["tf", "torch", "caffe", "efficientnet_v2"]
-"""What an architecture's authors made of pixels; the first three are named as in Keras."""
+"""The preprocessing of an architecture's authors; the first three names are those of Keras."""
 
 Side = Callable[[int], int]
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is known of an application.
+    """The properties of an application.
 
     Attributes:
-        scaling: What its authors made of pixels.
-        side: The side of its output, in places, from the side of the image, in pixels.
-        depth: Of its output.
-        parameters: All numbers it holds, learned or kept.
-        layers: How many Keras counts, its input among them.
-        smallest: The least side of an image, in pixels.
+        scaling: The preprocessing of its authors.
+        side: Height or width of the output, as a function of that of the image.
+        depth: Channels of the output.
+        parameters: Number of parameters, trainable and non-trainable.
+        layers: Number of layers in Keras, including the input.
+        min_side: Minimum height and width of an image, in pixels.
     """
 
     scaling: Scaling
@@ -38,40 +38,40 @@ class _Facts:
     depth: int
     parameters: int
     layers: int
-    smallest: int = 32
+    min_side: int = 32
 
 
 def trace_application(layer: Application, features: Features, classes: int, position: str) -> Trace:
-    """One row for the whole network: its multiply-adds and its receptive field stay unknown.
+    """One row for the whole network; its multiply-adds and receptive field are unknown.
 
     Raises:
-        RequestError: It cannot take the image, or cannot be told so many frozen layers.
+        RequestError: It does not accept the image, or has fewer layers than are to be frozen.
     """
     facts, name = APPLICATIONS[layer.name], f"model.layers.{position} (application {layer.name})"
     image = describe_volume(features.volume)
     if position != "0":
-        raise RequestError(f"{name} gets what other layers made", "the image", "Put it first.")
+        raise RequestError(f"{name} is not the first layer", "the image as input", "Put it first.")
     if features.volume[-1] != 3:
         raise RequestError(f"{name} gets the image {image}", "three channels", "Set image.channels=3.")
-    if min(features.grid) < facts.smallest:
+    if min(features.grid) < facts.min_side:
         raise RequestError(
             f"{name} gets the image {image}",
-            f"at least {facts.smallest}x{facts.smallest} pixels",
+            f"at least {facts.min_side}x{facts.min_side} pixels",
             "Raise image.height and image.width.",
         )
     if layer.frozen_layers != "all" and layer.frozen_layers > facts.layers:
         raise RequestError(
             f"{name} with {layer.frozen_layers} frozen layers",
-            f"at most {facts.layers}, all it has",
-            "Lower frozen_layers, or write `frozen_layers: all`.",
+            f"at most {facts.layers}, the number of its layers",
+            "Lower frozen_layers, or set `frozen_layers: all`.",
         )
     height, width = (facts.side(side) for side in features.grid)
     volume = (height, width, facts.depth)
-    said = layer.model_dump(mode="json", exclude_defaults=True, exclude={"layer"})
+    settings = layer.model_dump(mode="json", exclude_defaults=True, exclude={"layer"})
     row = LayerSummary(
         position=position,
         layer=layer.layer,
-        settings=", ".join(f"{key} {value}" for key, value in said.items()),
+        settings=", ".join(f"{key} {value}" for key, value in settings.items()),
         output=volume,
         parameters=facts.parameters,
         multiply_adds=None,
@@ -82,10 +82,10 @@ def trace_application(layer: Application, features: Features, classes: int, posi
 
 
 def build_application(keras: Any, layer: Application, tensor: Any, classes: int, position: str) -> Any:
-    """Scale pixels as the application's authors did, and apply it.
+    """Preprocess pixels as by the application's authors, and apply it.
 
     Raises:
-        RequestError: There is no such file of weights, or it is of another network.
+        RequestError: The weights file does not exist, or belongs to another network.
         DownloadError: The weights cannot be downloaded.
     """
     for scale in SCALINGS[APPLICATIONS[layer.name].scaling](keras):
@@ -101,35 +101,35 @@ def _load(keras: Any, layer: Application, shape: tuple[int, ...]) -> Any:
     if layer.weights not in (None, "imagenet") and not Path(layer.weights).is_file():
         raise RequestError(
             f"weights {layer.weights!r} of the application {layer.name}",
-            "null, imagenet, or the path of a file",
-            "Correct `weights`, or write the file there.",
+            "null, imagenet, or the path of an existing file",
+            "Correct `weights`, or put the file there.",
         )
-    # Where an architecture can scale pixels itself, some do it with a layer that ONNX cannot take.
-    own = {"include_preprocessing": False} if layer.name.startswith(SCALE_THEMSELVES) else {}
+    # Some architectures that include preprocessing use a layer that ONNX does not support.
+    options = {"include_preprocessing": False} if layer.name.startswith(INCLUDE_PREPROCESSING) else {}
     try:
-        # What Keras says of a download goes where our progress goes; standard output is for results.
+        # Standard output is for results, so the download progress of Keras goes to standard error.
         with redirect_stdout(sys.stderr):
             return getattr(keras.applications, layer.name)(
-                include_top=False, weights=layer.weights, input_shape=shape, **own
+                include_top=False, weights=layer.weights, input_shape=shape, **options
             )
     except Exception as error:
         if layer.weights is None:
             raise
-        raise _explain(layer, error) from error
+        raise _explain_load_failure(layer, error) from error
 
 
-def _explain(layer: Application, error: Exception) -> PixelmillError:
+def _explain_load_failure(layer: Application, error: Exception) -> PixelmillError:
     reason = f"{type(error).__name__}: {error}"
     if layer.weights == "imagenet":
         return DownloadError(
-            f"the weights of {layer.name} cannot be had ({reason})",
-            "a download by Keras, once",
-            "Check the network, or name a file of weights in `weights`.",
+            f"the weights of {layer.name} cannot be downloaded ({reason})",
+            "a connection to the server that Keras downloads from",
+            "Check the network, or set `weights` to the path of a weights file.",
         )
     return RequestError(
         f"weights {layer.weights!r} of the application {layer.name} ({reason})",
-        f"those of a {layer.name} without its top, as Keras saves them",
-        "Name another file, or write `weights: null`.",
+        f"weights of a {layer.name} without its top, as saved by Keras",
+        "Choose another file, or set `weights: null`.",
     )
 
 
@@ -145,32 +145,32 @@ SCALINGS: dict[Scaling, Callable[[Any], list[Any]]] = {
     "torch": lambda keras: [
         _per_channel(keras, [123.675, 116.28, 103.53], [255 * 0.229, 255 * 0.224, 255 * 0.225])
     ],
-    # Blue comes first there.
+    # The channels are in the order blue, green, red.
     "caffe": lambda keras: [
         _per_channel(keras, [123.68, 116.779, 103.939], [1.0, 1.0, 1.0]),
         lambda tensor: keras.ops.take(tensor, [2, 1, 0], axis=-1),
     ],
 }
-SCALE_THEMSELVES = ("EfficientNetV2", "MobileNetV3")
+INCLUDE_PREPROCESSING = ("EfficientNetV2", "MobileNetV3")
 
 
-def _up(side: int) -> int:
-    """Half, rounded up: stride 2 with all the padding it wants."""
+def _halve_up(side: int) -> int:
+    """Half, rounded up: stride 2 with `same` padding."""
     return -(-side // 2)
 
 
-def _down(side: int) -> int:
-    """Half, rounded down: stride 2 of a 2x2 window without padding."""
+def _halve_down(side: int) -> int:
+    """Half, rounded down: a 2x2 window with stride 2, without padding."""
     return side // 2
 
 
-def _inner(side: int) -> int:
+def _conv3(side: int) -> int:
     """A 3x3 window without padding."""
     return side - 2
 
 
-def _inner_half(side: int) -> int:
-    """A 3x3 window of stride 2 without padding."""
+def _conv3_stride2(side: int) -> int:
+    """A 3x3 window with stride 2, without padding."""
     return (side - 1) // 2
 
 
@@ -183,13 +183,15 @@ def _chain(*steps: Side) -> Side:
     return follow
 
 
-_UP = _chain(_up, _up, _up, _up, _up)
-_DOWN = _chain(_down, _down, _down, _down, _down)
-_MOBILENET = _chain(_up, _down, _down, _down, _down)
-_DENSENET = _chain(_up, _up, _down, _down, _down)
-_INCEPTION = _chain(_inner_half, _inner, _inner_half, _inner, _inner_half, _inner_half, _inner_half)
-_XCEPTION = _chain(_inner_half, _inner, _up, _up, _up, _up)
-_NASNET = _chain(_inner_half, _up, _up, _up, _up)
+_UP = _chain(_halve_up, _halve_up, _halve_up, _halve_up, _halve_up)
+_DOWN = _chain(_halve_down, _halve_down, _halve_down, _halve_down, _halve_down)
+_MOBILENET = _chain(_halve_up, _halve_down, _halve_down, _halve_down, _halve_down)
+_DENSENET = _chain(_halve_up, _halve_up, _halve_down, _halve_down, _halve_down)
+_INCEPTION = _chain(
+    _conv3_stride2, _conv3, _conv3_stride2, _conv3, _conv3_stride2, _conv3_stride2, _conv3_stride2
+)
+_XCEPTION = _chain(_conv3_stride2, _conv3, _halve_up, _halve_up, _halve_up, _halve_up)
+_NASNET = _chain(_conv3_stride2, _halve_up, _halve_up, _halve_up, _halve_up)
 
 APPLICATIONS: dict[ApplicationName, _Facts] = {
     "DenseNet121": _Facts("torch", _DENSENET, 1024, 7_037_504, 427),
@@ -201,7 +203,7 @@ APPLICATIONS: dict[ApplicationName, _Facts] = {
     "EfficientNetV2B3": _Facts("torch", _UP, 1536, 12_930_622, 407),
     "EfficientNetV2S": _Facts("efficientnet_v2", _UP, 1280, 20_331_360, 512),
     "EfficientNetV2M": _Facts("efficientnet_v2", _UP, 1280, 53_150_388, 739),
-    "InceptionV3": _Facts("tf", _INCEPTION, 2048, 21_802_784, 311, smallest=75),
+    "InceptionV3": _Facts("tf", _INCEPTION, 2048, 21_802_784, 311, min_side=75),
     "MobileNet": _Facts("tf", _MOBILENET, 1024, 3_228_864, 86),
     "MobileNetV2": _Facts("tf", _UP, 1280, 2_257_984, 154),
     "MobileNetV3Small": _Facts("tf", _UP, 576, 939_120, 156),
@@ -215,5 +217,5 @@ APPLICATIONS: dict[ApplicationName, _Facts] = {
     "ResNet152V2": _Facts("tf", _UP, 2048, 58_331_648, 564),
     "VGG16": _Facts("caffe", _DOWN, 512, 14_714_688, 19),
     "VGG19": _Facts("caffe", _DOWN, 512, 20_024_384, 22),
-    "Xception": _Facts("tf", _XCEPTION, 2048, 20_861_480, 132, smallest=71),
+    "Xception": _Facts("tf", _XCEPTION, 2048, 20_861_480, 132, min_side=71),
 }

@@ -1,4 +1,4 @@
-"""What each simple layer does to the depth that reaches it, in numbers.
+"""The output depth, window and parameters of each simple layer.
 
 The table of all layers is in `pixelmill.pipeline.layers.kinds`.
 """
@@ -16,49 +16,49 @@ from pixelmill.pipeline.config.layers import (
     SimpleLayer,
     Size,
 )
-from pixelmill.pipeline.layers.windows import EACH_PLACE, Pair, Window
+from pixelmill.pipeline.layers.windows import POINTWISE, Pair, Window
 
 
 @dataclass(frozen=True)
 class Step:
-    """A simple layer's work.
+    """The computation of a simple layer.
 
     Attributes:
-        depth: Of its output; None where that is all the numbers that come in, flattened.
-        window: What it looks at for one place of its output; None for the whole grid at once, which
-            leaves a flat volume.
-        weights: Numbers it multiplies inputs with, all of them once a place.
-        offsets: Numbers it holds besides: biases, and what a normalisation keeps.
+        depth: Depth of its output; None if it flattens its input.
+        window: The window for one position of the output; None if it covers the whole input, which gives a
+            flat output.
+        weights: Number of weights, each used once per position.
+        offsets: Number of other parameters: biases, and those of batch normalization.
     """
 
     depth: int | None
-    window: Window | None = EACH_PLACE
+    window: Window | None = POINTWISE
     weights: int = 0
     offsets: int = 0
 
 
 def convolution(layer: Convolution, depth: int, classes: int) -> Step:
-    """Every filter has a kernel over the whole depth."""
+    """Every filter has a kernel over the full depth."""
     weights = prod(pair(layer.kernel_size)) * depth * layer.filters
     return Step(layer.filters, sliding(layer), weights, layer.filters if layer.bias else 0)
 
 
 def depthwise_convolution(layer: DepthwiseConvolution, depth: int, classes: int) -> Step:
-    """Every channel has `multiplier` kernels of its own."""
+    """Every channel has its own `multiplier` kernels."""
     output = depth * layer.multiplier
     weights = prod(pair(layer.kernel_size)) * output
     return Step(output, sliding(layer), weights, output if layer.bias else 0)
 
 
 def separable_convolution(layer: SeparableConvolution, depth: int, classes: int) -> Step:
-    """A depthwise convolution without bias, then a filter for each channel of the output."""
+    """A depthwise convolution without bias, then a 1x1 filter for each output channel."""
     between = depth * layer.multiplier
     weights = prod(pair(layer.kernel_size)) * between + between * layer.filters
     return Step(layer.filters, sliding(layer), weights, layer.filters if layer.bias else 0)
 
 
 def fixed_convolution(layer: FixedConvolution, depth: int, classes: int) -> Step:
-    """A depthwise convolution whose kernels are the same for every channel, and kept for each."""
+    """A depthwise convolution with the same kernels for every channel, stored for each channel."""
     window = sliding(layer)
     output = depth * len(layer.kernels)
     return Step(output, window, prod(window.kernel) * output)
@@ -76,17 +76,17 @@ def pooling(layer: Pooling, depth: int, classes: int) -> Step:
 
 
 def global_pooling(layer: SimpleLayer, depth: int, classes: int) -> Step:
-    """One number for each channel."""
+    """One value per channel."""
     return Step(depth, window=None)
 
 
 def unchanged(layer: SimpleLayer, depth: int, classes: int) -> Step:
-    """Each number for itself: activation, dropout, softmax."""
+    """Elementwise layers without parameters: activation, dropout, softmax."""
     return Step(depth)
 
 
 def flatten(layer: SimpleLayer, depth: int, classes: int) -> Step:
-    """The same numbers in a row."""
+    """All values as a vector."""
     return Step(depth=None)
 
 
@@ -99,7 +99,7 @@ def dense(layer: Dense, depth: int, classes: int) -> Step:
 def sliding(
     layer: Convolution | DepthwiseConvolution | SeparableConvolution | FixedConvolution,
 ) -> Window:
-    """The window of a layer that slides kernels."""
+    """The window of a convolution."""
     if isinstance(layer, FixedConvolution):
         kernel = len(layer.matrices[0]), len(layer.matrices[0][0])
     else:
@@ -108,5 +108,5 @@ def sliding(
 
 
 def pair(size: Size) -> Pair:
-    """[height, width] of a size that may be a square's."""
+    """A size as [height, width]; a single number is the side of a square."""
     return (size, size) if isinstance(size, int) else size

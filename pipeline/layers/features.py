@@ -1,4 +1,4 @@
-"""What passes from layer to layer, and the row that the table of a network gives each."""
+"""The features between layers, and the row of each layer in a network's summary."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ Volume = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Features:
-    """What leaves a layer, per image.
+    """The output of a layer, per image.
 
     Attributes:
-        volume: How many numbers.
-        grid: How many different places of the image they stand for; a flattened volume keeps its own.
-        field: The pixels behind a place; None behind a layer that is not looked into.
+        volume: Its shape.
+        grid: The number of spatial positions, as height and width; kept when the volume is flattened.
+        field: The receptive field of a position; None if a previous layer is not analysed.
     """
 
     volume: Volume
@@ -24,25 +24,25 @@ class Features:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the numbers stand in a row."""
+        """Whether the volume is a vector."""
         return len(self.volume) == 1
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer of a network, in numbers, per image.
+    """One layer of a network, per image.
 
     Attributes:
-        position: Where the recipe lists it: `3`, or `3.0` for the first layer of the block at 3.
+        position: Its index in the recipe: `3`, or `3.0` for the first layer of the block at 3.
         layer: Its kind.
-        settings: What the recipe says of it, in words.
-        output: The volume that leaves it.
-        parameters: The numbers it learns or keeps.
-        multiply_adds: Products of an input and a weight, each added to a sum. None where not known. Biases,
-            normalisation (which the export folds into convolutions), activation and pooling count none.
-        field: The input pixels that can change a place of its output; None where not known.
-        fully_connected: The parameters of a fully connected layer between the same volumes, for a layer
-            that shares its own among places.
+        settings: Its settings in the recipe, as text.
+        output: The shape of its output.
+        parameters: Number of parameters, trainable and non-trainable.
+        multiply_adds: Number of multiply-add operations; None if unknown. Biases, batch normalization (which
+            the export folds into convolutions), activation and pooling are not counted.
+        field: The receptive field of a position of its output; None if unknown.
+        fully_connected: Number of parameters of a fully connected layer between the same volumes, for a
+            layer that shares weights among positions.
     """
 
     position: str
@@ -56,7 +56,7 @@ class LayerSummary:
 
 
 Trace = tuple[list[LayerSummary], Features]
-"""The rows of some layers, and what leaves the last."""
+"""The rows of a sequence of layers, and the output of the last one."""
 
 
 def describe_volume(volume: Volume) -> str:

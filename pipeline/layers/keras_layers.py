@@ -1,6 +1,6 @@
-"""Each simple layer as Keras layers, one after the other; `keras` comes as an argument, never as an import.
+"""Each simple layer as a sequence of Keras layers; `keras` is passed as an argument and never imported.
 
-The table is in `pixelmill.pipeline.layers.kinds`, and `pixelmill.pipeline.training.network` calls it.
+The table is in `pixelmill.pipeline.layers.kinds`, which `pixelmill.pipeline.training.network` uses.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ Layers = list[Any]
 
 
 def convolution(keras: Any, layer: Convolution, classes: int, name: str) -> Layers:
-    """`keras.layers.Conv2D`, He-initialised for what ReLU leaves of the variance."""
+    """`keras.layers.Conv2D` with He initialization."""
     return [
         *_padding(keras, layer, name),
         keras.layers.Conv2D(
@@ -74,7 +74,7 @@ def separable_convolution(keras: Any, layer: SeparableConvolution, classes: int,
 
 
 def fixed_convolution(keras: Any, layer: FixedConvolution, classes: int, name: str) -> Layers:
-    """`keras.layers.DepthwiseConv2D` with the numbers given, not trainable."""
+    """`keras.layers.DepthwiseConv2D` with the given kernels, not trainable."""
     kernels = np.stack([np.array(matrix, np.float32) for matrix in layer.matrices], axis=-1)
     return [
         *_padding(keras, layer, name),
@@ -96,14 +96,14 @@ def batch_normalization(keras: Any, layer: BatchNormalization, classes: int, nam
 
 
 def activation(keras: Any, layer: Activation, classes: int, name: str) -> Layers:
-    """`keras.layers.Activation`, or gelu's approximation, which that does not have."""
+    """`keras.layers.Activation`, or the approximation of gelu, which it does not offer."""
     if layer.function == "gelu":
         return [lambda tensor: keras.ops.gelu(tensor, approximate=True)]
     return [keras.layers.Activation(layer.function, name=name)]
 
 
 def pooling(keras: Any, layer: Pooling, classes: int, name: str) -> Layers:
-    """`keras.layers.MaxPooling2D` or `AveragePooling2D`, whose mean leaves padding out."""
+    """`keras.layers.MaxPooling2D` or `AveragePooling2D`, whose mean excludes padding."""
     kinds = {"max_pooling": keras.layers.MaxPooling2D, "average_pooling": keras.layers.AveragePooling2D}
     return [kinds[layer.layer](layer.size, strides=layer.stride, padding=layer.padding, name=name)]
 
@@ -141,7 +141,7 @@ Sliding = Convolution | DepthwiseConvolution | SeparableConvolution | FixedConvo
 
 
 def _padding(keras: Any, layer: Sliding, name: str) -> Layers:
-    """The padding that Keras has no word for."""
+    """A layer for `full` padding, which Keras does not offer."""
     if layer.padding != "full":
         return []
     height, width = sliding(layer).span

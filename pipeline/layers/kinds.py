@@ -1,4 +1,4 @@
-"""The one table of what each layer does: to an image's volume, in numbers, and in Keras."""
+"""The table of all layers: how each changes the shape, and how Keras builds it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ from pixelmill.pipeline.layers.windows import Window, enclose
 
 @dataclass(frozen=True)
 class Kind:
-    """What there is to know of a kind of layer.
+    """The functions for a kind of layer.
 
     Attributes:
-        trace: From the layer, what reaches it, the number of classes and its position in the recipe:
-            a row for the table, or some, and what leaves it.
-        build: From Keras, the layer, a Keras tensor, the number of classes and the position: the tensor
-            that leaves it.
+        trace: Takes the layer, its input features, the number of classes and the position in the recipe;
+            returns rows for the summary, and the output features.
+        build: Takes Keras, the layer, a Keras tensor, the number of classes and the position; returns the
+            output tensor.
     """
 
     trace: Callable[[Any, Features, int, str], Trace]
@@ -47,10 +47,10 @@ class Kind:
 
 
 def trace_layers(layers: Sequence[Layer], features: Features, classes: int, prefix: str = "") -> Trace:
-    """Follow an image through layers.
+    """Summarize a sequence of layers.
 
     Raises:
-        RequestError: A layer cannot take what reaches it.
+        RequestError: A layer does not accept its input.
     """
     rows: list[LayerSummary] = []
     for index, layer in enumerate(layers):
@@ -118,7 +118,7 @@ def _trace_residual(layer: Residual, features: Features, classes: int, position:
             f"model.layers.{position} (residual) adds {describe_volume(branch.volume)} from its branch to "
             f"{describe_volume(shortcut.volume)} from its shortcut",
             "equal volumes",
-            "Let the branch keep the size with `padding: same`, or the shortcut project.",
+            "Keep the size of the branch with `padding: same`, or set `shortcut: projection`.",
         )
     field = None
     if branch.field is not None and shortcut.field is not None:
@@ -139,7 +139,7 @@ def _build_residual(keras: Any, layer: Residual, tensor: Any, classes: int, posi
 
 
 def _shortcut(layer: Residual, volume: Sequence[int], branch: Sequence[int]) -> tuple[SimpleLayer, ...]:
-    """What the shortcut does to the volume that enters a block, given what its branch makes of it."""
+    """The layers of the shortcut of a block, given its input volume and the output volume of its branch."""
     equal = tuple(volume) == tuple(branch)
     if layer.shortcut == "identity" or (layer.shortcut == "auto" and equal) or len(branch) == 1:
         return ()
@@ -155,7 +155,7 @@ def _check_volume(layer: Layer, features: Features, takes: str, position: str) -
     if takes == "flat" and not features.is_flat:
         raise RequestError(
             f"model.layers.{position} ({layer.layer}) gets the volume {volume}",
-            "a flat one",
+            "a flat volume",
             "Put global_average_pooling or flatten before it.",
         )
     if takes == "volume" and features.is_flat:
@@ -171,23 +171,23 @@ def _check_window(layer: Layer, features: Features, window: Window, position: st
     if window.dilation > 1 and max(window.stride) > 1:
         raise RequestError(
             f"{name} has stride {window.stride[0]} and dilation {window.dilation}",
-            "one of them to be 1",
-            "Put the stride into a layer of its own.",
+            "at least one of them to be 1",
+            "Move the stride to a separate layer.",
         )
     if min(window.places(features.grid)) < 1:
         span = describe_volume(window.span)
         raise RequestError(
             f"{name} of size {span} gets the volume {describe_volume(features.volume)}",
             f"at least {span} pixels",
-            "Take a pooling or a `valid` padding away before it, or use larger images.",
+            "Remove a pooling layer or `valid` padding before it, or use larger images.",
         )
 
 
 def _settings(layer: Layer) -> str:
-    """What a recipe says of a layer besides its kind and what lies inside; of many settings, no defaults."""
+    """The settings of a layer as text, without its kind and inner layers; defaults only if there are few."""
     many = len(type(layer).model_fields) > 2
-    said = layer.model_dump(mode="json", exclude_defaults=many, exclude={"layer", "layers"})
-    return ", ".join(f"{key} {value}" for key, value in said.items())
+    settings = layer.model_dump(mode="json", exclude_defaults=many, exclude={"layer", "layers"})
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def _name(position: str, layer: str) -> str:

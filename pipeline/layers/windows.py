@@ -1,7 +1,8 @@
-"""Windows that slide over a grid: how often they fit, and which input pixels stand behind each place.
+"""Sliding windows over a grid: output sizes and receptive fields.
 
-V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016), for how often; A. Araujo,
-W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill (2019), for which.
+Output sizes: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016). Receptive
+fields: A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill
+(2019).
 """
 
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from dataclasses import dataclass
 from pixelmill.pipeline.config.layers import Padding
 
 Pair = tuple[int, int]
-"""A number for the height and one for the width."""
+"""One value for the height and one for the width."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a layer looks at for a place of its output: `kernel` pixels, `dilation` apart, every `stride`."""
+    """The input of one output position: `kernel` pixels, `dilation` apart, moved by `stride`."""
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
@@ -23,14 +24,14 @@ class Window:
 
     @property
     def span(self) -> Pair:
-        """From the kernel's first pixel to its last, gaps included."""
+        """The size of the dilated kernel, including gaps."""
         height, width = self.kernel
         return (height - 1) * self.dilation + 1, (width - 1) * self.dilation + 1
 
     def pad(self, grid: Pair) -> tuple[Pair, Pair]:
-        """Rows and columns of padding before a grid, and before and after it together.
+        """Rows and columns of padding before a grid, and in total.
 
-        `same` is what TensorFlow does: as little as gives ceil(side / stride) places, the odd one after.
+        `same` is that of TensorFlow: just enough for ceil(side / stride) positions, an odd one at the end.
         """
         if self.padding == "valid":
             return (0, 0), (0, 0)
@@ -44,7 +45,7 @@ class Window:
         return (both[0] // 2, both[1] // 2), (both[0], both[1])
 
     def places(self, grid: Pair) -> Pair:
-        """How often the window fits in a padded grid: floor((side + padding - span) / stride) + 1.
+        """The number of positions in a padded grid: floor((side + padding - span) / stride) + 1.
 
         Dumoulin and Visin, relationship 6, with the span of relationship 15 for the kernel.
         """
@@ -56,15 +57,15 @@ class Window:
         return height, width
 
 
-EACH_PLACE = Window()
+POINTWISE = Window()
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The input pixels that can change a place of a layer's output.
+    """The input pixels that affect one position of a layer's output.
 
-    For the place (0, 0) they lie in the box of `size` pixels that begins at the pixel `start`, which is
-    negative where padding is seen; a place further, the box lies `stride` further.
+    For position (0, 0), they are a box of `size` pixels that begins at pixel `start`, which is negative if
+    the box includes padding; the box of the next position is `stride` further.
     """
 
     size: Pair = (1, 1)
@@ -73,14 +74,14 @@ class ReceptiveField:
 
     @property
     def end(self) -> Pair:
-        """The pixel after the box's last, for the place (0, 0)."""
+        """The pixel after the last one of the box for position (0, 0)."""
         return self.start[0] + self.size[0], self.start[1] + self.size[1]
 
     def through(self, window: Window, grid: Pair) -> "ReceptiveField":
-        """The field behind a window over a grid whose places have this one.
+        """The receptive field after a window over a grid whose positions have this one.
 
         size + (span - 1) * stride, stride * stride, start - padding * stride: the recurrences of Araujo
-        et al. for a single path, followed from the input on.
+        et al. for a single path, applied from the input onwards.
         """
         before, _ = window.pad(grid)
         rows, columns = (
@@ -95,7 +96,7 @@ class ReceptiveField:
 
 
 def enclose(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
-    """The field where two branches of one stride meet: from the first start to the last end.
+    """The receptive field where two branches of equal stride merge: from the first start to the last end.
 
     Araujo et al., "Arbitrary computation graphs".
     """

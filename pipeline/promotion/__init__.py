@@ -1,4 +1,4 @@
-"""The gate before an alias moves: the new version must be good enough, and no worse than the last."""
+"""The promotion gate: an alias moves only to a version that is good enough and no worse than the last."""
 
 from dataclasses import dataclass
 from logging import getLogger
@@ -19,7 +19,7 @@ _log = getLogger(__name__)
 
 @dataclass(frozen=True)
 class Promotion:
-    """An alias that was moved: to which version, and from which, if it pointed anywhere."""
+    """An alias that was moved to `version`; `replaced` is the version it pointed to before, if any."""
 
     name: str
     version: int
@@ -28,14 +28,14 @@ class Promotion:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """What a registered version says of itself, its bytes compared with its manifest.
+class _Version:
+    """The metrics and labels of a registered version, verified against its manifest.
 
     Attributes:
         reference: `name@version`.
-        test: What `metrics.json` says of the test images.
-        classes: A row a class there.
-        labels: Its class names.
+        test: The test section of `metrics.json`.
+        classes: The metrics of each class in `metrics.json`.
+        labels: The class names.
     """
 
     reference: str
@@ -46,19 +46,19 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Shortfall:
-    """Why a version is not promoted: what it reaches, and what it had to."""
+    """Why a version is not promoted: what it achieves, and what is required."""
 
     received: str
     expected: str
 
 
 def promote_bundle(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -> Promotion:
-    """Point the recipe's alias to a registered bundle if its results on the test images pass.
+    """Point the recipe's alias to a registered bundle if its metrics on the test images pass the gate.
 
     Raises:
-        GateRefused: It falls short of what `PromotionSpec` asks for, or the version that the alias points
-            to has other classes.
-        WorkError: The results or the labels of one of the two are not what its manifest lists.
+        GateRefused: The metrics do not meet `PromotionSpec`, or the version that the alias points to has
+            different classes.
+        WorkError: The metrics or labels of one of the two versions do not match its manifest.
     """
     while True:
         current = aliases_of(store, bundle.name).get(promotion.alias)
@@ -66,7 +66,7 @@ def promote_bundle(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -
         try:
             promote_version(store, bundle.name, bundle.version, promotion.alias, replacing=current or 0)
         except AliasMoved:
-            continue  # Judged against a version that is no longer the one to beat.
+            continue  # Another run has moved the alias, so the comparison has to be repeated.
         return Promotion(bundle.name, bundle.version, promotion.alias, current)
 
 
@@ -82,12 +82,12 @@ def _judge(store: Path, bundle: ModelBundle, promotion: PromotionSpec, current: 
         raise GateRefused(
             shortfall.received,
             shortfall.expected,
-            f"{new.reference} is registered, and {promotion.alias} stays where it was. "
-            f"To overrule: `pixelmill models promote {new.reference}{alias}`.",
+            f"{new.reference} is registered, and {promotion.alias} is unchanged. "
+            f"To promote it anyway: `pixelmill models promote {new.reference}{alias}`.",
         )
 
 
-def _check_accuracy(new: _Judged, promotion: PromotionSpec) -> _Shortfall | None:
+def _check_accuracy(new: _Version, promotion: PromotionSpec) -> _Shortfall | None:
     accuracy = new.test["accuracy"]
     if accuracy >= promotion.min_accuracy:
         return None
@@ -96,11 +96,11 @@ def _check_accuracy(new: _Judged, promotion: PromotionSpec) -> _Shortfall | None
     )
 
 
-def _check_balance(new: _Judged, promotion: PromotionSpec) -> _Shortfall | None:
+def _check_balance(new: _Version, promotion: PromotionSpec) -> _Shortfall | None:
     balanced, by_chance = new.test["balanced_accuracy"], 1 / len(new.classes)
     low, high = new.test["balanced_accuracy_interval"]
     least = promotion.min_balanced_accuracy
-    # By more than a rounding error: whoever names one class only reaches just that.
+    # The margin allows for rounding: always predicting one class reaches exactly 1 / classes.
     if (low > by_chance + 1e-9) if least is None else (balanced >= least - 1e-9):
         return None
     reached = (
@@ -110,39 +110,41 @@ def _check_balance(new: _Judged, promotion: PromotionSpec) -> _Shortfall | None:
     named = [row["name"] for row in new.classes if row["predictions"]]
     only = f"predicts {printable(named[0])} for every test image, which is " if len(named) == 1 else "has "
     expected = (
-        f"an interval above {by_chance:.4f}, what always naming one class reaches"
+        f"an interval above {by_chance:.4f}, the result of always predicting one class"
         if least is None
-        else f"at least {least:.4f}, as promotion.min_balanced_accuracy says"
+        else f"at least {least:.4f} (promotion.min_balanced_accuracy)"
     )
     return _Shortfall(f"{new.reference} {only}{reached}", expected)
 
 
-def _check_recall(new: _Judged, promotion: PromotionSpec) -> _Shortfall | None:
+def _check_recall(new: _Version, promotion: PromotionSpec) -> _Shortfall | None:
     lowest = min(new.classes, key=lambda row: float(row["recall"]))
     if lowest["recall"] >= promotion.min_recall - 1e-9:
         return None
     return _Shortfall(
-        f"{new.reference} recalls {lowest['recall']:.4f} of the {lowest['images']:,} test images of class "
-        f"{printable(lowest['name'])}",
-        f"at least {promotion.min_recall:.4f} of each class, as promotion.min_recall says",
+        f"{new.reference} has a recall of {lowest['recall']:.4f} on the {lowest['images']:,} test images of "
+        f"class {printable(lowest['name'])}",
+        f"at least {promotion.min_recall:.4f} for each class (promotion.min_recall)",
     )
 
 
-def _check_champion(store: Path, new: _Judged, reference: str, promotion: PromotionSpec) -> _Shortfall | None:
+def _check_champion(
+    store: Path, new: _Version, reference: str, promotion: PromotionSpec
+) -> _Shortfall | None:
     try:
         old = _read(store, reference)
     except RequestError:
-        _log.warning("%s, where %s points, is gone", reference, promotion.alias)
+        _log.warning("%s points to %s, which no longer exists", promotion.alias, reference)
         return None
     if old.test["accuracy"] is None:
-        _log.warning("%s, where %s points, has no known accuracy to compare with", reference, promotion.alias)
+        _log.warning("%s points to %s, which has no accuracy to compare with", promotion.alias, reference)
         return None
-    if difference := _tell_classes_apart(new, old):
+    if difference := _class_difference(new, old):
         return _Shortfall(
-            f"{new.reference} has other classes than {reference}, which is {promotion.alias}: {difference}",
-            "the same classes, or another name for the model",
+            f"{new.reference} has different classes from {reference} ({promotion.alias}): {difference}",
+            "the same classes, or another model name",
         )
-    # Accuracies are counts over counts: what is over the limit is so by more than a rounding error.
+    # An accuracy is a ratio of counts, so a real excess is larger than this allowance for rounding.
     if old.test["accuracy"] - new.test["accuracy"] <= promotion.max_accuracy_drop + 1e-9:
         return None
     return _Shortfall(
@@ -151,21 +153,21 @@ def _check_champion(store: Path, new: _Judged, reference: str, promotion: Promot
     )
 
 
-def _tell_classes_apart(new: _Judged, old: _Judged) -> str:
-    """Which classes only one of them has; nothing if there are none such. Their order does not matter."""
-    of_new, of_old = ({normalize_label(name) for name in judged.labels} for judged in (new, old))
+def _class_difference(new: _Version, old: _Version) -> str:
+    """The classes that only one of the versions has, regardless of order; empty if there are none."""
+    of_new, of_old = ({normalize_label(name) for name in version.labels} for version in (new, old))
     parts = [
-        f"only {judged.reference} has {name_some(sorted(names))}"
-        for judged, names in ((new, of_new - of_old), (old, of_old - of_new))
+        f"only {version.reference} has {name_some(sorted(names))}"
+        for version, names in ((new, of_new - of_old), (old, of_old - of_new))
         if names
     ]
     return "; ".join(parts)
 
 
-def _read(store: Path, reference: str) -> _Judged:
+def _read(store: Path, reference: str) -> _Version:
     model = show_model(store, reference)
     verify_files(model.folder, only=(METRICS_FILE, LABELS_FILE))
-    return _Judged(
+    return _Version(
         reference=reference,
         test=model.metrics["test"],
         classes=tuple(model.metrics.get("classes", ())),

@@ -1,4 +1,4 @@
-"""Judging every version that waits for it: those of runs that were killed, then the new one."""
+"""Judging all pending versions: first those registered by interrupted runs, then the new one."""
 
 from logging import getLogger
 from pathlib import Path
@@ -13,18 +13,18 @@ _log = getLogger(__name__)
 
 
 def judge_versions(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -> Promotion:
-    """Promote a new version if it is good enough, after those that killed runs registered before it.
+    """Promote a new version if it passes the gate, after the earlier versions of interrupted runs.
 
-    Each is judged in the order of its number, by the same rule. Of those before, one that the alias has
-    passed already is not gone back to, and one that is refused or damaged is only reported.
+    Versions are judged in order, against the same limits. An earlier version is skipped if the alias
+    already points to a later one, and only logged if it is refused or damaged.
 
     Args:
         store: The artifacts root.
         bundle: The new version, registered.
-        promotion: The rule, and the alias to move.
+        promotion: The limits, and the alias to move.
 
     Raises:
-        GateRefused: The new version is not good enough.
+        GateRefused: The new version does not pass the gate.
     """
     for version in pending_versions(store, bundle.name):
         if version < bundle.version:
@@ -40,9 +40,9 @@ def _judge_earlier(store: Path, name: str, version: int, promotion: PromotionSpe
     reference = f"{name}@{version}"
     current = aliases_of(store, name).get(promotion.alias, 0)
     if current > version:
-        _log.info("%s was never judged, and %s is past it", reference, promotion.alias)
+        _log.info("%s is skipped: %s already points to a later version", reference, promotion.alias)
     else:
-        _log.info("%s was registered by a run that was killed, and is judged now", reference)
+        _log.info("judging %s, which was registered by an interrupted run", reference)
         try:
             promote_bundle(store, find_bundle(store, reference), promotion)
             _log.info("%s@%s is version %d", name, promotion.alias, version)

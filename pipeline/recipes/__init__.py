@@ -1,4 +1,4 @@
-"""Finding, reading and overriding recipes; `pixelmill.pipeline.config` says what one may hold."""
+"""Finding, reading and overriding recipes; their types are in `pixelmill.pipeline.config`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -31,10 +31,10 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         reference: A shipped name or the path of a YAML file.
         overrides: `KEY=VALUE` each, with dots in the key (`training.epochs=3`, `model.layers.0.filters=8`).
-            The value is YAML, and taken as it is where the field is text.
+            The value is YAML, or plain text if the field is text.
 
     Raises:
-        RequestError: There is no such recipe, or it says something a recipe cannot say.
+        RequestError: The recipe does not exist or is not valid.
     """
     path = _find(reference)
     try:
@@ -46,7 +46,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
     content = parse_yaml(text, f"recipe {path}")
     if not isinstance(content, dict):
         raise RequestError(
-            f"recipe {path} holds no keys",
+            f"recipe {path} has no keys",
             f"the keys {', '.join(Recipe.model_fields)}",
             "Start from a shipped one: `pixelmill recipes show digits`.",
         )
@@ -61,10 +61,10 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(content: object, origin: str) -> Recipe:
-    """Check a recipe's content; `origin` names it in errors.
+    """Validate the content of a recipe; `origin` is its name in error messages.
 
     Raises:
-        RequestError: The first thing that is wrong, with the nearest known key for an unknown one.
+        RequestError: The first problem found; for an unknown key, with the closest known one.
     """
     try:
         recipe = Recipe.model_validate(content)
@@ -75,7 +75,7 @@ def parse_recipe(content: object, origin: str) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """A recipe as YAML, every default spelled out, one line a layer."""
+    """A recipe as YAML, including defaults, with one line per layer."""
     content = recipe.model_dump(mode="json")
     layers = content["model"].pop("layers")
     del content["model"]
@@ -109,7 +109,7 @@ def _find(reference: str) -> Path:
     shipped = shipped_recipes()
     if reference in shipped:
         return _SHIPPED / f"{reference}.yaml"
-    # Unlike Path.is_file, this one has no trouble with what cannot be a path at all.
+    # Unlike Path.is_file, this does not raise for text that cannot be a path.
     if os.path.isfile(reference):  # noqa: PTH113
         return Path(reference)
     raise RequestError(

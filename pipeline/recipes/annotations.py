@@ -1,4 +1,4 @@
-"""What the types of a recipe's fields say, for commands and errors: their parts, values and limits."""
+"""The types of a recipe's fields, for commands and error messages: their parts, values and limits."""
 
 from collections.abc import Iterator
 from types import NoneType, UnionType
@@ -20,7 +20,7 @@ _WORDS: dict[object, str] = {
 
 
 def members(annotation: object) -> Iterator[tuple[Any, tuple[object, ...]]]:
-    """The types that a field's value may have, each with what limits it, unions taken apart."""
+    """The members of a field's type, each with its constraints; unions are expanded."""
     if get_origin(annotation) is Annotated:
         inner, *extras = get_args(annotation)
         limits = tuple(
@@ -38,7 +38,7 @@ def members(annotation: object) -> Iterator[tuple[Any, tuple[object, ...]]]:
 
 
 def parts_in(annotation: object) -> Iterator[type[Part]]:
-    """The parts of a recipe that a field may hold, one by one or in a list."""
+    """The parts of a recipe that a field may contain, directly or in a list."""
     for kind, _ in members(annotation):
         if isinstance(kind, type) and issubclass(kind, Part):
             yield kind
@@ -48,7 +48,7 @@ def parts_in(annotation: object) -> Iterator[type[Part]]:
 
 
 def tag_of(part: type[Part]) -> tuple[str, tuple[str, ...]] | None:
-    """The field that tells a part from the others in its place, and the values it has: `layer`, `source`."""
+    """The discriminator of a part (`layer` or `source`) and its values; None if it has none."""
     for name in TAGS:
         field = part.model_fields.get(name)
         if field is not None and get_origin(field.annotation) is Literal:
@@ -57,7 +57,7 @@ def tag_of(part: type[Part]) -> tuple[str, tuple[str, ...]] | None:
 
 
 def takes_only_text(annotation: object) -> bool:
-    """Whether each value of a field is text, or null."""
+    """Whether all values of a field are text or null."""
     kinds = [kind for kind, _ in members(annotation) if kind is not NoneType]
     return bool(kinds) and all(
         kind is str
@@ -72,7 +72,7 @@ def takes_null(annotation: object) -> bool:
 
 
 def describe_type(annotation: object, metadata: tuple[object, ...] = ()) -> str:
-    """A field's type, values and limits in words: `whole number above 0, or all`."""
+    """Describe a field's type, values and limits: `whole number above 0 or all`."""
     words = [_describe(kind, (*limits, *metadata)) for kind, limits in members(annotation)]
     return " or ".join(dict.fromkeys(words))
 
@@ -90,7 +90,7 @@ def _describe(kind: Any, limits: tuple[object, ...]) -> str:
         parts = list(parts_in(kind))
         return f"list of {'layers' if parts else describe_type(items[0])}{at_least}"
     if isinstance(kind, type) and issubclass(kind, Part):
-        return "keys of its own"
+        return "mapping"
     bounds = " and ".join(word for limit in limits if (word := _bound(limit)))
     pattern = next(filter(None, (getattr(limit, "pattern", None) for limit in limits)), None)
     return " ".join(filter(None, [_WORDS[kind], bounds, f"of the form {pattern}" if pattern else ""]))

@@ -1,4 +1,4 @@
-"""Every field that a recipe may have, with type, default and meaning, as its types say."""
+"""All fields of a recipe, with type, default and meaning, derived from its types."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from pixelmill.pipeline.recipes.annotations import TAGS, describe_type, members,
 from pixelmill.pipeline.recipes.spelling import did_you_mean
 
 NUMBER = "N"
-"""Stands in keys for the place in a list: `model.layers.N.filters`."""
+"""Placeholder in keys for the index in a list: `model.layers.N.filters`."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class RecipeField:
     """One field of a recipe.
 
     Attributes:
-        key: As `--set` takes it, with `N` for the place in a list.
-        where: Which of several parts in its place has it: `layer: convolution`; empty where there is one.
-        type: Type, values and limits, in words.
-        default: As YAML; None where a value is required.
-        meaning: In words.
+        key: As in an override, with `N` for the index in a list.
+        where: The discriminator of its part: `layer: convolution`; empty if there is only one kind of part.
+        type: Description of its type, values and limits.
+        default: The default as YAML; None if a value is required.
+        meaning: Description of the field.
     """
 
     key: str
@@ -42,10 +42,10 @@ class FieldGroup:
     """The fields of one part of a recipe.
 
     Attributes:
-        key: Where the part stands; empty for the recipe itself.
-        where: Which of several parts in that place it is; empty where there is one.
-        meaning: In words.
-        fields: In the order of the recipe.
+        key: The key of the part; empty for the recipe itself.
+        where: The discriminator of the part: `layer: convolution`; empty if there is only one kind.
+        meaning: Description of the part.
+        fields: The fields, in the order of the recipe.
     """
 
     key: str
@@ -55,22 +55,22 @@ class FieldGroup:
 
 
 def list_groups() -> tuple[FieldGroup, ...]:
-    """All fields, by the part of the recipe that they are in."""
+    """All fields, grouped by part of the recipe."""
     return tuple(_groups(Recipe, ""))
 
 
 def find_groups(key: str) -> tuple[FieldGroup, ...]:
-    """The fields that a key names: one field, all below a key, or those of a kind of layer or dataset.
+    """The fields that match a key: one field, all below a key, or those of a kind of layer or dataset.
 
     Args:
         key: `training.epochs`, `training`, `model.layers.0.filters`, `convolution`, `folder`.
 
     Raises:
-        RequestError: There is no such key; the nearest is named.
+        RequestError: The key does not exist; the message suggests the closest one.
     """
     wanted = [NUMBER if step.isdecimal() else step for step in key.split(".")]
     if len(wanted) > 1 and wanted[-1] in TAGS:
-        wanted.pop()  # What tells the parts in a place apart is explained by telling of them all.
+        wanted.pop()  # A discriminator is explained by listing all the parts it selects from.
     groups = list_groups()
     whole = [group for group in groups if key in _kinds(group.where) or _starts_with(group.key, wanted)]
     if whole:
@@ -86,7 +86,7 @@ def find_groups(key: str) -> tuple[FieldGroup, ...]:
 
 
 def keys_ending_in(name: str) -> tuple[str, ...]:
-    """The keys of the fields outside the list of layers whose last step is a name."""
+    """The keys that end in `name`, outside the list of layers."""
     keys = dict.fromkeys(field.key for group in list_groups() for field in group.fields)
     return tuple(key for key in keys if NUMBER not in key.split(".") and key.split(".")[-1] == name)
 
@@ -107,7 +107,7 @@ def _groups(part: type[Part], key: str) -> Iterator[FieldGroup]:
     )
     yield FieldGroup(key, where, " ".join((part.__doc__ or "").split()), fields)
     for name, field in part.model_fields.items():
-        # The layers of a branch are those of the network.
+        # The layers of a branch are the same as those of the network.
         if part is not Residual:
             place = _join(key, f"{name}.{NUMBER}" if _is_list(field) else name)
             for inner in _parts(field):

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: one value of a recipe replaced, before the recipe is checked."""
+"""Overrides, `KEY=VALUE`: replace one value of a recipe before it is validated."""
 
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
@@ -13,17 +13,17 @@ _NULL = "null"
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Put one value into a recipe's content.
+    """Set one value in a recipe's content.
 
-    Where the recipe's field is text, the value is taken as it is (`pets #2`, `007`, `no`); `null` is no
-    text where the field may be null. Any other value is read as YAML.
+    If the field is text, the value is used unchanged (`pets #2`, `007`, `no`), except for `null` if the
+    field is optional. Any other value is parsed as YAML.
 
     Args:
-        content: The recipe as its file has it; changed.
-        override: `KEY=VALUE`, with dots in the key, and numbers for places in a list.
+        content: The content of the recipe; modified.
+        override: `KEY=VALUE`, with dots in the key, and numbers as list indices.
 
     Raises:
-        RequestError: It is no such pair, or the recipe has no place for it.
+        RequestError: It is not such a pair, or the recipe has no such key.
     """
     key, equals, value = override.partition("=")
     if not (key and equals):
@@ -41,8 +41,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         raise RequestError(
             f"override {override!r} ({error})",
             "a key that the recipe has",
-            "See the keys with `pixelmill recipes show NAME`, and what they mean with "
-            "`pixelmill recipes explain`.",
+            "`pixelmill recipes show NAME` lists the keys, and `pixelmill recipes explain` describes them.",
         ) from error
 
 
@@ -55,7 +54,7 @@ def _read(content: object, key: str, value: str, override: str) -> Any:
 
 
 def _annotations_at(content: object, steps: list[str]) -> Iterator[object]:
-    """The types of the field that a key names, in each part of a recipe that may stand there."""
+    """The types of the field at a key, for every kind of part that it may belong to."""
     places: list[tuple[object, object]] = [(Recipe, content)]
     for step in steps:
         places = [inner for annotation, value in places for inner in _inside(annotation, value, step)]
@@ -73,7 +72,7 @@ def _inside(annotation: object, value: object, step: str) -> Iterator[tuple[obje
 
 
 def _may_be(part: type[Part], value: object) -> bool:
-    """Whether the content says that it is this part, or does not say which part it is."""
+    """Whether the discriminator in the content selects this part or is missing."""
     tag = tag_of(part)
     said = value.get(tag[0]) if tag and isinstance(value, dict) else None
     return tag is None or said is None or said in tag[1]

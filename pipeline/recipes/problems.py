@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a recipe, told in the user's words."""
+"""Validation errors of pydantic, translated into error messages for users."""
 
 import re
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ _Location = Sequence[int | str]
 
 
 def explain_problem(error: ValidationError, origin: str) -> RequestError:
-    """The first thing that is wrong with a recipe.
+    """Turn the first problem of a recipe into an error message.
 
     Args:
-        error: What pydantic found.
-        origin: What to call the recipe.
+        error: The error of pydantic.
+        origin: The name of the recipe in the message.
     """
     problems: Sequence[Any] = error.errors(include_url=False)
-    # A misspelt key also leaves the right one missing: the misspelling is what to tell.
+    # A misspelt key also leaves the correct one missing; the misspelling is the one to report.
     unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
     key = _key_of(problem)
@@ -35,7 +35,7 @@ def explain_problem(error: ValidationError, origin: str) -> RequestError:
         return RequestError(
             f"recipe {origin}: {key} is missing",
             "a value for it",
-            f"Add it to the recipe; `pixelmill recipes explain {_without_numbers(key)}` tells of it.",
+            f"Add it to the recipe; `pixelmill recipes explain {_without_numbers(key)}` describes it.",
         )
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     return RequestError(
@@ -57,20 +57,20 @@ def _explain_unknown_key(location: _Location, key: str, origin: str) -> RequestE
 
 def _remedy(problem: Any) -> str:
     if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
-        return 'A text that looks like a number stands in quotes: "007".'
+        return 'Put text that looks like a number in quotes: "007".'
     if problem["type"] == "string_unicode":
-        return "Rename the file or folder so that its name is text in UTF-8."
+        return "Rename the file or folder so that its name is valid UTF-8."
     return _nearest_value(problem) or "Correct the recipe or the override."
 
 
 def _key_of(problem: Any) -> str:
-    """Where the problem is, as `--set` names the place."""
+    """The key of a problem, as used in overrides."""
     location: _Location = problem["loc"]
     parts = _all_parts(Recipe)
-    # The tags of unions stand in the location, but a user never wrote them as keys.
+    # The location includes the discriminators of unions, which are not keys of the recipe.
     tags = {tag for part in parts for tag in _tags(part)}
     named = [step for i, step in enumerate(location) if not (step in tags and i < len(location) - 1)]
-    # Nor did they write which member of a union of plain types refused the value.
+    # It also includes the member of a union of plain types that rejected the value.
     fields = {name for part in parts for name in part.model_fields}
     last = named[-1] if named else None
     if len(named) > 1 and isinstance(last, str) and named[-2] in fields and problem["type"] not in _KEYED:
@@ -79,7 +79,7 @@ def _key_of(problem: Any) -> str:
 
 
 def _without_numbers(key: str) -> str:
-    """A key up to its first place in a list: what is explained the same for every place."""
+    """A key up to its first list index: all items are explained together."""
     return re.split(r"\.\d+", key)[0]
 
 

@@ -1,7 +1,7 @@
-"""YAML 1.2 in the core schema, read strictly: what stands in the file is what the recipe gets.
+"""Strict parsing of YAML 1.2 (core schema).
 
-PyYAML reads YAML 1.1, in which `010` is eight, `1:30` is ninety, `no` is false and `2026-11-25` a date, and
-of a key that is given twice it takes the last. Here these are ten, texts, and an error.
+PyYAML implements YAML 1.1, in which `010` is eight, `1:30` is ninety, `no` is false and `2026-11-25` is a
+date, and it silently uses the last of duplicate keys. Here they are ten, text, and an error.
 """
 
 import re
@@ -31,10 +31,10 @@ def parse_yaml(text: str, origin: str) -> Any:
 
     Args:
         text: The document.
-        origin: What to call it in errors: `recipe mine.yaml`.
+        origin: Its name in error messages: `recipe mine.yaml`.
 
     Raises:
-        RequestError: It is no YAML, has a key twice, or a tag that a recipe has no use for.
+        RequestError: It is not valid YAML, has a duplicate key, or uses an unsupported tag.
     """
     try:
         loader = _Loader(text)
@@ -46,19 +46,19 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise RequestError(
             f"{origin} has the key {error.key!r} twice, on line {error.first} and on line {error.second}",
             "each key once",
-            "Remove one of the two.",
+            "Remove one of them.",
         ) from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RequestError(
-            f"{origin} cannot be read ({_describe(error)})", "YAML 1.2", "Correct it there."
+            f"{origin} cannot be read ({_describe(error)})", "YAML 1.2", "Correct the syntax."
         ) from error
 
 
 def dump_yaml(value: object, flow: bool = False) -> str:
-    """Write a value as YAML that YAML 1.1 and 1.2 read alike.
+    """Write a value as YAML that has the same meaning in YAML 1.1 and 1.2.
 
     Args:
-        value: Made of dictionaries, lists, texts, numbers, booleans and None.
+        value: Dictionaries, lists, strings, numbers, booleans and None.
         flow: Write it on one line, `{a: 1, b: [2, 3]}`.
     """
     width = 10_000 if flow else 110
@@ -92,7 +92,7 @@ class _Loader(yaml.SafeLoader):
 def _to_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = str(node.value)
     if not _INTEGER.match(text):
-        raise ValueError(f"{text!r} is no whole number")
+        raise ValueError(f"{text!r} is not a whole number")
     bases = {"0o": 8, "0x": 16}
     return int(text[2:], bases[text[:2]]) if text[:2] in bases else int(text)
 
@@ -100,12 +100,12 @@ def _to_integer(loader: _Loader, node: yaml.ScalarNode) -> int:
 def _to_float(loader: _Loader, node: yaml.ScalarNode) -> float:
     text = str(node.value)
     if not _FLOAT.match(text):
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     # Python writes infinity and NaN without the dot.
     return float(re.sub(r"\.(?=[a-zA-Z])", "", text))
 
 
-# None of PyYAML's own rules is left: they are those of YAML 1.1.
+# The rules of PyYAML are replaced because they implement YAML 1.1.
 _Loader.yaml_implicit_resolvers = {}
 _Loader.yaml_constructors = {
     None: yaml.SafeLoader.construct_undefined,
@@ -120,7 +120,7 @@ _Loader.yaml_constructors = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts texts in quotes that YAML 1.1 or 1.2 would take for something else."""
+    """Quotes strings that YAML 1.1 or 1.2 would read as another type."""
 
 
 for _name, _pattern, _first in _CORE_SCHEMA:

@@ -7,17 +7,17 @@ from typing import Any
 from pixelmill.pipeline.bundles import MODEL_FILE
 
 HISTORY_FILE = "history.csv"
-_MOST_LOST = 0.02
+_MAX_ACCURACY_LOSS = 0.02
 
 
 @dataclass(frozen=True)
 class NormalizationCheck:
-    """What batch normalization does at inference, on a sample of the training images.
+    """How batch normalization affects accuracy at inference, on a sample of the training images.
 
     Attributes:
-        images: How many.
-        accuracy: With the statistics that the model keeps, 0 to 1.
-        batch_accuracy: With the statistics of each batch, as in training, 0 to 1.
+        images: Size of the sample.
+        accuracy: Accuracy with the moving statistics stored in the model, 0 to 1.
+        batch_accuracy: Accuracy with the statistics of each batch, as in training, 0 to 1.
     """
 
     images: int
@@ -26,13 +26,14 @@ class NormalizationCheck:
 
     @property
     def warning(self) -> str | None:
-        """One line where the model loses more than 0.02 at inference; None where it does not."""
-        if self.batch_accuracy - self.accuracy <= _MOST_LOST:
+        """A one-line warning if accuracy drops by more than 0.02 at inference, otherwise None."""
+        if self.batch_accuracy - self.accuracy <= _MAX_ACCURACY_LOSS:
             return None
         return (
-            f"on {self.images:,} training images the accuracy is {self.accuracy:.4f} at inference and "
-            f"{self.batch_accuracy:.4f} with the statistics of each batch; expected at most {_MOST_LOST} "
-            "less. Raise training.batch_size, or lower training.learning_rate.peak."
+            f"on {self.images:,} training images the accuracy is {self.accuracy:.4f} with the stored batch "
+            f"normalization statistics and {self.batch_accuracy:.4f} with those of each batch; expected a "
+            f"drop of at most {_MAX_ACCURACY_LOSS}. Raise training.batch_size, or lower "
+            "training.learning_rate.peak."
         )
 
 
@@ -41,15 +42,15 @@ class TrainedModel:
     """A trained network on disk.
 
     Attributes:
-        folder: Holds `model.keras` and `history.csv`, a row an epoch.
-        parameters: All numbers the network holds, learned or kept.
-        epochs: How many it was trained for.
-        seconds: Wall time of the training alone.
-        device: What it ran on, in words.
-        validation_loss: Cross-entropy on the validation split, in nats, of the model as it is saved.
-        validation_accuracy: Share of the validation split it names right, 0 to 1.
-        chosen_epoch: The epoch, from 1, whose weights it has.
-        normalization: None for a model without a batch normalization that trains.
+        folder: Holds `model.keras` and `history.csv`, which has one row per epoch.
+        parameters: Number of parameters, trainable and non-trainable.
+        epochs: Number of epochs trained.
+        seconds: Wall time of training alone.
+        device: Description of the device it was trained on.
+        validation_loss: Cross-entropy of the saved model on the validation split, in nats.
+        validation_accuracy: Accuracy of the saved model on the validation split, 0 to 1.
+        chosen_epoch: The epoch whose weights were saved, counted from 1.
+        normalization: None for a model without trainable batch normalization.
     """
 
     folder: Path
@@ -69,7 +70,7 @@ class TrainedModel:
 
 
 def read_history(model: TrainedModel) -> list[dict[str, Any]]:
-    """A row an epoch: losses and accuracies on both splits, and seconds."""
+    """One row per epoch: loss and accuracy on both splits, and seconds."""
     import pandas as pd
 
     table = pd.read_csv(model.folder / HISTORY_FILE)

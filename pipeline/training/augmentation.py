@@ -1,7 +1,7 @@
-"""Random changes of a batch of training images: in the input pipeline, never in the model.
+"""Random augmentation of training batches: in the input pipeline, never in the model.
 
-A step's draws depend on the seed, the epoch and the step alone, so a run that goes on after it was killed
-sees the images that it would have seen.
+The random numbers of a step depend only on the seed, the epoch and the step, so a resumed run sees the same
+images as an uninterrupted one.
 """
 
 from typing import Any
@@ -13,160 +13,171 @@ from pixelmill.pipeline.config import AugmentationSpec
 from pixelmill.pipeline.images import Pixels
 
 SoftLabels = npt.NDArray[np.float32]
-"""[images, classes]: probabilities that add up to one."""
-Places = npt.NDArray[np.float32]
+"""[images, classes]: each row sums to one."""
+Coordinates = npt.NDArray[np.float32]
 """[2, images, height, width]: x and y."""
-# More bend a stroke within its own width.
-_FIELDS = 4
-# What cubics reach on either side.
-_REACH = 2
-# These, and where they come from, stay in a processor's cache.
-_PIXELS_AT_ONCE = 1 << 15
-# That OpenCV takes.
-_MOST_ROWS = 32_766
+# A finer grid would bend a stroke within its own width.
+_GRID = 4
+# Cubic interpolation reads two pixels to either side.
+_CUBIC_RADIUS = 2
+# This many pixels and their coordinates fit in a processor's cache.
+_PIXELS_PER_CHUNK = 1 << 15
+# cv2.remap accepts no taller image.
+_MAX_REMAP_ROWS = 32_766
 
 
 def augment(
-    pixels: Pixels, labels: SoftLabels, spec: AugmentationSpec, draws: np.random.Generator
+    pixels: Pixels, labels: SoftLabels, spec: AugmentationSpec, rng: np.random.Generator
 ) -> tuple[Pixels, SoftLabels]:
-    """Change a batch.
+    """Augment a batch.
 
     Args:
-        pixels: uint8 [images, height, width, channels]; stays as it is.
-        labels: The true probabilities; stay as they are.
-        spec: How much of what.
-        draws: Where chance comes from.
+        pixels: uint8 [images, height, width, channels]; not modified.
+        labels: float32 [images, classes], the target probabilities; not modified.
+        spec: The augmentations and their strength.
+        rng: The source of random numbers.
+
+    Returns:
+        The augmented images and labels, of the same shapes and dtypes.
     """
-    if spec.shift or spec.flip != "none" or _lands_between_pixels(spec):
-        pixels = _move(pixels, spec, draws)
+    if spec.shift or spec.flip != "none" or _needs_interpolation(spec):
+        pixels = _warp(pixels, spec, rng)
     if spec.cutout:
-        pixels = _cut_out(pixels, spec.cutout, draws)
+        pixels = _apply_cutout(pixels, spec.cutout, rng)
     if spec.mixup:
-        pixels, labels = _mix_up(pixels, labels, spec.mixup, draws)
+        pixels, labels = _apply_mixup(pixels, labels, spec.mixup, rng)
     return pixels, labels
 
 
-def _lands_between_pixels(spec: AugmentationSpec) -> bool:
+def _needs_interpolation(spec: AugmentationSpec) -> bool:
     return any((spec.rotation, spec.zoom, spec.shear, spec.elastic))
 
 
-def _move(pixels: Pixels, spec: AugmentationSpec, draws: np.random.Generator) -> Pixels:
-    """Shift, rotate, zoom, shear, flip and bend in one step; beyond the edge, the edge goes on.
+def _warp(pixels: Pixels, spec: AugmentationSpec, rng: np.random.Generator) -> Pixels:
+    """Shift, rotate, zoom, shear, flip and bend in one step, replicating the edge pixels.
 
-    The network must not learn from blurred images when those that it will see are sharp: what is only
-    shifted and flipped moves by whole pixels, and all else is interpolated with cubics, as bilinear
-    interpolation averages neighbours.
+    The network must not be trained on blurred images when it will predict sharp ones: if images are only
+    shifted and flipped, they move by whole pixels. Everything else uses cubic interpolation, because
+    bilinear interpolation averages neighbouring pixels.
     """
     count, height, width, _ = pixels.shape
-    matrices = _matrices(count, height, width, spec, draws)
-    away = draws.standard_normal((count, 2, _FIELDS, _FIELDS), dtype=np.float32) if spec.elastic else None
-    moved = np.empty_like(pixels, order="C")
-    at_once = max(1, min(_PIXELS_AT_ONCE // (height * width), _MOST_ROWS // (height + 2 * _REACH)))
-    for first in range(0, count, at_once):
-        part = slice(first, first + at_once)
-        places = _places(matrices[part], height, width)
-        if away is not None:
-            places += _bends(away[part] * np.float32(spec.elastic), height, width)
-        moved[part] = _read_at(pixels[part], places, _lands_between_pixels(spec))
-    return moved
+    matrices = _matrices(count, height, width, spec, rng)
+    displacements = rng.standard_normal((count, 2, _GRID, _GRID), dtype=np.float32) if spec.elastic else None
+    warped = np.empty_like(pixels, order="C")
+    chunk = max(
+        1, min(_PIXELS_PER_CHUNK // (height * width), _MAX_REMAP_ROWS // (height + 2 * _CUBIC_RADIUS))
+    )
+    for first in range(0, count, chunk):
+        part = slice(first, first + chunk)
+        coordinates = _source_coordinates(matrices[part], height, width)
+        if displacements is not None:
+            coordinates += _elastic_displacement(
+                displacements[part] * np.float32(spec.elastic), height, width
+            )
+        warped[part] = _sample(pixels[part], coordinates, _needs_interpolation(spec))
+    return warped
 
 
-def _read_at(pixels: Pixels, places: Places, between: bool) -> Pixels:
-    """Each image's values at places in it, x and y, interpolated where these lie between pixels.
+def _sample(pixels: Pixels, coordinates: Coordinates, interpolate: bool) -> Pixels:
+    """Sample each image at the given coordinates, with cubic interpolation or the nearest pixel.
 
-    One call for all images, stacked to one: a call for each costs as much again, and the lock of the
-    interpreter goes to and fro between the threads that make batches.
+    The images are stacked into one, so that a single call handles all of them: one call per image takes
+    twice as long, and the threads that prepare batches would contend for the interpreter lock.
     """
     import cv2
 
     count, height, width, channels = pixels.shape
-    # What an interpolation at an edge reaches of the images above and below must be that edge.
-    tall = np.empty((count, height + 2 * _REACH, width, channels), np.uint8)
-    tall[:, _REACH:-_REACH] = pixels
-    tall[:, :_REACH], tall[:, -_REACH:] = pixels[:, :1], pixels[:, -1:]
-    across, down = places
+    # Interpolation at an edge must read that edge, not the images stacked above and below.
+    tall = np.empty((count, height + 2 * _CUBIC_RADIUS, width, channels), np.uint8)
+    tall[:, _CUBIC_RADIUS:-_CUBIC_RADIUS] = pixels
+    tall[:, :_CUBIC_RADIUS], tall[:, -_CUBIC_RADIUS:] = pixels[:, :1], pixels[:, -1:]
+    across, down = coordinates
     np.clip(down, -1, height, out=down)
-    down += (np.arange(count, dtype=np.float32) * (height + 2 * _REACH) + _REACH)[:, None, None]
+    down += (np.arange(count, dtype=np.float32) * (height + 2 * _CUBIC_RADIUS) + _CUBIC_RADIUS)[:, None, None]
     read: npt.NDArray[Any] = cv2.remap(
         tall.reshape(-1, width, channels),
         across.reshape(-1, width),
         down.reshape(-1, width),
-        cv2.INTER_CUBIC if between else cv2.INTER_NEAREST,
+        cv2.INTER_CUBIC if interpolate else cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_REPLICATE,
     )
     return read.reshape(pixels.shape)
 
 
 def _matrices(
-    count: int, height: int, width: int, spec: AugmentationSpec, draws: np.random.Generator
+    count: int, height: int, width: int, spec: AugmentationSpec, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """For each image the map from (x, y, 1) in the result to (x, y) in the source: float64 [images, 2, 3]."""
-    angles = np.deg2rad(draws.uniform(-spec.rotation, spec.rotation, count))
+    """Affine matrices from (x, y, 1) in the output to (x, y) in the input: float64 [images, 2, 3]."""
+    angles = np.deg2rad(rng.uniform(-spec.rotation, spec.rotation, count))
     across, down = (
-        np.where(draws.random(count) < (0.5 if spec.flip in (axis, "both") else 0), -1, 1)
+        np.where(rng.random(count) < (0.5 if spec.flip in (axis, "both") else 0), -1, 1)
         for axis in ("horizontal", "vertical")
     )
-    shifts = draws.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
-    if not _lands_between_pixels(spec):
+    shifts = rng.uniform(-spec.shift, spec.shift, (count, 2)) * (width, height)
+    if not _needs_interpolation(spec):
         shifts = np.rint(shifts)
     matrices = np.empty((count, 2, 3))
     matrices[:, 0, :2] = np.stack([across * np.cos(angles), -across * np.sin(angles)], axis=1)
     matrices[:, 1, :2] = np.stack([down * np.sin(angles), down * np.cos(angles)], axis=1)
-    # An image that is to look larger is read from a smaller part of itself, and so on.
-    matrices[:, :, :2] /= draws.uniform(1 - spec.zoom, 1 + spec.zoom, (count, 1, 1))
-    slants = np.tan(np.deg2rad(draws.uniform(-spec.shear, spec.shear, (count, 1))))
+    # The matrices map output to input, so zooming in divides.
+    matrices[:, :, :2] /= rng.uniform(1 - spec.zoom, 1 + spec.zoom, (count, 1, 1))
+    slants = np.tan(np.deg2rad(rng.uniform(-spec.shear, spec.shear, (count, 1))))
     matrices[:, :, 1] += matrices[:, :, 0] * slants
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shifts
     return matrices
 
 
-def _places(matrices: npt.NDArray[np.float64], height: int, width: int) -> Places:
-    """Where the points of each image come from by its matrix."""
+def _source_coordinates(matrices: npt.NDArray[np.float64], height: int, width: int) -> Coordinates:
+    """The input coordinates of every output pixel under each image's matrix."""
     of_x, of_y, constant = matrices.astype(np.float32).transpose(2, 1, 0)[..., np.newaxis]
     along_rows = of_x * np.arange(width, dtype=np.float32)
     along_columns = of_y * np.arange(height, dtype=np.float32) + constant
-    places: Places = along_rows[:, :, np.newaxis, :] + along_columns[:, :, :, np.newaxis]
-    return places
+    coordinates: Coordinates = along_rows[:, :, np.newaxis, :] + along_columns[:, :, :, np.newaxis]
+    return coordinates
 
 
-def _bends(away: npt.NDArray[np.float32], height: int, width: int) -> Places:
-    """By how much the points of each image are displaced, its 4 x 4 fields by `away` in parts of the sides.
+def _elastic_displacement(displacements: npt.NDArray[np.float32], height: int, width: int) -> Coordinates:
+    """Interpolate random displacements on a 4x4 grid to a smooth displacement of every pixel.
 
-    The middles of the fields are displaced so, and all between them smoothly: Simard and others, 2003,
-    doi:10.1109/ICDAR.2003.1227801, with a grid in place of the filter as Ronneberger and others have it,
-    2015, arXiv:1505.04597.
+    Simard et al., 2003, doi:10.1109/ICDAR.2003.1227801, with a coarse grid instead of a Gaussian filter as
+    in Ronneberger et al., 2015, arXiv:1505.04597.
+
+    Args:
+        displacements: float32 [images, 2, 4, 4], as a share of width and height.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
     """
     import cv2
 
-    fields = np.eye(_FIELDS, dtype=np.float32)
-    rows = cv2.resize(fields, (_FIELDS, height), interpolation=cv2.INTER_CUBIC)
-    columns = cv2.resize(fields, (width, _FIELDS), interpolation=cv2.INTER_CUBIC)
+    fields = np.eye(_GRID, dtype=np.float32)
+    rows = cv2.resize(fields, (_GRID, height), interpolation=cv2.INTER_CUBIC)
+    columns = cv2.resize(fields, (width, _GRID), interpolation=cv2.INTER_CUBIC)
     sides = np.array([width, height], np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
-    bends = rows @ (away.transpose(1, 0, 2, 3) * sides) @ columns
+    bends = rows @ (displacements.transpose(1, 0, 2, 3) * sides) @ columns
     return bends.astype(np.float32, copy=False)
 
 
-def _cut_out(pixels: Pixels, part: float, draws: np.random.Generator) -> Pixels:
-    """Fill a square of each image with the image's mean: DeVries and Taylor, 2017, arXiv:1708.04552.
+def _apply_cutout(pixels: Pixels, part: float, rng: np.random.Generator) -> Pixels:
+    """Fill a random square of each image with the image's mean: DeVries and Taylor, 2017, arXiv:1708.04552.
 
-    The centre lies anywhere in the image, so that a square may reach beyond its edge.
+    The centre may lie anywhere in the image, so the square may extend beyond its edge.
     """
     count, height, width, _ = pixels.shape
     half = part * min(height, width) / 2
-    rows = np.abs(np.arange(height) - draws.uniform(0, height - 1, (count, 1))) <= half
-    columns = np.abs(np.arange(width) - draws.uniform(0, width - 1, (count, 1))) <= half
+    rows = np.abs(np.arange(height) - rng.uniform(0, height - 1, (count, 1))) <= half
+    columns = np.abs(np.arange(width) - rng.uniform(0, width - 1, (count, 1))) <= half
     mean = pixels.mean(axis=(1, 2), keepdims=True).astype(np.uint8)
     return np.where((rows[:, :, None] & columns[:, None, :])[..., None], mean, pixels)
 
 
-def _mix_up(
-    pixels: Pixels, labels: SoftLabels, alpha: float, draws: np.random.Generator
+def _apply_mixup(
+    pixels: Pixels, labels: SoftLabels, alpha: float, rng: np.random.Generator
 ) -> tuple[Pixels, SoftLabels]:
-    """Blend each image and its label with another's: Zhang and others, 2018, arXiv:1710.09412."""
+    """Blend each image and its label with those of another: Zhang et al., 2018, arXiv:1710.09412."""
     count = len(pixels)
-    others = draws.permutation(count)
-    share = draws.beta(alpha, alpha, count).astype(np.float32)
+    others = rng.permutation(count)
+    share = rng.beta(alpha, alpha, count).astype(np.float32)
 
     def blend(values: Any) -> Any:
         own = share.reshape(count, *[1] * (values.ndim - 1))

@@ -1,4 +1,4 @@
-"""What Keras computes with: TensorFlow, or what `KERAS_BACKEND` names, on the devices asked for."""
+"""The backend of Keras: TensorFlow, or the one in `KERAS_BACKEND`, on the requested devices."""
 
 import os
 from collections.abc import Callable
@@ -17,13 +17,13 @@ Backend = Literal["tensorflow", "jax", "torch"]
 
 @dataclass(frozen=True)
 class Device:
-    """What training runs on.
+    """The device or devices that training runs on.
 
     Attributes:
-        kind: The table of what is fast knows these two.
-        title: In words.
-        count: How many devices share a batch.
-        scope: The network is built and fitted within it.
+        kind: Decides the default precision and steps per execution.
+        title: Description for people.
+        count: Number of devices that share each batch.
+        scope: Context in which the network is built and fitted.
     """
 
     kind: Literal["cpu", "gpu"]
@@ -33,28 +33,28 @@ class Device:
 
 
 def chosen_backend() -> Backend:
-    """What `KERAS_BACKEND` names, and TensorFlow where it names nothing.
+    """The backend in `KERAS_BACKEND`, or TensorFlow if the variable is not set.
 
     Raises:
-        RequestError: It names another, or one that is not installed.
+        RequestError: The backend is unknown or not installed.
     """
     name = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in get_args(Backend) or find_spec(name) is None:
         raise RequestError(
             f"KERAS_BACKEND is {name}",
-            f"one of {', '.join(get_args(Backend))}, and installed",
-            "Unset it, or install that package.",
+            f"one of {', '.join(get_args(Backend))}, installed in this environment",
+            "Unset KERAS_BACKEND, or install the package.",
         )
     return cast(Backend, name)
 
 
 def start_backend(training: TrainingSpec) -> Device:
-    """Set up what Keras computes with, before anything imports Keras.
+    """Configure the backend before Keras is imported.
 
-    On the CPU the same seed gives the same weights, bit for bit.
+    On a CPU, the same seed gives the same weights, bit for bit.
 
     Raises:
-        RequestError: The GPUs asked for are not there, or the backend cannot use several.
+        RequestError: The requested GPUs are not available, or the backend does not support several.
     """
     backend = chosen_backend()
     os.environ["KERAS_BACKEND"] = backend
@@ -68,23 +68,23 @@ def _start_tensorflow(training: TrainingSpec) -> Device:
 
     gpus = tf.config.get_visible_devices("GPU")
     if not gpus:
-        # XLA cannot have it, and TensorFlow refuses both at once.
+        # TensorFlow does not support deterministic ops together with XLA.
         if training.jit_compile is not True:
             tf.config.experimental.enable_op_determinism()
         return Device("cpu", title)
-    count = _gpus_wanted(training, len(gpus))
+    count = _count_gpus(training, len(gpus))
     tf.config.set_visible_devices(gpus[:count], "GPU")
-    return _over_several(title, tf.config.list_logical_devices("GPU"))
+    return _mirror_over(title, tf.config.list_logical_devices("GPU"))
 
 
 def mirror(names: list[str]) -> Callable[[], AbstractContextManager[Any]]:
-    """TensorFlow's way to train on several devices at once, each with a part of the batch."""
+    """The scope of a `tf.distribute.MirroredStrategy`, which splits each batch among several devices."""
     import tensorflow as tf
 
     return cast(Callable[[], AbstractContextManager[Any]], tf.distribute.MirroredStrategy(names).scope)
 
 
-def _over_several(title: str, devices: list[Any]) -> Device:
+def _mirror_over(title: str, devices: list[Any]) -> Device:
     if len(devices) == 1:
         return Device("gpu", title)
     count = len(devices)
@@ -100,7 +100,7 @@ def _start_jax(training: TrainingSpec) -> Device:
     if devices[0].platform != "gpu":
         _refuse_without_gpu(training, f"JAX {jax.__version__} sees no GPU")
         return Device("cpu", "cpu (JAX)")
-    count = _gpus_wanted(training, len(devices))
+    count = _count_gpus(training, len(devices))
     import keras
 
     if count > 1:
@@ -118,10 +118,10 @@ def _start_torch(training: TrainingSpec) -> Device:
     if not on_gpu:
         _refuse_without_gpu(training, f"PyTorch {torch.__version__} sees no GPU")
         return Device("cpu", "cpu (PyTorch)")
-    if _gpus_wanted(training, torch.cuda.device_count()) > 1:
+    if _count_gpus(training, torch.cuda.device_count()) > 1:
         raise RequestError(
-            "training.gpus is more than 1, and Keras runs on PyTorch",
-            "one GPU there",
+            "training.gpus is more than 1, and the Keras backend is PyTorch",
+            "one GPU with this backend",
             "Set training.gpus=1, or KERAS_BACKEND to tensorflow or jax.",
         )
     return Device("gpu", f"gpu ({torch.cuda.get_device_name()}, PyTorch)")
@@ -132,23 +132,25 @@ def _refuse_without_gpu(training: TrainingSpec, seen: str) -> None:
         raise RequestError(
             f"training.device is gpu, and {seen}",
             "a GPU with its driver",
-            "Install the package's build for the GPU, or set training.device=cpu.",
+            "Install the GPU build of the package, or set training.device=cpu.",
         )
 
 
-def _gpus_wanted(training: TrainingSpec, there: int) -> int:
-    wanted = there if training.gpus == "all" else training.gpus
-    if wanted > there:
+def _count_gpus(training: TrainingSpec, available: int) -> int:
+    requested = available if training.gpus == "all" else training.gpus
+    if requested > available:
         raise RequestError(
-            f"training.gpus is {wanted}, and there are {there}", "at most these", "Set training.gpus=all."
+            f"training.gpus is {requested}, and {available} GPUs are available",
+            f"at most {available}",
+            "Set training.gpus=all.",
         )
-    if training.batch_size % wanted:
+    if training.batch_size % requested:
         raise RequestError(
-            f"training.batch_size is {training.batch_size} for {wanted} GPUs",
-            "a size that they share evenly",
-            f"Try training.batch_size={wanted * max(1, training.batch_size // wanted)}.",
+            f"training.batch_size is {training.batch_size} for {requested} GPUs",
+            "a multiple of the number of GPUs",
+            f"Try training.batch_size={requested * max(1, training.batch_size // requested)}.",
         )
-    return wanted
+    return requested
 
 
 _BACKENDS: dict[Backend, Callable[[TrainingSpec], Device]] = {

@@ -1,4 +1,4 @@
-"""What happens around Keras' steps: progress, the end at a loss that is no number, and a state kept."""
+"""What runs between training steps: progress reports, stopping at a NaN loss, and checkpoints."""
 
 import math
 import time
@@ -18,7 +18,7 @@ Logs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far a training has come; `validation_accuracy` is the last epoch's."""
+    """The progress of a training run; `validation_accuracy` is that of the last complete epoch."""
 
     epoch: int
     epochs: int
@@ -31,7 +31,7 @@ class TrainingProgress:
 
     @property
     def share(self) -> float:
-        """What is done of the whole, 0 to 1."""
+        """The completed share of training, 0 to 1."""
         return (self.epoch - 1 + self.step / self.steps) / self.epochs
 
     def __str__(self) -> str:
@@ -43,8 +43,8 @@ class TrainingProgress:
 Report = Callable[[TrainingProgress], None]
 
 
-class ProgressWatcher:
-    """Tells how far training has come, and ends it when the loss is no number."""
+class ProgressReporter:
+    """Reports the progress of training, and stops it when the loss is NaN or infinite."""
 
     def __init__(
         self, training: TrainingSpec, steps: int, history: tuple[Row, ...], advance: Meter, report: Report
@@ -56,11 +56,11 @@ class ProgressWatcher:
         self._start = self._reported = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Begin to count the epoch's steps."""
+        """Start counting the steps of the epoch."""
         self._epoch, self._done = epoch + 1, 0
 
     def on_train_batch_end(self, step: int, logs: Logs) -> None:
-        """Tell of the steps done; `step` counts from 0, and with several at once may lie beyond the last."""
+        """Report progress; `step` counts from 0, and may exceed the last with several steps per execution."""
         loss = float(logs["loss"])
         done = min(step + 1, self._steps)
         if not math.isfinite(loss):
@@ -70,7 +70,7 @@ class ProgressWatcher:
         now = time.monotonic()
         rate = self._seen / max(now - self._start, 1e-9)
         left = ((self._training.epochs - self._epoch + 1) * self._steps - done) * self._training.batch_size
-        told = TrainingProgress(
+        progress = TrainingProgress(
             self._epoch,
             self._training.epochs,
             done,
@@ -80,27 +80,27 @@ class ProgressWatcher:
             self._accuracy,
             left / rate,
         )
-        self._advance(count, str(told))
+        self._advance(count, str(progress))
         if now - self._reported >= _SECONDS_BETWEEN_REPORTS or not left:
             self._reported = now
-            self._report(told)
+            self._report(progress)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Take the validation's answer."""
+        """Record the validation accuracy."""
         if not math.isfinite(logs["val_loss"]):
             self._end(f"the validation loss is {logs['val_loss']} after epoch {self._epoch}")
         self._accuracy = float(logs["val_accuracy"])
 
     def _end(self, received: str) -> None:
-        kept = f"; the state after epoch {self._epoch - 1} is kept" if self._epoch > 1 else ""
-        raise WorkError(received + kept, "a number", "Lower training.learning_rate.peak.")
+        kept = f"; the checkpoint of epoch {self._epoch - 1} is kept" if self._epoch > 1 else ""
+        raise WorkError(received + kept, "a finite loss", "Lower training.learning_rate.peak.")
 
 
-class StateKeeper:
-    """Keeps a row an epoch, the weights that count, and the checkpoint to go on from.
+class Checkpointer:
+    """Keeps the history, the weights of the best epoch, and the checkpoint to resume from.
 
-    The weights that count are those that the validation saw, averaged where the recipe says so: of the last
-    epoch, or with early stopping of the epoch with the lowest validation loss.
+    The best epoch is the last one, or with early stopping the one with the lowest validation loss. Its
+    weights are those that were validated: the moving average if the recipe asks for one.
     """
 
     def __init__(self, network: Any, training: TrainingSpec, path: Path, state: TrainingState | None) -> None:
@@ -112,7 +112,7 @@ class StateKeeper:
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are done, or early stopping says that no more are worth it."""
+        """Whether all epochs are complete, or early stopping has ended training."""
         epochs = len(self.state.history)
         patience = self._training.early_stopping
         stopped = patience is not None and epochs - 1 - self._chosen(self.state.history) >= patience
@@ -120,33 +120,33 @@ class StateKeeper:
 
     @property
     def chosen_epoch(self) -> int:
-        """The epoch, from 1, whose weights count."""
+        """The best epoch, counted from 1."""
         return self._chosen(self.state.history) + 1
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Begin to time the epoch."""
+        """Start timing the epoch."""
         self._start = time.monotonic()
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Have the validation see the averaged weights."""
-        # Keras' SwapEMAWeights swaps by adding and subtracting, which changes the last bits.
+        """Validate with the averaged weights."""
+        # The SwapEMAWeights callback of Keras swaps by adding and subtracting, which changes the last bits.
         if self._training.ema_momentum:
             variables = self._network.trainable_variables
             self._own = [_to_numpy(variable) for variable in variables]
             self._network.optimizer.finalize_variable_values(variables)
             for variable in variables:
-                # On JAX it now shares the average's memory, which the validation would free.
+                # On JAX the variable now shares memory with the average, which validation would free.
                 variable.assign(_to_numpy(variable))
 
     def on_test_end(self, logs: Logs | None = None) -> None:
-        """Keep what the validation saw, and go on with the weights as they were."""
+        """Keep the validated weights, and restore the weights being trained."""
         self._evaluated = [_to_numpy(variable) for variable in self._network.weights]
         if self._training.ema_momentum:
             for variable, own in zip(self._network.trainable_variables, self._own, strict=True):
                 variable.assign(own)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Write the checkpoint, and end where early stopping says so."""
+        """Write the checkpoint, and stop training if early stopping applies."""
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
         row["seconds"] = time.monotonic() - self._start
         history = (*self.state.history, row)
@@ -161,10 +161,10 @@ class StateKeeper:
         self._network.stop_training = self.is_over
 
     def restore(self) -> None:
-        """Give the network and its optimiser the state that was kept.
+        """Load the checkpoint into the network and its optimizer.
 
         Raises:
-            WorkError: It is another network's.
+            WorkError: The checkpoint belongs to another network.
         """
         optimizer = self._network.optimizer
         optimizer.build(self._network.trainable_variables)
@@ -172,7 +172,9 @@ class StateKeeper:
         values = [*self.state.network, *self.state.optimizer]
         if [tuple(variable.shape) for variable in variables] != [value.shape for value in values]:
             raise WorkError(
-                f"{self._path} holds the state of another network", "this one's", "Remove that file."
+                f"{self._path} is a checkpoint of another network",
+                "variables of the same shapes",
+                "Remove the file.",
             )
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -186,5 +188,5 @@ class StateKeeper:
 def _to_numpy(variable: Any) -> Any:
     from keras import ops
 
-    # A copy: on some backends what this gives is the variable's own memory.
+    # On some backends the array shares memory with the variable, so it is copied.
     return ops.convert_to_numpy(variable).copy()

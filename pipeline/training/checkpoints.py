@@ -1,4 +1,4 @@
-"""What a training that is killed goes on from: one file, replaced as a whole after every epoch."""
+"""The checkpoint that interrupted training resumes from: one file, replaced atomically after every epoch."""
 
 import hashlib
 import io
@@ -25,18 +25,18 @@ Arrays = tuple[npt.NDArray[Any], ...]
 Row = dict[str, float]
 _log = getLogger(__name__)
 _FORMAT = 1
-_SECONDS_TO_END = 30
+_LOCK_TIMEOUT_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """All that the rest of a training depends on, after a whole epoch.
+    """Everything needed to resume training after a complete epoch.
 
     Attributes:
-        network: The network's variables, those of its random generators among them.
-        optimizer: The optimiser's variables; the step it counts is the schedule's place.
-        weights: What the model would be if training ended here.
-        history: A row an epoch.
+        network: The variables of the network, including those of its random number generators.
+        optimizer: The variables of the optimizer; its step also drives the learning rate schedule.
+        weights: The weights of the best epoch so far.
+        history: One row per epoch.
     """
 
     network: Arrays
@@ -46,11 +46,11 @@ class TrainingState:
 
 
 def checkpoint_path(dataset: PreparedDataset, recipe: Recipe, store: Path) -> Path:
-    """Where the checkpoint of a training lies: the same for the same network, fit, data and packages."""
+    """The path of a checkpoint, which depends on the network, training settings, data and packages."""
     depends_on = {
         "format": _FORMAT,
         "recipe": recipe.model_dump(mode="json", include={"image", "model", "training"}),
-        "dataset": dataset.folder.name,  # Named for the data's fingerprint and how it is split.
+        "dataset": dataset.folder.name,  # The name contains the fingerprint of the data and its splits.
         "packages": installed_packages(),
         "backend": chosen_backend(),
     }
@@ -58,35 +58,35 @@ def checkpoint_path(dataset: PreparedDataset, recipe: Recipe, store: Path) -> Pa
     return store / "checkpoints" / f"{recipe.name}-{key}.npz"
 
 
-def epochs_done(path: Path) -> int:
-    """After how many epochs training would go on; 0 without a checkpoint."""
+def completed_epochs(path: Path) -> int:
+    """The number of epochs in a checkpoint; 0 without one."""
     state = read_state(path)
     return 0 if state is None else len(state.history)
 
 
 @contextmanager
-def holding(path: Path) -> Iterator[None]:
-    """Be the only process that trains with a checkpoint.
+def lock_checkpoint(path: Path) -> Iterator[None]:
+    """Hold the lock of a checkpoint, so that one process at a time trains with it.
 
     Raises:
-        WorkError: Another one does.
+        WorkError: Another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # The child of a run that was killed may take a moment to end.
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_SECONDS_TO_END):
-            remove_leftovers(path.parent, path.name)  # Of a run that was killed while it wrote.
+        # The child process of a killed run may take a moment to exit.
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_TIMEOUT_SECONDS):
+            remove_leftovers(path.parent, path.name)  # A run may have been killed while writing.
             yield
     except Timeout:
         raise WorkError(
             f"another run holds {path}",
             "no other run of the same recipe on the same data in this store",
-            "Wait for its end, or change a field of the recipe, such as training.seed.",
+            "Wait for it to finish, or change a field of the recipe, such as training.seed.",
         ) from None
 
 
 def write_state(path: Path, state: TrainingState) -> None:
-    """Replace the checkpoint; whoever is killed leaves the old one or the new one."""
+    """Replace the checkpoint atomically: a killed process leaves either the old or the new one."""
     arrays = {
         f"{name}/{index:05}": array
         for name in ("network", "optimizer", "weights")
@@ -99,7 +99,7 @@ def write_state(path: Path, state: TrainingState) -> None:
 
 
 def read_state(path: Path) -> TrainingState | None:
-    """The state that an earlier run left; None if there is none, or none that can be read."""
+    """Read a checkpoint; None if it does not exist or cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
             names = sorted(file.files)

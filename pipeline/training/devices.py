@@ -1,4 +1,4 @@
-"""Choosing the device to train on; a GPU that was asked for and is not there is an error."""
+"""Selecting the training device; requesting a GPU that is not available is an error."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ from pixelmill.pipeline.resources import processor_limit
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras upon it without the notes their native parts print, unless it fails."""
-    # Whatever a network was trained with, what is exported and evaluated runs on TensorFlow.
+    """Import TensorFlow and Keras, showing what their native libraries print only if the import fails."""
+    # Export and evaluation run on TensorFlow, whichever backend the network was trained with.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -31,14 +31,14 @@ def import_tensorflow() -> None:
 
 
 def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> str:
-    """Hide or demand the GPU, and say in words what training runs on.
+    """Hide or require the GPU, and return a description of the selected device.
 
     Raises:
-        RequestError: A GPU was asked for, and TensorFlow sees none.
+        RequestError: A GPU was requested, and TensorFlow sees none.
     """
     import tensorflow as tf
 
-    # TensorFlow counts the host's processors, and a container may have fewer.
+    # TensorFlow counts the processors of the host, of which a container may have fewer.
     tf.config.threading.set_intra_op_parallelism_threads(processor_limit().count)
     gpus = tf.config.list_physical_devices("GPU")
     if wanted == "gpu" and not gpus:

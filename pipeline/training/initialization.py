@@ -1,15 +1,15 @@
-"""Kernels that pass channels on at first, in place of kernels drawn at random."""
+"""Dirac initialization: kernels that start as the identity instead of random values."""
 
 from typing import Any
 
 
-def pass_channels_on(network: Any) -> None:
-    """Have each convolution of a network begin by passing channels on: channel i goes to filter i.
+def initialize_dirac(network: Any) -> None:
+    """Initialize each convolution so that filter i passes channel i through unchanged.
 
-    As many as there are of both; the filters beyond keep the kernels that were drawn for them. Kernels of
-    an even size, which have no middle, depthwise and separable ones, and those of a model inside this one,
-    which may have been trained, stay as they are. Zagoruyko and Komodakis, 2017, arXiv:1706.00388; in
-    convolutions without shortcuts as Jordan has it, 2024, arXiv:2404.00498, section 3.3.
+    Filters beyond the number of input channels keep their random kernels. Kernels of an even size (which
+    have no centre), depthwise and separable convolutions, and the layers of a nested model (which may be
+    pretrained) are not changed. Zagoruyko and Komodakis, 2017, arXiv:1706.00388; applied to convolutions
+    without shortcuts as in Jordan, 2024, arXiv:2404.00498, section 3.3.
 
     Args:
         network: A Keras model, built and not yet trained.

@@ -1,4 +1,4 @@
-"""Batches made by threads ahead of the network, in the form that Keras takes."""
+"""The input pipeline: batches prepared ahead by threads, in the form that Keras accepts."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -25,21 +25,21 @@ _WINDOW_BLOCKS = 256
 
 
 def steps_per_epoch(images: int, training: TrainingSpec) -> int:
-    """How many batches show all images."""
+    """The number of batches that cover all images."""
     return math.ceil(images / training.batch_size)
 
 
 class TrainingBatches:
     """The batches of all epochs, one epoch after the other.
 
-    An epoch shows every image, and fills its last batch from its first: all are of one size, as XLA wants
-    it, and can be shared evenly by several devices.
+    An epoch covers every image, and its last batch is filled up with images from its first: all batches
+    have the same size, which XLA requires and which several devices can share evenly.
     """
 
     def __init__(self, images: Images, classes: int, training: TrainingSpec) -> None:
         self._images, self._classes, self._training = images, classes, training
         self.steps = steps_per_epoch(len(images.labels), training)
-        # Two: the end of an epoch and the beginning of the next are made at the same time.
+        # The end of an epoch and the beginning of the next are prepared at the same time.
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def __len__(self) -> int:
@@ -50,25 +50,25 @@ class TrainingBatches:
         size = self._training.batch_size
         chosen = self._order(epoch)[step * size : (step + 1) * size]
         labels = _one_hot(self._images.labels[chosen], self._classes)
-        # Here and not in the loss, which would smooth what the validation is measured against, too.
+        # Labels are smoothed here because smoothing in the loss would also affect validation.
         smoothing = np.float32(self._training.label_smoothing)
         labels = labels * (1 - smoothing) + smoothing / np.float32(self._classes)
         return augment(
-            self._images.pixels[chosen], labels, self._training.augmentation, self._draws(epoch, step)
+            self._images.pixels[chosen], labels, self._training.augmentation, self._rng(epoch, step)
         )
 
     def _draw_order(self, epoch: int) -> npt.NDArray[np.int64]:
         pixels = self._images.pixels
         block = max(1, _BLOCK_BYTES // (pixels.nbytes // len(pixels)))
-        order = shuffled_order(len(pixels), block, _WINDOW_BLOCKS, self._draws(epoch))
+        order = shuffled_order(len(pixels), block, _WINDOW_BLOCKS, self._rng(epoch))
         return np.resize(order, self.steps * self._training.batch_size)
 
-    def _draws(self, *place: int) -> np.random.Generator:
+    def _rng(self, *place: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self._training.seed, spawn_key=place))
 
 
 class ValidationBatches:
-    """A split as it is, in its order; all batches but the last can be shared evenly by the devices."""
+    """A split in order, without augmentation; all batches but the last divide evenly among the devices."""
 
     def __init__(self, images: Images, classes: int, devices: int) -> None:
         self._images, self._classes = images, classes
@@ -82,17 +82,17 @@ class ValidationBatches:
         return np.asarray(self._images.pixels[part]), _one_hot(self._images.labels[part], self._classes)
 
 
-def shuffled_order(count: int, block: int, window: int, draws: np.random.Generator) -> npt.NDArray[np.int64]:
+def shuffled_order(count: int, block: int, window: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Every index below `count` once, in random order: int64 [count].
 
-    Blocks of neighbours are shuffled, then what each `window` of blocks holds. So the reads of a file
-    larger than memory stay, for a while, in a few places; a file smaller than the window is shuffled wholly.
+    Blocks of consecutive indices are shuffled, then the indices within each `window` of blocks. Reads of a
+    file larger than memory therefore stay local for a while; a file that fits the window is fully shuffled.
     """
     blocks = np.split(np.arange(count), range(block, count, block))
-    draws.shuffle(blocks)
+    rng.shuffle(blocks)
     windows = [np.concatenate(blocks[first : first + window]) for first in range(0, len(blocks), window)]
     for one in windows:
-        draws.shuffle(one)
+        rng.shuffle(one)
     return np.concatenate(windows)
 
 
@@ -100,24 +100,24 @@ def _one_hot(labels: npt.NDArray[np.int64], classes: int) -> SoftLabels:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-_MOST_THREADS = 8
+_MAX_THREADS = 8
 _STACK_BYTES = 2**21
 
 
 class Batches(Protocol):
-    """Batches in their order."""
+    """A sequence of batches."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of batches."""
 
     def __getitem__(self, index: int) -> Batch:
-        """Make one; several threads may ask at once."""
+        """Prepare a batch; called from several threads at once."""
 
 
-class Feed:
-    """Batches made by threads ahead of the network, handed out an epoch at a time.
+class BatchPrefetcher:
+    """Batches prepared ahead by threads, one epoch at a time.
 
-    Keras' own worker threads end with every epoch, and so cost a tenth of a second each time.
+    The worker threads of Keras are restarted every epoch, which takes a tenth of a second each time.
     """
 
     def __init__(self, batches: Batches, steps: int, pool: ThreadPoolExecutor, ahead: int) -> None:
@@ -136,39 +136,39 @@ class Feed:
         return self._coming.pop(index).result()
 
     def start_epoch(self, epoch: int) -> None:
-        """Hand out the batches of an epoch from now on, counted from 0."""
+        """Switch to the batches of an epoch, counted from 0."""
         self._epoch = epoch
 
     def as_keras(self) -> Any:
-        """What `fit` takes, on the backend of Keras that is chosen."""
+        """The input for `fit` on the selected Keras backend."""
         return as_keras(self.__getitem__, self._steps, chosen_backend())
 
 
 @contextmanager
-def feeding(batches: Batches, steps: int) -> Iterator[Feed]:
-    """Have batches made ahead while the block lasts; `steps` of them are an epoch."""
+def prefetch_batches(batches: Batches, steps: int) -> Iterator[BatchPrefetcher]:
+    """Prepare batches ahead in threads within the block; an epoch has `steps` of them."""
     import cv2
 
-    # The threads below share the batches; OpenCV's own only spin beside them, which doubles the work.
+    # The batches are already spread over threads; those of OpenCV would only compete with them.
     cv2.setNumThreads(1)
-    threads = min(processor_limit().count, _MOST_THREADS)
+    threads = min(processor_limit().count, _MAX_THREADS)
     pool = ThreadPoolExecutor(threads, "batches")
     try:
-        yield Feed(batches, steps, pool, threads + 2)
+        yield BatchPrefetcher(batches, steps, pool, threads + 2)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def as_keras(batch_of: Callable[[int], Batch], steps: int, backend: Backend) -> Any:
-    """What `fit` takes; `batch_of` gives the batches of an epoch by their step."""
+    """The input for `fit`; `batch_of` returns the batch of a step."""
     return _as_dataset(batch_of, steps) if backend == "tensorflow" else _as_py_dataset(batch_of, steps)
 
 
 def _as_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
-    """A `tf.data.Dataset` that leaves its threads as they are and asks for many small batches at once.
+    """A `tf.data.Dataset` without autotuning that fetches many small batches at once.
 
-    The one that Keras makes of a `PyDataset` has its threads tuned. The tuner sleeps for 10 ms, then for
-    twice as long, and so on, and an epoch often ends only when its sleep does: 12 seconds of work took 20.5.
+    The dataset that Keras makes from a `PyDataset` has autotuning on. The tuner sleeps for 10 ms, then
+    twice as long each time, and an epoch often has to wait for it to wake up: 12 seconds of work took 20.5.
     """
     import tensorflow as tf
 
@@ -186,7 +186,7 @@ def _as_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
 
 
 def _stacks(batch_of: Callable[[int], Batch], steps: int, at_once: int) -> Iterator[Batch]:
-    """The same batches with one more dimension; a stack's are of one size."""
+    """Consecutive batches of the same size, stacked along a new first dimension."""
     for first in range(0, steps, at_once):
         run = [batch_of(step) for step in range(first, min(first + at_once, steps))]
         for _, alike in groupby(run, key=lambda batch: len(batch[0])):
@@ -197,10 +197,10 @@ def _stacks(batch_of: Callable[[int], Batch], steps: int, at_once: int) -> Itera
 def _as_py_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
     import keras
 
-    class Fed(keras.utils.PyDataset):  # type: ignore[misc]
+    class PrefetchedDataset(keras.utils.PyDataset):  # type: ignore[misc]
         num_batches = steps
 
         def __getitem__(self, step: int) -> Batch:
             return batch_of(step)
 
-    return Fed()
+    return PrefetchedDataset()

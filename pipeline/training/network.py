@@ -1,4 +1,4 @@
-"""From a recipe's list of layers to a Keras model."""
+"""Building a Keras model from the layers of a recipe."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from pixelmill.pipeline.layers.kinds import build_layers
 
 
 def build_network(model: ModelSpec, image: ImageSpec, classes: int) -> Any:
-    """A Keras model that takes uint8 [batch, height, width, channels] and gives probabilities.
+    """A Keras model from images, uint8 [batch, height, width, channels], to probabilities.
 
-    Its first layer scales pixels, to 0..1 or as an application wants them: the saved model takes them as
-    they are.
+    Its first layer rescales the pixels to 0..1, or as an application expects them, so the saved model takes
+    raw pixels.
 
     Raises:
-        RequestError: The weights that an application names are no file, or another network's.
-        DownloadError: They cannot be downloaded.
+        RequestError: The weights of an application do not exist, or belong to another network.
+        DownloadError: The weights cannot be downloaded.
     """
     import keras
 

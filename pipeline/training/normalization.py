@@ -1,31 +1,31 @@
-"""Batch normalisation of training batches in one operation, where Keras takes ten."""
+"""Batch normalization of training batches as one fused operation, where Keras runs ten."""
 
 from functools import cache
 from typing import Any
 
 
 def fuse_normalization(network: Any) -> None:
-    """Have a network normalise training batches by TensorFlow's fused operation.
+    """Make a network normalize training batches with the fused operation of TensorFlow.
 
-    Keras computes moments and what follows from them one by one, each a pass over all images and another
-    for its gradient; these were two fifths of the time of a small network on a processor. The statistics,
-    their averages and the weights stay those of Keras; only the order of additions differs.
+    Keras computes the moments and everything derived from them in separate operations, each with its own
+    pass over the batch and its gradient; they took two fifths of the time of a small network on a CPU. The
+    statistics, moving averages and weights remain those of Keras; only the order of additions differs.
 
     Args:
-        network: A Keras model on TensorFlow, built and not yet compiled; with the models inside it.
+        network: A Keras model on TensorFlow, built and not yet compiled; nested models are included.
     """
     import keras
 
     for layer in network.layers:
         if hasattr(layer, "layers"):
             fuse_normalization(layer)
-        # Only of the very class: one derived from it may normalise in a way of its own.
+        # A subclass may normalize differently.
         elif type(layer) is keras.layers.BatchNormalization and _is_plain(layer):
             layer.__class__ = _fused_class()
 
 
 def _is_plain(layer: Any) -> bool:
-    renormalizes = getattr(layer, "renorm", False)  # Of newer Keras.
+    renormalizes = getattr(layer, "renorm", False)  # Only newer versions of Keras have it.
     return bool(layer.center and layer.scale and not renormalizes and layer.axis in (-1, 3))
 
 
@@ -46,7 +46,7 @@ def _fused_class() -> type:
                 variance=[],
                 epsilon=self.epsilon,
             )
-            # The operation gives the unbiased variance, and Keras averages the biased.
+            # The operation returns the unbiased variance; Keras averages the biased one.
             values = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], variance.dtype)
             for average, new in (
                 (self.moving_mean, mean),

@@ -1,4 +1,4 @@
-"""What the trained Keras model says of images. Run it in a process of its own."""
+"""Predictions of the trained Keras model. To be run in a separate process."""
 
 from pathlib import Path
 from typing import Any
@@ -18,42 +18,43 @@ _BATCH = 250
 
 
 def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitName, path: Path) -> Path:
-    """Write the model's probabilities, float32 [images, classes], for every image of a split as `.npy`.
+    """Predict a split and write the probabilities, float32 [images, classes], as `.npy`.
 
-    On the CPU in float32, whatever it was trained on: this is what the ONNX file must equal.
+    Prediction runs on the CPU in float32, whatever the model was trained on: this is the reference that the
+    ONNX file must match.
     """
     network = load_model(model.model_path)
     pixels = dataset.split(split).pixels
-    answers = []
+    predictions = []
     with progress("evaluate", len(pixels), "images") as advance:
         for start in range(0, len(pixels), _BATCH):
             batch = np.asarray(pixels[start : start + _BATCH])
-            answers.append(network.predict_on_batch(batch))
+            predictions.append(network.predict_on_batch(batch))
             advance(len(batch), "")
-    write_array(path, np.concatenate(answers).astype(np.float32))
+    write_array(path, np.concatenate(predictions).astype(np.float32))
     return path
 
 
 def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:
-    """A model file's probabilities, float32 [images, classes], for a few images, as `predict_split` asks.
+    """Predict a few images with a model file, as `predict_split` does: float32 [images, classes].
 
     Raises:
-        WorkError: The Keras that is installed here cannot load it.
+        WorkError: The installed Keras cannot load the model.
     """
     try:
         network = load_model(model_path)
-    except Exception as error:  # noqa: BLE001  # Of many types; some do not survive the way to another process.
+    except Exception as error:  # noqa: BLE001  # Keras raises many types, some of which cannot be pickled.
         raise WorkError(
             f"{model_path} cannot be loaded ({type(error).__name__}: {error})",
-            "a model that the Keras installed here can read",
-            "Install the version of Keras that the bundle's manifest names.",
+            "a model that the installed Keras can load",
+            "Install the version of Keras in the bundle's manifest.",
         ) from None
-    answer: Probabilities = network.predict_on_batch(pixels).astype(np.float32)
-    return answer
+    probabilities: Probabilities = network.predict_on_batch(pixels).astype(np.float32)
+    return probabilities
 
 
 def load_model(path: Path) -> Any:
-    """Load a `.keras` file on the CPU, without running code that it brings along."""
+    """Load a `.keras` file on the CPU in safe mode, which runs no code contained in the file."""
     import_tensorflow()
     choose_device("cpu")
     import keras

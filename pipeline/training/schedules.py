@@ -1,4 +1,4 @@
-"""The optimiser and the way its learning rate goes."""
+"""The optimizer and its learning rate schedule."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pixelmill.pipeline.config import LearningRate, TrainingSpec
 
 
 def build_optimizer(training: TrainingSpec, steps: int) -> Any:
-    """A Keras optimiser whose schedule is over after `steps`."""
+    """A Keras optimizer whose learning rate schedule ends after `steps`."""
     import keras
 
     options = {
@@ -41,10 +41,10 @@ def _cosine(rate: LearningRate, steps: int) -> Any:
 
 
 def _one_cycle(rate: LearningRate, steps: int) -> Any:
-    """From peak / 25 to the peak and down to peak / 250,000 along half cosines.
+    """From peak / 25 up to the peak and down to peak / 250,000, following half cosines.
 
-    Smith and Topin, 2018, arXiv:1708.07120, with the shape and the numbers of fast.ai and PyTorch; the
-    momentum stays as it is.
+    Smith and Topin, 2018, arXiv:1708.07120, with the shape and constants of fast.ai and PyTorch; the
+    momentum is constant.
     """
     import keras
     from keras import ops

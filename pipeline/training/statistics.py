@@ -1,9 +1,10 @@
-"""The statistics that batch normalization uses at inference, computed from training images.
+"""The batch normalization statistics for inference, computed from training images.
 
-While it trains, a layer normalizes with the mean and variance of each batch, and keeps a moving average of
-them for inference. After a few hundred steps that average still holds a part of its initial values, and of
-weights that have changed since; with averaged weights it belongs to other weights altogether. So once the
-weights are chosen, the statistics are computed anew: Wu and Johnson, 2021, arXiv:2105.07576, section 3.
+During training, a layer normalizes with the mean and variance of each batch, and keeps a moving average of
+them for inference. After a few hundred steps that average still contains part of its initial values and of
+statistics of outdated weights; with an exponential moving average of the weights, it belongs to different
+weights altogether. So the statistics are recomputed once the weights are final: Wu and Johnson, 2021,
+arXiv:2105.07576, section 3.
 """
 
 import math
@@ -22,23 +23,23 @@ from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.training import NormalizationCheck
 from pixelmill.pipeline.training.backends import chosen_backend
 
-_MOST_IMAGES = 10_000
-_MOST_CHECKED = 2_000
-_SMALLEST_BATCH = 32
-# No epoch of a training has so high a number, so these draws are of no epoch's.
-_SAMPLE = 2**32 - 1
+_MAX_IMAGES = 10_000
+_MAX_CHECKED_IMAGES = 2_000
+_MIN_BATCH = 32
+# No epoch has this number, so the random numbers differ from those of every epoch.
+_SPAWN_KEY = 2**32 - 1
 Values = npt.NDArray[np.float64]
 
 
 def limit_momentum(network: Any, steps: int) -> None:
-    """Have the moving averages forget their initial values within an epoch.
+    """Lower the momentum so that the moving averages forget their initial values within an epoch.
 
-    Until the last epoch is over, the validation, and early stopping with it, sees these averages. With
-    Keras' momentum of 0.99 and 4 steps an epoch they would be nearly the initial values for many epochs.
+    Validation during training, and with it early stopping, uses these averages. With the default momentum
+    of 0.99 and 4 steps per epoch, they would stay close to their initial values for many epochs.
 
     Args:
         network: A Keras model, not yet compiled.
-        steps: Of an epoch. From 300 on, 0.99 stays as it is.
+        steps: Steps per epoch. From 300 on, the momentum stays at 0.99.
     """
     for layer in trainable_normalizations(network):
         layer.momentum = min(layer.momentum, max(0.5, 1 - 3 / steps))
@@ -47,47 +48,46 @@ def limit_momentum(network: Any, steps: int) -> None:
 def estimate_statistics(
     network: Any, images: Images, training: TrainingSpec, devices: int = 1
 ) -> NormalizationCheck | None:
-    """Give each batch normalization the mean and variance of training images, and check what that is worth.
+    """Set the statistics of each batch normalization from training images, and check the accuracy.
 
-    The images are as inference sees them, not augmented, and dropout is off. Layers that are not trainable
-    keep the statistics that they came with.
+    The images are not augmented, and dropout is off, as at inference. Frozen layers keep their statistics.
 
     Args:
-        network: A Keras model that takes uint8 images and gives probabilities, in float32, not compiled.
-        images: The training split, of which at most 10,000 are drawn.
-        training: The seed of the draw, and the batch size that the network was trained with.
-        devices: How many share a batch.
+        network: A Keras model in float32, not compiled, from uint8 images to probabilities.
+        images: The training split, from which at most 10,000 images are sampled.
+        training: Gives the seed of the sample and the batch size.
+        devices: Number of devices that share each batch.
 
     Returns:
         The accuracy on some of these images with the statistics of each batch and with the new ones; None
-        for a network without a batch normalization that trains.
+        for a network without trainable batch normalization.
     """
     layers = trainable_normalizations(network)
     if not layers:
         return None
     batches = _draw_batches(len(images.labels), training, devices)
     correct = []
-    with progress("normalize", batches.size, "images") as advance:
-        with _measuring_batches(network, layers):
+    with progress("estimate statistics", batches.size, "images") as advance:
+        with _using_batch_statistics(network, layers):
             moments = [_Moments() for _ in layers]
             for chosen in batches:
-                correct.append(_named_right(network, images, chosen))
+                correct.append(_count_correct(network, images, chosen))
                 for layer, total in zip(layers, moments, strict=True):
                     total.add(len(chosen), _to_numpy(layer.moving_mean), _to_numpy(layer.moving_variance))
                 advance(len(chosen), "")
         for layer, total in zip(layers, moments, strict=True):
             layer.moving_mean.assign(total.mean)
             layer.moving_variance.assign(total.variance)
-    checked = batches[: math.ceil(_MOST_CHECKED / batches.shape[1])]
+    checked = batches[: math.ceil(_MAX_CHECKED_IMAGES / batches.shape[1])]
     return NormalizationCheck(
         images=checked.size,
-        accuracy=sum(_named_right(network, images, chosen) for chosen in checked) / checked.size,
+        accuracy=sum(_count_correct(network, images, chosen) for chosen in checked) / checked.size,
         batch_accuracy=sum(correct[: len(checked)]) / checked.size,
     )
 
 
 def trainable_normalizations(network: Any) -> list[Any]:
-    """The batch normalizations of a Keras model that train, with those of the models inside it."""
+    """The trainable batch normalization layers of a Keras model and its nested models."""
     import keras
 
     found = []
@@ -100,7 +100,7 @@ def trainable_normalizations(network: Any) -> list[Any]:
 
 
 class _Moments:
-    """Mean and variance of many batches together: Chan, Golub and LeVeque, 1979."""
+    """Running mean and variance over batches: Chan, Golub and LeVeque, 1979."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -109,28 +109,28 @@ class _Moments:
 
     @property
     def variance(self) -> Values:
-        """The mean of the batches' variances, and the variance of their means."""
+        """The variance over all batches: mean variance within batches plus variance of their means."""
         return self._squares / self._count
 
     def add(self, count: int, mean: Values, variance: Values) -> None:
-        away, total = mean - self.mean, self._count + count
-        self.mean = self.mean + away * count / total
-        self._squares = self._squares + variance * count + away**2 * self._count * count / total
+        delta, total = mean - self.mean, self._count + count
+        self.mean = self.mean + delta * count / total
+        self._squares = self._squares + variance * count + delta**2 * self._count * count / total
         self._count = total
 
 
 def _draw_batches(count: int, training: TrainingSpec, devices: int) -> npt.NDArray[np.int64]:
-    """Batches of one size, that of training or larger: int64 [batches, images], indices."""
-    draws = np.random.default_rng(np.random.SeedSequence(training.seed, spawn_key=(_SAMPLE,)))
-    chosen = draws.choice(count, min(count, _MOST_IMAGES), replace=False)
-    batches = max(1, len(chosen) // max(training.batch_size, _SMALLEST_BATCH))
+    """Indices of batches of equal size, at least that of training: int64 [batches, images]."""
+    rng = np.random.default_rng(np.random.SeedSequence(training.seed, spawn_key=(_SPAWN_KEY,)))
+    chosen = rng.choice(count, min(count, _MAX_IMAGES), replace=False)
+    batches = max(1, len(chosen) // max(training.batch_size, _MIN_BATCH))
     size = len(chosen) // batches
     size = max(1, size // devices) * devices
     return chosen[: batches * size].reshape(batches, size)
 
 
-def _named_right(network: Any, images: Images, chosen: npt.NDArray[np.int64]) -> int:
-    # In the order of the file, which reads it in one direction.
+def _count_correct(network: Any, images: Images, chosen: npt.NDArray[np.int64]) -> int:
+    # Sorted, so that the file is read in one direction.
     chosen = np.sort(chosen)
     pixels: Pixels = images.pixels[chosen]
     predictions = network.predict_on_batch(pixels).argmax(axis=1)
@@ -138,13 +138,13 @@ def _named_right(network: Any, images: Images, chosen: npt.NDArray[np.int64]) ->
 
 
 @contextmanager
-def _measuring_batches(network: Any, layers: list[Any]) -> Iterator[None]:
-    """Have layers normalize with each batch's statistics, also at inference, and keep those of the last."""
+def _using_batch_statistics(network: Any, layers: list[Any]) -> Iterator[None]:
+    """Make layers normalize with the statistics of each batch at inference, and store those of the last."""
     before = [(layer.__class__, layer.momentum) for layer in layers]
     for layer in layers:
-        layer.__class__ = _measuring(layer.__class__)
+        layer.__class__ = _batch_statistics_class(layer.__class__)
         layer.momentum = 0.0
-        # Zero times an average that has grown out of its range would be NaN.
+        # With zero momentum, an average that has overflowed would still give NaN.
         layer.moving_mean.assign(np.zeros(layer.moving_mean.shape))
         layer.moving_variance.assign(np.ones(layer.moving_variance.shape))
     _compile_prediction(network)
@@ -157,19 +157,19 @@ def _measuring_batches(network: Any, layers: list[Any]) -> Iterator[None]:
 
 
 def _compile_prediction(network: Any) -> None:
-    """Have `predict_on_batch` call the layers as they are now."""
+    """Rebuild `predict_on_batch` for the current layers."""
     if chosen_backend() == "tensorflow":
-        network.jit_compile = False  # XLA cannot have deterministic operations.
+        network.jit_compile = False  # XLA does not support deterministic ops.
     network.make_predict_function(force=True)
 
 
 @cache
-def _measuring(kind: type) -> type:
-    class BatchMeasuring(kind):  # type: ignore[misc]
+def _batch_statistics_class(kind: type) -> type:
+    class BatchStatistics(kind):  # type: ignore[misc]
         def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
             return super().call(inputs, training=True, mask=mask)
 
-    return BatchMeasuring
+    return BatchStatistics
 
 
 def _to_numpy(variable: Any) -> Values:

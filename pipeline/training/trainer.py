@@ -1,4 +1,4 @@
-"""The third stage: fit a recipe's network to a prepared dataset. Run it in a process of its own."""
+"""The third stage: fit a recipe's network to a prepared dataset. To be run in a separate process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +17,14 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
-from pixelmill.pipeline.training.callbacks import ProgressWatcher, Report, StateKeeper, TrainingProgress
-from pixelmill.pipeline.training.checkpoints import holding, read_state
-from pixelmill.pipeline.training.initialization import pass_channels_on
+from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
+from pixelmill.pipeline.training.checkpoints import lock_checkpoint, read_state
+from pixelmill.pipeline.training.initialization import initialize_dirac
 from pixelmill.pipeline.training.input_pipeline import (
-    Feed,
+    BatchPrefetcher,
     TrainingBatches,
     ValidationBatches,
-    feeding,
+    prefetch_batches,
     steps_per_epoch,
 )
 from pixelmill.pipeline.training.network import build_network
@@ -37,41 +37,41 @@ _PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
 _STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
 
 
-def tell_nobody(progress: TrainingProgress) -> None:
-    """The report of a training that only the terminal watches."""
+def ignore_progress(progress: TrainingProgress) -> None:
+    """Report to nobody: the default where only the terminal shows progress."""
 
 
 def train_model(
-    dataset: PreparedDataset, recipe: Recipe, folder: Path, checkpoint: Path, report: Report = tell_nobody
+    dataset: PreparedDataset, recipe: Recipe, folder: Path, checkpoint: Path, report: Report = ignore_progress
 ) -> TrainedModel:
-    """Train on the training split, watch the validation split, never see the test split.
+    """Fit a network on the training split and validate it on the validation split.
 
     Args:
-        dataset: The arrays.
-        recipe: The network and how to fit it.
-        folder: Where the model goes; must not exist yet.
-        checkpoint: The file that training goes on from, if it is there, and that every epoch replaces.
-        report: Told every other second how far training has come.
+        dataset: The prepared arrays; the test split is not used.
+        recipe: The network and its training settings.
+        folder: Where the model is written; must not exist yet.
+        checkpoint: The file to resume from, if it exists; replaced after every epoch.
+        report: Called with the progress every two seconds.
 
     Raises:
-        RequestError: The device asked for is not there.
-        WorkError: The loss is no number any more, or the memory is too small.
+        RequestError: The requested device is not available.
+        WorkError: The loss is NaN or infinite, or the device is out of memory.
     """
     training = recipe.training
     device = start_backend(training)
-    with holding(checkpoint), explaining_memory(training):
+    with lock_checkpoint(checkpoint), explain_out_of_memory(training):
         with device.scope():
             network = compile_network(dataset, recipe, device)
-            keeper = StateKeeper(network, training, checkpoint, read_state(checkpoint))
-            resumed_after = len(keeper.state.history)
+            checkpointer = Checkpointer(network, training, checkpoint, read_state(checkpoint))
+            resumed_after = len(checkpointer.state.history)
             if resumed_after:
-                keeper.restore()
-            if not keeper.is_over:
-                _fit(network, dataset, training, device, keeper, report, folder)
-        model = _in_float32(dataset, recipe, keeper.state.weights)
+                checkpointer.restore()
+            if not checkpointer.is_over:
+                _fit(network, dataset, training, device, checkpointer, report, folder)
+        model = _rebuild_in_float32(dataset, recipe, checkpointer.state.weights)
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
-    history = pd.DataFrame(keeper.state.history)
+    history = pd.DataFrame(checkpointer.state.history)
     facts = {
         "kind": "trained-model",
         "recipe": recipe.model_dump(mode="json"),
@@ -79,7 +79,7 @@ def train_model(
         "dataset_fingerprint": dataset.fingerprint,
         "device": device.title,
         "resumed_after_epoch": resumed_after,
-        "chosen_epoch": keeper.chosen_epoch,
+        "chosen_epoch": checkpointer.chosen_epoch,
         "normalization": normalization and asdict(normalization),
     }
     with publishing(folder, facts) as staging:
@@ -93,35 +93,35 @@ def train_model(
         device=device.title,
         validation_loss=validation.loss,
         validation_accuracy=validation.accuracy,
-        chosen_epoch=keeper.chosen_epoch,
+        chosen_epoch=checkpointer.chosen_epoch,
         normalization=normalization,
     )
 
 
 @contextmanager
-def explaining_memory(training: TrainingSpec) -> Iterator[None]:
-    """Say in one line that the device's memory is too small, and what to try.
+def explain_out_of_memory(training: TrainingSpec) -> Iterator[None]:
+    """Turn an out-of-memory error into one line with a smaller batch size to try.
 
     Raises:
-        WorkError: It is.
+        WorkError: The device is out of memory.
     """
     try:
         yield
     except Exception as error:
-        told = f"{type(error).__name__} {error}".lower()
+        message = f"{type(error).__name__} {error}".lower()
         signs = ("resourceexhausted", "resource_exhausted", "outofmemory", "out of memory")
-        if not any(sign in told for sign in signs):
+        if not any(sign in message for sign in signs):
             raise
         size = training.batch_size
         raise WorkError(
-            f"the memory is too small for training.batch_size={size}",
-            "a batch that fits",
+            f"the device is out of memory with training.batch_size={size}",
+            "a batch that fits in memory",
             f"Try training.batch_size={max(1, size // 2)}.",
         ) from error
 
 
 def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) -> Any:
-    """A recipe's network, ready to be fitted on a device."""
+    """Build and compile a recipe's network for a device."""
     import keras
 
     training = recipe.training
@@ -131,20 +131,22 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
     )
     network = build_network(recipe.model, recipe.image, len(dataset.class_names))
     if training.initialization == "dirac":
-        pass_channels_on(network)
+        initialize_dirac(network)
     if chosen_backend() == "tensorflow":
         fuse_normalization(network)
-    # Probabilities and loss in full precision, whatever comes before them.
+    # Probabilities and loss are computed in full precision, whatever the policy of the other layers.
     network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
     steps = steps_per_epoch(dataset.counts["train"], training)
     limit_momentum(network, steps)
-    at_once = training.steps_per_execution
+    steps_per_execution = training.steps_per_execution
     network.compile(
         optimizer=build_optimizer(training, training.epochs * steps),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=training.jit_compile,
-        steps_per_execution=_STEPS_PER_EXECUTION[device.kind] if at_once == "auto" else at_once,
+        steps_per_execution=_STEPS_PER_EXECUTION[device.kind]
+        if steps_per_execution == "auto"
+        else steps_per_execution,
     )
     return network
 
@@ -154,49 +156,51 @@ def _fit(
     dataset: PreparedDataset,
     training: TrainingSpec,
     device: Device,
-    keeper: StateKeeper,
+    checkpointer: Checkpointer,
     report: Report,
     folder: Path,
 ) -> None:
     classes = len(dataset.class_names)
     batches = TrainingBatches(dataset.split("train"), classes, training)
     validation = ValidationBatches(dataset.split("validation"), classes, device.count)
-    history = keeper.state.history
+    history = checkpointer.state.history
     first = len(history)
     total = (training.epochs - first) * batches.steps * training.batch_size
     with (
-        feeding(batches, batches.steps) as feed,
-        feeding(validation, len(validation)) as validation_feed,
+        prefetch_batches(batches, batches.steps) as feed,
+        prefetch_batches(validation, len(validation)) as validation_feed,
         progress("train", total, "images") as advance,
     ):
-        watcher = ProgressWatcher(training, batches.steps, history, advance, report)
+        reporter = ProgressReporter(training, batches.steps, history, advance, report)
         network.fit(
             feed.as_keras(),
             validation_data=validation_feed.as_keras(),
             epochs=training.epochs,
             initial_epoch=first,
             shuffle=False,
-            callbacks=_callbacks(feed, watcher, keeper, folder),
+            callbacks=_callbacks(feed, reporter, checkpointer, folder),
             verbose=0,
         )
 
 
-def _callbacks(feed: Feed, watcher: ProgressWatcher, keeper: StateKeeper, folder: Path) -> list[Any]:
+def _callbacks(
+    feed: BatchPrefetcher, reporter: ProgressReporter, checkpointer: Checkpointer, folder: Path
+) -> list[Any]:
     import keras
 
     callback = keras.callbacks.LambdaCallback
     callbacks = [
         callback(on_epoch_begin=lambda epoch, logs: feed.start_epoch(epoch)),
         callback(
-            on_epoch_begin=watcher.on_epoch_begin,
-            on_train_batch_end=watcher.on_train_batch_end,
-            on_epoch_end=watcher.on_epoch_end,
+            on_epoch_begin=reporter.on_epoch_begin,
+            on_train_batch_end=reporter.on_train_batch_end,
+            on_epoch_end=reporter.on_epoch_end,
         ),
         callback(
-            on_epoch_begin=keeper.on_epoch_begin,
-            on_test_begin=keeper.on_test_begin,
-            on_test_end=keeper.on_test_end,
-            on_epoch_end=keeper.on_epoch_end,
+            on_epoch_begin=checkpointer.on_epoch_begin,
+            on_test_begin=checkpointer.on_test_begin,
+            on_test_end=checkpointer.on_test_end,
+            on_epoch_end=checkpointer.on_epoch_end,
         ),
     ]
     if find_spec("tensorboard"):
@@ -204,12 +208,12 @@ def _callbacks(feed: Feed, watcher: ProgressWatcher, keeper: StateKeeper, folder
     return callbacks
 
 
-def _in_float32(dataset: PreparedDataset, recipe: Recipe, weights: tuple[Any, ...]) -> Any:
-    """The network to save, without what only training needs."""
+def _rebuild_in_float32(dataset: PreparedDataset, recipe: Recipe, weights: tuple[Any, ...]) -> Any:
+    """The network to save: in float32, and without the changes made for training."""
     import keras
 
     keras.config.set_dtype_policy("float32")
-    keras.utils.clear_session()  # The same names for its layers in every run.
+    keras.utils.clear_session()  # Layers get the same names in every run.
     network = build_network(recipe.model, recipe.image, len(dataset.class_names))
     network.set_weights(weights)
     return network

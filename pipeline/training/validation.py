@@ -1,4 +1,4 @@
-"""The loss and accuracy of a model as it is saved, on the validation split."""
+"""The loss and accuracy of the saved model on the validation split."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from pixelmill.pipeline.datasets import Images
 from pixelmill.pipeline.training.input_pipeline import ValidationBatches
 
-# What Keras keeps a probability away from 0, so that its logarithm is a number.
+# Keras clips probabilities to this value, so that the logarithm is finite.
 _EPSILON = 1e-7
 
 
@@ -21,13 +21,13 @@ class Validation:
 
 
 def validate(network: Any, images: Images, classes: int, devices: int = 1) -> Validation:
-    """Measure a model on images, as `evaluate` of Keras does.
+    """Loss and accuracy of a model on images, computed as by `evaluate` of Keras.
 
     Args:
-        network: A Keras model that takes uint8 images and gives probabilities.
+        network: A Keras model from uint8 images to probabilities.
         images: The validation split.
-        classes: How many probabilities it gives.
-        devices: How many share a batch.
+        classes: Number of classes.
+        devices: Number of devices that share each batch.
     """
     batches = ValidationBatches(images, classes, devices)
     predicted = np.concatenate([network.predict_on_batch(batches[step][0]) for step in range(len(batches))])

@@ -56,7 +56,7 @@ def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
 def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> None:
     """Train an epoch of the contender that each line of standard input names."""
     from pixelmill.pipeline.training.backends import start_backend
-    from pixelmill.pipeline.training.input_pipeline import TrainingBatches, feeding
+    from pixelmill.pipeline.training.input_pipeline import TrainingBatches, prefetch_batches
     from pixelmill.pipeline.training.trainer import compile_network
 
     recipe = load_recipe(recipe_name)
@@ -78,7 +78,9 @@ def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> Non
     memory = tf.data.Dataset.from_tensors((pixels, labels)).repeat(steps).with_options(untuned)
     network.fit(pixels, labels, batch_size=len(pixels), verbose=0)
     with ExitStack() as stack:
-        feeds = {name: stack.enter_context(feeding(epochs, steps)) for name, epochs in batches.items()}
+        feeds = {
+            name: stack.enter_context(prefetch_batches(epochs, steps)) for name, epochs in batches.items()
+        }
         data = {"memory": memory, **{name: feed.as_keras() for name, feed in feeds.items()}}
         trained: Counter[str] = Counter()
 

@@ -1,4 +1,4 @@
-"""What is wrong with a retraining is told before Prefect and TensorFlow are imported."""
+"""Problems of a retraining run are reported before Prefect and TensorFlow are imported."""
 
 import shlex
 import subprocess
@@ -65,7 +65,7 @@ def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     sys.platform != "linux" or any(Path("/dev").glob("nvidia*")), reason="this machine may have a GPU"
 )
-def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_gpu_is_reported(tmp_path: Path) -> None:
     assert "sees no GPU" in refusal(load_recipe("digits", ["training.device=gpu"]), tmp_path)
 
 

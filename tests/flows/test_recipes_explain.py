@@ -56,8 +56,8 @@ def test_every_field_has_a_meaning() -> None:
 def test_a_field_comes_with_type_limits_default_and_meaning(explain: Explain) -> None:
     assert explain("training.early_stopping").splitlines()[1:] == [
         "  training.early_stopping: whole number above 0 or null; default null",
-        "      Epochs without a lower validation loss after which training ends; the model is then that of",
-        "          the lowest validation loss.",
+        "      Number of epochs without a lower validation loss after which training stops; the weights with",
+        "          the lowest validation loss are kept.",
     ]
     fields = fields_of(explain("--json"))
     assert fields["training.epochs"]["default"] is None

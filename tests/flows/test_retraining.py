@@ -130,7 +130,7 @@ def test_a_corrupt_download_is_one_line_and_loses_nothing(
         # Asked again and again, as the network's trouble deserves, the first file each time.
         assert [name for name, _ in mirror.requests] == ["train-images-idx3-ubyte.gz"] * 3
     assert answer.code == 1
-    assert answer.last_error.startswith("pixelmill: no source gave train-images-idx3-ubyte")
+    assert answer.last_error.startswith("pixelmill: no source provided train-images-idx3-ubyte")
     assert "SHA-256" in answer.last_error
     assert "Traceback" not in answer.errors
     assert list_models(tmp_path / "store") == []

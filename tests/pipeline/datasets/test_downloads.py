@@ -105,7 +105,7 @@ def test_a_bad_mirror_is_left_for_the_next_with_the_reason(
     assert "ConnectError" in caplog.records[0].getMessage()
 
 
-def test_where_no_mirror_has_it_every_reason_is_named_and_nothing_is_cached(tmp_path: Path) -> None:
+def test_if_no_mirror_works_every_reason_is_named_and_nothing_is_cached(tmp_path: Path) -> None:
     bad = FileServer({"data.gz": gzip.compress(OTHER)})
     with serving(bad), pytest.raises(DownloadError) as caught:
         fetch_files([WANTED], [unreachable(), https_mirror(bad.url)], tmp_path)
@@ -114,14 +114,14 @@ def test_where_no_mirror_has_it_every_reason_is_named_and_nothing_is_cached(tmp_
     assert not (tmp_path / WANTED.sha256).exists()
 
 
-def test_no_mirror_at_all_is_said_only_where_the_cache_lacks_a_file(tmp_path: Path) -> None:
-    with pytest.raises(NoSourceError, match="no source to ask for data; expected at least one"):
+def test_a_missing_mirror_is_an_error_only_if_a_file_is_not_cached(tmp_path: Path) -> None:
+    with pytest.raises(NoSourceError, match="no source for data; expected at least one"):
         fetch_files([WANTED], [], tmp_path)
     (tmp_path / WANTED.sha256).write_bytes(CONTENT)
     assert fetch_files([WANTED], [], tmp_path)[1] == "the cache"
 
 
-def test_what_one_mirror_gave_is_not_asked_of_the_next(tmp_path: Path) -> None:
+def test_files_from_one_mirror_are_not_requested_from_the_next(tmp_path: Path) -> None:
     other = WantedFile("other", hashlib.sha256(OTHER).hexdigest(), len(OTHER))
     first, second = FileServer(good_files()), FileServer({"other.gz": gzip.compress(OTHER)})
     with serving(first), serving(second):

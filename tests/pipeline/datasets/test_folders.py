@@ -22,7 +22,7 @@ from tests.conftest import write_images
 
 
 def make_classes(folder: Path, *names: str, count: int = 6, seed: int = 0) -> Path:
-    """One subfolder a name, each with images of its own."""
+    """One subfolder per name, each with different images."""
     for number, name in enumerate(names):
         write_images(folder / name, count, seed + number)
     return folder
@@ -81,16 +81,16 @@ def test_splits_that_an_archive_wrapped_once_more_are_named_inside(tmp_path: Pat
     assert f"dataset.path={tmp_path}/intel/seg_train/seg_train " in refusal(tmp_path / "intel")
 
 
-def test_a_split_without_classes_of_its_own_is_still_a_split(tmp_path: Path) -> None:
+def test_a_split_without_class_folders_is_still_a_split(tmp_path: Path) -> None:
     make_classes(tmp_path / "train", "cat", "dog")
     write_images(tmp_path / "test", 5)
-    assert f"Name the folders of the splits: --set dataset.path={tmp_path}/train" in refusal(tmp_path)
+    assert f"Set the folders of the splits: --set dataset.path={tmp_path}/train" in refusal(tmp_path)
 
 
 def test_folds_have_no_training_folder_to_name(tmp_path: Path) -> None:
     for fold in ("fold_1", "fold_2"):
         make_classes(tmp_path / fold, "cat", "dog")
-    assert "Put the images of each class into one folder." in refusal(tmp_path)
+    assert "Put the images of each class into a single folder." in refusal(tmp_path)
 
 
 def test_classes_that_are_called_as_splits_are_classes(tmp_path: Path) -> None:
@@ -136,17 +136,17 @@ def test_test_images_that_are_trained_on_are_counted_and_named(tmp_path: Path) -
     held_out = make_classes(tmp_path / "held-out", "cat", "dog", count=2, seed=5)
     shutil.copyfile(pets / "dog/00003.png", held_out / "dog/copy.png")
     raw = index(pets, held_out)
-    assert "1 of 5 test images are training images too" in only_warning(raw)
-    assert "dog/00003.png and dog/copy.png of the test" in only_warning(raw)
+    assert "1 of 5 test images are also training images" in only_warning(raw)
+    assert "dog/00003.png and dog/copy.png (test)" in only_warning(raw)
     assert len(read_index(raw)) == 17
 
 
-def test_one_content_under_two_classes_is_left_out_of_both(tmp_path: Path) -> None:
+def test_duplicates_under_two_classes_are_left_out_of_both(tmp_path: Path) -> None:
     pets = make_classes(tmp_path / "pets", "cat", "dog")
     shutil.copyfile(pets / "cat/00000.png", pets / "dog/copy.png")
     shutil.copyfile(pets / "cat/00000.png", pets / "cat/copy.png")
     raw = index(pets)
-    assert "3 images lie under more than one class and are left out of all" in only_warning(raw)
+    assert "3 images appear under more than one class and are left out of all" in only_warning(raw)
     assert "cat/00000.png and dog/copy.png" in only_warning(raw)
     assert used(raw) == {"cat": 5, "dog": 6}
 
@@ -154,7 +154,7 @@ def test_one_content_under_two_classes_is_left_out_of_both(tmp_path: Path) -> No
 def test_a_class_that_is_a_copy_of_another_is_refused(tmp_path: Path) -> None:
     pets = make_classes(tmp_path / "pets", "cat", "dog")
     shutil.copytree(pets / "cat", pets / "kitten")
-    with pytest.raises(RequestError, match="Look at the images that other classes share with cat, kitten"):
+    with pytest.raises(RequestError, match="Check the images that other classes share with cat, kitten"):
         index(pets)
 
 
@@ -231,7 +231,7 @@ def test_classes_of_the_test_folder_are_compared_in_one_unicode_form(tmp_path: P
     assert used(index(tmp_path / "birds", tmp_path / "test")) == {"Adler": 8, composed: 8}
 
 
-def test_a_class_folder_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_class_folder_with_an_invalid_name_is_refused(tmp_path: Path) -> None:
     pets = make_classes(tmp_path / "pets", "cat", "dog")
     os.mkdir(os.fsencode(pets) + b"/caf\xe9")
     assert r"b'caf\xe9'" in refusal(pets)
@@ -252,7 +252,7 @@ def test_a_class_that_only_one_folder_has_is_named(tmp_path: Path) -> None:
     assert "has a class 'fox'" in refusal(more, pets)
 
 
-def test_a_dataset_path_that_is_a_file_is_told_as_one(tmp_path: Path) -> None:
+def test_a_dataset_path_that_is_a_file_is_reported_as_one(tmp_path: Path) -> None:
     (tmp_path / "pets.zip").write_bytes(b"")
     assert f"dataset.path {tmp_path}/pets.zip is a file; " in refusal(tmp_path / "pets.zip")
     pets = make_classes(tmp_path / "pets", "cat", "dog")
@@ -276,14 +276,14 @@ def test_the_prepared_dataset_has_names_warnings_and_counts(tmp_path: Path) -> N
         name.split("/") for name in first.names("test")
     ]
     assert first.warnings == ()
-    # Another file that is left out changes what is said of the arrays, and not the arrays.
+    # Another file that is left out changes the manifest, but not the arrays.
     (pets / "dog/film.mov").write_bytes(b"")
     second = prepare_dataset(download_dataset(recipe.dataset, tmp_path), recipe, tmp_path)
     assert second.folder == first.folder
     manifest = read_manifest(second.folder)
     assert manifest["left_out"] == second.left_out == {".mov": 1}
     assert manifest["warnings"] == [f"{pets}: 1 file left out: .mov 1"] == list(second.warnings)
-    # A file's new name does: what is prepared names its images.
+    # Renaming a file does change them, because the prepared dataset names its images.
     os.rename(pets / "dog/00000.png", pets / "dog/zero.png")
     third = prepare_dataset(download_dataset(recipe.dataset, tmp_path), recipe, tmp_path)
     assert "dog/zero.png" in json.dumps([third.names(split) for split in ("train", "validation", "test")])

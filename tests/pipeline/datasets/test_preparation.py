@@ -136,7 +136,7 @@ def test_a_damaged_prepared_dataset_is_refused(pets: Path, tmp_path: Path) -> No
         prepare(folder_recipe(pets), tmp_path / "store")
 
 
-def test_a_test_folder_of_its_own_is_used_whole(pets: Path, tmp_path: Path) -> None:
+def test_a_separate_test_folder_is_used_completely(pets: Path, tmp_path: Path) -> None:
     for seed, name in enumerate(("cat", "dog")):
         write_images(tmp_path / "held-out" / name, 3, seed + 10)
     recipe = folder_recipe(pets, f"dataset.test_path={tmp_path / 'held-out'}")

@@ -1,4 +1,4 @@
-"""The measures of a classifier, held against those of SciPy and scikit-learn and against bounds."""
+"""The metrics of a classifier, compared with SciPy and scikit-learn and with bounds."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
-from pixelmill.pipeline.evaluation.intervals import interval_of_mean, interval_of_share
+from pixelmill.pipeline.evaluation.intervals import interval_of_mean, interval_of_proportion
 from pixelmill.pipeline.evaluation.metrics import ConfusedPair, measure
 
 COUNTS = st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
@@ -17,11 +17,11 @@ COUNTS = st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, to
 def test_the_interval_of_a_share_is_wilsons(counts: tuple[int, int]) -> None:
     count, total = counts
     expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
-    assert interval_of_share(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert interval_of_proportion(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_no_image_tells_nothing() -> None:
-    assert interval_of_share(0, 0) == (0, 1)
+def test_the_interval_without_images_is_zero_to_one() -> None:
+    assert interval_of_proportion(0, 0) == (0, 1)
 
 
 @given(st.lists(COUNTS, min_size=1, max_size=20))
@@ -35,7 +35,7 @@ def test_the_interval_of_a_mean_holds_it_and_narrows_with_more_classes(counts: l
 
 
 def test_the_interval_of_one_share_as_a_mean_is_its_own() -> None:
-    assert interval_of_mean([(7, 20)]) == pytest.approx(interval_of_share(7, 20))
+    assert interval_of_mean([(7, 20)]) == pytest.approx(interval_of_proportion(7, 20))
 
 
 def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says() -> None:
@@ -55,7 +55,7 @@ def test_what_is_measured_of_unbalanced_classes() -> None:
     metrics = measure(probabilities, labels, ("a", "b", "c"))
     predicted = probabilities.argmax(axis=1)
     assert metrics.accuracy == 0.94
-    assert metrics.accuracy_interval == interval_of_share(94, 100)
+    assert metrics.accuracy_interval == interval_of_proportion(94, 100)
     assert metrics.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted)) == 0.5
     assert (metrics.largest_class.name, metrics.largest_share) == ("a", 0.9)
     assert metrics.never_predicted == ("c",)

@@ -20,10 +20,10 @@ def open_page(browser: Browser, path: Path, width: int, scheme: str) -> Page:
 
 def open_report(browser: Browser, bundle: ModelBundle, width: int, scheme: str) -> tuple[Page, list[str]]:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.goto((bundle.folder / "report/index.html").as_uri())
-    return page, asked
+    return page, requested
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -31,8 +31,8 @@ def open_report(browser: Browser, bundle: ModelBundle, width: int, scheme: str) 
 def test_the_report_needs_nothing_else_and_fits(
     browser: Browser, bundle: ModelBundle, width: int, scheme: str
 ) -> None:
-    page, asked = open_report(browser, bundle, width, scheme)
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    page, requested = open_report(browser, bundle, width, scheme)
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
@@ -111,7 +111,7 @@ def test_the_worst_mistakes_carry_the_names_of_their_files(browser: Browser, tmp
     page.close()
 
 
-def test_what_a_person_should_look_at_stands_above_all_else(browser: Browser, tmp_path: Path) -> None:
+def test_warnings_are_shown_at_the_top(browser: Browser, tmp_path: Path) -> None:
     always_cat = np.tile(np.array([0.9, 0.1], np.float32), (10, 1))
     path = write_report(
         tmp_path,
@@ -124,7 +124,7 @@ def test_what_a_person_should_look_at_stands_above_all_else(browser: Browser, tm
     page = open_page(browser, path, 1280, "light")
     told = page.locator(".warning p").all_inner_texts()
     assert told[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
-    assert told[2].startswith("on 100 training images the accuracy is 0.5000 at inference")
+    assert told[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
     tiles = page.locator(".tile").all_inner_texts()
     assert tiles[0].startswith("90.00%\ntest accuracy (59.58% to 98.21%)")
     assert tiles[1].startswith("50.00%\nbalanced accuracy")

@@ -1,4 +1,4 @@
-"""What a list of layers makes of a volume: by hand, and in refusals. `tests/pipeline/training` asks Keras."""
+"""Summaries of networks, computed by hand, and refusals; `tests/pipeline/training` compares with Keras."""
 
 from typing import get_args
 
@@ -34,7 +34,7 @@ def refusal(layers: Layers, image: ImageSpec = COLOUR_32) -> str:
 
 
 def first_row(layer: dict[str, object], image: ImageSpec = COLOUR_32) -> LayerSummary:
-    """What a layer makes of an image, by itself."""
+    """The output of a single layer for an image."""
     return summarize([layer, {"layer": "global_average_pooling"}, *OUTPUT], image)[0]
 
 
@@ -182,7 +182,7 @@ def test_parameters_of_layers_without_kernels() -> None:
     assert [row.multiply_adds for row in rows] == [0, 0, 0, 60, 0, 200, 0]
 
 
-def test_pooling_steps_by_its_size_unless_told() -> None:
+def test_the_default_stride_of_pooling_is_its_size() -> None:
     rows = summarize(
         [
             {"layer": "max_pooling", "size": 3},
@@ -350,7 +350,7 @@ def test_other_outputs_than_classes_are_refused(units: int) -> None:
         ("model.layers.0={layer: application, name: VGG16, frozen_layers: some}", "frozen_layers is 'some'"),
     ],
 )
-def test_what_a_layer_cannot_be_told_is_refused_in_one_line(override: str, words: str) -> None:
+def test_invalid_layer_settings_are_refused_in_one_line(override: str, words: str) -> None:
     with pytest.raises(RequestError) as caught:
         load_recipe("digits", [override])
     assert "model.layers.0" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Versions that a killed run registered and never judged."""
+"""Versions that were registered by a killed run and never judged."""
 
 import itertools
 import logging
@@ -37,7 +37,7 @@ def history(store: Path) -> dict[str, int]:
     return aliases_of(store, "digits")
 
 
-def test_a_version_that_was_judged_is_pending_no_more(tmp_path: Path) -> None:
+def test_a_judged_version_is_no_longer_pending(tmp_path: Path) -> None:
     first = register(tmp_path)
     assert pending_versions(tmp_path, "digits") == [1]
     judge(tmp_path, first)
@@ -63,7 +63,7 @@ def test_versions_that_were_never_judged_are_judged_in_their_order(tmp_path: Pat
     assert pending_versions(tmp_path, "digits") == []
 
 
-def test_an_alias_that_is_past_a_version_does_not_go_back_to_it(tmp_path: Path) -> None:
+def test_an_alias_does_not_move_back_to_an_earlier_version(tmp_path: Path) -> None:
     register(tmp_path, accuracy=0.9)
     register(tmp_path, accuracy=0.9)
     promote_version(tmp_path, "digits", 2, "champion")
@@ -71,7 +71,7 @@ def test_an_alias_that_is_past_a_version_does_not_go_back_to_it(tmp_path: Path) 
     assert pending_versions(tmp_path, "digits") == []
 
 
-def test_a_pending_version_that_is_damaged_hinders_nobody(
+def test_a_damaged_pending_version_does_not_block_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     register(tmp_path)
@@ -83,7 +83,7 @@ def test_a_pending_version_that_is_damaged_hinders_nobody(
     assert pending_versions(tmp_path, "digits") == []
 
 
-def test_the_run_of_another_model_takes_nothing_up(tmp_path: Path) -> None:
+def test_a_run_of_another_model_judges_no_pending_version(tmp_path: Path) -> None:
     register(tmp_path, name="mnist")
     judge(tmp_path, register(tmp_path))
     assert pending_versions(tmp_path, "mnist") == [1]

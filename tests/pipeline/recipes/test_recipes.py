@@ -240,7 +240,7 @@ def test_a_bad_override_is_refused_and_repeated(override: str) -> None:
 )
 def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     path = written(tmp_path, text)
-    assert f"recipe {path} holds no keys" in refusal(path)
+    assert f"recipe {path} has no keys" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,9 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
         ("name: a\nimage: [\n", "line 3, column 1"),
     ],
 )
-def test_a_repeated_key_and_a_slip_are_told_with_their_lines(text: str, message: str, tmp_path: Path) -> None:
+def test_duplicate_keys_and_syntax_errors_are_reported_with_their_lines(
+    text: str, message: str, tmp_path: Path
+) -> None:
     assert message in refusal(written(tmp_path, text))
 
 

@@ -1,4 +1,4 @@
-"""Small trainings on the digits, for tests that run in processes of their own."""
+"""Short training runs on the digits, for tests in separate processes."""
 
 from pathlib import Path
 from typing import Any

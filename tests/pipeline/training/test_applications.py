@@ -1,4 +1,4 @@
-"""The networks of keras.applications: what is told of each without Keras is what Keras builds and exports."""
+"""The networks of keras.applications: their stated properties match what Keras builds and exports."""
 
 import sys
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pixelmill.pipeline.config.layers import ApplicationName, ModelSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import Probabilities, load_session
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.layers.applications import APPLICATIONS, SCALE_THEMSELVES, SCALINGS
+from pixelmill.pipeline.layers.applications import APPLICATIONS, INCLUDE_PREPROCESSING, SCALINGS
 from pixelmill.pipeline.processes import run_in_spawned_process
 
 CLASSES = 3
@@ -58,8 +58,8 @@ def inner_network(keras: Any, network: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What Keras said.
+class KerasReference:
+    """Results from Keras.
 
     Attributes:
         scaled: By application: the ramp as we scale it, and as Keras's own function does.
@@ -74,7 +74,7 @@ class Asked:
     same: bool
 
 
-def ask(folder: Path) -> Asked:
+def ask(folder: Path) -> KerasReference:
     """Scale the ramp for every application; build one from the saved weights of another, a part frozen."""
     keras = start()
     from pixelmill.pipeline.training.network import build_network
@@ -96,7 +96,7 @@ def ask(folder: Path) -> Asked:
     for wrong in ("no.weights.h5", "nowhere.weights.h5"):
         with pytest.raises(RequestError, match="MobileNet"):
             build_network(model("MobileNet", weights=str(folder / wrong)), spec, CLASSES)
-    return Asked(
+    return KerasReference(
         scaled,
         network.count_params(),
         [layer.trainable for layer in inner.layers],
@@ -105,23 +105,23 @@ def ask(folder: Path) -> Asked:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> KerasReference:
     return run_in_spawned_process(ask, tmp_path_factory.mktemp("applications"))
 
 
-def test_pixels_are_scaled_as_the_authors_did(asked: Asked) -> None:
-    for name, (ours, theirs) in asked.scaled.items():
-        # What is left alone there is scaled inside the network, which a slow test asks.
-        assert np.array_equal(theirs, RAMP) == name.startswith(SCALE_THEMSELVES)
-        if not name.startswith(SCALE_THEMSELVES):
+def test_pixels_are_scaled_as_by_the_authors(reference: KerasReference) -> None:
+    for name, (ours, theirs) in reference.scaled.items():
+        # Images left unchanged there are scaled inside the network, which a slow test checks.
+        assert np.array_equal(theirs, RAMP) == name.startswith(INCLUDE_PREPROCESSING)
+        if not name.startswith(INCLUDE_PREPROCESSING):
             assert np.abs(ours - theirs).max() < 1e-4, name
 
 
-def test_weights_come_from_a_file_and_frozen_layers_stay(asked: Asked) -> None:
+def test_weights_come_from_a_file_and_frozen_layers_stay(reference: KerasReference) -> None:
     rows = summarize_layers(model("MobileNet"), image(32), CLASSES)
-    assert asked.parameters == sum(row.parameters for row in rows)
-    assert asked.trainable == [False] * 10 + [True] * (APPLICATIONS["MobileNet"].layers - 10)
-    assert asked.same
+    assert reference.parameters == sum(row.parameters for row in rows)
+    assert reference.trainable == [False] * 10 + [True] * (APPLICATIONS["MobileNet"].layers - 10)
+    assert reference.same
 
 
 def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]], int, int, Probabilities]:
@@ -142,7 +142,7 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
             (folder / "model.onnx").write_bytes(content)
             answers = network.predict(noise(side), verbose=0)
         keras.backend.clear_session()
-    if name.startswith(SCALE_THEMSELVES):
+    if name.startswith(INCLUDE_PREPROCESSING):
         compare_scaling(keras, name)
     return outputs, inner.count_params(), len(inner.layers), answers
 
@@ -161,7 +161,7 @@ def compare_scaling(keras: Any, name: ApplicationName) -> None:
 
 
 def sizes(name: ApplicationName) -> list[int]:
-    smallest = APPLICATIONS[name].smallest
+    smallest = APPLICATIONS[name].min_side
     return [smallest, smallest + 15, 128]
 
 
@@ -171,7 +171,7 @@ def noise(side: int) -> npt.NDArray[np.uint8]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_told_of_an_application_is_what_keras_builds_and_exports(
+def test_the_properties_of_an_application_match_keras_and_the_export(
     name: ApplicationName, tmp_path: Path
 ) -> None:
     outputs, parameters, layers, answers = run_in_spawned_process(measure, name, tmp_path)

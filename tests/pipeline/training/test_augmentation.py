@@ -15,9 +15,9 @@ Augmented = tuple[Pixels, SoftLabels]
 
 
 def random_batch(count: int, height: int, width: int, channels: int) -> Augmented:
-    draws = np.random.default_rng(1)
-    pixels = draws.integers(0, 256, (count, height, width, channels), np.uint8)
-    return pixels, np.eye(10, dtype=np.float32)[draws.integers(0, 10, count)]
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (count, height, width, channels), np.uint8)
+    return pixels, np.eye(10, dtype=np.float32)[rng.integers(0, 10, count)]
 
 
 def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, **spec: object) -> Augmented:
@@ -191,7 +191,7 @@ def test_what_moves_between_pixels_stays_as_sharp_as_it_was(spec: AugmentationSp
     assert inner.std(axis=(1, 2)).mean() > 0.9 * 100
 
 
-def test_beyond_the_edge_the_edge_goes_on() -> None:
+def test_edge_pixels_are_replicated() -> None:
     white = np.full((20, 9, 9, 3), 255, np.uint8)
     np.testing.assert_array_equal(
         augmented(white, shift=0.5, rotation=180, zoom=0.5, shear=45, elastic=0.2)[0], white

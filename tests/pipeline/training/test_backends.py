@@ -68,7 +68,7 @@ def start_on_two_processors(training: object) -> Device:
 def train_on_two(dataset: PreparedDataset, store: Path) -> TrainedModel:
     vars(trainer)["start_backend"] = start_on_two_processors
     train_model(dataset, small_recipe(epochs=1), store / "first", store / "state.npz")
-    # Another number of epochs goes on from the same state: variables of two devices are given their values.
+    # Training with more epochs resumes from the same checkpoint, which restores the variables of two devices.
     return train_model(dataset, small_recipe(epochs=2), store / "second", store / "state.npz")
 
 
@@ -80,7 +80,7 @@ def test_several_devices_share_each_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["theano", "jax"])
-def test_a_backend_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_backend_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec(name) is not None:
         pytest.skip(f"there is {name} here")
     monkeypatch.setenv("KERAS_BACKEND", name)

@@ -67,14 +67,14 @@ def test_a_dataset_smaller_than_a_batch_fills_it() -> None:
     assert sorted(numbers(batches(count=3)[0])) == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
-def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
+def test_every_epoch_and_every_seed_has_a_different_order() -> None:
     first = [numbers(batches()[index]) for index in range(21)]
     assert first == [numbers(batches()[index]) for index in range(21)]
     assert first[:7] != first[7:14]
     assert first != [numbers(batches(seed=1)[index]) for index in range(21)]
 
 
-def test_a_batch_is_the_same_whatever_was_asked_before() -> None:
+def test_a_batch_does_not_depend_on_earlier_ones() -> None:
     augmentation = {"mixup": 0.5, "shift": 0.3}
     forward, backward = batches(augmentation=augmentation), batches(augmentation=augmentation)
     expected = [forward[index] for index in range(21)]

@@ -1,4 +1,4 @@
-"""The file that a killed training goes on from."""
+"""The checkpoint that interrupted training resumes from."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from pixelmill.pipeline.training import checkpoints
 from pixelmill.pipeline.training.checkpoints import (
     TrainingState,
     checkpoint_path,
-    epochs_done,
-    holding,
+    completed_epochs,
+    lock_checkpoint,
     read_state,
     write_state,
 )
@@ -40,14 +40,14 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     read = read_state(path)
     assert read is not None
     assert read.history == STATE.history
-    assert epochs_done(path) == 1
+    assert completed_epochs(path) == 1
     for part in ("network", "optimizer", "weights"):
         for one, other in zip(getattr(read, part), getattr(STATE, part), strict=True):
             np.testing.assert_array_equal(one, other, strict=True)
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])
-def test_a_damaged_state_is_told_and_left_alone(
+def test_a_damaged_checkpoint_is_logged_and_left_alone(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "state.npz"
@@ -81,10 +81,10 @@ def test_the_same_work_has_the_same_checkpoint_and_other_work_another(
 
 
 def test_two_runs_never_train_with_one_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_SECONDS_TO_END", 0)
+    monkeypatch.setattr(checkpoints, "_LOCK_TIMEOUT_SECONDS", 0)
     path = tmp_path / "state.npz"
-    with holding(path), pytest.raises(WorkError, match="another run holds"), holding(path):
+    with lock_checkpoint(path), pytest.raises(WorkError, match="another run holds"), lock_checkpoint(path):
         pass
     (tmp_path / ".state.npz.0a1b2c3d.pixelmill-tmp").write_bytes(b"of a run that was killed")
-    with holding(path):
+    with lock_checkpoint(path):
         assert not list(tmp_path.glob("*.pixelmill-tmp"))

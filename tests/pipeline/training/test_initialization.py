@@ -1,4 +1,4 @@
-"""What convolutions begin with."""
+"""The initialization of convolutions."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +9,14 @@ import pytest
 
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.devices import import_tensorflow
-from pixelmill.pipeline.training.initialization import pass_channels_on
+from pixelmill.pipeline.training.initialization import initialize_dirac
 
 Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A network before and after it was told to pass channels on.
+    """A network before and after Dirac initialization.
 
     Attributes:
         image: [1, 6, 5, 3].
@@ -56,7 +56,7 @@ def begin() -> Begun:
         return {weight.path: keras.ops.convert_to_numpy(weight).copy() for weight in network.weights}
 
     drawn, pixels = weights(), np.random.default_rng(0).random((1, 6, 5, 3), np.float32)
-    pass_channels_on(network)
+    initialize_dirac(network)
     outputs: Any = network(pixels)
     answers = {
         layer.name: keras.ops.convert_to_numpy(output) for layer, output in zip(layers, outputs, strict=True)

@@ -1,4 +1,4 @@
-"""Batches made ahead of the network: in order, in the form Keras takes, in memory that does not grow."""
+"""Prefetched batches: in order, in the form that Keras accepts, with constant memory."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pixelmill.pipeline.training.input_pipeline import (
     TrainingBatches,
     ValidationBatches,
     as_keras,
-    feeding,
+    prefetch_batches,
 )
 from tests.pipeline.training.test_batches import batches, images, numbers, training
 
@@ -21,7 +21,7 @@ from tests.pipeline.training.test_batches import batches, images, numbers, train
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
     made = batches()
-    with feeding(made, made.steps) as feed:
+    with prefetch_batches(made, made.steps) as feed:
         # As Keras does, which looks at the first batches to learn their shapes.
         assert numbers(feed[0]) == numbers(made[0])
         for epoch in range(first, 3):
@@ -30,7 +30,7 @@ def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
                 assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
 
 
-def test_what_goes_wrong_while_a_batch_is_made_is_told_where_it_is_used() -> None:
+def test_an_error_while_preparing_a_batch_is_raised_where_it_is_used() -> None:
     class Broken:
         def __len__(self) -> int:
             return 2
@@ -38,14 +38,14 @@ def test_what_goes_wrong_while_a_batch_is_made_is_told_where_it_is_used() -> Non
         def __getitem__(self, index: int) -> Batch:
             raise OSError("the disk is gone")
 
-    with feeding(Broken(), 2) as feed, pytest.raises(OSError, match="the disk is gone"):
+    with prefetch_batches(Broken(), 2) as feed, pytest.raises(OSError, match="the disk is gone"):
         feed[0]
 
 
 def as_read_by_keras() -> None:
     import_tensorflow()
     made = batches()
-    with feeding(made, made.steps) as feed:
+    with prefetch_batches(made, made.steps) as feed:
         tuned_by_nobody = feed.as_keras()
         assert not tuned_by_nobody.options().autotune.enabled
         assert int(tuned_by_nobody.cardinality()) == made.steps
@@ -79,7 +79,7 @@ def test_a_large_file_streams_in_memory_that_does_not_grow(tmp_path: Path) -> No
     pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
     labels = np.zeros(shape[0], np.int64)
     made = TrainingBatches(Images(pixels, labels), 2, training(batch_size=32))
-    with feeding(made, made.steps) as feed:
+    with prefetch_batches(made, made.steps) as feed:
         first = feed[0][0].shape
         before = own_memory()
         most = max(own_memory() for step in range(1, made.steps) if feed[step][0].shape == first)

@@ -97,7 +97,7 @@ def network(case: str) -> ModelSpec:
 
 @dataclass(frozen=True)
 class Built:
-    """What Keras made of a case.
+    """A case as built by Keras.
 
     Attributes:
         outputs: The volume that leaves each position of the recipe.
@@ -122,7 +122,7 @@ class Everything:
 
 
 def build_all(folder: Path) -> Everything:
-    """Build, ask, perturb and export every case; build every recipe."""
+    """Build, predict, perturb and export every case; build every recipe."""
     return Everything(
         {case: build(case, folder) for case in CASES},
         {name: count_parameters(name) for name in shipped_recipes()},
@@ -208,7 +208,7 @@ def randomize(built: Any, random: np.random.Generator) -> None:
 
 
 def spread(keras: Any, built: Any) -> None:
-    """Turn the last dense layer so that the images' answers lie far apart."""
+    """Rotate the last dense layer so that the predictions of the images are far apart."""
     dense = built.layers[-2]
     scores = keras.Model(built.inputs, dense.output).predict(images(), verbose=0)
     dense.kernel.assign(dense.kernel / scores.std(axis=0))
@@ -242,7 +242,7 @@ def built(everything: Everything) -> dict[str, Built]:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_the_recipes_that_ship_hold_what_is_told(name: str, everything: Everything) -> None:
+def test_the_shipped_recipes_have_the_stated_parameters(name: str, everything: Everything) -> None:
     recipe = load_recipe(name)
     told = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
     assert told == everything.recipes[name]
@@ -291,9 +291,9 @@ def test_only_pixels_of_the_receptive_field_change_a_place(case: str, built: dic
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_export_answers_as_keras_does(case: str, built: dict[str, Built], folder: Path) -> None:
+def test_the_export_predicts_as_keras_does(case: str, built: dict[str, Built], folder: Path) -> None:
     answers = built[case].answers
-    # Answers that differ from image to image: a graph that lost the image could not give them.
+    # The predictions differ between images, so a graph that ignores its input would fail.
     assert np.ptp(answers, axis=0).min() > 0.05
     session, pixels = load_session(folder / f"{case}.onnx"), images()
     for size in (1, 5):

@@ -1,4 +1,4 @@
-"""The fused normalisation of training batches, beside the one of Keras."""
+"""The fused batch normalization of training batches, compared with that of Keras."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ Weights = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Trained:
-    """What the same steps made of the same network.
+    """The result of the same steps on the same network.
 
     Attributes:
         kinds: The class of each layer that normalises.
@@ -55,10 +55,10 @@ def train_both() -> tuple[Trained, Trained]:
     choose_device("cpu")
     import keras
 
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     # Few values a batch: there the biased and the unbiased variance are far apart.
-    images = draws.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
-    answers = draws.normal(size=(12, 4)).astype(np.float32)
+    images = rng.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
+    answers = rng.normal(size=(12, 4)).astype(np.float32)
     of_keras, fused = network(keras), network(keras)
     fused.set_weights(of_keras.get_weights())
     fuse_normalization(fused)

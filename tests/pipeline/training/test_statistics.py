@@ -29,7 +29,7 @@ IMAGES = Images(RANDOM.integers(0, 256, (150, 6, 5, 2), np.uint8), RANDOM.intege
 
 @dataclass(frozen=True)
 class Estimated:
-    """What the estimation made of a network.
+    """A network after its statistics were estimated.
 
     Attributes:
         before: By path, the weights it began with.
@@ -135,7 +135,7 @@ def test_nothing_else_changes_and_the_same_comes_out_again(estimated: Estimated)
         np.testing.assert_array_equal(estimated.again[path], value)
 
 
-def test_what_is_checked_is_told(estimated: Estimated) -> None:
+def test_the_check_is_reported(estimated: Estimated) -> None:
     assert estimated.without is None
     assert estimated.check is not None
     assert estimated.check.images == 150
@@ -146,11 +146,11 @@ def test_moving_averages_forget_within_an_epoch(estimated: Estimated) -> None:
     assert estimated.momentum == pytest.approx({1: 0.5, 4: 0.5, 30: 0.9, 300: 0.99, 100_000: 0.99})
 
 
-def test_a_loss_at_inference_is_told_in_one_line() -> None:
+def test_a_drop_at_inference_gives_a_one_line_warning() -> None:
     assert NormalizationCheck(1000, 0.93, 0.95).warning is None
     warning = NormalizationCheck(2000, 0.354, 1.0).warning
     assert warning is not None
-    assert warning.startswith("on 2,000 training images the accuracy is 0.3540 at inference and 1.0000 with")
+    assert warning.startswith("on 2,000 training images the accuracy is 0.3540 with the stored ")
     assert "training.batch_size" in warning
 
 

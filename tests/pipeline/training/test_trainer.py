@@ -1,4 +1,4 @@
-"""What the fields of a recipe's training do, and that a killed training ends as one that was never killed."""
+"""The effect of each training setting, and that interrupted training ends like uninterrupted training."""
 
 import hashlib
 import os
@@ -20,9 +20,9 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training import TrainedModel, callbacks, read_history
 from pixelmill.pipeline.training.callbacks import TrainingProgress
-from pixelmill.pipeline.training.checkpoints import epochs_done
+from pixelmill.pipeline.training.checkpoints import completed_epochs
 from pixelmill.pipeline.training.schedules import build_optimizer
-from pixelmill.pipeline.training.trainer import explaining_memory, train_model
+from pixelmill.pipeline.training.trainer import explain_out_of_memory, train_model
 from tests.pipeline.training.recipes import digits, small_recipe
 
 pytestmark = pytest.mark.xdist_group("training")
@@ -52,7 +52,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "averaged, mixed precision": {"precision": "mixed_bfloat16", "ema_momentum": 0.98, "optimizer": "sgd"},
     "stopped early": {"epochs": 50, "early_stopping": 1, "learning_rate": {"peak": 0.3}},
     "passing channels on": {"initialization": "dirac", "learning_rate": {"peak": 0.001}},
-    # All that has a state: random layers, a schedule, averages, early stopping, and batches drawn anew.
+    # Everything that has a state: random layers, a schedule, averages, early stopping, and shuffling.
     "everything": {
         "epochs": 3,
         "ema_momentum": 0.9,
@@ -137,7 +137,7 @@ def rates() -> dict[str, list[float]]:
 
 
 def diverge(dataset: PreparedDataset, store: Path) -> str:
-    """Go on from a good state with a rate that no network survives."""
+    """Resume from a good checkpoint with a learning rate that makes the loss diverge."""
     shutil.copy(store / "checkpoints/plain.npz", store / "checkpoints/diverging.npz")
     recipe = small_recipe(epochs=3, learning_rate={"peak": 1e30})
     try:
@@ -151,7 +151,7 @@ def run_out_of_memory() -> str:
     import tensorflow as tf
 
     try:
-        with explaining_memory(TrainingSpec(epochs=1, batch_size=100)):
+        with explain_out_of_memory(TrainingSpec(epochs=1, batch_size=100)):
             tf.zeros((2**30, 2**20))  # Four million GB.
     except WorkError as error:
         return str(error)
@@ -168,7 +168,7 @@ def trained(store: Path) -> Trained:
     return run_in_spawned_process(find_out, store)
 
 
-def test_the_learning_rate_goes_as_its_schedule_says(trained: Trained) -> None:
+def test_the_learning_rate_follows_its_schedule(trained: Trained) -> None:
     constant, cosine, cycle = (trained.rates[name] for name in ("constant", "cosine", "one_cycle"))
     assert set(constant) == {0.5}
     for rates, first in ((cosine, 0.05), (cycle, 0.02)):
@@ -202,14 +202,14 @@ def test_the_validation_and_the_statistics_are_those_of_the_saved_model(trained:
     assert model.normalization.warning is None
 
 
-def test_convolutions_begin_as_the_recipe_says(trained: Trained) -> None:
+def test_convolutions_are_initialized_as_in_the_recipe(trained: Trained) -> None:
     channel = np.zeros((3, 3))
     channel[1, 1] = 1
     np.testing.assert_allclose(trained.kernels["passing channels on"][:, :, 0, 0], channel, atol=0.15)
     assert not np.allclose(trained.kernels["plain"][:, :, 0, 0], channel, atol=0.15)
 
 
-def test_several_steps_a_call_give_what_single_steps_give(trained: Trained) -> None:
+def test_several_steps_per_execution_give_the_same_result_as_single_steps(trained: Trained) -> None:
     one, several = (read_history(trained.models[name])[-1] for name in ("plain", "several steps a call"))
     assert several["loss"] == pytest.approx(one["loss"], rel=1e-4)
     assert several["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4)
@@ -240,17 +240,15 @@ def test_the_last_report_is_the_end(trained: Trained) -> None:
     assert "validation accuracy" in str(last[0])
 
 
-def test_a_loss_that_is_no_number_ends_training_and_keeps_the_state_before(
-    trained: Trained, store: Path
-) -> None:
+def test_a_nan_loss_stops_training_and_keeps_the_last_checkpoint(trained: Trained, store: Path) -> None:
     assert trained.diverged.startswith("the loss is nan in epoch 3, step ")
-    assert "the state after epoch 2 is kept" in trained.diverged
+    assert "the checkpoint of epoch 2 is kept" in trained.diverged
     assert "Lower training.learning_rate.peak." in trained.diverged
     assert "\n" not in trained.diverged
-    assert epochs_done(store / "checkpoints/diverging.npz") == 2
+    assert completed_epochs(store / "checkpoints/diverging.npz") == 2
 
 
-def test_too_small_a_memory_is_one_line_with_a_batch_size_to_try(trained: Trained) -> None:
+def test_out_of_memory_is_one_line_with_a_batch_size_to_try(trained: Trained) -> None:
     assert trained.out_of_memory.endswith("Try training.batch_size=50.")
     assert "\n" not in trained.out_of_memory
 
@@ -260,7 +258,7 @@ def die_in_the_second_epoch(progress: TrainingProgress) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_killed_after_the_last_epoch_it_ends_with_the_same_weights(trained: Trained) -> None:
+def test_training_killed_after_the_last_epoch_resumes_with_the_same_weights(trained: Trained) -> None:
     whole, taken_up = trained.models["everything"], trained.models["taken up at its end"]
     assert weights_sha256(taken_up) == weights_sha256(whole)
     assert taken_up.normalization == whole.normalization
@@ -280,11 +278,11 @@ def weights_sha256(model: TrainedModel) -> str:
         return hashlib.sha256(archive.read("model.weights.h5")).hexdigest()
 
 
-def test_killed_and_run_again_it_ends_with_the_same_weights(trained: Trained, tmp_path: Path) -> None:
+def test_killed_training_resumes_and_ends_with_the_same_weights(trained: Trained, tmp_path: Path) -> None:
     dataset, checkpoint = digits(tmp_path), tmp_path / "checkpoints/killed.npz"
     with pytest.raises(WorkError, match="died"):
         run_in_spawned_process(train_until_killed, dataset, tmp_path / "killed", checkpoint)
-    assert epochs_done(checkpoint) == 1
+    assert completed_epochs(checkpoint) == 1
     assert not (tmp_path / "killed").exists()
     recipe = small_recipe(**TRAININGS["everything"])
     resumed = run_in_spawned_process(train_model, dataset, recipe, tmp_path / "resumed", checkpoint)

@@ -1,4 +1,4 @@
-"""A small data set of one's own: random crops of textures that come with scikit-image."""
+"""A small dataset: random crops of the textures bundled with scikit-image."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ _SIDE = 64
 
 
 def write_textures(folder: Path, count: int = 40, names: tuple[str, ...] = NAMES) -> Path:
-    """Write a subfolder a texture, with as many crops of 64 x 64 pixels."""
-    draws = np.random.default_rng(0)
+    """Write one subfolder per texture, with `count` crops of 64x64 pixels each."""
+    rng = np.random.default_rng(0)
     for name in names:
         with Image.open(Path(skimage.__file__).parent / f"data/{name}.png") as file:
             texture = np.asarray(file.convert("RGB"))
         (folder / name).mkdir(parents=True)
         for index in range(count):
-            top, left = (draws.integers(0, side - _SIDE + 1) for side in texture.shape[:2])
+            top, left = (rng.integers(0, side - _SIDE + 1) for side in texture.shape[:2])
             crop = texture[top : top + _SIDE, left : left + _SIDE]
             Image.fromarray(crop).save(folder / name / f"{index:04}.png")
     return folder

@@ -1,4 +1,4 @@
-"""The same bytes in two places where they must not be: under two classes, or in training and test."""
+"""Duplicate files that distort a dataset: under two classes, or in both training and test images."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-_MOST_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,11 @@ class LabelledFile:
     """One image file of a dataset folder.
 
     Attributes:
-        path: Of the file.
-        name: The path below the dataset folder (or the test folder), as text: `file_names` gives
-            the file's name back.
-        class_name: In Unicode's composed form.
-        sha256: Of its bytes, in hexadecimal.
-        part: Which folder it is from.
+        path: The path of the file.
+        name: The path relative to the dataset or test folder, as text; `file_names` restores the file name.
+        class_name: The class in Unicode normalization form C.
+        sha256: SHA-256 of its bytes, in hexadecimal.
+        part: The folder it is in.
     """
 
     path: Path
@@ -30,9 +29,9 @@ class LabelledFile:
 
 
 def drop_contradictions(files: Sequence[LabelledFile]) -> tuple[list[LabelledFile], list[LabelledFile]]:
-    """Part files in those to use and those whose content also lies under another class.
+    """Separate the files to use from those whose content also appears under another class.
 
-    Nothing tells which of the two classes is right, so none of the copies is used.
+    Nothing indicates which class is right, so none of the copies is used.
     """
     classes: dict[str, set[str]] = defaultdict(set)
     for file in files:
@@ -41,20 +40,20 @@ def drop_contradictions(files: Sequence[LabelledFile]) -> tuple[list[LabelledFil
     return kept, [file for file in files if len(classes[file.sha256]) > 1]
 
 
-def repetition_warnings(
+def duplicate_warnings(
     folder: str, kept: Sequence[LabelledFile], dropped: Sequence[LabelledFile]
 ) -> Iterator[str]:
-    """What a person should know of contents that occur twice, with examples.
+    """Warnings about duplicate files, with examples.
 
     Args:
-        folder: What to call the dataset.
-        kept: The files used.
-        dropped: Those that contradict each other.
+        folder: The name of the dataset in the warnings.
+        kept: The files to use.
+        dropped: The files with contradictory classes.
     """
     if dropped:
         pairs = [_differing(group) for group in _by_content(dropped)]
         yield (
-            f"{folder}: {len(dropped)} images lie under more than one class and are left out of all: "
+            f"{folder}: {len(dropped)} images appear under more than one class and are left out of all: "
             f"{_examples(pairs)}"
         )
     trained = {file.sha256: file for file in reversed(kept) if file.part == "train"}
@@ -62,7 +61,7 @@ def repetition_warnings(
     shared = [(trained[file.sha256], file) for file in test if file.sha256 in trained]
     if shared:
         yield (
-            f"{folder}: {len(shared)} of {len(test)} test images are training images too, so the test "
+            f"{folder}: {len(shared)} of {len(test)} test images are also training images, so the test "
             f"accuracy will be too high: {_examples(shared)}"
         )
 
@@ -79,10 +78,10 @@ def _differing(group: Sequence[LabelledFile]) -> tuple[LabelledFile, LabelledFil
 
 
 def _examples(pairs: Sequence[tuple[LabelledFile, LabelledFile]]) -> str:
-    shown = ", ".join(f"{_place(first)} and {_place(second)}" for first, second in pairs[:_MOST_EXAMPLES])
-    more = len(pairs) - _MOST_EXAMPLES
+    shown = ", ".join(f"{_place(first)} and {_place(second)}" for first, second in pairs[:_MAX_EXAMPLES])
+    more = len(pairs) - _MAX_EXAMPLES
     return f"{shown}, and {more} more" if more > 0 else shown
 
 
 def _place(file: LabelledFile) -> str:
-    return f"{file.name} of the test" if file.part == "test" else file.name
+    return f"{file.name} (test)" if file.part == "test" else file.name
