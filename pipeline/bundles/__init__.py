@@ -1,6 +1,6 @@
-"""A model bundle: a folder with an ONNX file and all that is needed to use it and to trust it.
+"""Model bundles: folders with an ONNX file and everything needed to use and verify it.
 
-`export` makes bundles; registry, scoring and evaluation stand on what is here.
+`export` writes bundles; the registry, scoring and evaluation read them.
 """
 
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 README_FILE = "README.md"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
-_LARGEST_FILE = 4 * 2**30  # A file in ONNX's format, protobuf, has at most 2 GiB.
+_MAX_FILE_SIZE = 4 * 2**30  # Protobuf limits an ONNX file to 2 GiB.
 
 
 class _BundleFile(FileFacts):
-    size: Annotated[int, Field(ge=0, le=_LARGEST_FILE)]
+    size: Annotated[int, Field(ge=0, le=_MAX_FILE_SIZE)]
 
 
 class _BundleManifest(BaseModel):
-    """What a bundle's manifest holds, beside what is only handed on."""
+    """The fields of a bundle's manifest that are validated; others pass through unchecked."""
 
     model_config = ConfigDict(strict=True)
 
@@ -58,15 +58,15 @@ class _BundleManifest(BaseModel):
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A folder that holds a model and all that is needed to use and to trust it.
+    """A folder that holds a model and everything needed to use and verify it.
 
     Attributes:
-        folder: Where it is.
+        folder: The bundle's folder.
         name: The model's name.
-        version: Its number in the registry, from 1.
+        version: The version number in the registry, starting at 1.
         onnx_sha256: The SHA-256 of the ONNX file, in hexadecimal.
-        precision: Which of the bundle's ONNX files is meant.
-        address: Where `folder` was fetched from, if it is a copy of a remote bundle.
+        precision: The precision of the ONNX file to use.
+        address: The remote bundle that `folder` is a copy of; None for a local bundle.
     """
 
     folder: Path
@@ -78,7 +78,7 @@ class ModelBundle:
 
     @property
     def onnx_path(self) -> Path:
-        """The file that leaves the house."""
+        """The ONNX file of the selected precision."""
         return self.folder / ONNX_FILES[self.precision]
 
     def sha256_of(self, name: str) -> str:
@@ -89,46 +89,50 @@ class ModelBundle:
         """The class names in the order of the probabilities.
 
         Raises:
-            RequestError: The file that holds them is malformed.
+            RequestError: `labels.json` is malformed.
         """
         names = read_json(self.folder / LABELS_FILE)
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
             raise RequestError(
-                f"{self.folder / LABELS_FILE} holds no list of class names",
-                "a bundle that pixelmill exported",
+                f"{self.folder / LABELS_FILE} does not contain a list of class names",
+                "a bundle exported by pixelmill",
                 "Export the model again.",
             )
         return tuple(names)
 
     def image_spec(self) -> ImageSpec:
-        """The tensor an image must become."""
+        """The size, channels and resizing of the input tensor.
+
+        Raises:
+            RequestError: `preprocessing.json` is malformed.
+        """
         path = self.folder / PREPROCESSING_FILE
         try:
             return ImageSpec.model_validate(read_json(path)["spec"])
         except (ValidationError, KeyError, TypeError) as error:
             raise RequestError(
-                f"{path} does not tell the image's size and channels",
-                "a bundle that pixelmill exported",
+                f"{path} does not give the input's size and channels",
+                "a bundle exported by pixelmill",
                 "Export the model again.",
             ) from error
 
     def baseline(self) -> Any:
-        """How the model answered on the test images; see `pixelmill.pipeline.drift`."""
+        """The distribution of predictions on the test images; see `pixelmill.pipeline.drift`."""
         return read_json(self.folder / BASELINE_FILE)
 
 
 def read_bundle_manifest(folder: Path) -> dict[str, Any]:
-    """A bundle's manifest, of which what pixelmill uses is of the right types.
+    """Read a bundle's manifest and validate the fields that pixelmill uses.
 
     Raises:
-        RequestError: The folder is no bundle, or its manifest is malformed.
+        RequestError: The folder is not a bundle, or its manifest is malformed.
     """
     manifest = read_manifest(folder)
     if manifest.get("kind") != "model-bundle":
         raise RequestError(
-            f"{folder} holds a {manifest.get('kind', 'thing without a kind')}",
+            f"{folder} contains an artifact of kind {manifest.get('kind', 'unknown')}",
             "a model bundle",
-            "See the models there are with `pixelmill models list`.",
+            "List the registered models with `pixelmill models list`.",
         )
     try:
         _BundleManifest.model_validate(manifest)
@@ -141,17 +145,17 @@ def open_bundle(folder: Path, precision: Precision = "fp32") -> ModelBundle:
     """Open a bundle after verifying the files that scoring needs.
 
     Raises:
-        RequestError: The folder is no bundle, or has no model of that precision.
-        WorkError: A file's bytes are not those the manifest lists.
+        RequestError: The folder is not a bundle, or has no model of that precision.
+        WorkError: A file does not match the manifest.
     """
     manifest = read_bundle_manifest(folder)
     name = ONNX_FILES[precision]
     if name not in manifest["files"]:
-        there = [kind for kind, file in ONNX_FILES.items() if file in manifest["files"]]
+        available = [kind for kind, file in ONNX_FILES.items() if file in manifest["files"]]
         raise RequestError(
-            f"precision {precision}, and {folder} has no {name}",
-            f"one of {', '.join(there)}",
-            "Take one of these, or export the model with that variant.",
+            f"precision {precision}, but {folder} has no {name}",
+            f"one of {', '.join(available)}",
+            "Choose one of these, or export the model with that variant.",
         )
     verify_files(folder, (name, *_NEEDED_TO_SCORE))
     sha256 = manifest["files"][name]["sha256"]
@@ -159,17 +163,17 @@ def open_bundle(folder: Path, precision: Precision = "fp32") -> ModelBundle:
 
 
 def read_allowed_difference(folder: Path) -> float:
-    """What the probabilities of a bundle's model may differ from Keras's by, as its proof says.
+    """The largest difference from Keras's probabilities that a bundle's `parity.json` allows.
 
     Raises:
-        RequestError: The bundle's `parity.json` does not tell.
+        RequestError: `parity.json` does not contain it.
     """
     content = read_json(folder / PARITY_FILE)
     allowed = content.get("allowed_difference") if isinstance(content, dict) else None
     if not isinstance(allowed, float) or not 0 < allowed <= 1:
         raise RequestError(
-            f"{folder / PARITY_FILE} tells no allowed difference ({str(allowed)[:20]})",
-            "allowed_difference, over 0 and up to 1",
-            "Take a bundle that pixelmill exported, or export the model again.",
+            f"{folder / PARITY_FILE} has an invalid allowed_difference ({str(allowed)[:20]})",
+            "a number above 0 and up to 1",
+            "Use a bundle exported by pixelmill, or export the model again.",
         )
     return allowed

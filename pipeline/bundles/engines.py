@@ -1,6 +1,6 @@
-"""Engines that run an ONNX file: each loads one, and gives probabilities for images.
+"""Engines that run an ONNX file and return probabilities.
 
-Every one computes in float32, also where it would by itself take a shorter format for speed.
+All compute in float32, even those that default to a lower precision for speed.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ import numpy as np
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities, load_session
 
-Answer = Callable[[Pixels], Probabilities]
+Predict = Callable[[Pixels], Probabilities]
 """From uint8 [batch, height, width, channels] to float32 [batch, classes]."""
 
 
 class EngineName(StrEnum):
-    """What the command line calls an engine."""
+    """The engines' names on the command line and in `parity.json`."""
 
     ONNXRUNTIME = "onnxruntime"
     REFERENCE = "reference"
@@ -30,20 +30,20 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine.
+    """An inference engine.
 
     Attributes:
-        title: What people call it.
-        packages: The distributions any of which brings it, the one to install first.
-        load: Loads an ONNX file.
+        title: The name to display.
+        packages: Distributions that provide it, the recommended one first.
+        load: Loads an ONNX file and returns its prediction function.
     """
 
     title: str
     packages: tuple[str, ...]
-    load: Callable[[Path], Answer]
+    load: Callable[[Path], Predict]
 
     def version(self) -> str | None:
-        """The version installed here, or None."""
+        """The installed version, or None."""
         for package in self.packages:
             try:
                 return version(package)
@@ -52,46 +52,46 @@ class Engine:
         return None
 
 
-def _load_onnxruntime(path: Path) -> Answer:
+def _load_onnxruntime(path: Path) -> Predict:
     return load_session(path).probabilities
 
 
-def _load_reference(path: Path) -> Answer:
+def _load_reference(path: Path) -> Predict:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(str(path))
 
-    def answer(images: Pixels) -> Probabilities:
+    def predict(images: Pixels) -> Probabilities:
         (probabilities,) = evaluator.run(None, {"image": images})
         return np.asarray(probabilities, np.float32)
 
-    return answer
+    return predict
 
 
-def _load_openvino(path: Path) -> Answer:
+def _load_openvino(path: Path) -> Predict:
     import openvino
 
-    # By itself it takes bfloat16 on processors that have it.
+    # The default is bfloat16 on CPUs that support it.
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     return lambda images: np.array(compiled(images)["probabilities"], np.float32)
 
 
-def _load_opencv(path: Path) -> Answer:
+def _load_opencv(path: Path) -> Predict:
     import cv2
 
     network = cv2.dnn.readNetFromONNX(str(path))
-    # By itself it convolves in a way (Winograd's) that is faster and loses digits.
+    # Winograd convolution, the default, is faster but less precise.
     network.enableWinograd(False)
 
-    def answer(images: Pixels) -> Probabilities:
+    def predict(images: Pixels) -> Probabilities:
         network.setInput(images, "image")
         return np.array(network.forward("probabilities"), np.float32)
 
-    return answer
+    return predict
 
 
-def _load_tract(path: Path) -> Answer:
+def _load_tract(path: Path) -> Predict:
     import tract
 
     model = tract.onnx().load(str(path)).into_model().into_runnable()

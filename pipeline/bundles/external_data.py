@@ -1,7 +1,7 @@
-"""Whether an ONNX model keeps weights outside its file, found without the package `onnx`.
+"""Detecting ONNX models that store weights in external files, without the package `onnx`.
 
-A tensor may name another file, at any path, in place of its numbers. A bundle lists its files, and a model
-that reads one beside them is another model as soon as that file changes.
+A tensor may refer to another file, at any path, instead of containing its values. A bundle's manifest does
+not cover such a file, so the model could change without notice.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from typing import Literal
 from pixelmill.pipeline.errors import WorkError
 
 _Message = Literal["model", "training", "graph", "function", "node", "attribute", "sparse tensor", "tensor"]
-# The fields of ONNX's messages, by number, below which there may be tensors: onnx.proto.
+# The fields of onnx.proto's messages, by number, that may contain tensors.
 _FIELDS: dict[_Message, dict[int, _Message]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -34,9 +34,9 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 def external_locations(model: bytes) -> tuple[str, ...]:
-    """The files that the tensors of a serialised ONNX model are in, if they are not in the model itself.
+    """The external files that the tensors of a serialized ONNX model refer to, sorted.
 
-    What is no ONNX model has none; engines refuse it.
+    Empty for bytes that are not an ONNX model; engines reject those.
     """
     found: dict[str, None] = {}
     waiting: list[tuple[_Message, memoryview]] = [("model", memoryview(model))]
@@ -55,22 +55,22 @@ def external_locations(model: bytes) -> tuple[str, ...]:
 
 
 def require_whole(model: bytes, title: str) -> None:
-    """See that a model is all in its file.
+    """Check that a model stores all of its weights in its own file.
 
     Args:
         model: The file's bytes.
-        title: What to call it in an error.
+        title: The name to use in an error.
 
     Raises:
-        WorkError: A tensor of it is in another file.
+        WorkError: A tensor is stored in another file.
     """
     locations = external_locations(model)
     if locations:
         more = f" and {len(locations) - 1:,} more" if len(locations) > 1 else ""
         raise WorkError(
-            f"{title} keeps weights in another file, {locations[0]}{more}",
-            "a model that is whole in one file, as the manifest lists it",
-            "Do not use it: get the bundle from its source again, or export the model once more.",
+            f"{title} stores weights in another file, {locations[0]}{more}",
+            "a model with all weights in the one file that the manifest lists",
+            "Do not use it: get the bundle from its source again, or export the model again.",
         )
 
 
@@ -87,7 +87,7 @@ def _location_of(tensor: memoryview) -> str | None:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int | None]]:
-    """The fields of a protobuf message: number, and bytes or an integer; up to where it is malformed."""
+    """The fields of a protobuf message: number, and bytes or an integer. Stops where it is malformed."""
     place, end = 0, len(message)
     while place < end:
         tag, place = _varint(message, place)
@@ -100,14 +100,14 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int | None]
             value, place = message[place : place + length], place + length
         elif kind in (_FIXED64, _FIXED32):
             place += 8 if kind == _FIXED64 else 4
-        # The tags around a group, which no one writes any more, enclose fields like any others.
+        # Groups, which are deprecated, need no handling: their tags enclose ordinary fields.
         if place > end:
             return
         yield field, value
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """An integer and the place after it; beyond the end where there is none."""
+    """A varint and the position after it; a position past the end if it is malformed."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(message):

@@ -1,4 +1,4 @@
-"""Golden vectors: a few image files, the tensor each must become, and the probabilities each must give."""
+"""Golden vectors: a few image files with the input tensor and the probabilities expected for each."""
 
 import io
 import math
@@ -23,7 +23,7 @@ _INDEX, _TENSORS, _PROBABILITIES = "golden.json", "tensors.npy", "probabilities.
 
 
 class _Image(BaseModel):
-    # A plain name: what lies beside the index, and nowhere else.
+    # A plain file name, so that the index cannot refer to files outside its folder.
     file: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]+$", max_length=255)]
 
 
@@ -33,12 +33,12 @@ class _Index(BaseModel):
 
 @dataclass(frozen=True)
 class GoldenVectors:
-    """What a bundle's `golden/` holds.
+    """The contents of a bundle's `golden/`.
 
     Attributes:
         files: The image files.
-        tensors: What each must become; uint8 [images, height, width, channels].
-        probabilities: What Keras answered to each; float32 [images, classes].
+        tensors: The expected input tensors; uint8 [images, height, width, channels].
+        probabilities: Keras's predictions; float32 [images, classes].
     """
 
     files: tuple[Path, ...]
@@ -47,15 +47,15 @@ class GoldenVectors:
 
 
 def write_golden(
-    bundle: Path, images: Pixels, spec: ImageSpec, answer: Callable[[Pixels], Probabilities]
+    bundle: Path, images: Pixels, spec: ImageSpec, predict: Callable[[Pixels], Probabilities]
 ) -> None:
-    """Write held-out images in every form that preprocessing has to undo, and what becomes of them.
+    """Write held-out images in every form that preprocessing handles, with their tensors and predictions.
 
     Args:
-        bundle: The folder that gets `golden/`.
-        images: uint8 [images, height, width, channels], one or more; each form takes the next.
-        spec: The tensor an image file must become.
-        answer: The probabilities for some tensors.
+        bundle: The folder in which `golden/` is created.
+        images: uint8 [images, height, width, channels], at least one; the forms use them in turn.
+        spec: The model's input.
+        predict: From uint8 [images, height, width, channels] to probabilities [images, classes].
     """
     folder = bundle / GOLDEN_FOLDER
     folder.mkdir()
@@ -67,7 +67,7 @@ def write_golden(
         tensors.append(decode(content, spec).pixels)
         index.append({"file": name, "sha256": sha256_of(folder / name)})
     write_array(folder / _TENSORS, np.stack(tensors))
-    write_array(folder / _PROBABILITIES, answer(np.stack(tensors)).astype(np.float32))
+    write_array(folder / _PROBABILITIES, predict(np.stack(tensors)).astype(np.float32))
     write_json(
         folder / _INDEX,
         {
@@ -79,35 +79,35 @@ def write_golden(
 
 
 def read_golden(bundle: Path, read: Callable[[str], bytes] | None = None) -> GoldenVectors:
-    """The golden vectors of a bundle.
+    """Read the golden vectors of a bundle.
 
     Args:
-        bundle: Its folder.
-        read: Gives the bytes of one of its files by relative path; those in the folder when None.
+        bundle: The bundle's folder.
+        read: Returns the bytes of a file by its path relative to `bundle`; reads the folder when None.
 
     Raises:
-        RequestError: It has none, or they are malformed.
+        RequestError: There are none, or they are malformed.
     """
     folder = bundle / GOLDEN_FOLDER
     if not (folder / _INDEX).is_file():
         raise RequestError(
             f"{bundle} has no {GOLDEN_FOLDER}/{_INDEX}",
             "a bundle with golden vectors",
-            "It is of an earlier release: retrain or export the model again.",
+            "An earlier release exported it: retrain, or export the model again.",
         )
     try:
         return _parse(folder, read or (lambda name: (bundle / name).read_bytes()))
     except ValueError as error:
         words = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RequestError(
-            f"{folder} holds malformed golden vectors: {words}",
-            "one or more image files, each with its tensor and its row of probabilities",
-            "Get the bundle from its source again, or export the model once more.",
+            f"{folder} contains malformed golden vectors: {words}",
+            "one or more image files, each with a tensor and a row of probabilities",
+            "Get the bundle from its source again, or export the model again.",
         ) from error
 
 
 def _parse(folder: Path, read: Callable[[str], bytes]) -> GoldenVectors:
-    """Golden vectors from the bytes of their files; ValueError where these do not belong together."""
+    """Golden vectors from the bytes of their files; raises ValueError if these are inconsistent."""
     index = _Index.model_validate_json(read(f"{GOLDEN_FOLDER}/{_INDEX}"))
     tensors = parse_array(read(f"{GOLDEN_FOLDER}/{_TENSORS}"), np.dtype(np.uint8), 4)
     probabilities = parse_array(read(f"{GOLDEN_FOLDER}/{_PROBABILITIES}"), np.dtype(np.float32), 2)
@@ -118,10 +118,10 @@ def _parse(folder: Path, read: Callable[[str], bytes]) -> GoldenVectors:
 
 
 def parse_array(content: bytes, dtype: "np.dtype[Any]", dimensions: int) -> "np.ndarray[Any, Any]":
-    """An array from the bytes of a `.npy` file, which decide over no memory but their own size.
+    """Parse a `.npy` file without allocating more memory than its own size, whatever its header states.
 
     Raises:
-        ValueError: It is no such file, of another type or number of dimensions, or not of the size it states.
+        ValueError: It is not a `.npy` file, or its dtype, number of dimensions or size is wrong.
     """
     buffer = io.BytesIO(content)
     version = np.lib.format.read_magic(buffer)
@@ -130,15 +130,15 @@ def parse_array(content: bytes, dtype: "np.dtype[Any]", dimensions: int) -> "np.
         (2, 0): np.lib.format.read_array_header_2_0,
     }.get(version)
     if read_header is None:
-        raise ValueError(f"version {version} of .npy")
+        raise ValueError(f"unsupported .npy version {version}")
     try:
         shape, is_fortran, found = read_header(buffer)
     except (SyntaxError, TypeError, RecursionError, TokenError) as error:
-        raise ValueError(f"a header that is none ({error})") from error
+        raise ValueError(f"invalid .npy header ({error})") from error
     is_size = all(type(side) is int and side > 0 for side in shape)
     if found != dtype or len(shape) != dimensions or is_fortran or not is_size:
-        raise ValueError(f"an array of {found} {list(shape)}, not of {dtype} with {dimensions} dimensions")
+        raise ValueError(f"an array {found} {list(shape)} instead of {dtype} with {dimensions} dimensions")
     size = math.prod(shape) * dtype.itemsize
     if size != len(content) - buffer.tell():
-        raise ValueError(f"{len(content) - buffer.tell():,} bytes for an array {list(shape)} of {dtype}")
+        raise ValueError(f"{len(content) - buffer.tell():,} bytes for an array {dtype} {list(shape)}")
     return np.frombuffer(content, dtype, offset=buffer.tell()).reshape(shape).copy()

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself: enough to score with it when nothing else came along."""
+"""The metadata in an ONNX file: enough to score with the file alone."""
 
 import json
 
@@ -10,7 +10,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import InferenceSession
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
-# And the file of the bundle that says the same.
+# Each metadata entry, and the bundle's file with the same content.
 _NEEDED_TO_SCORE = {
     CLASS_NAMES: LABELS_FILE,
     PREPROCESSING: PREPROCESSING_FILE,
@@ -19,7 +19,7 @@ _NEEDED_TO_SCORE = {
 
 
 def describe_itself(class_names: tuple[str, ...], preprocessing: dict[str, object]) -> dict[str, str]:
-    """The part of the metadata that a scorer needs."""
+    """The metadata entries that scoring needs."""
     return {
         CLASS_NAMES: json.dumps(class_names, ensure_ascii=False),
         PREPROCESSING: canonical_json(preprocessing),
@@ -28,35 +28,35 @@ def describe_itself(class_names: tuple[str, ...], preprocessing: dict[str, objec
 
 
 def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
-    """See that a model says of itself what a scorer needs, and the same as the files beside it.
+    """Check that an ONNX file has the metadata that scoring needs, equal to the bundle's own files.
 
     Raises:
-        RequestError: Something is missing or differs; it is named.
+        RequestError: An entry is missing or differs.
     """
     found = session.metadata
     missing = [name for name in _NEEDED_TO_SCORE if name not in found]
     if missing:
         raise RequestError(
             f"{bundle.onnx_path} whose metadata has no {', '.join(missing)}",
-            "an ONNX file that says how images are prepared for it and what its classes are",
-            "Take a bundle that pixelmill exported; the file was written or rewritten by another program.",
+            "an ONNX file whose metadata contains its class names and preprocessing",
+            "Use a bundle exported by pixelmill; another program wrote or rewrote this file.",
         )
     beside = describe_itself(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
     differing = [name for name in _NEEDED_TO_SCORE if found[name] != beside[name]]
     if differing:
         file = _NEEDED_TO_SCORE[differing[0]]
         raise RequestError(
-            f"{bundle.onnx_path} whose {differing[0]} differs from {file} beside it",
-            "a file and a bundle that belong together",
+            f"{bundle.onnx_path} whose {differing[0]} differs from {file} in the same folder",
+            "an ONNX file that belongs to its bundle",
             "Restore the bundle from a copy, or export the model again.",
         )
 
 
 def labels_of(session: InferenceSession) -> tuple[str, ...]:
-    """The class names, in the order of the probabilities, as the model's own file has them."""
+    """The class names in the ONNX file's metadata, in the order of the probabilities."""
     return tuple(json.loads(session.metadata[CLASS_NAMES]))
 
 
 def image_spec_of(session: InferenceSession) -> ImageSpec:
-    """The tensor an image must become, as the model's own file has it."""
+    """The input tensor described in the ONNX file's metadata."""
     return ImageSpec.model_validate(json.loads(session.metadata[PREPROCESSING])["spec"])

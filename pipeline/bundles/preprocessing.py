@@ -1,4 +1,4 @@
-"""The steps from a file's bytes to the input tensor, told exactly enough to write them again elsewhere."""
+"""The steps from a file's bytes to the input tensor, described precisely enough to reimplement them."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from pixelmill.pipeline.artifacts import canonical_json
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import FORMATS
 
-# With W x H the tensor's and w x h the image's width and height; `round` takes halves to the even number.
+# W x H is the tensor's size, w x h the image's; `round` rounds halves to even.
 _GEOMETRY = {
     "stretch": "the whole image becomes W x H",
     "crop": "the box of width min(w, h * W / H) and height min(h, w * H / W) in the image's middle, not "
@@ -18,7 +18,7 @@ _GEOMETRY = {
 
 
 def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
-    """Every step from file bytes to the input tensor, for readers in another language."""
+    """Every step from file bytes to the input tensor, for implementations in other languages."""
     return {
         "input": {
             "name": "image",
@@ -81,5 +81,5 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
 
 
 def preprocessing_sha256(description: dict[str, object]) -> str:
-    """The hash of a description of the preprocessing, as the ONNX file carries it."""
+    """The hash of a preprocessing description, as stored in the ONNX file's metadata."""
     return hashlib.sha256(canonical_json(description).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Replaying a bundle's golden vectors: on the engines installed here, and from the image files on."""
+"""Verifying a bundle: its files, its preprocessing and its predictions on every installed engine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from pixelmill.pipeline.images import ImageFailure, Pixels, decode
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limited
 
-# What decoding the golden images may allocate, in bytes.
+# Decoding the golden images may allocate this many bytes.
 _MEMORY = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """How one engine did.
+    """The result of one engine.
 
     Attributes:
-        engine: Its name.
-        version: As installed here.
-        difference: The largest difference from the golden probabilities, in one batch and one by one;
-            None where the engine gave no such answer.
-        allowed: What it may be at most, as the bundle's proof says.
-        trouble: Why it gave none.
+        engine: The engine.
+        version: The installed version.
+        difference: The largest difference from the golden probabilities, in one batch or image by image;
+            None if the engine returned no predictions.
+        allowed: The largest difference that the bundle's `parity.json` allows.
+        trouble: Why the engine returned no predictions; empty otherwise.
     """
 
     engine: EngineName
@@ -44,20 +44,20 @@ class EngineCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether its answers are the golden ones."""
+        """Whether the predictions match the golden probabilities."""
         return self.difference is not None and self.difference <= self.allowed
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a bundle was found to be.
+    """The result of verifying a bundle.
 
     Attributes:
-        files: How many files have the bytes that the manifest lists.
-        images: How many golden images there are.
-        changed_tensors: The golden images that become another tensor here.
-        engines: Every engine that was asked.
-        missing: Engines that are not installed here.
+        files: The number of files, all of which match the manifest.
+        images: The number of golden images.
+        changed_tensors: The golden images that decode to a different tensor here.
+        engines: The result of each engine that was run.
+        missing: Engines that are not installed.
     """
 
     files: int
@@ -75,20 +75,20 @@ class Verification:
 def verify_bundle(
     bundle: ModelBundle, engines: Sequence[EngineName] = (), seconds: float = DEFAULT_SECONDS
 ) -> Verification:
-    """Hold a bundle's files against its manifest, and its golden vectors against engines.
+    """Check a bundle's files against its manifest, and engines against its golden vectors.
 
-    Each file is read once: what engines load and images are decoded from are the bytes that were hashed.
-    Both happen in processes with limits, because a model may loop or ask for any amount of memory.
+    Each file is read once: engines load, and images are decoded from, the bytes that were hashed. Both run
+    in processes with limits, because a malicious model may loop or allocate any amount of memory.
 
     Args:
         bundle: The bundle.
-        engines: Those to ask; all that are installed when empty.
-        seconds: How long each engine may take.
+        engines: The engines to run; all installed ones when empty.
+        seconds: The time limit of each engine.
 
     Raises:
-        RequestError: An engine asked for is not installed, or the bundle has no golden vectors.
-        WorkError: A file's bytes are not those the manifest lists, a file is not listed, the model keeps
-            weights elsewhere, or the golden images cannot be decoded within the limits.
+        RequestError: A requested engine is not installed, or the bundle has no golden vectors.
+        WorkError: A file does not match the manifest or is not listed in it, the model stores weights in
+            another file, or the golden images cannot be decoded within the limits.
     """
     wanted = tuple(dict.fromkeys(engines)) or tuple(ENGINES)
     missing = tuple(name for name in wanted if ENGINES[name].version() is None)
@@ -96,7 +96,7 @@ def verify_bundle(
         package = ENGINES[missing[0]].packages[0]
         raise RequestError(
             f"--engine {missing[0]}, which is not installed",
-            "an engine that is",
+            "an installed engine",
             f"Install it: pip install {package}.",
         )
     manifest = verify_files(bundle.folder)
@@ -107,10 +107,12 @@ def verify_bundle(
         require_whole(content, str(bundle.folder / name))
     golden, allowed = read_golden(bundle.folder, read), read_allowed_difference(bundle.folder)
     with scratch_folder("verify") as folder:
-        # Not the bundle's own file, which may be another by the time an engine opens it.
+        # A copy of the hashed bytes: the bundle's own file could change before an engine opens it.
         (folder / ONNX_FILE).write_bytes(models[ONNX_FILE])
         checks = tuple(
-            _ask(name, folder / ONNX_FILE, golden, allowed, seconds) for name in wanted if name not in missing
+            _check_engine(name, folder / ONNX_FILE, golden, allowed, seconds)
+            for name in wanted
+            if name not in missing
         )
     return Verification(
         files=len(manifest["files"]),
@@ -122,19 +124,20 @@ def verify_bundle(
 
 
 def require_agreement(verification: Verification) -> None:
-    """Refuse a bundle that does not give what its golden vectors say.
+    """Refuse a bundle that does not reproduce its golden vectors.
 
     Raises:
-        GateRefused: An image becomes another tensor, or an engine gives other probabilities or none.
+        GateRefused: An image decodes to a different tensor, or an engine returns different probabilities or
+            none.
     """
     if verification.agrees:
         return
     engines = [ENGINES[check.engine].title for check in verification.engines if not check.agrees]
     allowed = max((check.allowed for check in verification.engines), default=0.0)
     raise GateRefused(
-        f"other answers from {', '.join([*verification.changed_tensors, *engines])}",
+        f"different results from {', '.join([*verification.changed_tensors, *engines])}",
         f"the golden tensors, and probabilities within {allowed:.2g} of the golden ones",
-        "Do not use the model there before the difference is understood.",
+        "Do not use the model there until the difference is understood.",
     )
 
 
@@ -144,36 +147,38 @@ def _changed_tensors(
     names = [file.relative_to(bundle.folder).as_posix() for file in golden.files]
     contents = [read(name) for name in names]
     try:
-        same = run_limited(limits, _become, contents, golden.tensors, bundle.image_spec())
+        same = run_limited(limits, _match_tensors, contents, golden.tensors, bundle.image_spec())
     except LimitExceeded as error:
         raise WorkError(
             f"the golden images of {bundle.folder} cannot be decoded: {error.received}",
-            "images of the model's size",
-            "Get the bundle from its source again, or export the model once more.",
+            "golden images that decode within the limits",
+            "Get the bundle from its source again, or export the model again.",
         ) from error
     return tuple(file.name for file, is_same in zip(golden.files, same, strict=True) if not is_same)
 
 
-def _become(contents: Sequence[bytes], tensors: Pixels, spec: ImageSpec) -> list[bool]:
-    """Which image files become the tensors that belong to them."""
-    return [_becomes(content, tensor, spec) for content, tensor in zip(contents, tensors, strict=True)]
+def _match_tensors(contents: Sequence[bytes], tensors: Pixels, spec: ImageSpec) -> list[bool]:
+    """Whether each image file decodes to its golden tensor."""
+    return [_matches(content, tensor, spec) for content, tensor in zip(contents, tensors, strict=True)]
 
 
-def _becomes(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
+def _matches(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
     try:
         return np.array_equal(decode(content, spec).pixels, tensor)
     except (ImageFailure, MemoryError):
         return False
 
 
-def _ask(name: EngineName, path: Path, golden: GoldenVectors, allowed: float, seconds: float) -> EngineCheck:
-    found, classes = ENGINES[name].version() or "", golden.probabilities.shape[1]
+def _check_engine(
+    name: EngineName, path: Path, golden: GoldenVectors, allowed: float, seconds: float
+) -> EngineCheck:
+    version, classes = ENGINES[name].version() or "", golden.probabilities.shape[1]
     predicted = run_engine(name, path, golden.tensors, classes, seconds)
     if isinstance(predicted, str):
-        return EngineCheck(name, found, None, allowed, predicted)
-    return EngineCheck(name, found, _difference(predicted, golden.probabilities), allowed)
+        return EngineCheck(name, version, None, allowed, predicted)
+    return EngineCheck(name, version, _difference(predicted, golden.probabilities), allowed)
 
 
-def _difference(answer: Probabilities, golden: Probabilities) -> float:
-    # NaN compares as False everywhere; as infinity it cannot slip through.
-    return float(np.nan_to_num(np.abs(answer - golden), nan=np.inf).max())
+def _difference(predicted: Probabilities, golden: Probabilities) -> float:
+    # NaN counts as an infinite difference, because every comparison with NaN is False.
+    return float(np.nan_to_num(np.abs(predicted - golden), nan=np.inf).max())

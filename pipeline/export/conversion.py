@@ -1,4 +1,4 @@
-"""From a Keras network to an ONNX graph. Run it in a process of its own: it imports TensorFlow."""
+"""Converting a Keras network to an ONNX graph. Imports TensorFlow, so run it in a separate process."""
 
 import logging
 import re
@@ -11,59 +11,59 @@ from pixelmill.pipeline.errors import RequestError
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 _STANDARD_DOMAINS = ("", "ai.onnx")
-# What to take instead of layers that ONNX cannot express, by a word that the trouble has in its name.
+# Replacements for layers that ONNX cannot express, by a word in the name of the unsupported op.
 _INSTEAD = {
     "Erfc": "gelu with approximate=True",
     "Expm1": "elu or relu",
     "StatefulPartitionedCall": "convolutions without groups, or depthwise ones",
 }
-_LONGEST_QUOTE = 200
+_MAX_QUOTE_LENGTH = 200
 
 
 def convert(network: Any, image: ImageSpec, opset: int) -> Any:
-    """Convert a Keras network to an `onnx.ModelProto` of an opset.
+    """Convert a Keras network to an `onnx.ModelProto`.
 
-    The graph takes uint8 `image` [batch, height, width, channels] and gives float32 `probabilities`
-    [batch, classes]. Called with `training=False`, so that no layer acts as it does in training.
+    The graph maps uint8 `image` [batch, height, width, channels] to float32 `probabilities`
+    [batch, classes]. The network is traced with `training=False`.
 
     Raises:
-        RequestError: A layer cannot be expressed in that opset; it is named where it is known.
+        RequestError: A layer cannot be expressed in the opset; the message names it if it is known.
     """
     import tensorflow as tf
     import tf2onnx
 
-    # It prints a line of what it cannot express, and goes on; `require_standard_ops` ends it.
+    # tf2onnx only logs ops that it cannot express; `require_standard_ops` raises for them.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     signature = tf.TensorSpec((None, image.height, image.width, image.channels), tf.uint8, name=INPUT_NAME)
 
     @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
-    def answer(pixels: Any) -> dict[str, Any]:
+    def predict(pixels: Any) -> dict[str, Any]:
         return {OUTPUT_NAME: network(pixels, training=False)}
 
     try:
-        model, _ = tf2onnx.convert.from_function(answer, input_signature=[signature], opset=opset)
-    except Exception as error:  # tf2onnx raises whatever the layer's conversion stumbled over.
+        model, _ = tf2onnx.convert.from_function(predict, input_signature=[signature], opset=opset)
+    except Exception as error:  # tf2onnx raises exceptions of many types.
         raise RequestError(
             f"the network cannot be converted to ONNX ({quote_error(error)})",
             f"layers that opset {opset} can express",
-            "Replace the layer, or raise the opset.",
+            "Replace the layer, or choose a higher opset.",
         ) from error
-    _embed_captured_constants(model.graph, answer.get_concrete_function().graph.captures)
-    require_standard_ops(model, opset, _names_of_layers(network))
+    _embed_captured_constants(model.graph, predict.get_concrete_function().graph.captures)
+    require_standard_ops(model, opset, _layer_classes(network))
     return model
 
 
 def quote_error(error: Exception) -> str:
-    """The type and the first words of an exception from a library, for one line of a message."""
+    """The type and the beginning of a library's exception, on one line."""
     words = " ".join(str(error).split())
-    shortened = words if len(words) <= _LONGEST_QUOTE else f"{words[:_LONGEST_QUOTE]}..."
+    shortened = words if len(words) <= _MAX_QUOTE_LENGTH else f"{words[:_MAX_QUOTE_LENGTH]}..."
     return f"{type(error).__name__}: {shortened}"
 
 
 def _embed_captured_constants(graph: Any, captures: Any) -> None:
-    """Store constants that a layer holds outside its weights, as Normalization does, in the graph.
+    """Turn captured constants, which tf2onnx exports as graph inputs, into initializers.
 
-    tf2onnx turns them into further inputs of the graph.
+    A layer such as Normalization holds constants outside its weights.
     """
     from onnx import numpy_helper
 
@@ -77,27 +77,27 @@ def _embed_captured_constants(graph: Any, captures: Any) -> None:
 def require_standard_ops(model: Any, opset: int, layers: dict[str, str]) -> None:
     """Check every node of a converted graph against the schemas of an opset.
 
-    tf2onnx leaves an op that it does not know in the graph and only logs it.
+    tf2onnx leaves an unknown op in the graph and only logs it.
 
     Args:
-        model: An `onnx.ModelProto` as converted, its nodes named after layers.
-        opset: Of the standard domain.
-        layers: The class of each layer, by its name.
+        model: A converted `onnx.ModelProto` whose nodes are named after layers.
+        opset: The opset of the standard domain.
+        layers: The class of each layer, by the layer's name.
 
     Raises:
         RequestError: A node's op, one of its attributes or its number of inputs or outputs is not in the
-            opset, or the graph has an input besides the image.
+            opset, or the graph has an input other than the image.
     """
     for node in _all_nodes(model.graph):
         if missing := _missing_from_opset(node, opset):
             raise _cannot_express(node.name, missing, opset, layers)
     for value in model.graph.input:
         if value.name != INPUT_NAME:
-            raise _cannot_express(value.name, "an input of its own", opset, layers)
+            raise _cannot_express(value.name, "an additional input", opset, layers)
 
 
 def _all_nodes(graph: Any) -> Iterator[Any]:
-    """The nodes of a graph and of the graphs within them, such as the branches of an If."""
+    """The nodes of a graph and of its subgraphs, such as the branches of an If."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -106,7 +106,7 @@ def _all_nodes(graph: Any) -> Iterator[Any]:
 
 
 def _missing_from_opset(node: Any, opset: int) -> str:
-    """What a node uses that the schema of its op does not have; empty if nothing."""
+    """What a node uses that is not in the opset; empty if there is nothing."""
     import onnx
 
     is_known = node.domain in _STANDARD_DOMAINS and onnx.defs.has(node.op_type, opset, "")
@@ -131,17 +131,17 @@ def _cannot_express(place: str, what: str, opset: int, layers: dict[str, str]) -
     return RequestError(
         f"{layer}, which needs {what}",
         f"layers that the standard ops of opset {opset} can express",
-        f"Use {instead} instead." if instead else "Replace the layer, or take a newer runtime's opset.",
+        f"Use {instead} instead." if instead else "Replace the layer, or choose a newer runtime version.",
     )
 
 
 def _layer_of(part: str, layers: dict[str, str]) -> str | None:
-    # Keras numbers a layer's name where it meets it again.
+    # Keras appends a number to a name that is used again.
     return next((name for name in (part, re.sub(r"_\d+$", "", part)) if name in layers), None)
 
 
-def _names_of_layers(network: Any) -> dict[str, str]:
-    """The class of every operation of a network, also of those within another, by its name."""
+def _layer_classes(network: Any) -> dict[str, str]:
+    """The class of every operation of a network, including nested ones, by the operation's name."""
     found = {}
     for layer in network._flatten_layers():
         for operation in (layer, *getattr(layer, "operations", ())):

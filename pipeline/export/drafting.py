@@ -1,4 +1,4 @@
-"""Filling a bundle's folder with all that needs Keras. Run it in a process of its own."""
+"""Writing the files of a bundle that need Keras. Imports TensorFlow, so run it in a separate process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pixelmill.pipeline.export.graph import serialize, standardize
-from pixelmill.pipeline.export.loading import add_softmax, load_network, require_labels, take_bytes
+from pixelmill.pipeline.export.loading import accept_uint8, add_softmax, load_network, require_labels
 from pixelmill.pipeline.export.outputs import final_activation, require_logits
 from pixelmill.pipeline.export.prediction import measure_noise, predict, predict_files
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import ExportSource
 from pixelmill.pipeline.images import Pixels
 
-# How many held-out images tell whether outputs are logits.
+# The number of held-out images on which outputs are checked for being logits.
 _LOGITS_IMAGES = 250
-# What of the manifest the ONNX file says, too, and under which name.
-_TOLD = {"run": "run_id", "dataset_fingerprint": "dataset_fingerprint"}
+# Entries of the ONNX file's metadata, and the manifest keys they are taken from.
+_METADATA_FROM_MANIFEST = {"run": "run_id", "dataset_fingerprint": "dataset_fingerprint"}
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What is known of a network that was drafted.
+    """Facts about a network whose bundle was drafted.
 
     Attributes:
-        parameters: How many numbers it holds, learned or kept.
-        noise: Its rounding error, as a difference of probabilities; see `measure_noise`.
+        parameters: The number of parameters, trainable or not.
+        noise: The network's rounding error, as a difference of probabilities; see `measure_noise`.
     """
 
     parameters: int
@@ -42,23 +42,23 @@ class Draft:
 def draft_bundle(
     source: ExportSource, folder: Path, golden: Pixels, held_out: Sequence[Path], predictions: Path
 ) -> Draft:
-    """Write the ONNX file, the Keras file, what describes them and the golden vectors, and let Keras predict.
+    """Write the ONNX file, the Keras file, their metadata and the golden vectors, and predict with Keras.
 
     Args:
         source: The model.
-        folder: Of the bundle; exists, without a manifest yet.
-        golden: Held-out images, uint8 [images, height, width, channels], to make the golden vectors of.
-        held_out: Image files that decide over the bundle.
-        predictions: The folder, which exists, that gets Keras's `FilePredictions` for these.
+        folder: The bundle's folder, which exists and has no manifest yet.
+        golden: Held-out images for the golden vectors; uint8 [images, height, width, channels].
+        held_out: The held-out image files on which parity is checked.
+        predictions: An existing folder in which Keras's `FilePredictions` for `held_out` are saved.
 
     Raises:
-        RequestError: The model cannot be loaded, or expressed in ONNX, does not fit the labels, or gives
-            probabilities where logits were announced.
+        RequestError: The model cannot be loaded or expressed in ONNX, does not match the labels, or outputs
+            probabilities although `source.from_logits` is set.
     """
     network = load_network(source.model_path)
     require_labels(source.class_names, network.outputs[0].shape[-1])
     activation = final_activation(network)
-    network = take_bytes(network, source.pixel_range)
+    network = accept_uint8(network, source.pixel_range)
     if source.from_logits:
         outputs = predict_files(network, held_out[:_LOGITS_IMAGES], source.image)
         require_logits(source.model_path, activation, outputs)
@@ -69,7 +69,11 @@ def draft_bundle(
     write_json(folder / PREPROCESSING_FILE, preprocessing)
     metadata = {
         **describe_itself(source.class_names, preprocessing),
-        **{name: str(source.facts[fact]) for name, fact in _TOLD.items() if fact in source.facts},
+        **{
+            name: str(source.facts[fact])
+            for name, fact in _METADATA_FROM_MANIFEST.items()
+            if fact in source.facts
+        },
         "name": source.name,
         "version": str(source.version),
         "licence": source.export.licence,
@@ -84,10 +88,10 @@ def draft_bundle(
 
 
 def write_onnx(network: Any, image: ImageSpec, export: ExportSpec, metadata: dict[str, str]) -> bytes:
-    """A Keras network as the bytes of an ONNX file; the same network gives the same bytes.
+    """Serialize a Keras network as an ONNX file; the same network gives the same bytes.
 
     Raises:
-        RequestError: A layer cannot be expressed in the opset asked for.
+        RequestError: A layer cannot be expressed in the requested opset.
     """
     version = choose_version(export)
     documentation = (
@@ -100,7 +104,7 @@ def write_onnx(network: Any, image: ImageSpec, export: ExportSpec, metadata: dic
 
 
 def _write_test_data(folder: Path, golden: GoldenVectors) -> None:
-    """The golden vectors in the ONNX model zoo's form, for other teams' test runners."""
+    """Write the golden vectors in the ONNX model zoo's format, for other teams' test runners."""
     from onnx import numpy_helper
 
     data = folder / "test_data_set_0"

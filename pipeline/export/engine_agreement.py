@@ -1,4 +1,4 @@
-"""Whether the engines installed here predict what Keras predicts, for a kind of model not seen before."""
+"""Comparing the installed engines with Keras, for models that were trained elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +13,22 @@ from pixelmill.pipeline.errors import GateRefused
 from pixelmill.pipeline.export.outputs import are_probabilities
 from pixelmill.pipeline.inference import Probabilities
 
-_LONGEST_TROUBLE = 200
+_MAX_REASON_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class EngineAgreement:
-    """What one engine made of a model.
+    """How one engine's predictions compare with Keras's.
 
     Attributes:
-        engine: Its name.
-        version: As installed here.
-        images: How many golden images it predicted, all in one batch and one by one.
-        label_flips: For how many the class differs from Keras's by more than a tie.
-        invalid: For how many it gave NaN, infinity or a row that does not add up to 1.
-        max_abs_difference: The largest difference from a probability of Keras; None where it gave none.
-        trouble: Why it cannot run the model; empty if it can.
+        engine: The engine.
+        version: The installed version.
+        images: The number of golden images predicted, in one batch and image by image.
+        label_flips: The number of images with another class than Keras predicts, ties excluded.
+        invalid: The number of images with NaN, infinity or a row that does not add up to 1.
+        max_abs_difference: The largest absolute difference from Keras's probabilities; None if the engine
+            returned no valid ones.
+        trouble: Why the engine cannot run the model; empty if it can.
     """
 
     engine: EngineName
@@ -39,29 +40,29 @@ class EngineAgreement:
     trouble: str
 
 
-def ask_engines(path: Path, golden: GoldenVectors, tie_margin: float) -> tuple[EngineAgreement, ...]:
-    """Let every engine that is installed predict the golden images, each in a process of its own.
+def compare_engines(path: Path, golden: GoldenVectors, tie_margin: float) -> tuple[EngineAgreement, ...]:
+    """Predict the golden images with every installed engine, each in a separate process.
 
-    An engine that cannot load or run the file, crashes, or exceeds its limits is one with a trouble.
+    For an engine that cannot load or run the file, crashes or exceeds its limits, `trouble` is set.
 
     Args:
         path: The ONNX file.
-        golden: Images, and what Keras predicts for them.
-        tie_margin: How far apart two of Keras's probabilities may lie to be a tie.
+        golden: The images and Keras's predictions for them.
+        tie_margin: The largest difference of two of Keras's probabilities that counts as a tie.
     """
     installed = [name for name in EngineName if ENGINES[name].version() is not None]
     classes = golden.probabilities.shape[1]
     return tuple(
-        _judge(name, run_engine(name, path, golden.tensors, classes), golden.probabilities, tie_margin)
+        _compare(name, run_engine(name, path, golden.tensors, classes), golden.probabilities, tie_margin)
         for name in installed
     )
 
 
 def require_engines_agree(agreements: Sequence[EngineAgreement]) -> None:
-    """Refuse a model that an engine runs and predicts other classes with.
+    """Refuse a model for which an engine's predictions differ from Keras's.
 
     Raises:
-        GateRefused: An engine gives another class than Keras, NaN, or something else than probabilities.
+        GateRefused: An engine predicts another class than Keras, NaN, or rows that are not probabilities.
     """
     for each in agreements:
         if each.invalid or each.label_flips:
@@ -71,22 +72,22 @@ def require_engines_agree(agreements: Sequence[EngineAgreement]) -> None:
                 else f"another label than Keras for {each.label_flips} of {each.images} golden images"
             )
             raise GateRefused(
-                f"{ENGINES[each.engine].title} {each.version} gives {what}",
-                "the same labels from every engine installed here that can load the file",
-                "It is not published. Replace the layer that this engine computes otherwise, or export "
-                "where the engine is not installed, if no one will use it.",
+                f"{ENGINES[each.engine].title} {each.version} predicts {what}",
+                "the same labels from every installed engine that can load the file",
+                "It is not published. Replace the layer that this engine computes differently, or, if nobody "
+                "will use the engine, export where it is not installed.",
             )
 
 
-def _judge(
+def _compare(
     name: EngineName, predictions: Probabilities | str, keras: Probabilities, tie_margin: float
 ) -> EngineAgreement:
     version = ENGINES[name].version() or ""
     if isinstance(predictions, str):
-        return EngineAgreement(name, version, 0, 0, 0, None, predictions[:_LONGEST_TROUBLE])
+        return EngineAgreement(name, version, 0, 0, 0, None, predictions[:_MAX_REASON_LENGTH])
     is_valid = np.stack([are_probabilities(rows) for rows in predictions]).all(axis=0)
-    rows, first = np.arange(len(keras)), keras.argmax(axis=1)
-    flipped = [keras[rows, first] - keras[rows, other] > tie_margin for other in predictions.argmax(axis=2)]
+    rows, top_1 = np.arange(len(keras)), keras.argmax(axis=1)
+    flipped = [keras[rows, top_1] - keras[rows, other] > tie_margin for other in predictions.argmax(axis=2)]
     difference = np.abs(predictions.astype(np.float64) - keras)[:, is_valid].max(initial=0.0)
     return EngineAgreement(
         engine=name,

@@ -1,4 +1,4 @@
-"""From a trained model to a published bundle: drafted, proven on files, and only then there."""
+"""Exporting a trained model: a bundle is drafted, checked for parity on files, and only then published."""
 
 import math
 import shutil
@@ -23,7 +23,7 @@ from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
 from pixelmill.pipeline.drift import AnswerCounts
 from pixelmill.pipeline.export.drafting import draft_bundle
-from pixelmill.pipeline.export.engine_agreement import EngineAgreement, ask_engines, require_engines_agree
+from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
 from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
@@ -43,18 +43,19 @@ _RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
 def export_proven(
     source: ExportSource, held_out: HeldOut, folder: Path, record: Path | None = None
 ) -> ModelBundle:
-    """Write the bundle of a model into a folder, whole or not at all.
+    """Write a model's bundle into a folder, completely or not at all.
 
     Args:
         source: The model.
-        held_out: The images that decide.
-        folder: Must not be a finished artifact yet.
-        record: Where the result of the proof is written, also when it refuses the bundle.
+        held_out: The images on which parity is checked.
+        folder: The bundle's folder; must not contain a finished artifact.
+        record: A file for the result of the parity check, written even if the bundle is refused.
 
     Raises:
-        RequestError: The model cannot be loaded or expressed in ONNX, or gives no probabilities.
-        GateRefused: The model predicts NaN or infinity, or the file does not predict as the model does, in
-            onnxruntime or, for a model trained elsewhere, in another engine; nothing is left in `folder`.
+        RequestError: The model cannot be loaded or expressed in ONNX, or does not output probabilities.
+        GateRefused: The model predicts NaN or infinity, or the ONNX file's predictions differ from the
+            model's in onnxruntime or, for a model trained elsewhere, in another engine. Nothing is left in
+            `folder`.
     """
     version = choose_version(source.export)
     facts: dict[str, object] = {
@@ -90,7 +91,7 @@ def export_proven(
         if record is not None:
             write_json(record, _finite(asdict(parity)))
         require_parity(parity)
-        engines = _ask_engines(source, draft, parity.tie_margin)
+        engines = _compare_engines(source, draft, parity.tie_margin)
         variants = _export_variants(source, held_out, staging)
         proof = {
             **asdict(parity),
@@ -117,11 +118,13 @@ def _require_probabilities(
     require_probabilities(source.model_path, all_read, names, source.from_logits)
 
 
-def _ask_engines(source: ExportSource, draft: ModelBundle, tie_margin: float) -> tuple[EngineAgreement, ...]:
-    """What the engines installed here make of a model that was trained elsewhere."""
+def _compare_engines(
+    source: ExportSource, draft: ModelBundle, tie_margin: float
+) -> tuple[EngineAgreement, ...]:
+    """Compare the installed engines with Keras, for a model that was trained elsewhere."""
     if source.recipe is not None:
-        return ()  # The layers of recipes are tested on every engine.
-    engines = ask_engines(draft.onnx_path, read_golden(draft.folder), tie_margin)
+        return ()  # The tests cover every layer of a recipe on every engine.
+    engines = compare_engines(draft.onnx_path, read_golden(draft.folder), tie_margin)
     for engine in engines:
         if engine.trouble:
             _log.warning("%s cannot run %s: %s", ENGINES[engine.engine].title, source.name, engine.trouble)
@@ -130,7 +133,7 @@ def _ask_engines(source: ExportSource, draft: ModelBundle, tie_margin: float) ->
 
 
 def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path) -> None:
-    """What an evaluation found, or what the predictions for the held-out images tell."""
+    """Copy the results of an evaluation, or compute them from the predictions for the held-out images."""
     if source.results is not None:
         for name in _RESULTS:
             if (source.results / name).is_file():
@@ -138,14 +141,14 @@ def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictio
                 shutil.copyfile(source.results / name, folder / name)
         return
     predicted = keras.probabilities[keras.is_read]
-    first, classes = predicted.argmax(axis=1), len(source.class_names)
-    counts = AnswerCounts.of(first, predicted.max(axis=1), classes)
+    top_1, classes = predicted.argmax(axis=1), len(source.class_names)
+    counts = AnswerCounts.of(top_1, predicted.max(axis=1), classes)
     test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
     if held_out.labels is not None and len(predicted):
         labels = held_out.labels[keras.is_read]
-        chosen = predicted[np.arange(len(labels)), labels].astype(np.float64)
-        test["accuracy"] = float(np.mean(first == labels))
-        test["loss"] = float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+        of_label = predicted[np.arange(len(labels)), labels].astype(np.float64)
+        test["accuracy"] = float(np.mean(top_1 == labels))
+        test["loss"] = float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean())
     write_json(folder / BASELINE_FILE, counts.to_baseline())
     write_json(folder / METRICS_FILE, {"test": test})
 
@@ -154,7 +157,7 @@ def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> t
     if not source.export.variants:
         return ()
     if held_out.arrays is None:
-        _log.warning("no variants of %s: there are no training images to make them with", source.name)
+        _log.warning("no variants of %s: there are no training images for calibration", source.name)
         return ()
     results = export_variants(folder, held_out.arrays.training, held_out.arrays.held_out, source.export)
     for result in results:
@@ -164,7 +167,7 @@ def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> t
 
 
 def _finite(value: Any) -> Any:
-    """What JSON can hold: None in the place of infinity and NaN."""
+    """A copy for JSON, with None in place of infinity and NaN."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Making a converted graph the plainest that says the same: standard ops, clear names, stable bytes."""
+"""Simplifying a converted graph: standard ops, clear names, and the same bytes for the same model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from pixelmill.pipeline.export.runtimes import OnnxVersion
 
 
 def standardize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], documentation: str) -> Any:
-    """Simplify and name a converted graph, so that the same model gives the same bytes anywhere.
+    """Simplify a converted graph and rename its values, so that the same model always gives the same bytes.
 
     Args:
-        model: An `onnx.ModelProto` as converted.
+        model: A converted `onnx.ModelProto`.
         version: The opset it was converted to, and the IR version to write.
-        metadata: Written into the file, replacing what tools left there.
-        documentation: Written into the file for people.
+        metadata: The file's metadata, which replaces any that tools wrote.
+        documentation: The file's documentation string.
 
     Raises:
         RequestError: The result is not a valid standard model with one input and one output.
@@ -29,13 +29,13 @@ def standardize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], d
 
 
 def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], documentation: str) -> Any:
-    """Give a graph its final names, order and header, and leave what it computes as it is.
+    """Give a graph its final names, order and header without changing what it computes.
 
     Args:
         model: An `onnx.ModelProto`.
-        version: The opset its ops are of, and the IR version to write.
-        metadata: Written into the file, replacing what tools left there.
-        documentation: Written into the file for people.
+        version: The opset of its ops, and the IR version to write.
+        metadata: The file's metadata, which replaces any that tools wrote.
+        documentation: The file's documentation string.
 
     Raises:
         RequestError: The result is not a valid standard model with one input and one output.
@@ -58,7 +58,7 @@ def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], 
     model.producer_name, model.producer_version = "pixelmill", __version__
     model.domain = ""
     model.doc_string = documentation
-    # Last, because the tools above add entries of their own.
+    # This comes last because the tools above add metadata.
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     _check(model)
@@ -66,13 +66,13 @@ def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], 
 
 
 def serialize(model: Any) -> bytes:
-    """The model's bytes; the same for the same model."""
+    """The model's bytes, always the same for the same model."""
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
 def _flatten_after_global_pooling(graph: Any) -> None:
-    """Flatten says the same as Squeeze for [batch, depth, 1, 1], and every engine has it."""
+    """Replace Squeeze after global pooling by Flatten, which is equivalent and supported by every engine."""
     import onnx
 
     producers = {output: node for node in graph.node for output in node.output}
@@ -96,7 +96,7 @@ def _name_batch_dimension(graph: Any) -> None:
 
 
 def _order(graph: Any) -> None:
-    """Sort nodes depth first from the output and constants by their first use."""
+    """Sort nodes depth-first from the output, and constants by their first use."""
     producers = {output: node for node in graph.node for output in node.output}
     ordered: list[Any] = []
     done: set[int] = set()
@@ -130,7 +130,7 @@ def _order(graph: Any) -> None:
 
 
 def _rename_values(graph: Any) -> None:
-    """Number what converters name after layers, scopes and addresses in memory."""
+    """Number nodes and values, which converters name after layers, scopes and memory addresses."""
     names = {graph.input[0].name: INPUT_NAME, graph.output[0].name: OUTPUT_NAME}
     for index, constant in enumerate(graph.initializer):
         names[constant.name] = constant.name = f"constant_{index}"
@@ -154,7 +154,7 @@ def _inputs(graph: Any) -> list[str]:
 def _check(model: Any) -> None:
     import onnx
 
-    # Once more: simplifying must not have brought in what the opset has not.
+    # Simplification may have introduced ops that are not in the opset.
     require_standard_ops(model, model.opset_import[0].version, {})
     outputs = [value.name for value in model.graph.output]
     if outputs != [OUTPUT_NAME]:
@@ -168,7 +168,7 @@ def _check(model: Any) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise RequestError(
-            f"a network that becomes an invalid ONNX graph ({quote_error(error)})",
-            "one that passes onnx's full check",
+            f"a network whose ONNX graph is invalid ({quote_error(error)})",
+            "a graph that passes onnx's full check",
             "Replace the layer that causes it, or choose another export.opset.",
         ) from error

@@ -1,4 +1,4 @@
-"""The held-out images that decide over a bundle, as files."""
+"""The held-out image files on which a bundle's parity with Keras is checked."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _GOLDEN = 4
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images as uint8 [images, height, width, channels], the held-out ones with their labels."""
+    """Training images, uint8 [images, height, width, channels], and held-out images with their labels."""
 
     training: Pixels
     held_out: Images
@@ -28,16 +28,16 @@ class Arrays:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Image files that the model never saw in training.
+    """Image files that were not used in training.
 
     Attributes:
-        folder: Where they are.
-        paths: Relative to it, as a prediction table of the folder has them, in its order.
-        origins: What to call each for people.
-        labels: The true class of each; None where they are not known.
-        golden: A few images that become golden vectors; uint8 [images, height, width, channels].
-        arrays: The same images as arrays, where they are at hand as such, and training images beside them:
-            what it takes to make a model of fewer bits and to judge it.
+        folder: The folder that contains them.
+        paths: Their paths relative to `folder`, in the order of a prediction table.
+        origins: The names to display.
+        labels: The true classes, int64 [images]; None if they are not known.
+        golden: A few images for the golden vectors; uint8 [images, height, width, channels].
+        arrays: The same images as arrays, with training images: what quantization needs. None if there are
+            only files.
     """
 
     folder: Path
@@ -48,17 +48,17 @@ class HeldOut:
     arrays: Arrays | None = None
 
     def files(self) -> list[Path]:
-        """The files, in the order of the table."""
+        """The image files, in the order of `paths`."""
         return [self.folder / unescape(path) for path in self.paths]
 
 
 def from_dataset(dataset: PreparedDataset, spec: ImageSpec, folder: Path) -> HeldOut:
-    """The test images of a prepared dataset, each the file it came from, or else a PNG file.
+    """The test images of a prepared dataset: links to their original files, or PNG files.
 
     Args:
-        dataset: Its validation images become the golden vectors.
-        spec: What the dataset was prepared for.
-        folder: Gets the files, and links to those that are at hand; exists.
+        dataset: The dataset; its validation images become the golden vectors.
+        spec: The model's input, for which the dataset was prepared.
+        folder: An existing folder for the links and PNG files.
     """
     test, origins = dataset.split("test"), dataset.test_origins()
     originals = [Path(unescape(origin)) for origin in origins]
@@ -84,17 +84,19 @@ def from_dataset(dataset: PreparedDataset, spec: ImageSpec, folder: Path) -> Hel
 
 
 def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> HeldOut:
-    """All images below a folder. Where each lies in a folder named after its class, that is its label.
+    """All images below a folder, labelled if every one is in a subfolder named after a class.
 
     Raises:
-        RequestError: There are none that can be read, or what has an image's name is no file.
+        RequestError: There is no readable image, or something named like an image is not a regular file.
     """
     if not folder.is_dir():
-        raise RequestError(f"images {folder} is no folder", "a folder of held-out images", "Check the path.")
+        raise RequestError(
+            f"images {folder} is not a folder", "a folder of held-out images", "Check the path."
+        )
     listed = list(list_images(folder))
     if odd := next((image for image in listed if image.problem is not None), None):
         raise RequestError(
-            f"image {odd.path} in {folder}: {odd.problem}", "a regular file", "Take it out of the folder."
+            f"image {odd.path} in {folder}: {odd.problem}", "a regular file", "Remove it from the folder."
         )
     paths = tuple(image.path for image in listed)
     decoded = decode_files((folder / unescape(path) for path in paths), spec)
@@ -102,9 +104,9 @@ def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> He
     golden = list(itertools.islice(readable, _GOLDEN))
     if not golden:
         raise RequestError(
-            f"folder {folder} holds no image that can be read",
-            "held-out images, on which the ONNX file has to answer as the model",
-            "Name another with --images.",
+            f"folder {folder} contains no readable image",
+            "held-out images on which to compare the ONNX file with the model",
+            "Choose another folder with --images.",
         )
     known = {name: index for index, name in enumerate(class_names)}
     labels = [known.get(path.partition("/")[0], -1) for path in paths]

@@ -1,6 +1,6 @@
-"""Loading Keras files safely, and making a model that was trained elsewhere one that takes uint8 images.
+"""Loading Keras files safely, and adapting models that were trained elsewhere to uint8 images.
 
-To be called in a process of its own: it imports TensorFlow.
+Imports TensorFlow, so run it in a separate process.
 """
 
 import re
@@ -19,14 +19,14 @@ from pixelmill.pipeline.export.precision import Precision, all_layers, in_precis
 from pixelmill.pipeline.training.prediction import load_model
 
 PixelRange = Literal["0..255", "0..1", "-1..1"]
-# Scale and offset that take 0 to 255 there.
+# The scale and offset that map 0 to 255 to each range.
 _RESCALING: dict[PixelRange, tuple[float, float]] = {
     "0..255": (1.0, 0.0),
     "0..1": (1 / 255, 0.0),
     "-1..1": (1 / 127.5, -1.0),
 }
-_KERAS_FILE = "a file that `model.save('model.keras')` wrote"
-_SAVE_AGAIN = "Load the Keras model where it was made, and save it with model.save('model.keras')."
+_KERAS_FILE = "a file written by `model.save('model.keras')`"
+_SAVE_AGAIN = "Load the model where it was created, and save it with model.save('model.keras')."
 _KERAS_CONFIG = "config.json"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _RESCALING_LAYERS = ("Rescaling", "Normalization")
@@ -35,65 +35,65 @@ _FLOAT32: Precision = "float32"
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What a network takes and gives.
+    """The inputs and outputs of a network.
 
     Attributes:
-        image: What it takes.
-        outputs: How many numbers it answers with.
-        takes_bytes: Whether it takes pixels as uint8, from 0 to 255.
-        rescales: Whether a layer of it brings pixels into a range.
-        activation: The activation that it ends with; see `final_activation`.
+        image: The input image.
+        outputs: The number of outputs.
+        takes_uint8: Whether the input is uint8.
+        rescales: Whether the network contains a layer that rescales pixels.
+        activation: The final activation; see `final_activation`.
     """
 
     image: ImageSpec
     outputs: int
-    takes_bytes: bool
+    takes_uint8: bool
     rescales: bool
     activation: str
 
 
 def inspect_network(path: Path) -> NetworkFacts:
-    """Load a model file and say what it takes and gives.
+    """Load a Keras file and describe its inputs and outputs.
 
     Raises:
-        RequestError: It cannot be loaded safely, or is no classifier of images.
+        RequestError: It cannot be loaded safely, or is not an image classifier.
     """
     network = load_network(path)
     return NetworkFacts(
         image=image_spec_of(network),
         outputs=network.outputs[0].shape[-1],
-        takes_bytes=network.inputs[0].dtype == "uint8",
+        takes_uint8=network.inputs[0].dtype == "uint8",
         rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in all_layers(network)),
         activation=final_activation(network),
     )
 
 
 def load_network(path: Path) -> Any:
-    """Load a Keras model without running any code that the file brings along, to compute in float32.
+    """Load a Keras model, to compute in float32, without running any code from the file.
 
     Returns:
-        A network whose input and output are tensors where it has one of each, also where it was saved with
-        a dict or a list of one.
+        The network. If it has one input and one output, both are plain tensors, even if the model was saved
+        with a dict or list of one tensor.
 
     Raises:
-        RequestError: It is no `.keras` file, was never built, or has a Lambda layer or classes of its own.
+        RequestError: It is not a `.keras` file, was never built, or has a Lambda layer or custom classes.
     """
     require_keras_file(path)
     try:
         network = load_model(path)
-    except Exception as error:  # noqa: BLE001  # Of many types, by what Keras stumbled over.
+    except Exception as error:  # noqa: BLE001  # Keras raises exceptions of many types.
         raise _explain(path, error) from None
     if not getattr(network, "built", False) or not getattr(network, "inputs", None):
         raise RequestError(
-            f"{path}, a network that was saved before it had an input shape",
-            "a built network, whose first layer is keras.Input((height, width, channels))",
-            "Call model.build((None, height, width, channels)) where it was made, and save it again.",
+            f"{path}, a network that was saved without an input shape",
+            "a built network that begins with keras.Input((height, width, channels))",
+            "Call model.build((None, height, width, channels)) where it was created, and save it again.",
         )
     return in_precision(_with_plain_ends(network), _FLOAT32)
 
 
 def require_keras_file(path: Path) -> None:
-    """Check that a file is an undamaged archive as `model.save('model.keras')` writes it.
+    """Check that a file is an undamaged `.keras` archive.
 
     Raises:
         RequestError: It is missing, a folder, in another format, or damaged.
@@ -106,10 +106,10 @@ def require_keras_file(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(len(_HDF5_SIGNATURE))
     if start == _HDF5_SIGNATURE:
-        # Keras could read it, and would run the code of its Lambda layers.
-        raise RequestError(f"{path} is no .keras file but HDF5 (.h5)", _KERAS_FILE, _SAVE_AGAIN)
+        # Keras can read HDF5, but would run the code of its Lambda layers.
+        raise RequestError(f"{path} is an HDF5 file (.h5), not a .keras file", _KERAS_FILE, _SAVE_AGAIN)
     if not start.startswith(b"PK"):
-        raise RequestError(f"{path} is no .keras file", _KERAS_FILE, _SAVE_AGAIN)
+        raise RequestError(f"{path} is not a .keras file", _KERAS_FILE, _SAVE_AGAIN)
     try:
         with zipfile.ZipFile(path) as archive:
             is_keras = _KERAS_CONFIG in archive.namelist()
@@ -119,17 +119,17 @@ def require_keras_file(path: Path) -> None:
     if not is_keras:
         raise RequestError(f"{path} is an archive without {_KERAS_CONFIG}", _KERAS_FILE, _SAVE_AGAIN)
     if damaged:
-        raise _damaged(path, f"wrong check sum of {damaged}")
+        raise _damaged(path, f"wrong checksum of {damaged}")
 
 
 def _damaged(path: Path, words: str) -> RequestError:
     return RequestError(
-        f"{path} is a damaged .keras file ({words})", _KERAS_FILE, "Copy it again from where it was made."
+        f"{path} is a damaged .keras file ({words})", _KERAS_FILE, "Copy it again from where it was created."
     )
 
 
 def _with_plain_ends(network: Any) -> Any:
-    """The same network without a dict or a list around its only input and output."""
+    """The same network with its only input and output unwrapped from a dict or list."""
     import keras
 
     if isinstance(network, keras.Sequential) or len(network.inputs) != 1 or len(network.outputs) != 1:
@@ -139,12 +139,12 @@ def _with_plain_ends(network: Any) -> Any:
     return keras.Model(network.inputs[0], network.outputs[0])
 
 
-def take_bytes(network: Any, pixel_range: PixelRange) -> Any:
-    """A network that takes uint8 pixels, from 0 to 255, and brings them into the range it expects.
+def accept_uint8(network: Any, pixel_range: PixelRange) -> Any:
+    """A network that takes uint8 pixels and rescales them to the range that `network` expects.
 
     Args:
-        network: Takes [batch, height, width, channels] of any number type; returned as it is if of uint8.
-        pixel_range: What it expects of pixels.
+        network: Takes [batch, height, width, channels]; returned unchanged if its input is uint8.
+        pixel_range: The range of pixels that it expects.
     """
     import keras
 
@@ -158,7 +158,7 @@ def take_bytes(network: Any, pixel_range: PixelRange) -> Any:
 
 
 def add_softmax(network: Any) -> Any:
-    """A network whose outputs go through a softmax."""
+    """The network with a softmax added to its outputs."""
     import keras
 
     probabilities = keras.layers.Softmax(dtype=_FLOAT32)(network.outputs[0])
@@ -166,10 +166,11 @@ def add_softmax(network: Any) -> Any:
 
 
 def image_spec_of(network: Any) -> ImageSpec:
-    """The image that a network takes.
+    """The input image of a network.
 
     Raises:
-        RequestError: It does not take one image of a fixed size, channels last, and answer with one vector.
+        RequestError: It does not have one input, an image of a fixed size with channels last, and one output
+            vector.
     """
     inputs, outputs = list(network.inputs), list(network.outputs)
     shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
@@ -188,21 +189,21 @@ def image_spec_of(network: Any) -> ImageSpec:
 
 
 def require_labels(class_names: Sequence[str], outputs: int) -> None:
-    """See that there is a name for every output, and each but once.
+    """Check that there is one distinct class name for each output.
 
     Raises:
-        RequestError: There are more or fewer, or one twice.
+        RequestError: There are more or fewer names than outputs, or duplicates.
     """
     if outputs != len(class_names):
         raise RequestError(
             f"{len(class_names)} labels for a network with {outputs} outputs",
-            "a label for each output, in their order",
+            "a label for each output, in the order of the outputs",
             "Correct the list of labels.",
         )
-    twice = [name for name, count in Counter(class_names).items() if count > 1]
-    if twice:
+    duplicates = [name for name, count in Counter(class_names).items() if count > 1]
+    if duplicates:
         raise RequestError(
-            f"label {twice[0]!r} more than once", "a label of its own for each output", "Correct the labels."
+            f"duplicate label {duplicates[0]!r}", "distinct labels for the outputs", "Correct the labels."
         )
 
 
@@ -210,18 +211,18 @@ def _explain(path: Path, error: Exception) -> RequestError:
     words = " ".join(str(error).split())
     if "Lambda" in words:
         return RequestError(
-            f"{path} has a Lambda layer, which holds code",
-            "layers that Keras knows",
-            "Write what it does with layers of Keras, such as Rescaling, and save the model again.",
+            f"{path} has a Lambda layer, which contains code",
+            "Keras's built-in layers",
+            "Replace it by built-in layers, such as Rescaling, and save the model again.",
         )
     if unknown := re.search(r"Could not (?:locate|deserialize) (?:class|function|module) '?([\w.>]+)", words):
         return RequestError(
-            f"{path} needs code that is not in it: {unknown[1]}",
-            "layers that Keras knows",
-            "Replace the layer or function by one of Keras, and save the model again.",
+            f"{path} needs custom code that the file does not contain: {unknown[1]}",
+            "Keras's built-in layers",
+            "Replace the layer or function by a built-in one, and save the model again.",
         )
     return RequestError(
         f"{path} cannot be loaded ({type(error).__name__}: {words[:200]})",
-        "a model that the Keras installed here can read",
-        "Install the version of Keras that it was saved with.",
+        "a model that the installed Keras can read",
+        "Install the Keras version that saved it.",
     )

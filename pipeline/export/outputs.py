@@ -1,4 +1,4 @@
-"""What the outputs of a network are: probabilities, logits, or the probabilities of a sigmoid."""
+"""Checking whether a network outputs softmax probabilities, sigmoid probabilities or logits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,29 +14,29 @@ from pixelmill.pipeline.inference import Probabilities
 _ROUNDING = 1e-3
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 _UNKNOWN = "unknown"
-# Layers and ops that hand on what the layer before them computed.
+# Layers and ops that do not change the values of their input.
 _PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
-# Which have their activation in their name.
+# Ops that are named after their activation.
 _ACTIVATIONS = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
-_NOT_SOFTMAX = "softmax outputs, because pixelmill gives each image one class"
+_NOT_SOFTMAX = "softmax outputs, because pixelmill assigns one class to each image"
 _TRAIN_WITH_SOFTMAX = (
     "Train the model with a softmax and categorical cross-entropy; --from-logits does not help here."
 )
 
 
 def are_probabilities(predictions: Probabilities) -> npt.NDArray[np.bool_]:
-    """For each row of float32 [images, classes], whether it is finite, not negative and adds up to 1."""
+    """Whether each row of float32 [images, classes] is finite, non-negative and adds up to 1."""
     rows = predictions.astype(np.float64)
     with np.errstate(invalid="ignore"):
         adds_up = np.abs(rows.sum(axis=1) - 1) <= _ROUNDING
-        found: npt.NDArray[np.bool_] = (
+        is_valid: npt.NDArray[np.bool_] = (
             np.isfinite(rows).all(axis=1) & (rows >= -_ROUNDING).all(axis=1) & adds_up
         )
-    return found
+    return is_valid
 
 
 def final_activation(network: Any) -> str:
-    """The name of the activation that a network ends with, such as `softmax`, or `unknown`."""
+    """The name of a network's final activation, such as `softmax`, or `unknown`."""
     tensor = network.outputs[0]
     while True:
         history = tensor._keras_history
@@ -60,46 +60,46 @@ def require_one_class_per_image(path: Path, activation: str, outputs: int, from_
 
     Args:
         path: The network's file.
-        activation: What `final_activation` found.
-        outputs: How many numbers it gives for an image.
-        from_logits: Whether a softmax is to be added.
+        activation: The result of `final_activation`.
+        outputs: The number of outputs.
+        from_logits: Whether a softmax will be added.
 
     Raises:
-        RequestError: It has one output, ends with a sigmoid, or would get a second softmax.
+        RequestError: It has a single output, ends with a sigmoid, or would get a second softmax.
     """
     if outputs == 1:
         binary = "[0 * y, y]" if activation == "linear" else "[1 - y, y]"
         raise RequestError(
             f"{path}, a binary network with one output (activation {activation})",
-            "an output for each of two or more classes, with a softmax",
+            "softmax outputs for two or more classes",
             f"Save keras.Model(model.input, keras.ops.concatenate({binary}, axis=1)) with y = model.output, "
-            f"and name two labels, the one that a high output means last"
+            f"and list two labels, the positive class last"
             f"{'; then add --from-logits' if activation == 'linear' else ''}.",
         )
     if activation in _SIGMOIDS:
         raise RequestError(
-            f"{path}, whose last activation is {activation}: each class by itself (multi-label)",
+            f"{path}, whose final activation is {activation} (multi-label)",
             _NOT_SOFTMAX,
             _TRAIN_WITH_SOFTMAX,
         )
     if from_logits and activation == "softmax":
         raise RequestError(
-            f"--from-logits for {path}, whose last activation is softmax",
-            "a network whose outputs are logits",
-            "Leave out --from-logits: the outputs are probabilities already.",
+            f"--from-logits for {path}, whose final activation is softmax",
+            "a network that outputs logits",
+            "Omit --from-logits: the outputs are already probabilities.",
         )
 
 
 def require_logits(path: Path, activation: str, outputs: FilePredictions) -> None:
-    """Check that outputs which are to go through a softmax are not probabilities already.
+    """Check that outputs to which a softmax will be added are not already probabilities.
 
     Args:
         path: The network's file.
-        activation: What `final_activation` found.
-        outputs: What the network gives for some images before the softmax.
+        activation: The result of `final_activation`.
+        outputs: The network's outputs for some images, before the softmax.
 
     Raises:
-        RequestError: They are probabilities of a softmax, or look like those of a sigmoid.
+        RequestError: They are softmax probabilities, or look like sigmoid probabilities.
     """
     rows = outputs.probabilities[outputs.is_read]
     if not rows.size or not np.isfinite(rows).all():
@@ -108,8 +108,8 @@ def require_logits(path: Path, activation: str, outputs: FilePredictions) -> Non
         raise RequestError(
             f"--from-logits for {path}, whose outputs for {len(rows):,} held-out images are between 0 and 1 "
             "and add up to 1",
-            "a network whose outputs are logits",
-            "Leave out --from-logits: the outputs are probabilities already.",
+            "a network that outputs logits",
+            "Omit --from-logits: the outputs are already probabilities.",
         )
     if activation == _UNKNOWN and _are_between_0_and_1(rows):
         raise _looks_like_sigmoid(path, rows)
@@ -122,23 +122,23 @@ def require_probabilities(
 
     Args:
         path: The network's file.
-        predictions: What it predicts.
-        names: What to call each file.
+        predictions: The network's predictions.
+        names: The names of the files to display.
         from_logits: Whether a softmax was added.
 
     Raises:
-        GateRefused: Predictions are NaN or infinite.
-        RequestError: Rows do not add up to 1.
+        GateRefused: There are NaN or infinite predictions.
+        RequestError: The predictions are not probabilities that add up to 1.
     """
     read = np.flatnonzero(predictions.is_read)
     rows = predictions.probabilities[read]
-    broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(broken):
+    non_finite = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(non_finite):
         raise GateRefused(
-            f"the Keras model predicts NaN or infinity for {len(broken):,} of {len(rows):,} held-out images, "
-            f"the first of which is {names[read[broken[0]]]}",
+            f"the Keras model predicts NaN or infinity for {len(non_finite):,} of {len(rows):,} held-out "
+            f"images, the first of which is {names[read[non_finite[0]]]}",
             "finite probabilities that add up to 1 for each image",
-            "It is not published. Check its weights for NaN, and the range of pixels it expects.",
+            "It is not published. Check its weights for NaN, and the pixel range it expects.",
         )
     if are_probabilities(rows).all():
         return
@@ -146,9 +146,9 @@ def require_probabilities(
         raise _looks_like_sigmoid(path, rows)
     sums = rows.sum(axis=1, dtype=np.float64)
     raise RequestError(
-        f"{path} gives numbers from {rows.min():.3g} to {rows.max():.3g}, which add up to "
+        f"{path} outputs values from {rows.min():.3g} to {rows.max():.3g}, which add up to "
         f"{sums[np.abs(sums - 1).argmax()]:.3g} for one image",
-        "probabilities, which are 0 or more and add up to 1",
+        "probabilities, which are at least 0 and add up to 1",
         "Replace its last layers by a softmax."
         if from_logits
         else "If the outputs are logits, add --from-logits.",
@@ -162,8 +162,8 @@ def _are_between_0_and_1(rows: Probabilities) -> bool:
 def _looks_like_sigmoid(path: Path, rows: Probabilities) -> RequestError:
     sums = rows.sum(axis=1, dtype=np.float64)
     return RequestError(
-        f"{path} gives numbers between 0 and 1 that add up to {sums[np.abs(sums - 1).argmax()]:.3g} for one "
-        "image, as a sigmoid does (multi-label)",
+        f"{path} outputs values between 0 and 1 that add up to {sums[np.abs(sums - 1).argmax()]:.3g} for one "
+        "image, as sigmoid outputs do (multi-label)",
         _NOT_SOFTMAX,
         _TRAIN_WITH_SOFTMAX,
     )

@@ -1,13 +1,13 @@
-"""How near an ONNX file's predictions are to those of the Keras model, and the gate before publication.
+"""Comparing an ONNX file's predictions with those of the Keras model, and the gate before publication.
 
-The rule: no image gets another class, and no probability differs from Keras's by the allowed difference or
-more. Two correct implementations of a network differ by what rounding to float32 does to it, which is next
-to nothing in a small network and 1e-5 to 1e-4 in a deep one. So the rounding error of the Keras model itself
-is measured, as its largest difference from the same model in float64, and 8 times that is allowed; never
-less than 1e-5, never more than 1e-3. Another epsilon, padding, axis or rescaling moves the probabilities of
-real images by more. Two classes are tied where Keras's probabilities for them lie within twice the allowed
-difference; an image whose class changes between ties is counted and not refused. `export.max_abs_difference`
-and `export.tie_margin` replace the two derived values.
+The rule: no image gets another class, and every probability differs from Keras's by less than the allowed
+difference. Two correct implementations of a network differ by float32 rounding, which is negligible in a
+small network and 1e-5 to 1e-4 in a deep one. The rounding error of the Keras model itself is therefore
+measured, as its largest difference from the same model in float64, and 8 times that is allowed; at least
+1e-5 and at most 1e-3. A wrong epsilon, padding, axis or rescaling changes the probabilities of real images
+by more. Two classes are tied if Keras's probabilities for them lie within twice the allowed difference;
+images whose class changes between tied classes are counted but not refused. `export.max_abs_difference` and
+`export.tie_margin` override the two derived values.
 """
 
 import itertools
@@ -34,19 +34,19 @@ from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 
-LEAST_ALLOWED, MOST_ALLOWED = 1e-5, 1e-3
+MIN_ALLOWED, MAX_ALLOWED = 1e-5, 1e-3
 _NOISE_FACTOR = 8
-_SHOWN = 20
+_MAX_FILES = 20
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an ONNX file's predictions may lie from Keras's.
+    """How much an ONNX file's predictions may differ from Keras's.
 
     Attributes:
         noise: The rounding error of the Keras model, as a difference of probabilities.
-        allowed_difference: What every difference of two probabilities has to stay below.
-        tie_margin: How far apart two of Keras's probabilities may lie to be a tie.
+        allowed_difference: The bound that every difference must be less than.
+        tie_margin: The largest difference of two of Keras's probabilities that counts as a tie.
     """
 
     noise: float
@@ -55,17 +55,17 @@ class Tolerance:
 
 
 def choose_tolerance(noise: float, export: ExportSpec) -> Tolerance:
-    """The tolerance for a model with a rounding error of `noise`; see the module's description."""
+    """The tolerance for a model with a rounding error of `noise`; see the module's docstring."""
     allowed = export.max_abs_difference
     if allowed is None:
-        allowed = min(max(_NOISE_FACTOR * noise, LEAST_ALLOWED), MOST_ALLOWED)
+        allowed = min(max(_NOISE_FACTOR * noise, MIN_ALLOWED), MAX_ALLOWED)
     margin = 2 * allowed if export.tie_margin is None else export.tie_margin
     return Tolerance(noise, allowed, margin)
 
 
 @dataclass(frozen=True)
 class FileDifference:
-    """How far two predictions for one file lie apart: classes, their probabilities, largest difference."""
+    """Two predictions for one file: classes, their probabilities and the largest difference."""
 
     file: str
     keras_label: str
@@ -77,23 +77,23 @@ class FileDifference:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an ONNX file's predictions lie from Keras's.
+    """How an ONNX file's predictions compare with Keras's.
 
     Attributes:
-        images: How many files Keras could read.
-        unreadable: How many neither could read.
-        invalid: For how many of the files that Keras could read the ONNX file gives no probabilities: none
-            at all, NaN, infinity, or a row that does not add up to 1.
+        images: The number of files readable by Keras.
+        unreadable: The number of files readable by neither.
+        invalid: The number of files readable by Keras for which the ONNX file has no valid probabilities:
+            none at all, NaN, infinity, or a row that does not add up to 1.
         first_invalid: The first of them; empty if there is none.
-        label_flips: For how many the class differs by more than a tie.
-        tied_flips: For how many it differs, and Keras's probabilities of both lie within the tie margin.
-        tie_margin: How far apart two probabilities may lie to be a tie.
-        max_abs_difference: The largest difference between two probabilities; infinite where one of the two
-            predicted nothing.
+        label_flips: The number of files whose class differs, ties excluded.
+        tied_flips: The number of files whose class differs between two classes that are tied.
+        tie_margin: The largest difference of two of Keras's probabilities that counts as a tie.
+        max_abs_difference: The largest difference of two probabilities; infinite if only one of the two
+            models has a prediction.
         noise: The rounding error of the Keras model; see `Tolerance`.
-        allowed_difference: What `max_abs_difference` has to stay below.
-        batch_sizes: The sizes the images were put in, beside those of the scoring run.
-        files: Those whose class differs, then those with the largest differences; at most 20.
+        allowed_difference: The bound that `max_abs_difference` must be less than.
+        batch_sizes: The batch sizes that were compared, in addition to those of the scoring run.
+        files: Files whose class differs, then those with the largest differences; at most 20.
     """
 
     images: int
@@ -111,10 +111,10 @@ class Parity:
 
 
 class Comparison:
-    """Keras's predictions, and those of the ONNX file that lie furthest from them."""
+    """Accumulates the ONNX file's predictions that differ most from Keras's."""
 
     def __init__(self, keras: FilePredictions, tolerance: Tolerance) -> None:
-        """Start with Keras's predictions, which are probabilities wherever a file could be read."""
+        """Begin with Keras's predictions, which are valid probabilities for every readable file."""
         self._keras = keras.probabilities
         self._is_read = keras.is_read
         self._tolerance = tolerance
@@ -126,8 +126,8 @@ class Comparison:
         """Compare with predictions for some of the files.
 
         Args:
-            rows: Which files.
-            predictions: float32 [files, classes]; NaN in the row of a file that could not be read.
+            rows: The files' positions.
+            predictions: float32 [files, classes]; NaN in the row of an unreadable file.
         """
         keras, is_read = self._keras[rows], self._is_read[rows]
         is_valid = are_probabilities(predictions)
@@ -136,8 +136,8 @@ class Comparison:
             difference = np.abs(predictions.astype(np.float64) - keras).max(axis=1)
         difference[~is_read & np.isnan(predictions).all(axis=1)] = 0.0
         difference[is_read & ~is_valid] = np.inf
-        difference[np.isnan(difference)] = np.inf  # Read by the ONNX file's scoring run only.
-        # Another class is worse than any difference without one.
+        difference[np.isnan(difference)] = np.inf  # Readable only in the scoring run.
+        # A different class ranks above any difference of probabilities.
         rank = difference + 2.0 * (predictions.argmax(axis=1) != keras.argmax(axis=1)) * (is_read & is_valid)
         worse = rank > self._rank(rows)
         self._difference[rows] = np.maximum(self._difference[rows], difference)
@@ -151,13 +151,13 @@ class Comparison:
     def conclude(
         self, names: Sequence[str], class_names: Sequence[str], batch_sizes: Sequence[int]
     ) -> Parity:
-        """Sum up, with `names` for the files."""
+        """Summarize the comparison, with `names` for the files."""
         rows = np.arange(len(self._keras))
-        first, other = self._keras.argmax(axis=1), self._worst.argmax(axis=1)
-        flipped = (first != other) & self._is_read & ~self._is_invalid
-        margin = self._keras[rows, first] - self._keras[rows, other]
+        top_1, other = self._keras.argmax(axis=1), self._worst.argmax(axis=1)
+        flipped = (top_1 != other) & self._is_read & ~self._is_invalid
+        margin = self._keras[rows, top_1] - self._keras[rows, other]
         tied = flipped & (margin <= self._tolerance.tie_margin)
-        order = np.lexsort((-self._difference, ~flipped))[:_SHOWN]
+        order = np.lexsort((-self._difference, ~flipped))[:_MAX_FILES]
         invalid = np.flatnonzero(self._is_invalid)
         return Parity(
             images=int(self._is_read.sum()),
@@ -174,8 +174,8 @@ class Comparison:
             files=tuple(
                 FileDifference(
                     names[row],
-                    class_names[first[row]],
-                    float(self._keras[row, first[row]]),
+                    class_names[top_1[row]],
+                    float(self._keras[row, top_1[row]]),
                     class_names[other[row]],
                     float(self._worst[row, other[row]]),
                     float(self._difference[row]),
@@ -187,21 +187,21 @@ class Comparison:
 
 
 def require_parity(parity: Parity) -> None:
-    """Let only an equal model through.
+    """Refuse an ONNX file whose predictions differ from Keras's.
 
     Raises:
-        GateRefused: There is nothing to compare, the ONNX file gives no probabilities for an image or
-            another class, or a probability differs by the allowed difference or more.
+        GateRefused: There is nothing to compare, the ONNX file predicts another class or no probabilities
+            for an image, or a probability differs by the allowed difference or more.
     """
     if not parity.images:
         raise GateRefused(
             f"{parity.unreadable} held-out images, none of which can be read",
-            "images on which the ONNX file can be compared with Keras",
-            "It is not published. Name other images.",
+            "readable images on which to compare the ONNX file with Keras",
+            "It is not published. Provide other images.",
         )
     if parity.invalid:
         raise GateRefused(
-            f"the ONNX file gives no valid probabilities for {parity.invalid:,} of {parity.images:,} "
+            f"the ONNX file predicts no valid probabilities for {parity.invalid:,} of {parity.images:,} "
             f"held-out images, the first of which is {parity.first_invalid}",
             "finite probabilities that add up to 1 for each image, as Keras predicts",
             "It is not published. Look for a layer that divides by zero or overflows in ONNX.",
@@ -213,20 +213,20 @@ def require_parity(parity: Parity) -> None:
 def _refuse_difference(parity: Parity) -> GateRefused:
     worst = parity.files[0]
     remedy = (
-        "classes that differ between near ties are allowed by a larger export.tie_margin"
+        "if the classes are nearly tied, increase export.tie_margin"
         if parity.label_flips
-        else "a difference that is small enough for you is allowed by a larger export.max_abs_difference"
+        else "if the difference is acceptable, increase export.max_abs_difference"
     )
     option = "--tie-margin" if parity.label_flips else "--max-abs-difference"
     return GateRefused(
-        f"the ONNX file gives {parity.label_flips} of {parity.images} held-out images another label than "
-        f"Keras, with a largest difference of {parity.max_abs_difference:.2g}; the worst is {worst.file}: "
-        f"Keras says {worst.keras_label} ({worst.keras_probability:.4f}), ONNX {worst.onnx_label} "
+        f"the ONNX file predicts another label than Keras for {parity.label_flips} of {parity.images} "
+        f"held-out images, with a largest difference of {parity.max_abs_difference:.2g}; the worst is {worst.file}: "
+        f"Keras predicts {worst.keras_label} ({worst.keras_probability:.4f}), ONNX {worst.onnx_label} "
         f"({worst.onnx_probability:.4f})",
-        f"no other label beyond ties ({parity.tie_margin:.2g}), and a difference of less than "
+        f"no other label except in ties ({parity.tie_margin:.2g}), and a difference of less than "
         f"{parity.allowed_difference:.2g} (the rounding error of the Keras model is {parity.noise:.2g})",
-        f"It is not published. Look for a layer that acts differently in ONNX; {remedy} (`pixelmill export "
-        f"{option}`).",
+        f"It is not published. Look for a layer that behaves differently in ONNX; {remedy} (`pixelmill "
+        f"export {option}`).",
     )
 
 
@@ -242,65 +242,68 @@ def measure_parity(
     batch_sizes: Sequence[int],
     work: Path,
 ) -> Parity:
-    """Score the held-out files as any folder is scored, and at every batch size, and compare with Keras.
+    """Predict the held-out files with a scoring run and at every batch size, and compare with Keras.
 
     Args:
-        bundle: What is to be proven; need not have a manifest yet.
+        bundle: The bundle to check; it may lack a manifest.
         held_out: The files.
-        keras: What Keras predicts for them.
-        tolerance: How far the predictions may lie apart.
-        batch_sizes: The batch sizes to put the images in, beside those of the scoring run.
+        keras: Keras's predictions for them.
+        tolerance: How much the predictions may differ.
+        batch_sizes: The batch sizes to predict at, in addition to those of the scoring run.
         work: A folder for the prediction table; must not exist yet.
+
+    Raises:
+        GateRefused: The held-out files changed while they were scored.
     """
     class_names = bundle.labels()
     comparison = Comparison(keras, tolerance)
     start = 0
-    for answers in _scored(bundle, held_out, work):
-        comparison.add(slice(start, start + len(answers)), answers)
-        start += len(answers)
-    for start, answers in _answered_in_batches(bundle, held_out, batch_sizes):
-        comparison.add(slice(start, start + len(answers)), answers)
+    for predictions in _score(bundle, held_out, work):
+        comparison.add(slice(start, start + len(predictions)), predictions)
+        start += len(predictions)
+    for start, predictions in _predict_in_batches(bundle, held_out, batch_sizes):
+        comparison.add(slice(start, start + len(predictions)), predictions)
     return comparison.conclude(held_out.origins, class_names, batch_sizes)
 
 
-def _scored(bundle: ModelBundle, held_out: HeldOut, work: Path) -> Iterator[Probabilities]:
-    """The answers of a whole scoring run, a part of the table at a time, in the order of the files."""
+def _score(bundle: ModelBundle, held_out: HeldOut, work: Path) -> Iterator[Probabilities]:
+    """The predictions of a scoring run, one part of the table at a time, in the order of the files."""
     request = ScoringRequest(bundle, held_out.folder, work, top_k=len(bundle.labels()), max_failure_rate=1.0)
     table = score_folder(request)
     start = 0
     for file in table_files(table.folder):
         rows = read_part(file)
         paths = rows["image_path"].to_pylist()
-        # A row that is not where its file is would be compared with another one's answer.
+        # A misplaced row would be compared with the prediction for another file.
         if paths != list(held_out.paths[start : start + len(paths)]):
             raise GateRefused(
-                f"a prediction table whose rows from {paths[0]} on are not the files that were listed",
-                "a row for every file, in their order",
-                "It is not published. Keep the held-out images as they are while they are scored.",
+                f"a prediction table whose rows from {paths[0]} on differ from the listed files",
+                "a row for every file, in the order of the files",
+                "It is not published. Do not change the held-out images while they are scored.",
             )
         yield _probabilities(rows, bundle.labels())
         start += len(paths)
 
 
 def _probabilities(rows: "pa.Table", class_names: Sequence[str]) -> Probabilities:
-    """The probabilities of all classes from a table with as many choices as classes; NaN in failed rows."""
+    """The probabilities of all classes, from a table with all of them in each row; NaN in failed rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    answers = np.full((len(rows), len(class_names)), np.nan, np.float32)
+    predictions = np.full((len(rows), len(class_names)), np.nan, np.float32)
     scored = np.array([status == "scored" for status in rows["status"].to_pylist()])
     names = rows["top_labels"].combine_chunks().flatten()
     classes = pc.index_in(names, value_set=pa.array(class_names)).to_numpy()
     values = rows["top_probabilities"].combine_chunks().flatten().to_numpy()
     places = np.repeat(np.flatnonzero(scored), len(class_names))
-    answers[places, classes] = values
-    return answers
+    predictions[places, classes] = values
+    return predictions
 
 
-def _answered_in_batches(
+def _predict_in_batches(
     bundle: ModelBundle, held_out: HeldOut, batch_sizes: Sequence[int]
 ) -> Iterator[tuple[int, Probabilities]]:
-    """The session's answers to consecutive files, with the place of the first, at every batch size."""
+    """The predictions for consecutive files at every batch size, each with the position of the first file."""
     session, spec = load_session(bundle.onnx_path, sha256=bundle.onnx_sha256), bundle.image_spec()
     files, step = held_out.files(), max(batch_sizes)
     decoded = decode_files(files, spec)

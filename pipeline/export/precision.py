@@ -1,10 +1,10 @@
-"""A Keras network in another floating-point precision."""
+"""Copying a Keras network to another floating-point precision."""
 
 from typing import Any, Literal
 
 Precision = Literal["float32", "float64"]
 _LOWER = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
-# The data types that each precision takes the place of.
+# The data types that each precision replaces.
 _REPLACED: dict[Precision, tuple[str, ...]] = {
     "float32": (*_LOWER, "float64"),
     "float64": (*_LOWER, "float32"),
@@ -15,11 +15,11 @@ def in_precision(network: Any, precision: Precision) -> Any:
     """A network with the same weights in which every layer computes in one precision.
 
     Args:
-        network: A built Keras network; it is left as it is.
-        precision: What its layers compute in. Inputs of integers keep their type.
+        network: A built Keras network, which is not modified.
+        precision: The compute dtype of all layers. Integer inputs keep their dtype.
 
     Returns:
-        The network itself if it computes in that precision already, or else a copy.
+        The network itself if it already computes in that precision, otherwise a copy.
     """
     import keras
 
@@ -32,12 +32,12 @@ def in_precision(network: Any, precision: Precision) -> Any:
 
 
 def all_layers(network: Any) -> list[Any]:
-    """The layers of a network, and of the networks within it."""
+    """The layers of a network, including those of nested networks."""
     return [layer for layer in network._flatten_layers() if layer is not network]
 
 
 def _with_precision(config: Any, precision: Precision) -> Any:
-    """A serialised network in which every floating-point type is that precision."""
+    """A serialized network with every floating-point dtype replaced by one precision."""
     if isinstance(config, list | tuple):
         return [_with_precision(item, precision) for item in config]
     if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""What a Keras network predicts for image files, and how exactly. Run it in a process of its own."""
+"""Predicting image files with Keras, and measuring the rounding error. Run it in a separate process."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,38 +21,38 @@ from pixelmill.pipeline.progress import progress
 _log = getLogger(__name__)
 _BATCH = 250
 _PROBABILITIES, _IS_READ = "probabilities.npy", "is_read.npy"
-# How many images the rounding error is measured on, and how many of them at once: float64 takes twice the
-# memory and several times as long.
+# The number of images on which the rounding error is measured, and their batch size: float64 takes twice
+# the memory and several times as long.
 _NOISE_IMAGES, _NOISE_BATCH = 32, 8
 
 
 @dataclass(frozen=True)
 class FilePredictions:
-    """What a network predicts for files.
+    """A network's predictions for files.
 
     Attributes:
-        probabilities: float32 [files, classes]; NaN in the row of a file that cannot be read.
-        is_read: bool [files], whether the file could be read.
+        probabilities: float32 [files, classes]; NaN in the row of an unreadable file.
+        is_read: bool [files], whether each file could be read.
     """
 
     probabilities: Probabilities
     is_read: npt.NDArray[np.bool_]
 
     def save(self, folder: Path) -> None:
-        """Write both arrays into a folder that exists."""
+        """Write both arrays to an existing folder."""
         write_array(folder / _PROBABILITIES, self.probabilities)
         write_array(folder / _IS_READ, self.is_read)
 
 
 def load_predictions(folder: Path) -> FilePredictions:
-    """Read what `FilePredictions.save` wrote."""
+    """Load predictions written by `FilePredictions.save`."""
     return FilePredictions(
         np.load(folder / _PROBABILITIES, allow_pickle=False), np.load(folder / _IS_READ, allow_pickle=False)
     )
 
 
 def predict(network: Any, tensors: Pixels) -> Probabilities:
-    """The predictions for uint8 [images, height, width, channels]: float32 [images, classes]."""
+    """Predict uint8 [images, height, width, channels]; returns float32 [images, classes]."""
     predictions: Probabilities = np.asarray(
         network.predict_on_batch(np.ascontiguousarray(tensors)), np.float32
     )
@@ -60,16 +60,16 @@ def predict(network: Any, tensors: Pixels) -> Probabilities:
 
 
 def predict_files(network: Any, files: Sequence[Path], image: ImageSpec) -> FilePredictions:
-    """The predictions for image files.
+    """Predict image files.
 
     Args:
-        network: Takes uint8 pixels.
-        files: Those that cannot be read are marked.
-        image: The tensor that each must become.
+        network: A network with uint8 input.
+        files: The image files; unreadable ones are marked in the result.
+        image: The network's input.
     """
     probabilities = np.full((len(files), network.outputs[0].shape[-1]), np.nan, np.float32)
     is_read = np.zeros(len(files), bool)
-    with progress("ask Keras", len(files), "images") as advance:
+    with progress("predict with Keras", len(files), "images") as advance:
         decoded = enumerate(decode_files(files, image))
         while batch := list(itertools.islice(decoded, _BATCH)):
             tensors = {row: found.pixels for row, found in batch if isinstance(found, DecodedImage)}
@@ -86,15 +86,15 @@ def measure_noise(
 ) -> float:
     """The rounding error of a network in float32: its largest difference from itself in float64.
 
-    It is measured on up to 32 images, half of them those with the least certain predictions, whose
-    probabilities move most. Where a layer does not compute in float64, batches of one image are compared
-    with the predictions instead, which finds a part of the rounding error.
+    It is measured on up to 32 images, half of which are those with the least certain predictions, where
+    rounding has the largest effect. If a layer does not support float64, predictions of single images are
+    compared with the batched ones instead, which captures part of the rounding error.
 
     Args:
-        network: Takes uint8 pixels and computes in float32.
+        network: A network with uint8 input that computes in float32.
         files: The image files.
-        image: The tensor that each must become.
-        predictions: What the network predicted for the files.
+        image: The network's input.
+        predictions: The network's predictions for the files.
 
     Returns:
         The largest absolute difference of a probability; 0 if there is nothing to compare.
@@ -107,8 +107,8 @@ def measure_noise(
     predicted = predictions.probabilities[[rows[place] for place in tensors]].astype(np.float64)
     try:
         exact = _predict_in_batches(in_precision(network, "float64"), pixels, _NOISE_BATCH)
-    except Exception as error:  # noqa: BLE001  # Of many types, by the layer that does not compute in float64.
-        _log.warning("the network does not compute in float64 (%s)", type(error).__name__)
+    except Exception as error:  # noqa: BLE001  # The type depends on the layer that does not support float64.
+        _log.warning("the network cannot compute in float64 (%s)", type(error).__name__)
         exact = _predict_in_batches(network, pixels, 1)
     return float(np.nan_to_num(np.abs(exact - predicted), nan=0.0, posinf=0.0).max())
 
@@ -122,7 +122,7 @@ def _predict_in_batches(network: Any, pixels: Pixels, size: int) -> npt.NDArray[
 
 
 def _choose_rows(predictions: FilePredictions) -> list[int]:
-    """The files with the least certain predictions, and as many at even distances."""
+    """The files with the least certain predictions, and as many evenly spaced others."""
     usable = np.flatnonzero(predictions.is_read & np.isfinite(predictions.probabilities).all(axis=1))
     certainty = np.abs(predictions.probabilities[usable].max(axis=1, initial=0.0) - 0.5)
     uncertain = usable[np.argsort(certainty, kind="stable")][: _NOISE_IMAGES // 2]
@@ -133,6 +133,6 @@ def _choose_rows(predictions: FilePredictions) -> list[int]:
 
 
 def _read_tensors(files: Sequence[Path], image: ImageSpec) -> dict[int, Pixels]:
-    """The tensors of the files that can be read, by the file's place."""
+    """The tensors of the readable files, by the file's position."""
     decoded = enumerate(decode_files(files, image))
     return {place: found.pixels for place, found in decoded if isinstance(found, DecodedImage)}

@@ -1,6 +1,6 @@
-"""The finished ONNX file in fewer bits: half-precision floats, or 8-bit integers.
+"""Converting an exported ONNX file to fp16 or quantizing it to int8.
 
-What comes out takes the same images by the same names and uses standard ops only.
+The variants have the same input and output as `model.onnx` and use standard ops only.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,21 +18,21 @@ from pixelmill.pipeline.images import Pixels
 
 PRECISION = "precision"
 _CALIBRATION_BATCH = 64
-# ReLU too, so that a convolution's range begins at zero and its ReLU costs nothing.
+# Relu is included so that a convolution's range begins at zero and its Relu is free.
 _QUANTIZED_OPS = ("Conv", "MatMul", "Gemm", "Relu")
 
 
 def make_variant(content: bytes, precision: ReducedPrecision, calibration: Pixels) -> bytes:
-    """Make a model's file anew in a lower precision; the same file and images give the same bytes.
+    """Convert an ONNX file to a lower precision; the same file and images give the same bytes.
 
     Args:
         content: The bytes of `model.onnx`.
-        precision: What the variant computes in. Its metadata has the file's own entries, and this.
-        calibration: uint8 [images, height, width, channels], training images from which int8 takes the
-            ranges of the activations.
+        precision: The precision of the variant, which is added to the metadata.
+        calibration: Training images on which int8 quantization measures the ranges of activations; uint8
+            [images, height, width, channels].
 
     Raises:
-        WorkError: The model cannot be expressed in this precision.
+        WorkError: The model cannot be converted to this precision.
     """
     import onnx
 
@@ -42,11 +42,11 @@ def make_variant(content: bytes, precision: ReducedPrecision, calibration: Pixel
     documentation = f"{model.doc_string} Computes in {precision}."
     try:
         reduced = _REDUCE[precision](onnx.shape_inference.infer_shapes(model), calibration)
-    except Exception as error:  # onnxruntime's converters raise whatever a layer made them stumble over.
+    except Exception as error:  # onnxruntime's converters raise exceptions of many types.
         raise WorkError(
-            f"a model that cannot be made {precision} ({type(error).__name__}: {error})",
-            f"layers that {precision} can express",
-            f"Take {precision} out of export.variants, or replace the layer in the recipe.",
+            f"a model that cannot be converted to {precision} ({type(error).__name__}: {error})",
+            f"layers that support {precision}",
+            f"Remove {precision} from export.variants, or replace the layer in the recipe.",
         ) from error
     return serialize(canonicalize(reduced, version, {**metadata, PRECISION: precision}, documentation))
 
@@ -54,8 +54,8 @@ def make_variant(content: bytes, precision: ReducedPrecision, calibration: Pixel
 def round_like_float16(content: bytes) -> bytes:
     """A float32 model that rounds every weight and every op's result as float16 hardware does.
 
-    On processors onnxruntime computes an fp16 file in float32 and rounds only its weights. What overflows
-    or flips on a GPU shows in this one. Sums inside an op stay in float32, as they do on GPUs.
+    On CPUs, onnxruntime computes an fp16 file in float32 and rounds only its weights. This model reveals
+    overflows and label flips that would occur on a GPU. Sums inside an op stay in float32, as on GPUs.
 
     Args:
         content: The bytes of `model.onnx`.
@@ -91,7 +91,7 @@ def round_like_float16(content: bytes) -> bytes:
 
 
 def sample_evenly(pixels: Pixels, count: int) -> Pixels:
-    """At most `count` images at even distances: the same ones each time, of every class where sorted."""
+    """At most `count` evenly spaced images, always the same ones; of every class if sorted by class."""
     chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)
     return np.asarray(pixels[chosen])
 
@@ -105,7 +105,7 @@ def _to_float16(model: Any, _: Pixels) -> Any:
 
 
 def _cast_before_softmax(graph: Any) -> None:
-    """Have the last softmax in float32, as rows of halves add up to one only within 0.001."""
+    """Move the final softmax to float32, because float16 rows add up to 1 only within 0.001."""
     producers = {output: node for node in graph.node for output in node.output}
     cast = producers[OUTPUT_NAME]
     softmax = producers[cast.input[0]]
@@ -116,16 +116,16 @@ def _cast_before_softmax(graph: Any) -> None:
 
 
 def _to_int8(model: Any, calibration: Pixels) -> Any:
-    """Static quantisation: int8 weights with a scale a channel, uint8 activations with a scale a tensor.
+    """Static quantization: int8 weights scaled per channel, uint8 activations scaled per tensor.
 
-    Weights keep 7 of their 8 bits: processors without VNNI add two products of 8 bits in 16 and saturate,
-    and the labels measured here would not hold there.
+    Weights use 7 bits: CPUs without VNNI accumulate two 8-bit products in 16 bits, which can saturate, and
+    would predict other labels than those measured here.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    # Standardised and with its shapes, it is prepared; unless told so, onnxruntime warns.
+    # The graph is already simplified and has its shapes; without this entry onnxruntime warns.
     add_pre_process_metadata(model)
     with scratch_folder("quantization") as folder:
         path = folder / "model.onnx"
@@ -145,7 +145,7 @@ def _to_int8(model: Any, calibration: Pixels) -> Any:
 
 
 class _CalibrationImages:
-    """What onnxruntime reads calibration data from: `get_next` until None."""
+    """Batches of calibration images for onnxruntime, which calls `get_next` until it returns None."""
 
     def __init__(self, pixels: Pixels) -> None:
         self._batches: Iterator[Pixels] = (
@@ -154,7 +154,7 @@ class _CalibrationImages:
         )
 
     def get_next(self) -> dict[str, Pixels] | None:
-        """The next batch by the name of the input."""
+        """The next batch by input name, or None at the end."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT_NAME: batch}
 

@@ -1,4 +1,4 @@
-"""The page inside a bundle, for the team that receives it: what goes in, what comes out, and programs."""
+"""A bundle's `README.md`, for the team that receives it: inputs, outputs and example programs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,26 +25,26 @@ from pixelmill.pipeline.export.web import WEB_FOLDER
 from pixelmill.pipeline.templates import open_templates
 
 ExampleLanguage = Literal["python", "js", "csharp", "java", "cpp"]
-"""The languages of the examples, as their code blocks are marked."""
+"""The languages of the examples, as used in Markdown code fences."""
 
 _TEMPLATE = "readme.md.jinja"
 _NAMES_SHOWN = 20
 _RESIZE = {
-    "stretch": "Resize the whole image to {width} x {height}, whatever its shape.",
-    "crop": "Cut the largest box with the shape {width} : {height} from the middle and resize it to "
+    "stretch": "Resize the whole image to {width} x {height}, ignoring its aspect ratio.",
+    "crop": "Crop the largest centered box with the aspect ratio {width} : {height} and resize it to "
     "{width} x {height}.",
-    "pad": "Resize the whole image, its shape kept, to fit into {width} x {height}, and fill what remains "
-    "on both sides with grey {background}.",
+    "pad": "Resize the whole image to fit into {width} x {height}, keeping its aspect ratio, and fill the "
+    "rest evenly on both sides with grey {background}.",
 }
 _VARIANTS: dict[Precision, str] = {
-    "fp16": "weights of 16 bits",
-    "int8": "weights and activations of 8 bits",
+    "fp16": "16-bit weights",
+    "int8": "8-bit weights and activations",
 }
 
 
 @dataclass(frozen=True)
 class HeldOutResults:
-    """How the model did on its test images; `accuracy` from 0 to 1."""
+    """The model's results on its test images; `accuracy` is between 0 and 1."""
 
     accuracy: float
     loss: float
@@ -53,21 +53,20 @@ class HeldOutResults:
 
 @dataclass(frozen=True)
 class ReadmeFacts:
-    """What a bundle's page tells.
+    """The content of a bundle's `README.md`.
 
     Attributes:
         name: The model's name.
-        version: Its number in the registry.
-        image: The tensor an image must become.
-        class_names: In the order of the probabilities.
-        opset: The version of ONNX's operators.
-        licence: As the recipe has it.
-        results: Absent for a model that was trained elsewhere.
-        parity: How the ONNX file compares with the model it was exported from.
-        engines: For a model trained elsewhere, a line of Markdown on what each engine made of the
-            golden images.
-        variants: The files beside `model.onnx`.
-        web: Whether the bundle holds a page for browsers.
+        version: The version number in the registry.
+        image: The model's input.
+        class_names: The class names, in the order of the probabilities.
+        opset: The ONNX opset.
+        licence: The licence in the recipe.
+        results: The results on labelled test images; None if there are none.
+        parity: The comparison of the ONNX file with the Keras model.
+        engines: For a model trained elsewhere, a line of Markdown about each engine's predictions.
+        variants: The precisions of the variants in the bundle.
+        web: Whether the bundle contains a page for browsers.
     """
 
     name: str
@@ -84,10 +83,10 @@ class ReadmeFacts:
 
 
 def render_readme(facts: ReadmeFacts) -> str:
-    """The bundle's `README.md`, with a whole program for each of `ExampleLanguage`."""
-    # Markdown and source code; names pass through `escape_markdown`.
+    """Render a bundle's `README.md`, with a complete program in each `ExampleLanguage`."""
+    # The output is Markdown and source code; names are escaped by `escape_markdown`.
     environment = open_templates("pixelmill.pipeline.export", autoescape=False)
-    environment.keep_trailing_newline = True  # A block of code that the page includes ends with its line.
+    environment.keep_trailing_newline = True  # Included code blocks end with a newline.
     environment.filters["escape_markdown"] = escape_markdown
     environment.filters["printable"] = printable
     return environment.get_template(_TEMPLATE).render(
@@ -107,14 +106,14 @@ def _list_names(class_names: tuple[str, ...]) -> str:
 
 
 def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write `README.md`, once the other files are there.
+    """Write `README.md` after the bundle's other files.
 
     Args:
-        folder: Of the bundle.
-        facts: What its manifest says.
+        folder: The bundle's folder.
+        facts: The content of its manifest.
 
     Raises:
-        RequestError: `parity.json` is not as this version writes it.
+        RequestError: `parity.json` does not have this version's format.
     """
     test, proof = read_json(folder / METRICS_FILE)["test"], read_json(folder / PARITY_FILE)
     known = test["accuracy"] is not None
@@ -123,8 +122,8 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         engines = tuple(_describe_engine(engine) for engine in proof["engines"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RequestError(
-            f"{folder / PARITY_FILE}, which does not hold a proof as this version writes it",
-            "a bundle that this version of pixelmill exported",
+            f"{folder / PARITY_FILE}, which another version of pixelmill wrote",
+            "a bundle exported by this version",
             "Export the model again.",
         ) from error
     readme = ReadmeFacts(

@@ -1,6 +1,6 @@
-"""The page that shows how the exported files compare: with the Keras model, and with each other.
+"""The report that compares the exported files with the Keras model and with each other.
 
-One file without outside references, so that it can be mailed, archived and opened anywhere.
+It is a single HTML file without external references, so it can be mailed, archived and opened anywhere.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def render_export_report(title: str, parity: Parity, variants: Sequence[VariantR
     Args:
         title: The model's name and version.
         parity: The comparison with Keras.
-        variants: `model.onnx` first, then each variant; empty if the recipe asked for none.
+        variants: `model.onnx` first, then each variant; empty if the recipe has none.
     """
     environment = open_templates("pixelmill.pipeline.export")
     return environment.get_template(_TEMPLATE).render(

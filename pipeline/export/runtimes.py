@@ -1,4 +1,4 @@
-"""Which opset and IR version an ONNX file must be written in for the runtime that will load it."""
+"""Choosing the opset and IR version of an ONNX file for the runtime that will load it."""
 
 import re
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.errors import RequestError
 
-# The opset and IR version that each onnxruntime release reads at most. From 1.10 on as its library does when
-# asked; before that by the tables of versions of onnxruntime and of ONNX.
+# The newest opset and IR version that each onnxruntime release supports: from 1.10 on as found by loading
+# files with that release, before that according to the version tables of onnxruntime and ONNX.
 _READS = {
     (1, 6): (13, 7),
     (1, 7): (13, 7),
@@ -20,25 +20,25 @@ _READS = {
     (1, 14): (18, 8),
 }
 _OLDEST, _NEWEST_LISTED = min(_READS), max(_READS)
-# The first IR version of each opset's release, which the oldest runtimes for that opset can read.
+# The IR version of the ONNX release that introduced each opset, which every runtime for the opset supports.
 _IR_VERSION = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8}
 
 
 @dataclass(frozen=True)
 class OnnxVersion:
-    """The opset of the standard domain, and the IR version, that a file is written in."""
+    """The standard domain's opset and the IR version of an ONNX file."""
 
     opset: int
     ir_version: int
 
 
 def choose_version(export: ExportSpec) -> OnnxVersion:
-    """The newest opset, up to the recipe's, that the oldest runtime of a consumer reads.
+    """The newest opset, up to the recipe's, that the oldest target runtime supports.
 
-    A model is converted to that opset from the start, never from a higher one downwards.
+    A model is converted directly to that opset, never downgraded from a higher one.
 
     Raises:
-        RequestError: The runtime is older than any that can be written for, or is no version.
+        RequestError: The runtime version is too old or malformed.
     """
     if export.runtime_version is None:
         return OnnxVersion(export.opset, _IR_VERSION[export.opset])
@@ -46,8 +46,8 @@ def choose_version(export: ExportSpec) -> OnnxVersion:
     if release < _OLDEST:
         raise RequestError(
             f"runtime version {export.runtime_version}",
-            f"onnxruntime {_OLDEST[0]}.{_OLDEST[1]} or newer: older ones read no opset from 13 on",
-            "Update the runtime that shall load the model.",
+            f"onnxruntime {_OLDEST[0]}.{_OLDEST[1]} or newer, which supports opset 13",
+            "Update the runtime that will load the model.",
         )
     opset, ir_version = _READS[min(release, _NEWEST_LISTED)]
     chosen = min(opset, export.opset)

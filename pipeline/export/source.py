@@ -1,4 +1,4 @@
-"""What an export starts from: a trained model and what is known of it."""
+"""The source of an export: a trained model and its metadata."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,20 +21,20 @@ from pixelmill.pipeline.training import TrainedModel
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A trained model, and what its bundle is to say of it.
+    """A trained model, and what its bundle records about it.
 
     Attributes:
-        model_path: A Keras file.
-        name: The model's.
-        version: Its number, from 1.
-        class_names: In the order of the outputs.
-        image: The tensor that image files become.
-        export: How to write the ONNX file, and how equal it has to be.
-        facts: What the bundle's manifest records beside files and versions: run, data, recipe, seed.
-        recipe: What it was trained by, if pixelmill trained it.
-        results: The folder of its evaluation, whose metrics, baseline and report go into the bundle.
-        pixel_range: What the model expects of pixels; one that pixelmill trained takes them as they are.
-        from_logits: Whether the outputs still have to go through a softmax.
+        model_path: The Keras file.
+        name: The model's name.
+        version: The version number, starting at 1.
+        class_names: The class names, in the order of the outputs.
+        image: The model's input.
+        export: The export settings, including the parity tolerance.
+        facts: Additional entries of the bundle's manifest: run, dataset, recipe, seed.
+        recipe: The recipe that trained the model; None if it was trained elsewhere.
+        results: The folder of the evaluation, whose metrics, baseline and report are copied to the bundle.
+        pixel_range: The range of pixels that the model expects; models trained by pixelmill take 0 to 255.
+        from_logits: Whether to add a softmax to the outputs.
     """
 
     model_path: Path
@@ -58,7 +58,7 @@ def source_of_run(
     run_id: str,
     version: int,
 ) -> ExportSource:
-    """What the stages of a retraining run hand on to the export."""
+    """The source of the export in a retraining run."""
     return ExportSource(
         model_path=model.model_path,
         name=recipe.name,
@@ -78,18 +78,18 @@ def source_of_run(
 
 
 _log = getLogger(__name__)
-_CARRIED_ON = ("run_id", "dataset_fingerprint", "seed", "recipe")
+_INHERITED_FACTS = ("run_id", "dataset_fingerprint", "seed", "recipe")
 
 
 def export_spec_of(bundle: ModelBundle) -> ExportSpec:
-    """How a bundle was exported."""
+    """The settings with which a bundle was exported."""
     manifest = read_bundle_manifest(bundle.folder)
     known = manifest.get("export") or manifest.get("recipe", {}).get("export", {})
     return ExportSpec.model_validate(known)
 
 
 def is_written_for(bundle: ModelBundle, export: ExportSpec) -> bool:
-    """Whether a bundle's ONNX file is what an export with these settings would give."""
+    """Whether a bundle's ONNX file already has the versions that these export settings require."""
     manifest = read_bundle_manifest(bundle.folder)
     before = export_spec_of(bundle)
     found = OnnxVersion(manifest["opset"], manifest.get("ir_version", choose_version(before).ir_version))
@@ -97,7 +97,7 @@ def is_written_for(bundle: ModelBundle, export: ExportSpec) -> bool:
 
 
 def source_of_bundle(bundle: ModelBundle, export: ExportSpec) -> ExportSource:
-    """The Keras model in a bundle, to export it once more in another way.
+    """The Keras model in a bundle, to export it again with other settings.
 
     Raises:
         WorkError: The bundle's files are damaged.
@@ -111,14 +111,14 @@ def source_of_bundle(bundle: ModelBundle, export: ExportSpec) -> ExportSource:
         class_names=bundle.labels(),
         image=bundle.image_spec(),
         export=export,
-        facts={name: manifest[name] for name in _CARRIED_ON if name in manifest},
+        facts={name: manifest[name] for name in _INHERITED_FACTS if name in manifest},
         recipe=Recipe.model_validate(recipe).model_copy(update={"export": export}) if recipe else None,
         results=bundle.folder,
     )
 
 
 def find_dataset(store: Path, bundle: ModelBundle) -> PreparedDataset | None:
-    """The prepared dataset that a bundle's model was trained with, if a store on this machine has it."""
+    """The prepared dataset on which a bundle's model was trained, or None if the local store lacks it."""
     manifest = read_bundle_manifest(bundle.folder)
     for folder in sorted((store / "datasets").glob(f"*/{MANIFEST}")):
         try:
@@ -141,35 +141,35 @@ def source_of_keras_file(
     pixel_range: PixelRange | None = None,
     from_logits: bool = False,
 ) -> ExportSource:
-    """A model that was trained elsewhere.
+    """The source of an export of a model that was trained elsewhere.
 
     Args:
         path: A `.keras` file.
         labels: A JSON file with a list of class names, in the order of the outputs.
-        export: How to write the ONNX file.
-        name: The bundle's; the file's own when None.
-        resize: How images of another shape are made to fit.
-        pixel_range: What the model expects of pixels.
-        from_logits: Whether its outputs still have to go through a softmax.
+        export: The export settings.
+        name: The model's name; derived from the file name when None.
+        resize: How images are resized to the model's input.
+        pixel_range: The range of pixels that the model expects.
+        from_logits: Whether to add a softmax to the outputs.
 
     Raises:
-        RequestError: One of the files is not what it should be, or the two do not fit.
+        RequestError: A file is missing or malformed, or the labels do not match the model.
     """
     require_keras_file(path)
     class_names = _read_labels(labels)
     network = run_in_spawned_process(inspect_network, path)
     require_one_class_per_image(path, network.activation, network.outputs, from_logits)
     require_labels(class_names, network.outputs)
-    if network.takes_bytes and pixel_range not in (None, "0..255"):
+    if network.takes_uint8 and pixel_range not in (None, "0..255"):
         raise RequestError(
-            f"--pixel-range {pixel_range} for a network that takes uint8",
-            "no range but 0..255, which is all that uint8 pixels have",
-            "Leave it out; if the network was given floats in training, save it with an input of floats.",
+            f"--pixel-range {pixel_range} for a network with uint8 input",
+            "0..255, the range of uint8 pixels",
+            "Omit it; if the network was trained on floats, save it with a float input.",
         )
-    if pixel_range is None and not (network.rescales or network.takes_bytes):
+    if pixel_range is None and not (network.rescales or network.takes_uint8):
         _log.warning(
-            "%s has no layer that rescales pixels, and gets them as 0 to 255; if it was trained on "
-            "another range, say so with --pixel-range",
+            "%s has no layer that rescales pixels, so it receives values from 0 to 255; if it was trained on "
+            "another range, set --pixel-range",
             path,
         )
     return ExportSource(
@@ -190,7 +190,7 @@ def _read_labels(path: Path) -> tuple[str, ...]:
         labels = [labels[str(index)] for index in range(len(labels))]
     if not (isinstance(labels, list) and labels and all(isinstance(name, str) and name for name in labels)):
         raise RequestError(
-            f"{path} holds no list of labels",
+            f"{path} does not contain a list of labels",
             'a JSON list of class names such as ["cat", "dog"], in the order of the outputs',
             "Correct the file.",
         )
@@ -198,6 +198,6 @@ def _read_labels(path: Path) -> tuple[str, ...]:
 
 
 def with_changes(export: ExportSpec, **changes: object) -> ExportSpec:
-    """Settings of an export with other values where they are given."""
+    """Export settings with every change that is not None applied."""
     given = {name: value for name, value in changes.items() if value is not None}
     return ExportSpec.model_validate({**export.model_dump(), **given})

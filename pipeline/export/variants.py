@@ -1,4 +1,4 @@
-"""The variants of a model in fewer bits: made, measured beside the file they come from, kept or refused."""
+"""Variants of a model in lower precision: created, compared with `model.onnx`, and published or refused."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,21 +22,24 @@ _ROUNDS = 15
 
 @dataclass(frozen=True)
 class VariantResult:
-    """How a model in one precision fares on held-out images.
+    """The results of one precision on held-out images.
+
+    For fp16, predictions are also computed with the rounding of float16 hardware, and the flips, the
+    difference and the accuracy are those of the worse of the two.
 
     Attributes:
-        precision: What it computes in.
-        file: Its name in the bundle.
-        bytes: The size of that file.
-        images: How many images it was asked about; for fp16 also as float16 hardware rounds, and what
-            follows counts the worse of both answers.
-        label_flips: For how many its first choice is not that of `model.onnx`, or no number at all.
-        max_abs_difference: The largest difference from a probability of `model.onnx`, 0 to 1; what is not
-            a number counts as 1.
-        accuracy: Share of the images it names right, 0 to 1; None without labels.
-        images_per_second: Per second of one thread's processor time, in batches of `BATCH_SIZE`; the
-            median of rounds in which all precisions took turns.
-        refused: Why it is not published; empty if it is.
+        precision: The precision.
+        file: The file's name in the bundle.
+        bytes: The size of the file.
+        images: The number of images predicted.
+        label_flips: The number of images whose top-1 class differs from that of `model.onnx` or whose
+            predictions contain NaN or infinity.
+        max_abs_difference: The largest absolute difference from a probability of `model.onnx`, 0 to 1; NaN
+            and infinity count as 1.
+        accuracy: The top-1 accuracy, 0 to 1; None without labels.
+        images_per_second: Images per second of CPU time of one thread, in batches of `BATCH_SIZE`; the
+            median of rounds in which the precisions alternate.
+        refused: Why the variant is not published; empty if it is.
     """
 
     precision: Precision
@@ -53,19 +56,19 @@ class VariantResult:
 def export_variants(
     folder: Path, training: Pixels, held_out: Images, export: ExportSpec
 ) -> tuple[VariantResult, ...]:
-    """Write the variants that a recipe asks for beside `model.onnx`, and take away those over its limits.
+    """Write a recipe's variants next to `model.onnx`, and remove those that exceed its limits.
 
     Args:
-        folder: Holds `model.onnx`.
-        training: uint8 [images, height, width, channels], whence the calibration images are taken.
-        held_out: The images that decide.
-        export: The variants asked for and their limits.
+        folder: The folder that contains `model.onnx`.
+        training: Images to choose calibration images from; uint8 [images, height, width, channels].
+        held_out: The images on which the variants are compared.
+        export: The export settings, with the variants and their limits.
 
     Returns:
-        The results of `model.onnx` and of every variant, in the recipe's order; none if none was asked for.
+        The results of `model.onnx` and of every variant, in the recipe's order; empty without variants.
 
     Raises:
-        WorkError: The model cannot be expressed in one of the precisions.
+        WorkError: The model cannot be converted to one of the precisions.
     """
     if not export.variants:
         return ()
@@ -85,28 +88,30 @@ def export_variants(
 def measure_variants(
     paths: Mapping[Precision, Path], pixels: Pixels, labels: Labels | None
 ) -> tuple[VariantResult, ...]:
-    """Ask files of one model in several precisions about the same images.
+    """Compare the files of one model in several precisions on the same images.
 
     Args:
-        paths: The files; that of fp32 must be among them.
-        pixels: uint8 [images, height, width, channels], at least one.
-        labels: int64 [images], the true classes, if they are known.
+        paths: The files by precision, including fp32.
+        pixels: uint8 [images, height, width, channels], at least one image.
+        labels: The true classes, int64 [images]; None if they are not known.
     """
     sessions = {precision: load_session(path) for precision, path in paths.items()}
-    answers = {precision: [_ask(session, pixels, precision)] for precision, session in sessions.items()}
-    if "fp16" in answers:
+    predictions = {
+        precision: [_predict(session, pixels, precision)] for precision, session in sessions.items()
+    }
+    if "fp16" in predictions:
         rounded = _load_rounding(paths["fp32"])
-        answers["fp16"].append(_ask(rounded, pixels, "fp16, rounded"))
+        predictions["fp16"].append(_predict(rounded, pixels, "fp16, rounded"))
     speeds = _time(sessions, np.ascontiguousarray(pixels[:BATCH_SIZE]))
-    (original,) = answers["fp32"]
+    (original,) = predictions["fp32"]
     return tuple(
-        _compare(precision, path, np.stack(answers[precision]), original, labels, speeds[precision])
+        _compare(precision, path, np.stack(predictions[precision]), original, labels, speeds[precision])
         for precision, path in paths.items()
     )
 
 
 def judge_variants(results: Sequence[VariantResult], export: ExportSpec) -> tuple[VariantResult, ...]:
-    """The same results, with the reason in those that go beyond the recipe's limits."""
+    """The same results, with `refused` set for those that exceed the recipe's limits."""
     limits: dict[Precision, VariantSpec] = {"fp16": export.fp16, "int8": export.int8}
     (original,) = (result for result in results if result.precision == "fp32")
     return tuple(
@@ -126,7 +131,7 @@ def _refusal(result: VariantResult, original: VariantResult, limits: VariantSpec
             f"({flipped:.2%}; at most {limits.max_flip_fraction:.2%})"
         )
     if result.accuracy is not None and original.accuracy is not None:
-        # Whole images again: a difference of two shares is not exact.
+        # Count whole images, because the difference of two fractions is not exact.
         lost = round((original.accuracy - result.accuracy) * result.images)
         if lost / result.images > limits.max_accuracy_drop:
             reasons.append(
@@ -138,17 +143,17 @@ def _refusal(result: VariantResult, original: VariantResult, limits: VariantSpec
 def _compare(
     precision: Precision,
     path: Path,
-    answers: Probabilities,
+    predictions: Probabilities,
     original: Probabilities,
     labels: Labels | None,
     speed: float,
 ) -> VariantResult:
-    """Hold one or more sets of answers, float32 [sets, images, classes], against those of `model.onnx`."""
-    choices = answers.argmax(axis=2)
-    broken = ~np.isfinite(answers).all(axis=2)
-    flipped = (choices != original.argmax(axis=1)) | broken
-    differences = np.nan_to_num(np.abs(answers - original), nan=1.0, posinf=1.0)
-    right = None if labels is None else (choices == labels) & ~broken
+    """Compare one or more sets of predictions, float32 [sets, images, classes], with `model.onnx`."""
+    top_1 = predictions.argmax(axis=2)
+    is_invalid = ~np.isfinite(predictions).all(axis=2)
+    flipped = (top_1 != original.argmax(axis=1)) | is_invalid
+    differences = np.nan_to_num(np.abs(predictions - original), nan=1.0, posinf=1.0)
+    is_correct = None if labels is None else (top_1 == labels) & ~is_invalid
     return VariantResult(
         precision=precision,
         file=path.name,
@@ -156,7 +161,7 @@ def _compare(
         images=len(original),
         label_flips=int(flipped.any(axis=0).sum()),
         max_abs_difference=float(differences.max()),
-        accuracy=None if right is None else float(right.mean(axis=1).min()),
+        accuracy=None if is_correct is None else float(is_correct.mean(axis=1).min()),
         images_per_second=speed,
     )
 
@@ -168,18 +173,18 @@ def _load_rounding(path: Path) -> InferenceSession:
         return load_session(rounding)
 
 
-def _ask(session: InferenceSession, pixels: Pixels, title: str) -> Probabilities:
-    answers = []
+def _predict(session: InferenceSession, pixels: Pixels, title: str) -> Probabilities:
+    predictions = []
     with progress(f"measure {title}", len(pixels), "images") as advance:
         for start in range(0, len(pixels), BATCH_SIZE):
             batch = np.ascontiguousarray(pixels[start : start + BATCH_SIZE])
-            answers.append(session.probabilities(batch))
+            predictions.append(session.probabilities(batch))
             advance(len(batch), "")
-    return np.concatenate(answers)
+    return np.concatenate(predictions)
 
 
 def _time(sessions: Mapping[Precision, InferenceSession], batch: Pixels) -> dict[Precision, float]:
-    """Images a second of each session; in turns, so that a busy neighbour slows all of them alike."""
+    """Images per second of each session, measured alternately so that other load affects all alike."""
     seconds: dict[Precision, list[float]] = {precision: [] for precision in sessions}
     for _ in range(_ROUNDS):
         for precision, session in sessions.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelmill.pipeline.export.parity import LEAST_ALLOWED
+from pixelmill.pipeline.export.parity import MIN_ALLOWED
 from pixelmill.pipeline.recipes import shipped_recipes
 from tests.engines.cases import OTHER_LAYERS, Case, make_cases
 from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
@@ -26,7 +26,7 @@ def test_every_recipe_is_a_case_that_tells_its_images_apart(cases: tuple[Case, .
     assert {case.name for case in cases} == {*shipped_recipes(), OTHER_LAYERS}
     for case in cases:
         apart = np.abs(case.probabilities[:, np.newaxis] - case.probabilities).max(-1)
-        assert (apart + np.eye(len(apart)) > 100 * LEAST_ALLOWED).all()
+        assert (apart + np.eye(len(apart)) > 100 * MIN_ALLOWED).all()
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,16 @@ def test_an_engine_gives_the_probabilities_of_keras(engine: MatrixEngine, cases:
     except NotInstalledError as error:
         pytest.skip(f"{engine.title} is not installed here: {error}")
     differences = answers.differences(cases)
-    assert {name: found for name, found in differences.items() if not found <= LEAST_ALLOWED} == {}
+    assert {name: found for name, found in differences.items() if not found <= MIN_ALLOWED} == {}
 
 
 def test_answers_in_another_order_or_form_differ(cases: tuple[Case, ...]) -> None:
     right = {case.name: np.concatenate([case.probabilities] * 2) for case in cases}
     assert set(Answers("", right).differences(cases).values()) == {0.0}
     turned = {name: rows[::-1] for name, rows in right.items()}
-    assert min(Answers("", turned).differences(cases).values()) > LEAST_ALLOWED
+    assert min(Answers("", turned).differences(cases).values()) > MIN_ALLOWED
     unknown = {name: rows * np.nan for name, rows in right.items()}
-    assert not any(found <= LEAST_ALLOWED for found in Answers("", unknown).differences(cases).values())
+    assert not any(found <= MIN_ALLOWED for found in Answers("", unknown).differences(cases).values())
     short = {name: rows[:-1] for name, rows in right.items()}
     with pytest.raises(ValueError, match="shape"):
         Answers("", short).differences(cases)
@@ -57,7 +57,7 @@ def test_answers_in_another_order_or_form_differ(cases: tuple[Case, ...]) -> Non
 def test_the_readme_lists_every_engine_and_no_more() -> None:
     table = read_table()
     assert [(row.title, row.needed) for row in table] == [(engine.title, engine.needed) for engine in MATRIX]
-    assert all(0 <= row.difference <= LEAST_ALLOWED and row.version for row in table)
+    assert all(0 <= row.difference <= MIN_ALLOWED and row.version for row in table)
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -382,7 +382,7 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
     refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "holds no images")
     refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is no folder")
     refused(run("score", tmp_path / "images", tmp_path / "images", *new), 2, "has no manifest.json")
-    refused(run("score", output, tmp_path / "images", *new), 2, "holds a prediction-table")
+    refused(run("score", output, tmp_path / "images", *new), 2, "an artifact of kind prediction-table")
     refused(run("models", "--store", tmp_path / "images/00000.png"), 2, "is a file")
     refused(run("models", "--json", "list"), 2, "options after the whole command")
     (tmp_path / "file").touch()

@@ -121,7 +121,7 @@ def test_a_model_with_weights_elsewhere_is_refused(listed: bool, copy: ModelBund
     model.graph.initializer.append(external(target))
     copy.onnx_path.write_bytes(model.SerializeToString())
     list_files_anew(copy.folder)
-    with pytest.raises(WorkError, match="keeps weights in another file") as caught:
+    with pytest.raises(WorkError, match="stores weights in another file") as caught:
         verify_bundle(copy, ENGINE)
     assert target in str(caught.value)
 

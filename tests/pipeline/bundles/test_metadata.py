@@ -52,7 +52,7 @@ def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
             drop("class_names", "preprocessing", "preprocessing_sha256"),
             "metadata has no class_names, preprocessing, preprocessing_sha256;",
         ),
-        (rename_a_class, r"class_names differs from labels\.json beside it;"),
+        (rename_a_class, r"class_names differs from labels\.json in the same folder;"),
     ],
     ids=["one missing", "all missing", "another class"],
 )

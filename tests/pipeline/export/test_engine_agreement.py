@@ -12,7 +12,7 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
 from pixelmill.pipeline.errors import GateRefused
-from pixelmill.pipeline.export.engine_agreement import EngineAgreement, ask_engines, require_engines_agree
+from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 
 INSTALLED = tuple(name for name in EngineName if ENGINES[name].version() is not None)
 TIE_MARGIN = 2e-5
@@ -41,7 +41,7 @@ def golden(bundle: ModelBundle) -> GoldenVectors:
 
 
 def test_every_engine_that_is_installed_is_asked(bundle: ModelBundle, golden: GoldenVectors) -> None:
-    agreements = ask_engines(bundle.onnx_path, golden, TIE_MARGIN)
+    agreements = compare_engines(bundle.onnx_path, golden, TIE_MARGIN)
     assert tuple(each.engine for each in agreements) == INSTALLED
     for each in agreements:
         assert (each.images, each.label_flips, each.invalid, each.trouble) == (4, 0, 0, "")
@@ -53,7 +53,7 @@ def test_every_engine_that_is_installed_is_asked(bundle: ModelBundle, golden: Go
 def test_another_label_is_refused_unless_it_is_tied(bundle: ModelBundle, golden: GoldenVectors) -> None:
     other = golden.probabilities.copy()
     other[2] = np.roll(other[2], 1)
-    agreements = ask_engines(bundle.onnx_path, replace(golden, probabilities=other), TIE_MARGIN)
+    agreements = compare_engines(bundle.onnx_path, replace(golden, probabilities=other), TIE_MARGIN)
     assert [each.label_flips for each in agreements] == [1] * len(INSTALLED)
     title = ENGINES[INSTALLED[0]].title
     with pytest.raises(GateRefused, match=rf"{title} .* another label than Keras for 1 of 4 golden images"):
@@ -63,13 +63,13 @@ def test_another_label_is_refused_unless_it_is_tied(bundle: ModelBundle, golden:
 def test_nan_is_refused_and_what_cannot_run_is_told(tmp_path: Path, golden: GoldenVectors) -> None:
     write_nan_model(tmp_path / "nan.onnx")
     keras = replace(golden, probabilities=np.full((4, 8), 1 / 8, np.float32))
-    found = {each.engine: each for each in ask_engines(tmp_path / "nan.onnx", keras, TIE_MARGIN)}
+    found = {each.engine: each for each in compare_engines(tmp_path / "nan.onnx", keras, TIE_MARGIN)}
     runtime = found[EngineName.ONNXRUNTIME]
     assert (runtime.invalid, runtime.label_flips, runtime.max_abs_difference) == (4, 0, None)
-    with pytest.raises(GateRefused, match="gives no valid probabilities for 4 of 4 golden images"):
+    with pytest.raises(GateRefused, match="predicts no valid probabilities for 4 of 4 golden images"):
         require_engines_agree([runtime])
     (tmp_path / "text.onnx").write_text("no model")
-    agreements = ask_engines(tmp_path / "text.onnx", golden, TIE_MARGIN)
+    agreements = compare_engines(tmp_path / "text.onnx", golden, TIE_MARGIN)
     assert tuple(each.engine for each in agreements) == INSTALLED
     assert all(each.trouble and each.images == 0 for each in agreements)
     require_engines_agree(agreements)
@@ -78,5 +78,5 @@ def test_nan_is_refused_and_what_cannot_run_is_told(tmp_path: Path, golden: Gold
 def test_the_worst_engine_is_named() -> None:
     fine = EngineAgreement(EngineName.ONNXRUNTIME, "1", 4, 0, 0, 1e-7, "")
     bad = EngineAgreement(EngineName.OPENCV, "5", 4, 0, 3, None, "")
-    with pytest.raises(GateRefused, match="OpenCV 5 gives no valid probabilities for 3 of 4"):
+    with pytest.raises(GateRefused, match="OpenCV 5 predicts no valid probabilities for 3 of 4"):
         require_engines_agree([fine, bad])

@@ -124,19 +124,19 @@ def write_damaged_files(models: Path) -> None:
 def test_every_other_file_is_refused_in_one_line(models: Path) -> None:
     write_damaged_files(models)
     expected = {
-        "lambda.keras": "has a Lambda layer, which holds code",
-        "custom.keras": "needs code that is not in it: Doubling",
+        "lambda.keras": "has a Lambda layer, which contains code",
+        "custom.keras": "needs custom code that the file does not contain: Doubling",
         "flat.keras": "outputs [(None, 10, 14, 3)]; expected one input",
         "two.keras": "Save keras.Model(inputs, output) with one of its outputs",
-        "unbuilt.keras": "saved before it had an input shape",
-        "text.keras": "is no .keras file",
-        "empty.keras": "is no .keras file",
+        "unbuilt.keras": "saved without an input shape",
+        "text.keras": "is not a .keras file",
+        "empty.keras": "is not a .keras file",
         "cut.keras": "is a damaged .keras file",
         "altered.keras": "is a damaged .keras file",
         "other.keras": "is an archive without config.json",
         "no_json.keras": "cannot be loaded",
         "no_weights.keras": "cannot be loaded",
-        "old.h5": "is no .keras file but HDF5 (.h5)",
+        "old.h5": "is an HDF5 file (.h5), not a .keras file",
         "saved_model": "is a TensorFlow SavedModel, not a .keras file",
         "images": "is a folder or a device",
         "nothing.keras": "does not exist",
@@ -174,8 +174,8 @@ def test_a_network_is_described_as_it_is(models: Path) -> None:
 @pytest.mark.parametrize(
     ("activation", "outputs", "words"),
     [
-        ("sigmoid", 3, r"last activation is sigmoid: .*--from-logits does not help"),
-        ("hard_sigmoid", 3, "last activation is hard_sigmoid"),
+        ("sigmoid", 3, r"final activation is sigmoid: .*--from-logits does not help"),
+        ("hard_sigmoid", 3, "final activation is hard_sigmoid"),
         ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
         ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add --from-logits"),
         ("softmax", 1, "a binary network with one output"),
@@ -189,7 +189,7 @@ def test_outputs_that_are_no_distribution_over_classes_are_named(
 
 
 def test_a_second_softmax_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"--from-logits for m\.keras, whose last activation is softmax"):
+    with pytest.raises(RequestError, match=r"--from-logits for m\.keras, whose final activation is softmax"):
         require_one_class_per_image(Path("m.keras"), "softmax", 3, from_logits=True)
     for activation in ("linear", "unknown", "logsoftmax"):
         require_one_class_per_image(Path("m.keras"), activation, 3, from_logits=True)
@@ -205,7 +205,7 @@ def given(*rows: list[float]) -> FilePredictions:
 def test_probabilities_are_no_logits() -> None:
     path = Path("m.keras")
     for activation in ("unknown", "linear"):
-        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Leave out --from-logits"):
+        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Omit --from-logits"):
             require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid"):
         require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
@@ -256,7 +256,7 @@ def test_a_model_that_predicts_nan_is_refused_and_names_an_image(models: Path, t
     ("class_names", "words"),
     [
         (("cat", "dog"), "2 labels for a network with 3 outputs"),
-        (("a", "b", "a"), "label 'a' more than once"),
+        (("a", "b", "a"), "duplicate label 'a'"),
     ],
 )
 def test_labels_must_fit(class_names: tuple[str, ...], words: str) -> None:
@@ -280,14 +280,14 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
         ({"keras_file": None, "model": None}, "no model to export"),
         ({"labels": None}, "--keras-file without --labels"),
         ({"keras_file": None, "model": "digits@1"}, "--labels without --keras-file"),
-        ({"images": Path("nowhere")}, "images nowhere is no folder"),
+        ({"images": Path("nowhere")}, "images nowhere is not a folder"),
         ({"images": None}, "no held-out images to prove logits on"),
         ({"keras_file": Path("nothing.keras")}, "nothing.keras does not exist"),
         ({"runtime_version": "1.4"}, "runtime version 1.4"),
         ({"max_abs_difference": 0.0}, "--max-abs-difference 0"),
         ({"max_abs_difference": float("nan")}, "--max-abs-difference nan"),
         ({"tie_margin": 1.0}, "--tie-margin 1"),
-        ({"keras_file": Path("multi.keras")}, "last activation is sigmoid"),
+        ({"keras_file": Path("multi.keras")}, "final activation is sigmoid"),
         ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
         ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network that takes uint8"),
     ],

@@ -193,7 +193,7 @@ def test_int8_takes_its_ranges_from_the_calibration_images() -> None:
 
 
 def test_a_model_that_no_converter_takes_is_named() -> None:
-    with pytest.raises(WorkError, match=r"cannot be made int8 .* Take int8 out of export\.variants"):
+    with pytest.raises(WorkError, match=r"cannot be converted to int8 .* Remove int8 from export\.variants"):
         make_variant(small_network(17), "int8", np.zeros((5, 3, 3, 2), np.uint8))
 
 
