@@ -260,7 +260,7 @@ def test_an_image_that_kills_a_worker_does_not_kill_the_replay(
         "pixelmill.pipeline.images.decode = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     score_folder(request_)
-    tamper(request_.output, "a/00004.png", error="worker_died: every process that takes it up dies")
+    tamper(request_.output, "a/00004.png", error="worker_died: decoding crashes the worker process")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     last = explain("a/00004.png").stages[-1]
     assert (last.name, last.found["failure"], last.verdict) == ("tensor", "worker_died", "same")
