@@ -376,7 +376,7 @@ def test_what_is_missing_is_said(
     with pytest.raises(RequestError, match="'digits@7'"):
         explain("a/00007.png", model="digits@7")
     request_.images.rename(tmp_path / "moved")
-    with pytest.raises(RequestError, match="the folder that was scored, is not here"):
+    with pytest.raises(RequestError, match="the folder that was scored, does not exist"):
         explain("a/00007.png")
 
 
