@@ -1,4 +1,4 @@
-"""How far the answers of a scoring run lie from those on the test images."""
+"""Drift between the predictions of a scoring run and those on the test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ _SMALLEST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """How often each class came first, and a histogram of the first choice's probability over 0..1."""
+    """Counts of the top-1 classes, int64 [classes], and a histogram of their probabilities over 0..1."""
 
     classes: npt.NDArray[np.int64]
     confidences: npt.NDArray[np.int64]
 
     @staticmethod
     def of(class_indices: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int) -> "AnswerCounts":
-        """Count answers: class indices and probabilities of the first choices, both [images]."""
+        """Count predictions from the top-1 class indices and probabilities, both [images]."""
         histogram, _ = np.histogram(probabilities, bins=CONFIDENCE_BINS, range=(0.0, 1.0))
         counts = np.bincount(np.asarray(class_indices, np.int64), minlength=classes)
         return AnswerCounts(counts, histogram.astype(np.int64))
@@ -28,7 +28,7 @@ class AnswerCounts:
         return AnswerCounts(self.classes + other.classes, self.confidences + other.confidences)
 
     def to_baseline(self) -> dict[str, object]:
-        """The form of `baseline.json`."""
+        """The content of `baseline.json`."""
         return {
             "images": int(self.classes.sum()),
             "class_counts": self.classes.tolist(),
@@ -38,11 +38,11 @@ class AnswerCounts:
 
 
 def measure_drift(baseline: dict[str, Sequence[int]], counts: AnswerCounts) -> dict[str, float] | None:
-    """Compare a run's answers with a bundle's baseline; None where the run has no answers.
+    """Compare the predictions of a run with the baseline of a bundle.
 
     Returns:
-        The population stability index of the classes and of the confidences. By custom below 0.1 is
-        stable and above 0.25 is a shift to look into.
+        The population stability index of the classes and of the confidences; None if the run has no
+        predictions. As a rule of thumb, below 0.1 is stable and above 0.25 is a shift to investigate.
     """
     if not counts.classes.sum():
         return None
@@ -53,9 +53,9 @@ def measure_drift(baseline: dict[str, Sequence[int]], counts: AnswerCounts) -> d
 
 
 def population_stability_index(expected: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Sum over the bins of (a - e) ln(a / e), with a and e the shares of the actual and expected counts.
+    """The sum over all bins of (a - e) ln(a / e), where a and e are the actual and expected shares.
 
-    Source: N. Siddiqi, Credit Risk Scorecards, Wiley 2006. Empty bins count as a share of 0.0001.
+    Empty bins count as a share of 0.0001. Source: N. Siddiqi, Credit Risk Scorecards, Wiley 2006.
     """
     e, a = (
         np.maximum(np.asarray(counts, float) / np.sum(counts), _SMALLEST_SHARE)

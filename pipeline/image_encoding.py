@@ -1,4 +1,4 @@
-"""From arrays and files to the bytes of new image files: for pages, for people, for golden vectors."""
+"""Encoding of arrays as image files, for reports and golden images, and of thumbnails."""
 
 import io
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from pixelmill.pipeline.images.failures import failing_as
 from pixelmill.pipeline.images.fitting import to_image
 
 ImageForm = Literal["plain", "enlarged", "turned", "transparent"]
-"""A way to hold an image that a reader has to undo."""
+"""A form of storing an image that exercises a step of the preprocessing."""
 _TURNED_LEFT = 6
 
 
 def encode_png(array: Pixels) -> bytes:
-    """An array, uint8 [height, width, 1 or 3], as the bytes of a PNG file."""
+    """Encode an array, uint8 [height, width, 1 or 3], as a PNG file."""
     return _encode(to_image(array), "PNG")
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:
-    """A small picture of a file, at most `side` pixels wide and high.
+    """Make a thumbnail of an image file, at most `side` pixels wide and high.
 
     Returns:
-        The bytes of a JPEG file, or those of a PNG file where the image was that small already.
+        The bytes of a JPEG file, or of a PNG file if the image was not larger than that.
 
     Raises:
-        ImageFailure: The bytes are no image that can be shown; nothing else is raised but `MemoryError`.
+        ImageFailure: The image cannot be decoded. Nothing else is raised but `MemoryError`.
     """
     facts = describe_file(data)
     with failing_as(FailureCode.CORRUPT):
@@ -40,10 +40,10 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
 
 
 def encode_as(form: ImageForm, array: Pixels) -> tuple[str, bytes]:
-    """An array, uint8 [height, width, 1 or 3], as a file that a reader has to do more with than to decode it.
+    """Encode an array, uint8 [height, width, 1 or 3], as a file that needs preprocessing beyond decoding.
 
     Returns:
-        The extension for the file's name, and its bytes.
+        The file extension, and the bytes of the file.
     """
     return _FORMS[form](to_image(array))
 
@@ -53,7 +53,7 @@ def _plain(image: Image.Image) -> tuple[str, bytes]:
 
 
 def _enlarged(image: Image.Image) -> tuple[str, bytes]:
-    # By no whole number, so that a filter of another kind gives other pixels.
+    # Not by an integer factor, so that a different resampling filter gives different pixels.
     size = 2 * image.width + 3, 3 * image.height + 1
     return ".png", _encode(image.resize(size, Image.Resampling.BICUBIC), "PNG")
 

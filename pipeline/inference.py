@@ -1,4 +1,4 @@
-"""One onnxruntime session: a model file in, probabilities out, on the device that was asked for."""
+"""onnxruntime sessions: loading a model on the requested provider, and predicting probabilities."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,39 +21,39 @@ _PROVIDERS: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
 }
 ROUNDING = 1e-3
-"""By how much the probabilities of one image may miss 1 in sum."""
-# Measured: on a processor a network for large images is fastest while a batch fits its cache, one for small
-# images while calls are few; a GPU wants more.
+"""The largest deviation from 1 of the sum of an image's probabilities."""
+# Measured: on a CPU, a network for large images is fastest when a batch fits the cache, and one for small
+# images when calls are few. A GPU needs larger batches.
 _LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}
 _SMALLEST_BATCH = 4
 _BYTES_OF_A_BATCH = 64 << 10
-# Where onnxruntime is told to look for weights outside the file: a place in which there are none.
+# The folder in which onnxruntime looks for external weights: one that cannot exist, so that none are loaded.
 _EXTERNAL_WEIGHTS = "session.model_external_initializers_file_folder_path"
 _NOWHERE = "/dev/null/no-external-weights"
 
 
 @dataclass(frozen=True)
 class InferenceSession:
-    """A loaded model. `provider` is the execution provider onnxruntime really uses."""
+    """A loaded model. `provider` is the execution provider that onnxruntime actually uses."""
 
     session: "onnxruntime.InferenceSession"
     provider: str
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the model's file says of itself, by name."""
+        """The metadata in the model file."""
         found: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         return found
 
     def probabilities(self, images: Pixels) -> Probabilities:
-        """Classify uint8 [batch, height, width, channels]; float32 [batch, classes] comes back."""
+        """Predict float32 [batch, classes] for images, uint8 [batch, height, width, channels]."""
         (answer,) = self.session.run(["probabilities"], {"image": images})
         result: Probabilities = answer
         return result
 
 
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:
-    """Which rows of [batch, classes] hold numbers of 0 or more that add up to 1, within 0.001."""
+    """Mask of the rows [batch, classes] non-negative and summing to 1 within `ROUNDING`; bool [batch]."""
     with np.errstate(invalid="ignore", over="ignore"):
         total = rows.sum(axis=1, dtype=np.float64)
         valid: npt.NDArray[np.bool_] = (np.abs(total - 1) <= ROUNDING) & (rows.min(axis=1) >= 0)
@@ -61,18 +61,18 @@ def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:
 
 
 def describe_invalid(row: Probabilities) -> str:
-    """What is wrong with one row [classes] that holds no probabilities."""
+    """What is wrong with a row [classes] that does not hold probabilities."""
     if np.isnan(row).any():
         return f"{np.isnan(row).sum()} of {row.size} probabilities are NaN"
     if np.isinf(row).any():
         return f"{np.isinf(row).sum()} of {row.size} probabilities are infinite"
     if row.min() < 0:
         return f"a probability is {row.min():.6g}, which is below 0"
-    return f"the probabilities add up to {row.sum(dtype=np.float64):.6g}, not to 1"
+    return f"the probabilities sum to {row.sum(dtype=np.float64):.6g} instead of 1"
 
 
 def batch_size(provider: Provider, tensor_bytes: int) -> int:
-    """How many images of a size the network sees at once: a power of two."""
+    """The batch size for tensors of `tensor_bytes` bytes, a power of two."""
     largest = _LARGEST_BATCH[provider]
     if provider == "cuda":
         return largest
@@ -81,10 +81,10 @@ def batch_size(provider: Provider, tensor_bytes: int) -> int:
 
 
 def require_provider(wanted: Provider) -> str:
-    """The name of an execution provider that onnxruntime has here.
+    """The onnxruntime name of an execution provider.
 
     Raises:
-        RequestError: This build of onnxruntime or this machine does not have it.
+        RequestError: The provider is not available in this build of onnxruntime or on this machine.
     """
     import onnxruntime
 
@@ -95,7 +95,7 @@ def require_provider(wanted: Provider) -> str:
             f"provider {wanted}, and onnxruntime {onnxruntime.__version__} here has only "
             f"{', '.join(available)}",
             name,
-            "Install onnxruntime-gpu with its CUDA libraries, or take --provider cpu.",
+            "Install onnxruntime-gpu with its CUDA libraries, or use --provider cpu.",
         )
     return name
 
@@ -103,19 +103,18 @@ def require_provider(wanted: Provider) -> str:
 def load_session(
     path: Path, provider: Provider = "cpu", threads: int = 1, sha256: str | None = None
 ) -> InferenceSession:
-    """Load a model from one reading of its file; weights outside the file are not loaded.
+    """Load a model from a file, which is read once. External weights are not loaded.
 
     Args:
         path: The ONNX file.
-        provider: Where it runs.
-        threads: How many threads one inference uses.
-        sha256: What the file's bytes must be, in hexadecimal; the bytes that were hashed are the bytes that
-            are loaded.
+        provider: The execution provider.
+        threads: The number of threads of one inference.
+        sha256: The expected SHA-256 in hexadecimal, checked on the same bytes that are loaded; None for any.
 
     Raises:
-        RequestError: The provider is not there, or would quietly be replaced by the CPU; or the file
-            cannot be loaded.
-        WorkError: The file's bytes are not those of `sha256`.
+        RequestError: The provider is not available, onnxruntime falls back to the CPU, or the file cannot be
+            loaded.
+        WorkError: The SHA-256 differs.
     """
     import onnxruntime
 
@@ -128,19 +127,19 @@ def load_session(
     content = _read_model(path, sha256)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=[name])
-    except Exception as error:  # onnxruntime has a type for each of its states, none with a base of its own.
+    except Exception as error:  # onnxruntime's exceptions have no common base class.
         words = " ".join(str(error).split())
         raise RequestError(
             f"{path} cannot be loaded by onnxruntime {onnxruntime.__version__} ({words})",
-            "an ONNX file that is whole and of a version this runtime knows",
-            "Take a bundle that pixelmill exported, or install a newer onnxruntime.",
+            "a complete ONNX file of a version that this runtime supports",
+            "Use a bundle exported by pixelmill, or install a newer onnxruntime.",
         ) from error
     used = session.get_providers()[0]
     if used != name:
         raise RequestError(
             f"provider {provider}, and onnxruntime fell back to {used}",
             name,
-            "Check the driver and the CUDA libraries, or take --provider cpu.",
+            "Check the driver and the CUDA libraries, or use --provider cpu.",
         )
     return InferenceSession(session, used)
 
@@ -152,14 +151,14 @@ def _read_model(path: Path, sha256: str | None) -> bytes:
         raise RequestError(
             f"{path} cannot be read ({error.strerror or error})",
             "an ONNX file",
-            "Take a bundle that pixelmill exported.",
+            "Use a bundle exported by pixelmill.",
         ) from error
     found = hashlib.sha256(content).hexdigest() if sha256 else None
     if found != sha256:
         raise WorkError(
             f"{path} with the SHA-256 {found}",
-            f"{sha256}, the model that was verified when the work began",
-            "The model was changed meanwhile: restore it and run the same command again, or score with the "
+            f"{sha256}, the model that was verified at the start",
+            "The model has been modified since: restore it and run the same command again, or score with the "
             "new one into another output.",
         )
     return content

@@ -1,4 +1,4 @@
-"""Running a function whose end nobody can vouch for: in a process with a limit on its time and memory."""
+"""Functions that may hang or crash, in a process with limits on time and memory."""
 
 import os
 import resource
@@ -17,48 +17,48 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a function may take, in seconds, and how much memory its process may allocate, in bytes."""
+    """Limits on the time of a function in seconds, and on the memory of its process in bytes."""
 
     seconds: float
     memory: int
 
 
 class LimitExceeded(WorkError):
-    """The function did not return within its limits; `received` says which of them."""
+    """The function exceeded a limit; `received` says which one."""
 
 
 def run_limited(limits: Limits, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a module's function in a spawned process of its own and return what it returns.
+    """Call a module-level function in a spawned process and return its result.
 
-    Memory is limited by `RLIMIT_DATA`, so that a request beyond it fails in that process. Libraries answer
-    a failed request by an exception of their own, which is raised here, or by ending the process.
+    Memory is limited by `RLIMIT_DATA`, so that allocations beyond it fail. Libraries react to that with an
+    exception, which is raised here, or by exiting.
 
     Raises:
-        LimitExceeded: The function took too long, or its process ended by itself.
-        Exception: Whatever the function raised.
+        LimitExceeded: The function took too long, or its process died.
+        Exception: Any exception of the function.
     """
     gigabytes = f"{limits.memory / 2**30:.1f} GiB"
     with spawned_pool(1, _limit_memory, (limits.memory,)) as pool:
-        # Started first: the clock is the function's own, however slowly a process starts here.
+        # Start the process first, so that its startup does not count against the time limit.
         worker = pool.submit(os.getpid).result()
         future = pool.submit(function, *args, **kwargs)
         try:
             return future.result(limits.seconds)
         except TimeoutError as error:
             if future.done():
-                raise  # The function's own.
-            # It may be in a library's loop, where it hears no gentler signal.
+                raise  # The function itself raised it.
+            # Code in a library may not react to a weaker signal.
             os.kill(worker, signal.SIGKILL)
             raise LimitExceeded(
-                f"it does not end within {limits.seconds:g} s",
-                "an end",
-                "Allow it more time, or take it for broken.",
+                f"it does not finish within {limits.seconds:g} s",
+                "a result within the time limit",
+                "Allow more time; if that does not help, it is broken.",
             ) from error
         except BrokenProcessPool as error:
             raise LimitExceeded(
-                f"its process ended by itself, with {gigabytes} of memory allowed",
-                "it to return",
-                "Take it for broken, or for too large to be run here.",
+                f"its process died with a memory limit of {gigabytes}",
+                "a process that finishes",
+                "It is broken, or too large to run here.",
             ) from error
 
 

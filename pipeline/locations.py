@@ -1,4 +1,4 @@
-"""Folders on this machine, or behind an fsspec address such as `s3://bucket/folder`."""
+"""Local paths, and remote ones by fsspec addresses such as `s3://bucket/folder`."""
 
 import hashlib
 import os
@@ -11,15 +11,15 @@ from pixelmill.pipeline.errors import RequestError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# The packages that file systems are built on; their errors are no OSErrors.
+# The client packages of remote file systems, whose errors are not OSErrors.
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "paramiko", "requests")
 
 
 def parse_location(text: str | Path) -> Path:
-    """A path; for an address an `upath.UPath`, which has the methods of `pathlib.Path`.
+    """Parse a path, or an address as a `upath.UPath`, which has the methods of `pathlib.Path`.
 
     Raises:
-        RequestError: An address of a kind that no installed package can reach.
+        RequestError: No installed package supports the address.
     """
     if "://" not in str(text):
         return Path(text)
@@ -27,25 +27,25 @@ def parse_location(text: str | Path) -> Path:
 
     kind = str(text).partition("://")[0]
     try:
-        # What another machine writes meanwhile must be seen: no cached listings.
+        # No cached listings, because other machines may write at the same time.
         path = UPath(str(text), use_listings_cache=False, skip_instance_cache=True, **_options(kind))
         _ = path.fs
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise RequestError(
             f"address {text} ({error})",
-            "a folder of this machine, or an address that fsspec can reach",
-            "Install what reaches it: for s3:// that is pip install 'pixelmill[s3]'.",
+            "a local folder, or an address that fsspec supports",
+            "Install the package for this kind of address: for s3://, pip install 'pixelmill[s3]'.",
         ) from error
     return cast(Path, path)
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a path is an address, not a place in this machine's file system."""
+    """Whether a path is an address rather than a local path."""
     return not isinstance(path, Path)
 
 
 def file_system(path: Path) -> "tuple[AbstractFileSystem, str]":
-    """What reaches a remote path, and the path as that names it."""
+    """The fsspec file system of a remote path, and the path within it."""
     from upath import UPath
 
     remote = cast(UPath, path)
@@ -53,18 +53,19 @@ def file_system(path: Path) -> "tuple[AbstractFileSystem, str]":
 
 
 def absolute(path: Path) -> str:
-    """A path that means the same to every process."""
+    """An absolute path or address that means the same in every process."""
     return str(path) if is_remote(path) else str(path.resolve())
 
 
 def cache_folder() -> Path:
-    """Where this user's machine keeps what can be fetched again."""
+    """The user's cache folder on this machine."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelmill"
 
 
 def workspace(store: Path) -> Path:
-    """The folder of this machine for what work on a store needs on disk: a local store itself, and for
-    a remote one a folder of the cache, one an address.
+    """The local folder for working files of a store.
+
+    For a local store, the store itself; for a remote one, a folder of the cache that belongs to its address.
     """
     if not is_remote(store):
         return store
@@ -74,7 +75,7 @@ def workspace(store: Path) -> Path:
 
 
 def children(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing where a remote one is not there, since only its files make it."""
+    """The entries of a folder; empty for a missing remote folder."""
     if not is_remote(folder):
         return list(folder.iterdir())
     system, name = file_system(folder)
@@ -87,7 +88,7 @@ def children(folder: Path) -> list[Path]:
 
 
 def content_of(path: Path) -> bytes:
-    """The bytes of a file, all of one moment: an opened remote file fails if it is replaced meanwhile."""
+    """The bytes of a file, in one read: an open remote file would fail if it is replaced meanwhile."""
     if not is_remote(path):
         return path.read_bytes()
     system, name = file_system(path)
@@ -96,10 +97,10 @@ def content_of(path: Path) -> bytes:
 
 
 def require_reachable(path: Path) -> None:
-    """See that what a remote path lies in, a bucket, is there and may be used.
+    """Check that the bucket of a remote path exists and is accessible.
 
     Raises:
-        RequestError: It does not answer, it refuses, or there is none of the name.
+        RequestError: It does not respond, denies access, or does not exist.
     """
     if not is_remote(path):
         return
@@ -111,23 +112,23 @@ def require_reachable(path: Path) -> None:
             raise
         raise RequestError(
             f"{path} cannot be reached ({str(error) or type(error).__name__})",
-            "an address that answers and that this user may use",
-            "Check the name, the credentials and the endpoint: for s3:// the variables AWS_ACCESS_KEY_ID, "
+            "an address that is reachable and accessible to this user",
+            "Check the name, the credentials and the endpoint; for s3://, the variables AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL.",
         ) from error
 
 
 def is_remote_trouble(error: BaseException) -> bool:
-    """Whether an error is that of a package that reaches remote files, and not a mistake in the program."""
+    """Whether an error comes from a client package for remote files, so is not a bug in the program."""
     return type(error).__module__.partition(".")[0] in _CLIENTS
 
 
 def _options(kind: str) -> dict[str, Any]:
-    """What a file system is made with, by the kind of its address."""
+    """The fsspec options for a kind of address."""
     if kind not in ("s3", "s3a"):
         return {}
     config: dict[str, Any] = {"max_pool_connections": 64}
     if "AWS_MAX_ATTEMPTS" not in os.environ:
-        # A run makes millions of requests: at one in ten failing, five tries are not enough.
+        # A run makes millions of requests. If one in ten fails, five attempts are not enough.
         config["retries"] = {"mode": "standard", "total_max_attempts": 8}
     return {"config_kwargs": config}

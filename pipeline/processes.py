@@ -1,4 +1,4 @@
-"""Running a function in a fresh process of its own, so that its memory comes back when it is done."""
+"""Functions in separate processes, which release their memory when they are done."""
 
 import atexit
 import multiprocessing
@@ -19,13 +19,13 @@ R = TypeVar("R")
 
 
 def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call a module's function in a spawned process and return what it returns.
+    """Call a module-level function in a spawned process and return its result.
 
-    Spawned, because a process forked after TensorFlow was imported hangs.
+    The process is spawned because one forked after importing TensorFlow hangs.
 
     Raises:
         WorkError: The process died, most often because the system ran out of memory.
-        Exception: Whatever the function raised.
+        Exception: Any exception of the function.
     """
     try:
         with spawned_pool(1) as pool:
@@ -33,8 +33,8 @@ def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs:
     except BrokenProcessPool as error:
         raise WorkError(
             f"the process of {function.__module__}.{function.__qualname__} died",
-            "it to return",
-            "Look for an out-of-memory kill in the system's log, and give it more memory.",
+            "a process that finishes",
+            "Look for an out-of-memory kill in the system log, and give it more memory.",
         ) from error
 
 
@@ -42,7 +42,7 @@ def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs:
 def spawned_pool(
     workers: int, initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool of spawned processes that end with their parent, however it ends, and when it is told to."""
+    """A pool of spawned processes that end with their parent, whether it exits, crashes or is interrupted."""
     pool = _Pool(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
@@ -54,7 +54,7 @@ def spawned_pool(
     except Exception:
         raise
     except BaseException:
-        # Ctrl-C, or what Prefect makes of SIGTERM. Only a terminal tells the children, too.
+        # Ctrl-C, or the exception that Prefect raises on SIGTERM. Only a terminal signals children as well.
         terminate_children()
         raise
     finally:
@@ -62,25 +62,25 @@ def spawned_pool(
 
 
 def terminate_children() -> None:
-    """Tell all that this process has spawned to end."""
+    """Terminate all processes that this process has spawned."""
     for child in multiprocessing.active_children():
         child.terminate()
 
 
 class _Pool(ProcessPoolExecutor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        # Where it starts processes, Ctrl-C would leave halves of them, and the pool could not end.
+        # Ctrl-C while processes start would leave them half initialized, and the pool could not shut down.
         with holding_interrupts():
             return super().submit(fn, *args, **kwargs)
 
 
 @contextmanager
 def holding_interrupts() -> Iterator[None]:
-    """Have Ctrl-C wait for the end of a block, and in a process started there until it can end quietly."""
+    """Defer Ctrl-C to the end of the block; a process started in the block defers it until `start_child`."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     held: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
-    # Another thread may be given the signal, which Python then answers in the main one.
+    # The signal may be delivered to another thread, but Python always handles it in the main one.
     handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if is_main else None
     try:
         yield
@@ -93,13 +93,13 @@ def holding_interrupts() -> Iterator[None]:
 
 
 def start_child(initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()) -> None:
-    """What a spawned process does first, so that it ends with its parent and when it is told to."""
-    # Ctrl-C reaches the whole process group: the parent answers it, a child just ends.
+    """Set up a spawned process to end with its parent and on signals, then call the initializer."""
+    # Ctrl-C reaches the whole process group: the parent handles it, and children simply end.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Registered first, it is called last, when all else is tidied up: to take every module apart would
-    # take as long as to load them, while the parent has work for the processors.
+    # Registered first, this runs last and skips the teardown of modules, which takes as long as importing
+    # them while the parent needs the processors.
     atexit.register(os._exit, 0)
     if initializer is not None:
         initializer(*arguments)

@@ -1,4 +1,4 @@
-"""Live progress of long steps, on standard error: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of long steps on standard error: a bar on a terminal, an occasional line elsewhere."""
 
 import os
 import sys
@@ -22,22 +22,22 @@ from rich.text import Text
 
 
 class Meter(Protocol):
-    """Shows how far a step has come."""
+    """Shows the progress of a step."""
 
     def __call__(self, count: int, note: str) -> None:
-        """Say how many units are done since the last call, and a note to show (may be empty)."""
+        """Advance by `count` units and show a note, which may be empty."""
 
     def expect(self, total: int) -> None:
-        """Say how many units there are, once that is known."""
+        """Set the total number of units once it is known."""
 
 
 QUIET_VARIABLE = "PIXELMILL_QUIET"
-"""Where it is set, no progress is shown; a variable, so that the processes which a step starts know, too."""
+"""An environment variable that turns progress off, in child processes as well."""
 _SECONDS_BETWEEN_LINES = 5.0
 
 
 def is_quiet() -> bool:
-    """Whether the user wants no progress shown."""
+    """Whether progress is turned off."""
     return bool(os.environ.get(QUIET_VARIABLE))
 
 
@@ -49,12 +49,12 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def progress(description: str, total: int | None, unit: str) -> Iterator[Meter]:
-    """Show how far a step has come.
+    """Show the progress of a step.
 
     Args:
-        description: What is being done.
-        total: How many units there are, or None where nobody knows yet.
-        unit: What is counted, in the plural: `images`, `bytes`.
+        description: The name of the step.
+        total: The number of units; None if it is not known yet.
+        unit: The plural name of the units, such as `images` or `bytes`.
     """
     if is_quiet():
         yield _Silence()

@@ -1,4 +1,4 @@
-"""How many processors this process may use: what the container allows, not what the host has."""
+"""The number of processors available to this process, which may be fewer than the machine has."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ProcessorLimit:
-    """Processors that may be used at once, and where the number comes from."""
+    """The number of processors that may be used, and the reason for it."""
 
     count: int
     reason: str
@@ -25,7 +25,7 @@ def processor_limit(cgroup: Path = Path("/sys/fs/cgroup")) -> ProcessorLimit:
     if quota is not None and quota < affinity:
         count = max(1, math.ceil(quota))
         return ProcessorLimit(count, f"the container's quota of {quota:g} processors")
-    return ProcessorLimit(affinity, f"{affinity} processors this process may run on")
+    return ProcessorLimit(affinity, f"{affinity} processors available to this process")
 
 
 def _quota(cgroup: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""The folders of retraining runs, `runs/RUN_ID/`, and what killed runs left in a store."""
+"""The folders of retraining runs, `runs/RUN_ID/`, and cleanup after killed runs."""
 
 import atexit
 import shutil
@@ -17,14 +17,14 @@ _OWNER = ".owner"
 
 
 def begin_run(store: Path, name: str) -> Path:
-    """Make the folder of a new run of a recipe, after removing what killed runs left in the store.
+    """Create the folder of a new run, after removing what killed runs left in the store.
 
-    The folder belongs to this process until it ends. Its owner's file, which the process holds, is removed
-    when the process ends by itself; where it is left and not held, the run was killed.
+    The folder holds a lock file, which this process removes when it exits. A lock file that remains without a
+    lock shows that the run was killed.
 
     Args:
-        store: The artifacts root; of a remote one, its workspace on this machine is used.
-        name: The recipe's name.
+        store: The artifacts root; for a remote one, its local workspace is used.
+        name: The name of the recipe.
     """
     remove_abandoned(store)
     runs = workspace(store) / "runs"
@@ -36,7 +36,7 @@ def begin_run(store: Path, name: str) -> Path:
         try:
             descriptor = hold(owner)
         except OSError:
-            # A file system without locks: nothing there can be told to be left behind, and nothing goes.
+            # Without locks, killed runs cannot be detected, so nothing is removed.
             owner.unlink()
             return run
         if descriptor is not None:
@@ -45,10 +45,10 @@ def begin_run(store: Path, name: str) -> Path:
 
 
 def remove_abandoned(store: Path) -> None:
-    """Remove what killed processes left in a store and in the folder for temporary files.
+    """Remove what killed processes left in a store and in the system's folder for temporary files.
 
-    Temporary files and folders go wherever they are, and the folder of a killed run unless its model was
-    registered. What a living process holds, and what carries no mark of ours, stays.
+    That is their temporary files and folders, and the folders of killed runs whose model was not registered.
+    Locked files, and those that pixelmill did not create, are kept.
     """
     work = workspace(store)
     places = [work / "runs", work / "datasets", work / "checkpoints", cache_folder() / "bundles"]
@@ -67,7 +67,7 @@ def _remove_if_killed(owner: Path, store: Path) -> None:
     except OSError:
         return
     if descriptor is None:
-        return  # At work.
+        return  # The run is in progress.
     run = owner.parent
     try:
         remove_leftovers(run)
@@ -75,7 +75,7 @@ def _remove_if_killed(owner: Path, store: Path) -> None:
             owner.unlink(missing_ok=True)
         else:
             shutil.rmtree(run, ignore_errors=True)
-            _log.info("removed %s, which a run that was killed left", run)
+            _log.info("removed %s, left by a killed run", run)
     finally:
         release(descriptor)
 

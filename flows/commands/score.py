@@ -134,4 +134,4 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
         shown = ", ".join([*map(printable, paths), *(["..."] if count > len(paths) else [])])
         print(f"  failed: {code} {count:,} ({shown})")
     if passed_over := say_passed_over(counts["passed_over_kinds"]):
-        print(f"Passed over: {passed_over}")
+        print(f"Skipped: {passed_over}")

@@ -1,7 +1,7 @@
-"""Writing so that a reader sees all of a thing or nothing of it, and checking what was written.
+"""Atomic writing of files and folders, and verification of what was written.
 
-A file is written to a temporary name, flushed and renamed. A folder is filled under a temporary name
-beside its destination, gets its `manifest.json` last, and is renamed: no manifest, no artifact.
+A file is written under a temporary name, flushed and renamed. A folder is filled under a temporary name
+beside its destination, its `manifest.json` last, and renamed. A folder without a manifest is not an artifact.
 """
 
 import io
@@ -73,17 +73,17 @@ __all__ = [
 
 
 def new_run_id(name: str) -> str:
-    """A name for a run that sorts by time: `20260131T235959Z-NAME-1a2b3c`."""
+    """A unique ID for a run that sorts by time: `20260131T235959Z-NAME-1a2b3c`."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}-{uuid4().hex[:6]}"
 
 
 def canonical_json(value: object) -> str:
-    """JSON that is the same text for the same value: sorted keys, no spaces, ASCII."""
+    """JSON that is always the same text for the same value: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the system write a file's or a folder's contents to the disk before going on."""
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -93,10 +93,10 @@ def flush_to_disk(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Hand out a temporary name; when the block ends well, it takes the place of `path`.
+    """Yield a temporary path that replaces `path` when the block succeeds.
 
-    When the block raises, the temporary file goes and `path` stays as it was. For a remote `path` the
-    temporary file is a local one; a remote object appears whole when it is put there, or not at all.
+    If the block raises, the temporary file is removed and `path` is unchanged. For a remote `path`, the
+    temporary file is local, and uploading it creates the remote object atomically.
     """
     if is_remote(path):
         with scratch_folder("upload") as folder:
@@ -115,7 +115,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def opened_for_reading(path: Path) -> "Iterator[str | BinaryIO]":
-    """What Arrow reads a file from: its name, or a remote file's bytes, fetched once."""
+    """A source for Arrow: the name of a local file, or the bytes of a remote one, fetched once."""
     if is_remote(path):
         yield io.BytesIO(content_of(path))
     else:
@@ -123,10 +123,10 @@ def opened_for_reading(path: Path) -> "Iterator[str | BinaryIO]":
 
 
 def move(source: Path, target: Path) -> None:
-    """Put a file of the same file system in the place of another; the target is never half a file."""
+    """Move a file within a file system, replacing the target atomically."""
     if is_remote(source):
         system, name = file_system(source)
-        # One file by its name: `mv` and `rm` take a name for a pattern.
+        # Not `mv` and `rm`, which treat names as patterns.
         system.cp_file(name, file_system(target)[1])
         system.rm_file(name)
     else:
@@ -134,7 +134,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file if it exists."""
     if is_remote(path):
         system, name = file_system(path)
         with suppress(FileNotFoundError):
@@ -144,7 +144,7 @@ def remove_file(path: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all it holds, if it is there."""
+    """Remove a folder and its contents if it exists."""
     if is_remote(folder):
         system, name = file_system(folder)
         found = system.find(name, withdirs=True, detail=True)
@@ -152,42 +152,42 @@ def remove_folder(folder: Path) -> None:
             if place in found and found[place]["type"] == "file":
                 system.rm_file(place)
             elif system.isdir(place):
-                system.rmdir(place)  # In an object store it went with its last file.
+                system.rmdir(place)  # In an object store, a folder disappears with its last file.
     elif folder.exists():
         shutil.rmtree(folder)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file for people to read, whole or not at all."""
-    # In ASCII, because a path may hold a name that is not text.
+    """Write an indented JSON file atomically."""
+    # In ASCII, because file names may not be valid text.
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_array(path: Path, array: "np.ndarray[Any, Any]") -> None:
-    """Write an array as `.npy`, whole or not at all."""
+    """Write an array as a `.npy` file atomically."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    # NumPy's own writing to a file does not say that a disk is full.
+    # When NumPy writes to a file itself, it does not report a full disk.
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 
 @contextmanager
 def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]:
-    """Hand out an empty folder to fill; when the block ends well it becomes `destination`.
+    """Yield an empty folder to fill, which becomes `destination` when the block succeeds.
 
-    `facts` may still be filled in by the block; where they tell of a provenance, it stays. The manifest is
-    written last. When the block raises, what it wrote is removed. An empty folder or one without a manifest
-    at `destination` is replaced.
+    The block may still add to `facts`; their provenance, if any, takes precedence. The manifest is written
+    last. If the block raises, its files are removed. A folder without a manifest at `destination` is
+    replaced.
 
     Raises:
-        RequestError: `destination` is a finished artifact already.
+        RequestError: `destination` is already a finished artifact.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(destination.parent, destination.name)
@@ -195,14 +195,14 @@ def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]
         yield staging
         for path in staging.rglob("*"):
             flush_to_disk(path)
-        # What is passed on from another artifact keeps the time and the packages it was made with.
+        # An artifact derived from another keeps the time and packages of the original.
         made = {name: value for name, value in provenance().items() if name not in facts}
         write_json(staging / MANIFEST, {**facts, **made, "files": describe_files(staging)})
         if (destination / MANIFEST).exists():
             raise RequestError(
                 f"{destination} is a finished artifact",
-                "a name that is still free",
-                "Choose another name, or remove the folder yourself.",
+                "a name that is not in use",
+                "Choose another name, or remove the folder.",
             )
         if destination.exists():
             shutil.rmtree(destination)

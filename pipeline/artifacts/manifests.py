@@ -1,4 +1,4 @@
-"""The manifest of an artifact, and whether the files beside it are those that it lists."""
+"""The manifest of an artifact, and verification of the files that it lists."""
 
 import errno
 import hashlib
@@ -23,12 +23,12 @@ def _require_below(name: str) -> str:
         raise ValueError("a path that leads out of the folder")
     if name in ("", ".") or str(PurePosixPath(name)) != name:
         raise ValueError("not a plain relative path")
-    name.encode()  # Of what is no text, such as half of a surrogate pair, there is no file.
+    name.encode()  # Raises ValueError for invalid text, such as half a surrogate pair.
     return name
 
 
 class FileFacts(BaseModel):
-    """What a manifest says of a file: its SHA-256, in hexadecimal, and its size in bytes."""
+    """The entry of a file in a manifest: its SHA-256 in hexadecimal and its size in bytes."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -43,12 +43,12 @@ class _Listing(BaseModel):
 
 
 def describe_file(path: Path) -> dict[str, str | int]:
-    """A file's SHA-256, in hexadecimal, and its size in bytes."""
+    """The SHA-256 of a file in hexadecimal, and its size in bytes."""
     return {"sha256": sha256_of(path), "size": path.stat().st_size}
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
-    """What a manifest says of every file below a folder, by relative path."""
+    """The manifest entries of all files below a folder, by relative path."""
     return {
         path.relative_to(folder).as_posix(): describe_file(path)
         for path in sorted(folder.rglob("*"))
@@ -57,16 +57,16 @@ def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an artifact, of which at least the list of files is well-formed.
+    """Read the manifest of an artifact and validate its list of files.
 
     Raises:
-        RequestError: The folder has no manifest, so it is no artifact, or one that is malformed.
+        RequestError: The folder has no manifest, so it is not an artifact, or a malformed one.
     """
     if not (folder / MANIFEST).exists():
         raise RequestError(
             f"{folder} has no {MANIFEST}",
             "the folder of a finished artifact",
-            "Check the path; an interrupted run leaves no manifest, so run it again.",
+            "Check the path; if the run was interrupted, run the same command again.",
         )
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
     try:
@@ -77,25 +77,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def malformed(folder: Path, error: ValidationError) -> RequestError:
-    """The error for a manifest that does not hold what it must."""
+    """The error for a malformed manifest."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = " ".join(str(part) for part in first["loc"] if part != "[key]") or "the whole"
     return RequestError(
         f"{folder / MANIFEST} is malformed: {place}: {first['msg'].removeprefix('Value error, ')}",
-        "a manifest that pixelmill wrote, which lists files below its folder with SHA-256 and size",
+        "a manifest written by pixelmill, which lists files below its folder with SHA-256 and size",
         "Get the folder from its source again: it was damaged, or written by another program.",
     )
 
 
 def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """Compare files with the manifest beside them and return the manifest.
+    """Verify files of an artifact against its manifest and return the manifest.
 
     Args:
         folder: The artifact.
-        only: Relative paths to check; all that the manifest lists when None.
+        only: Relative paths of the files to verify; all files in the manifest if None.
 
     Raises:
-        RequestError: The folder is no artifact.
+        RequestError: The folder is not an artifact.
         WorkError: A file is missing, its bytes have changed, or it is not a regular file in the folder.
     """
     manifest = read_manifest(folder)
@@ -110,15 +110,15 @@ def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str,
 
 
 def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = None) -> bytes:
-    """The bytes of one of an artifact's files, read once and found to be those that its manifest lists.
+    """Read one file of an artifact and verify its bytes against the manifest.
 
     Args:
         folder: The artifact.
-        name: The file's relative path.
-        manifest: What `read_manifest` gave; read here when None.
+        name: The relative path of the file.
+        manifest: The result of `read_manifest`; read here if None.
 
     Raises:
-        RequestError: The folder is no artifact.
+        RequestError: The folder is not an artifact.
         WorkError: The file is missing, its bytes have changed, or it is not a regular file in the folder.
     """
     manifest = read_manifest(folder) if manifest is None else manifest
@@ -132,10 +132,10 @@ def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = Non
 
 
 def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
-    """See that a folder on this machine holds no file that its manifest does not list.
+    """Check that a local folder holds no files that its manifest does not list.
 
     Raises:
-        WorkError: It does; names the first of them.
+        WorkError: It does; the error names the first of them.
     """
     listed = {MANIFEST, *manifest["files"]}
     unlisted = sorted(name for name in _names_below(folder) if name not in listed)
@@ -144,12 +144,12 @@ def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
         raise WorkError(
             f"{folder} holds {', '.join(unlisted[:_LISTED])}{more}, which {MANIFEST} does not list",
             "only files that the manifest lists",
-            "Remove what was added, or get the folder from its source again.",
+            "Remove those files, or get the folder from its source again.",
         )
 
 
 def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedReader:
-    """A listed file, opened, if it is a regular one inside the folder and of the size listed."""
+    """Open a listed file after checking that it is a regular file inside the folder with the listed size."""
     path = folder / name
     _require_listed(path, name, manifest)
     if not _resolve(path).is_relative_to(_resolve(folder)):
@@ -162,14 +162,14 @@ def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedR
         raise _damaged(f"{path} {what}", f"the file that {MANIFEST} lists") from error
     size, wanted = os.fstat(file.fileno()).st_size, manifest["files"][name]["size"]
     if size != wanted:
-        # Also keeps a huge sparse file from being read to its end.
+        # This also avoids reading a huge sparse file.
         file.close()
         raise _damaged(f"{path} has {size:,} bytes", f"{wanted:,}, as {MANIFEST} says")
     return file
 
 
 def _fetch_listed(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
-    """A listed file's bytes from a remote artifact."""
+    """The bytes of a listed file of a remote artifact."""
     path = folder / name
     _require_listed(path, name, manifest)
     try:
@@ -184,7 +184,7 @@ def _require_listed(path: Path, name: str, manifest: dict[str, Any]) -> None:
 
 
 def _resolve(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve() raises where links lead in a circle.
+    return Path(os.path.realpath(path))  # Path.resolve() raises on cyclic links.
 
 
 def _compare(path: Path, found: str, wanted: str) -> None:
@@ -196,12 +196,12 @@ def _damaged(received: str, expected: str) -> WorkError:
     return WorkError(
         received,
         expected,
-        "The artifact was damaged or changed: make it again or restore it from a copy.",
+        "The artifact was damaged or modified: create it again or restore it from a copy.",
     )
 
 
 def _names_below(folder: Path) -> Iterator[str]:
-    """Every file, link and special file below a folder; links to folders are not followed."""
+    """The relative paths of all files, links and special files below a folder; links are not followed."""
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         for name in (*files, *links):

@@ -1,4 +1,4 @@
-"""Where a result comes from: the time, the packages and the commit that it was made with."""
+"""The provenance of a result: time, package versions and git commit."""
 
 import subprocess
 from datetime import UTC, datetime
@@ -24,12 +24,12 @@ _RECORDED_PACKAGES = (
 
 
 def now() -> str:
-    """The time in UTC as ISO 8601, to the second."""
+    """The current time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def provenance() -> dict[str, object]:
-    """When this was made, by which versions of which packages, from which commit of the caller's folder."""
+    """The current time, the package versions, and the git commit of the current folder."""
     return {
         "created_at": now(),
         "packages": installed_packages(),
@@ -39,7 +39,7 @@ def provenance() -> dict[str, object]:
 
 @cache
 def installed_packages() -> dict[str, str]:
-    """The versions of the packages that a result may depend on."""
+    """The versions of the installed packages that a result may depend on."""
     found = {}
     for package in _RECORDED_PACKAGES:
         try:

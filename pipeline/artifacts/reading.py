@@ -1,4 +1,4 @@
-"""Reading files of unknown origin: regular files only, and no more of them than is reasonable."""
+"""Reading of untrusted files: regular files only, and up to a size limit."""
 
 import errno
 import hashlib
@@ -23,12 +23,12 @@ _KINDS = {
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading, unless it is something that could block, never end, or act when opened.
+    """Open a regular file for reading. Anything else could block, never end, or have side effects.
 
     Raises:
         OSError: It is a FIFO, a socket, a device or a folder, or cannot be opened.
     """
-    # Opened in this mode, a FIFO without a writer does not block.
+    # In this mode, opening a FIFO without a writer does not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
@@ -38,7 +38,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_content(path: Path, largest: int) -> bytes:
-    """The bytes of a file, here or remote.
+    """The bytes of a local or remote file.
 
     Raises:
         OSError: It is not a regular file, cannot be read, or has more than `largest` bytes.
@@ -54,7 +54,7 @@ def read_content(path: Path, largest: int) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, here or remote, in hexadecimal.
+    """The SHA-256 of a local or remote file, in hexadecimal.
 
     Raises:
         OSError: It is not a regular file, or cannot be read.
@@ -74,8 +74,8 @@ def read_json(path: Path, largest: int = _LARGEST_JSON) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise RequestError(
             f"{path} cannot be read ({_reason(error)})",
-            "a JSON file that pixelmill wrote",
-            "Check the path, or make the artifact again.",
+            "a JSON file written by pixelmill",
+            "Check the path, or create the artifact again.",
         ) from error
 
 

@@ -1,9 +1,9 @@
-"""Temporary files and folders that are recognisably ours, and that tell whether their owner is still alive.
+"""Temporary files and folders with recognizable names, and locks that show whether their owner is still
+alive.
 
-Each is called `.{name}.{8 hex digits}.pixelmill-tmp`, and the process that made it holds a lock (`flock`)
-on it for as long as it is in use. The system releases the lock however that process ends, so a name of this
-form without a lock is what a killed process left. Where a file system has no such locks, nothing counts as
-left behind and nothing is removed.
+Each is named `.{name}.{8 hex digits}.pixelmill-tmp`, and the process that created it holds a lock (`flock`)
+on it while it is in use. The system releases the lock however the process ends, so an unlocked file of this
+name was left by a killed process. On file systems without locks, nothing is considered abandoned or removed.
 """
 
 import errno
@@ -27,23 +27,23 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 def temporary_sibling(path: Path) -> Path:
-    """A hidden name beside `path`, on the same file system, that no other process uses."""
+    """A unique hidden path beside `path`, on the same file system."""
     return path.with_name(f".{path.name}.{uuid4().hex[:8]}{_SUFFIX}")
 
 
 def temporary_for(name: str) -> str | None:
-    """What a temporary name stands in for, `file.txt` for `.file.txt.0a1b2c3d.pixelmill-tmp`; else None."""
+    """The final name for a temporary one: `file.txt` for `.file.txt.0a1b2c3d.pixelmill-tmp`; or None."""
     match = _TEMPORARY.fullmatch(name)
     return match["name"] if match else None
 
 
 @dataclass(frozen=True)
 class HeldFile:
-    """A temporary file or folder that this process holds.
+    """A temporary file or folder locked by this process.
 
     Attributes:
-        path: Where it is.
-        descriptor: What the lock hangs on; None where the file system has no locks.
+        path: Its path.
+        descriptor: The file descriptor that holds the lock; None if the file system has no locks.
     """
 
     path: Path
@@ -51,12 +51,12 @@ class HeldFile:
 
     @classmethod
     def beside(cls, path: Path, is_folder: bool = False, mode: int | None = None) -> "HeldFile":
-        """Make an empty one beside `path`.
+        """Create an empty temporary file or folder beside `path`.
 
         Args:
-            path: What it stands in for.
-            is_folder: Whether it is a folder.
-            mode: Its permissions; those that the user's umask leaves when None.
+            path: The final path.
+            is_folder: Whether to create a folder.
+            mode: Its permissions; if None, the default under the user's umask.
         """
         while True:
             temporary = temporary_sibling(path)
@@ -68,13 +68,13 @@ class HeldFile:
             try:
                 descriptor = hold(temporary)
             except OSError:
-                return cls(temporary, None)  # Without locks, nobody takes it for a leftover either.
+                return cls(temporary, None)  # Without locks, it is never considered abandoned.
             if descriptor is not None:
                 return cls(temporary, descriptor)
-            # Another process took it for a leftover between the two steps, and removes it.
+            # Another process saw it before it was locked and is removing it as abandoned: try again.
 
     def remove(self) -> None:
-        """Remove it, if it still has its temporary name, and hold it no longer."""
+        """Remove it, if it still has its temporary name, and release the lock."""
         if self.path.is_dir():
             shutil.rmtree(self.path, ignore_errors=True)
         else:
@@ -85,7 +85,7 @@ class HeldFile:
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
-    """An empty file beside `path`, held by this process; removed at the end if it is still there."""
+    """A locked, empty file beside `path`; removed at the end of the block if it still exists."""
     held = HeldFile.beside(path)
     try:
         yield held.path
@@ -95,7 +95,7 @@ def temporary_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """An empty folder beside `path`, held by this process; removed at the end if it is still there."""
+    """A locked, empty folder beside `path`; removed at the end of the block if it still exists."""
     held = HeldFile.beside(path, is_folder=True, mode=mode)
     try:
         yield held.path
@@ -105,13 +105,13 @@ def temporary_folder(path: Path, mode: int | None = None) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
-    """An empty folder for the time of a block, which only this user can enter.
+    """An empty folder for the duration of a block, accessible to this user only.
 
-    What killed processes left beside it is removed first.
+    Folders that killed processes left beside it are removed first.
 
     Args:
-        name: What it is for; part of its name.
-        parent: Where it is made; the system's folder for temporary files when None.
+        name: Its purpose, which becomes part of its name.
+        parent: The folder to create it in; the system's folder for temporary files if None.
     """
     parent = parent or Path(tempfile.gettempdir())
     remove_leftovers(parent)
@@ -120,16 +120,16 @@ def scratch_folder(name: str, parent: Path | None = None) -> Iterator[Path]:
 
 
 def hold(path: Path) -> int | None:
-    """Mark a file or folder as in use until `release`, or until this process ends.
+    """Lock a file or folder until `release` or until this process ends.
 
     Returns:
-        A descriptor to release it with; None if another process holds it, or it is gone.
+        The descriptor for `release`; None if another process holds the lock or the file is gone.
 
     Raises:
         OSError: The file system has no locks.
     """
     with suppress(FileNotFoundError):
-        # Neither a link nor a FIFO of that name may lead elsewhere or block.
+        # A link must not be followed, and a FIFO must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ def hold(path: Path) -> int | None:
 
 
 def release(descriptor: int) -> None:
-    """Release what `hold` marked."""
+    """Release a lock taken by `hold`."""
     os.close(descriptor)
 
 
@@ -152,11 +152,11 @@ def remove_leftovers(folder: Path, name: str | None = None) -> list[Path]:
     """Remove the temporary files and folders directly in `folder` whose owners have ended.
 
     Args:
-        folder: Where to look; nothing is found in a folder that does not exist.
-        name: Only those that stand in for this name.
+        folder: The folder to clean; it need not exist.
+        name: If given, only temporaries for this final name.
 
     Returns:
-        What was removed.
+        The paths removed.
     """
     removed = []
     for path in temporaries(folder, name):
@@ -167,7 +167,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> list[Path]:
 
 
 def remove_if_abandoned(path: Path) -> bool:
-    """Remove a file or folder of this user's that no process holds; whether it was."""
+    """Remove a file or folder of this user that no process has locked; returns whether it was removed."""
     try:
         found = path.lstat()
         if found.st_uid != os.geteuid() or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
@@ -190,7 +190,7 @@ def remove_if_abandoned(path: Path) -> bool:
 
 
 def temporaries(folder: Path, name: str | None = None) -> list[Path]:
-    """The temporary files and folders directly in `folder`, of one name or all, whoever holds them."""
+    """The temporary files and folders directly in `folder`, for one final name or all, locked or not."""
     try:
         with os.scandir(folder) as entries:
             found = [(entry.name, temporary_for(entry.name)) for entry in entries]
@@ -200,7 +200,7 @@ def temporaries(folder: Path, name: str | None = None) -> list[Path]:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file still has this name."""
+    """Whether an open file still has this path."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     return False

@@ -1,8 +1,8 @@
-"""Decoding images that nobody vouches for: whatever one of them does becomes that image's failure.
+"""Decoding of untrusted images: whatever an image does becomes a failure of that image alone.
 
-`guarding` bounds the memory that one image takes in this process, `timing` ends a process that stays at one
-image too long, `pool` decodes in processes that may end so, and `costs` tells from a file's header alone what
-cannot be afforded.
+`guarding` limits the memory that an image takes in this process, `timing` kills a process that spends too
+long on an image, `pool` decodes in processes that may be killed, and `costs` rejects files that would exceed
+a limit from their header alone.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ DEFAULT_MAX_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class DecodingLimits:
-    """What decoding one image may cost.
+    """Limits on decoding one image.
 
     Attributes:
-        max_pixels: The largest width times height that is decoded.
-        max_memory: How many bytes of memory decoding may take beside the file itself.
-        max_seconds: How long decoding may take, in seconds of wall time.
+        max_pixels: The largest width times height.
+        max_memory: The largest memory in bytes, not counting the file itself.
+        max_seconds: The longest time in seconds of wall time.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS

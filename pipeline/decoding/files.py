@@ -1,4 +1,4 @@
-"""Image files decoded in processes of their own, for all but scoring."""
+"""Decoding of image files in separate processes, outside of scoring."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -25,12 +25,12 @@ Decoding = Literal["header", "tensor", "pillow"]
 def decode_files(
     files: Iterable[Path], spec: ImageSpec, limits: DecodingLimits | None = None
 ) -> Iterator[DecodedImage | ImageFailure]:
-    """What each file becomes, or why it becomes nothing, in the order of the files.
+    """Decode files, yielding an image or a failure for each, in order.
 
     Args:
-        files: On this machine.
-        spec: The tensor to make.
-        limits: What one image may cost; the default limits if None.
+        files: Local files.
+        spec: The shape of the tensors.
+        limits: Limits on each image; the default limits if None.
     """
     limits = limits or DecodingLimits()
     return map_guarded(partial(_decode_file, spec, limits), files, processor_limit().count, limits)
@@ -39,12 +39,12 @@ def decode_files(
 def decode_every_way(
     data: bytes, spec: ImageSpec, limits: DecodingLimits
 ) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
-    """What a file's header says, what the file becomes, and what Pillow alone makes of it.
+    """Read a file's header, decode the file as in scoring, and decode it with Pillow alone.
 
     Args:
         data: The whole file.
-        spec: The tensor to make.
-        limits: What each of these may cost.
+        spec: The shape of the tensor.
+        limits: Limits on each of these steps.
     """
     decodings = get_args(Decoding)
     found = map_guarded(partial(_decode, data, spec, limits), decodings, 1, limits)

@@ -1,4 +1,4 @@
-"""Decoding in this process: whatever an image raises becomes the failure of that image alone."""
+"""Decoding in this process: any exception becomes a failure of that image alone."""
 
 import ctypes
 import errno
@@ -16,42 +16,43 @@ from pixelmill.pipeline.images import DecodedImage, FailureCode, ImageFailure, d
 P = ParamSpec("P")
 R = TypeVar("R")
 _TRIES = 2
-# The share of the memory that must be gone before an image begins for it to deserve another try.
+# An image is tried again only if earlier ones had used up at least this share of the memory limit.
 _USED_BY_OTHERS = 1 / 8
 _thread = threading.local()
 
 
 def decode_guarded(data: bytes, spec: ImageSpec, limits: DecodingLimits) -> DecodedImage:
-    """What `decode` gives, or a failure: no image raises anything else.
+    """Call `decode`, turning every exception into an `ImageFailure`.
 
-    The limit on memory holds inside `MEMORY_LIMIT.allowing`, which the caller enters for all the images that
-    it decodes together; the limit on time is the caller's, too: only the end of its process stops a decoder.
+    The caller enforces the limits: on memory with `MEMORY_LIMIT.allowing` around all images that it decodes
+    together, and on time by killing the process, as nothing else stops a decoder.
 
     Args:
         data: The whole file.
-        spec: The tensor to make.
-        limits: What decoding may cost.
+        spec: The shape of the tensor.
+        limits: Limits on decoding.
 
     Raises:
-        ImageFailure: With the code that says why.
+        ImageFailure: The image cannot be decoded; the code gives the reason.
     """
     return guard(_decode, limits, data, spec, limits)
 
 
 def guard(function: Callable[P, R], limits: DecodingLimits, /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call what works on one image, and turn all that it raises into that image's failure.
+    """Call a function that processes one image, turning every exception into an `ImageFailure`.
 
     Raises:
-        ImageFailure: `too_costly` where memory was refused, else what the function says, or its exception.
+        ImageFailure: `too_costly` if an allocation failed; otherwise the function's own failure, or one made
+            from its exception.
     """
     last_error = _last_error()
     for _ in range(_TRIES):
         last_error.value = 0
         try:
             return function(*args, **kwargs)
-        except Exception as error:  # Decoders raise whatever they stumble over.
-            # libtiff and others call a file damaged when they asked for memory in vain: what the C library
-            # noted last in this thread tells the two apart.
+        except Exception as error:  # Decoders raise exceptions of any type.
+            # After a failed allocation, libtiff and others report a damaged file; `errno` distinguishes the
+            # two cases.
             if not (_is_out_of_memory(error) or last_error.value == errno.ENOMEM):
                 if isinstance(error, ImageFailure):
                     raise
@@ -60,7 +61,7 @@ def guard(function: Callable[P, R], limits: DecodingLimits, /, *args: P.args, **
         if MEMORY_LIMIT.measure_anew() < limits.max_memory * _USED_BY_OTHERS:
             break
     raise ImageFailure(
-        FailureCode.TOO_COSTLY, f"decoding takes over {limits.max_memory:,} bytes of memory, the limit"
+        FailureCode.TOO_COSTLY, f"decoding exceeds the limit of {limits.max_memory:,} bytes of memory"
     )
 
 
@@ -81,7 +82,7 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def _last_error() -> ctypes.c_int:
-    """The C library's `errno` of this thread; a number that means nothing where that is not known."""
+    """The C library's `errno` of this thread; an unrelated variable where it is not available."""
     try:
         found: ctypes.c_int = _thread.last_error
     except AttributeError:

@@ -1,8 +1,7 @@
-"""A limit on the memory that this process may take on top of what it has, while a block runs.
+"""A limit on the additional memory that this process may allocate during a block.
 
-The system refuses what goes over it, so that an image which wants too much gets a `MemoryError`, and neither
-the process nor the machine pays for it. Where the system has no such limit, on other systems than Linux, the
-block runs without one.
+Allocations beyond the limit fail, so that an image that needs too much memory raises a `MemoryError` without
+harm to the process or the machine. Only Linux supports this; on other systems the block runs without a limit.
 """
 
 import ctypes
@@ -16,13 +15,13 @@ from pathlib import Path
 _STATISTICS = Path("/proc/self/statm")
 _IS_AVAILABLE = sys.platform == "linux" and _STATISTICS.exists()
 _DATA_FIELD = 5
-# Options of the GNU C library's `mallopt`, and what they are set to.
+# Options of glibc's `mallopt`, and their values in bytes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE_BLOCK, _LARGEST_RESERVE = 8 << 20, 32 << 20
 
 
 class MemoryLimit:
-    """The limit of one process; its threads share it, and each may take what its own block allows."""
+    """The memory limit of this process. The allowances of blocks in different threads add up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,7 +31,7 @@ class MemoryLimit:
 
     @contextmanager
     def allowing(self, size: int) -> Iterator[None]:
-        """Let this process take so many more bytes of memory in the block, and no more."""
+        """Limit the block to `size` bytes of additional memory."""
         if not _IS_AVAILABLE:
             yield
             return
@@ -54,10 +53,10 @@ class MemoryLimit:
                     _set_limit(self._normal)
 
     def measure_anew(self) -> int:
-        """Count what the process has taken meanwhile as no part of what it may still take.
+        """Restart the limit from the memory that the process uses now.
 
         Returns:
-            How many bytes that is.
+            The change in used memory since it was last measured, in bytes.
         """
         with self._lock:
             if not self._allowances:
@@ -74,11 +73,11 @@ class MemoryLimit:
 
 
 MEMORY_LIMIT = MemoryLimit()
-"""Of this process: the system knows one for all its threads."""
+"""The one limit of this process, as the system limits all its threads together."""
 
 
 def _used_memory() -> int:
-    """What the system counts against the limit: private memory that can be written, in bytes."""
+    """The memory that counts against the limit, which is private and writable, in bytes."""
     import resource
 
     return int(_STATISTICS.read_bytes().split()[_DATA_FIELD]) * resource.getpagesize()
@@ -86,13 +85,12 @@ def _used_memory() -> int:
 
 @cache
 def _give_large_blocks_back() -> None:
-    """Have the GNU C library give large blocks back to the system at once, so that an image has the same
-    limit whatever was decoded before it.
+    """Make glibc return large blocks to the system at once.
 
-    By itself it raises the size of what is large, up to 32 MB. The memory of an image that was kept in pieces
-    below that would stay with the process, and the next image would have as much more.
+    By default, glibc raises its threshold for large blocks up to 32 MB and keeps smaller ones for reuse. The
+    limit on an image would then depend on what was decoded before it.
     """
-    with suppress(OSError, AttributeError):  # Another C library.
+    with suppress(OSError, AttributeError):  # The C library is not glibc.
         set_option = ctypes.CDLL(None).mallopt
         set_option(_MMAP_THRESHOLD, _LARGE_BLOCK)
         set_option(_TRIM_THRESHOLD, _LARGEST_RESERVE)

@@ -1,8 +1,8 @@
-"""Processes that work on images one after the other, each of which may end its process.
+"""A process pool for work on images, any of which may crash its process.
 
-For work outside of a scoring run: preparing a dataset, the files of a proof, thumbnails, one image explained.
-An image that takes too much memory or time, or its process with it, is a failure in the results; the process
-is replaced, and all other images have their results.
+It is used outside of scoring: to prepare datasets, to verify exports, for thumbnails, and to explain an
+image. An image that exceeds the limit on memory or time, or crashes its process, yields a failure. The
+process is replaced, and all other images yield their results.
 """
 
 import itertools
@@ -36,20 +36,20 @@ def map_guarded(
     processes: int,
     limits: DecodingLimits | None = None,
 ) -> Iterator[R | ImageFailure]:
-    """Call a function on items in processes of their own; results come in the order of the items.
+    """Map a function over items in separate processes, yielding results in order.
 
     Args:
-        function: A module's function, or a `partial` of one. What it raises is the item's failure.
-        items: Taken as they are needed; each tells of one image, such as its path.
-        processes: How many work at once; they start with the first item.
-        limits: What one image may cost.
+        function: A module-level function, or a `partial` of one. Its exceptions become failures of the item.
+        items: Consumed lazily; each represents one image, for example by its path.
+        processes: The number of processes, which start with the first item.
+        limits: Limits on each image.
 
     Yields:
-        For each item what the function returned, or why there is nothing: `too_costly` over the limits,
-        `worker_died` where its process died of it, or what the function raised.
+        For each item, the result of the function or an `ImageFailure`: `too_costly` over the limits,
+        `worker_died` if its process crashed, or the exception of the function.
 
     Raises:
-        WorkError: A process died before it began.
+        WorkError: A process died before it was ready.
     """
     pool = _GuardedPool(function, iter(items), processes, limits or DecodingLimits())
     try:
@@ -60,7 +60,7 @@ def map_guarded(
 
 @dataclass
 class _Worker(Generic[T]):
-    """A process, what it still owes results for, and since when it is at the first of these."""
+    """A process, the items it was given, and when it started on the first of them."""
 
     process: BaseProcess
     connection: "Connection[Any, Any]"
@@ -107,7 +107,7 @@ class _GuardedPool(Generic[T, R]):
             self._send(worker, chunk)
 
     def _take_items(self) -> list[tuple[int, T]]:
-        """The next items, unless too many results wait for one that comes before them."""
+        """The next items; none while too many results wait for an earlier one."""
         if self._again:
             again, self._again = self._again, deque()
             return list(again)
@@ -133,11 +133,11 @@ class _GuardedPool(Generic[T, R]):
     def _send(self, worker: _Worker[T], chunk: list[tuple[int, T]]) -> None:
         worker.due.extend(chunk)
         worker.since = time.monotonic()
-        with suppress(OSError):  # It died; that is found out where its results are waited for.
+        with suppress(OSError):  # A dead process is detected when waiting for its results.
             worker.connection.send([item for _, item in chunk])
 
     def _wait(self) -> None:
-        """Take what results have come, and end what took too long."""
+        """Collect the results that have arrived, and replace processes over the time limit."""
         busy = {worker.connection: worker for worker in self._workers if worker.due}
         ends = [worker.since + self._allowed(worker) for worker in busy.values()]
         ready = wait(list(busy), max(min(ends) - time.monotonic(), 0.0))
@@ -146,11 +146,11 @@ class _GuardedPool(Generic[T, R]):
             try:
                 self._take(worker, worker.connection.recv())
             except (EOFError, OSError):
-                self._replace(worker, ImageFailure(FailureCode.WORKER_DIED, "its process died of it"))
+                self._replace(worker, ImageFailure(FailureCode.WORKER_DIED, "decoding crashed the process"))
         now = time.monotonic()
         for worker in busy.values():
             if worker.connection not in ready and now > worker.since + self._allowed(worker):
-                words = f"decoding takes over {self._limits.max_seconds:g} s, the limit"
+                words = f"decoding exceeds the limit of {self._limits.max_seconds:g} s"
                 self._replace(worker, ImageFailure(FailureCode.TOO_COSTLY, words))
 
     def _allowed(self, worker: _Worker[T]) -> float:
@@ -164,16 +164,16 @@ class _GuardedPool(Generic[T, R]):
         worker.is_ready = True
 
     def _replace(self, worker: _Worker[T], failure: ImageFailure) -> None:
-        """End a process; the image it was at has failed, and those behind it go to another."""
+        """Kill a process. Its current item fails, and the remaining ones go to another process."""
         self._workers.remove(worker)
         worker.process.kill()
         worker.process.join()
         worker.connection.close()
         if not worker.is_ready:
             raise WorkError(
-                "a process that decodes images died before it began",
-                "processes that live",
-                "Look for an out-of-memory kill in the system's log, and run the same command again.",
+                "a decoder process died before it was ready",
+                "a process that starts",
+                "Look for an out-of-memory kill in the system log, and run the same command again.",
             )
         index, _ = worker.due.popleft()
         self._found[index] = failure
@@ -181,7 +181,7 @@ class _GuardedPool(Generic[T, R]):
 
 
 def _serve(connection: "Connection[Any, Any]", function: Callable[[T], R], limits: DecodingLimits) -> None:
-    """Answer lists of items with one result after the other, until the other end closes."""
+    """Receive lists of items and send one result for each, until the connection closes."""
     start_child()
     connection.send(_READY)
     while True:
@@ -199,5 +199,5 @@ def _call(function: Callable[[T], R], item: T, limits: DecodingLimits) -> R | Im
     try:
         return guard(function, limits, item)
     except ImageFailure as failure:
-        # Without what it was raised from, which may not be one that can be sent.
+        # Without its cause, which may not be picklable.
         return ImageFailure(failure.code, failure.words)

@@ -1,7 +1,7 @@
-"""A limit on the time that this process stays at one image.
+"""A limit on the time that this process spends on one image.
 
-A decoder in C cannot be interrupted, only ended together with its process. One thread of the process watches
-the others; when an image takes too long, it calls what takes note of the image, and ends the process.
+A decoder in C cannot be interrupted, only killed together with its process. A watchdog thread records an
+image that takes too long and then kills the process.
 """
 
 import os
@@ -15,11 +15,11 @@ _TICK = 0.1
 
 
 class TimeLimit:
-    """The limit for the images that one thread works on, one after the other.
+    """The time limit for the images that one thread processes in turn.
 
     Attributes:
-        seconds: How long one image may take. Time in which the whole process stood still does not count.
-        take_note: Called with an image's name when it took longer; after that the process ends by SIGKILL.
+        seconds: The time limit per image. Time during which the whole process was stopped does not count.
+        take_note: Called with the name of an image over the limit, before the process is killed by SIGKILL.
     """
 
     def __init__(self, seconds: float, take_note: Callable[[str], None]) -> None:
@@ -30,17 +30,17 @@ class TimeLimit:
         self._ticks = 0
 
     def begin(self, name: str) -> None:
-        """Start counting the time of an image."""
+        """Start timing an image."""
         self._current = (name,)
 
     def end(self) -> None:
-        """Stop counting."""
+        """Stop timing."""
         self._current = None
 
     def tick(self) -> None:
-        """To be called every tick: count it for the image that is at work, and end the process if due."""
+        """Count a tick for the current image, and kill the process if it is over the limit."""
         current = self._current
-        # A tuple of its own for each image tells that it is still the same one.
+        # Each image has its own tuple, so identity shows whether it is still the same image.
         self._ticks = self._ticks + 1 if current is not None and current is self._seen else 0
         self._seen = current
         if current is not None and self._ticks * _TICK > self.seconds:
@@ -51,7 +51,7 @@ class TimeLimit:
 
 
 class _Watch:
-    """The thread that watches all time limits of this process; it starts with the first."""
+    """The watchdog thread for all time limits of this process; it starts with the first limit."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -72,11 +72,11 @@ class _Watch:
     def _run(self) -> None:
         while True:
             time.sleep(_TICK)
-            # The image may be using up the memory at the moment.
+            # The image may have exhausted the memory limit at this moment.
             with suppress(MemoryError):
                 for limit in tuple(self._limits):
                     limit.tick()
 
 
 WATCH = _Watch()
-"""Of this process."""
+"""The watchdog of this process."""

@@ -1,1 +1,1 @@
-"""One image predicted again, stage by stage, and compared with its row of a prediction table."""
+"""Replay of the prediction of one image, stage by stage, compared with its row in a prediction table."""

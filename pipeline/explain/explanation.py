@@ -1,4 +1,4 @@
-"""One image of a table once more, stage by stage, beside what its row says."""
+"""Comparison of each stage of a replayed prediction with the image's row."""
 
 import os
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ Verdict = Literal["same", "differs", "not told"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the way from a file to its answer.
+    """One stage between a file and its prediction.
 
     Attributes:
-        name: Of the stage.
-        found: What it gives now; `failure` is the code of what ended the replay here.
-        row: What the row says of the same; for `keras`, what the ONNX file answers now.
-        verdict: Whether they agree; `not told` where there is nothing to compare.
+        name: The name of the stage.
+        found: The result of the replay; `failure` is the code of the failure that ended it at this stage.
+        row: The same facts in the row; for `keras`, the prediction of the ONNX file in this replay.
+        verdict: Whether the two agree; `not told` if there is nothing to compare.
     """
 
     name: str
@@ -37,13 +37,16 @@ class Stage:
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """The facts of the row that are not what was found."""
+        """The names of the facts that differ between the row and the replay."""
         return _differing(self.found, self.row)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The stages of one image as far as the replay came, and the tensor if it came to one."""
+    """The stages that the replay of an image reached, and the tensor if it got that far.
+
+    `tensor` is uint8 [height, width, channels].
+    """
 
     image_path: str
     stages: tuple[Stage, ...]
@@ -51,24 +54,24 @@ class Explanation:
 
     @property
     def first_difference(self) -> Stage | None:
-        """The first stage that does not give what the row says."""
+        """The first stage whose result differs from the row; None if all agree."""
         return next((stage for stage in self.stages if stage.verdict == "differs"), None)
 
 
 def explain_image(
     predictions: Path, image: str, store: Path, model: str | None = None, keras: bool = True
 ) -> Explanation:
-    """Answer one image of a table again, and compare every stage with its row.
+    """Predict one image of a table again and compare every stage with its row.
 
     Args:
-        predictions: The folder of the table, on this machine or remote.
-        image: Its `image_path` in the table, or the path of the file below the folder that was scored.
-        store: The artifacts root that has the model.
-        model: The model, where the store does not have it by the name in the table.
-        keras: Whether the Keras model is asked, too, where Keras is installed.
+        predictions: The folder of the table, local or remote.
+        image: The `image_path` in the table, or the path of the file below the folder that was scored.
+        store: The artifacts root with the model.
+        model: The model, if it is not in the store under the name in the table.
+        keras: Whether to predict with the Keras model as well, if Keras is installed.
 
     Raises:
-        RequestError: No such table, row or model, or the folder that was scored is gone.
+        RequestError: There is no such table, row or model, or the folder that was scored is missing.
         WorkError: A part or the bundle is damaged.
     """
     manifest, row = read_table(predictions, lambda table: (table.manifest, _require_row(table, image)))
@@ -77,9 +80,9 @@ def explain_image(
     images = parse_location(request["images"])
     if not images.is_dir():
         raise RequestError(
-            f"{images}, the folder that was scored, is not here",
-            "the images where they were",
-            "Put it back, or run this where it is.",
+            f"{images}, the folder that was scored, does not exist",
+            "the images in the folder that was scored",
+            "Restore the folder, or run the command on the machine that has it.",
         )
     replay = Replay(bundle, images, row, request, manifest["provider"])
     names = [name for name in STAGES if keras or name != "keras"]
@@ -91,7 +94,7 @@ def explain_image(
 
 def _replay_stages(replay: Replay, names: Sequence[str]) -> list[Stage]:
     stages = []
-    # An error with a code of another version is taken for one of decoding.
+    # An unknown code, from another version, is treated as a decoding failure.
     fails_in = FAILS_IN.get(replay.failure, "tensor") if replay.failure else None
     for name in names:
         try:
@@ -134,7 +137,7 @@ def _require_row(table: StoredTable, image: str) -> Facts:
             return row
     near = nearest_paths(table, _paths_meant(images, image)[-1])
     raise RequestError(
-        f"{image}, of which the table in {table.folder} has no row",
+        f"{image}, which has no row in the table in {table.folder}",
         f"an image_path of the table or a file below {images}",
         f"The nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}."
         if near
@@ -143,14 +146,14 @@ def _require_row(table: StoredTable, image: str) -> Facts:
 
 
 def _paths_meant(images: str, image: str) -> list[str]:
-    """What a text may stand for in a table: itself, a name below the folder scored, a whole path."""
+    """The `image_path` values that a text may mean: itself, a path below the scored folder, a full path."""
     meant = [image, _escape_parts(image.removeprefix("./"))]
     if "://" in images:
         if image.startswith(f"{images.rstrip('/')}/"):
             meant.append(_escape_parts(image[len(images.rstrip("/")) + 1 :]))
     else:
-        # The file itself may be a link, and the table has the link's name.
-        place = Path(os.path.abspath(image))  # noqa: PTH100  # Unlike Path.absolute it takes out `..`.
+        # If the file itself is a link, the table has the name of the link.
+        place = Path(os.path.abspath(image))  # noqa: PTH100  # Unlike Path.absolute, it removes `..`.
         places = (place, place.parent.resolve() / place.name)
         inside = [path.relative_to(images).as_posix() for path in places if path.is_relative_to(images)]
         meant += map(_escape_parts, inside)
@@ -169,6 +172,6 @@ def _require_bundle(store: Path, model: str | None, request: Facts) -> ModelBund
             raise
         raise RequestError(
             f"a table of {request['model']}: {error.received}",
-            "the model that the table was made with",
-            "Name its store with --store, or the bundle's folder with --model.",
+            "the model that the table was scored with",
+            "Give its store with --store, or the folder of the bundle with --model.",
         ) from error

@@ -1,4 +1,4 @@
-"""The stages of one image's way from its file to its answer, each taken once more."""
+"""Replay of the stages from an image file to its prediction."""
 
 import errno
 import hashlib
@@ -38,9 +38,9 @@ from pixelmill.pipeline.scoring.worker.reading import reader_of
 
 Facts = dict[str, Any]
 TOLERANCE = 1e-6
-"""Two probabilities that lie further apart than this differ."""
+"""The largest difference between two probabilities that count as equal."""
 _CHOICES = 3
-# By their names in the request.
+# The fields of `DecodingLimits`, and their names in the request.
 _LIMITS = {
     "max_pixels": "max_pixels",
     "max_memory": "max_image_memory",
@@ -50,14 +50,14 @@ _LIMITS = {
 
 @dataclass
 class Replay:
-    """What the stages work on; each step is taken when a stage first asks for it.
+    """The intermediate results of one image, each computed on first use.
 
     Attributes:
         bundle: The model.
         images: The folder that was scored.
-        row: The image's row, by column.
-        request: What the table's manifest says of the request.
-        provider: The execution provider that the table was made with.
+        row: The row of the image, by column.
+        request: The request in the manifest of the table.
+        provider: The execution provider that the table was scored with.
     """
 
     bundle: ModelBundle
@@ -68,12 +68,12 @@ class Replay:
 
     @cached_property
     def failure(self) -> str | None:
-        """The code of the row's failure."""
+        """The failure code of the row; None for a scored row."""
         return (self.row["error"] or "").partition(":")[0] or None
 
     @cached_property
     def listed(self) -> ListedImage:
-        """The file as a listing would have it now."""
+        """The file as it would be listed now."""
         path = self.row["image_path"]
         place = self.images / unescape(path)
         try:
@@ -85,12 +85,12 @@ class Replay:
         if stat.S_ISDIR(facts.st_mode) and path.endswith("/"):
             raise ImageFailure(FailureCode.UNREADABLE, "a folder that could not be listed")
         if not stat.S_ISREG(facts.st_mode):
-            raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file")
+            raise ImageFailure(FailureCode.NOT_A_FILE, "not a regular file")
         return ListedImage(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
     @cached_property
     def data(self) -> bytes:
-        """The file's bytes, read as a worker reads them."""
+        """The bytes of the file, read as in a worker."""
         (content,) = reader_of(self.images)([self.listed])
         if isinstance(content, ImageFailure):
             raise content
@@ -98,22 +98,22 @@ class Replay:
 
     @cached_property
     def _decodings(self) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
-        """All that is made of the file's bytes, in a process that may die of them."""
+        """All decodings of the file, made in a separate process that they may crash."""
         return decode_every_way(self.data, self.bundle.image_spec(), self.limits)
 
     @property
     def file_facts(self) -> FileFacts:
-        """What the file's header says."""
+        """The facts in the file's header."""
         return cast(FileFacts, self._decoding("header"))
 
     @property
     def decoded(self) -> DecodedImage:
-        """The tensor."""
+        """The decoded image, as the model receives it."""
         return cast(DecodedImage, self._decoding("tensor"))
 
     @property
     def decoded_by_pillow(self) -> DecodedImage:
-        """The tensor by the way that every file can take."""
+        """The image decoded by Pillow alone."""
         return cast(DecodedImage, self._decoding("pillow"))
 
     def _decoding(self, which: Decoding) -> FileFacts | DecodedImage:
@@ -124,7 +124,7 @@ class Replay:
 
     @cached_property
     def probabilities(self) -> Probabilities:
-        """What the ONNX file answers on the CPU, by class."""
+        """The probabilities of the ONNX file on the CPU, float32 [classes]."""
         session = load_session(self.bundle.onnx_path, sha256=self.bundle.onnx_sha256)
         answers = session.probabilities(self.decoded.pixels[np.newaxis])
         first: Probabilities = answers[0]
@@ -134,19 +134,19 @@ class Replay:
 
     @property
     def limits(self) -> DecodingLimits:
-        """What decoding one image was allowed to cost in the run."""
+        """The decoding limits of the run."""
         told = {
             limit: self.request[name] for limit, name in _LIMITS.items() if self.request.get(name) is not None
         }
         return DecodingLimits(**told)
 
     def told(self, *names: str) -> Facts:
-        """Those facts that the row has."""
+        """The columns of the row among `names` that are not null."""
         return {name: self.row[name] for name in names if self.row.get(name) is not None}
 
 
 Findings = tuple[Facts, Facts]
-"""What a stage found, and what the row says of it."""
+"""The facts found by a stage, and the same facts in the row."""
 
 
 def _model(replay: Replay) -> Findings:
@@ -176,7 +176,7 @@ def _format(replay: Replay) -> Findings:
     try:
         return vars(replay.file_facts), {}
     except ImageFailure as failure:
-        # Decoding says what it is, or takes what Pillow would not.
+        # Decoding either fails with the reason, or accepts a file that Pillow does not.
         _ = replay.decoded
         return {"format": None, "words": str(failure)}, {}
 
@@ -187,7 +187,7 @@ def _orientation(replay: Replay) -> Findings:
     except ImageFailure as failure:
         if failure.code is FailureCode.TOO_MANY_PIXELS:
             raise
-        return {"words": "not known, because the pixels cannot be decoded"}, {}
+        return {"words": "unknown, because the pixels cannot be decoded"}, {}
     return found, replay.told("width", "height")
 
 
@@ -250,7 +250,7 @@ def _keras(replay: Replay) -> Findings:
         return {"words": f"the bundle has no {MODEL_FILE}"}, {}
     sha256, wanted = bundle.sha256_of(MODEL_FILE), manifest["files"][MODEL_FILE]["sha256"]
     if sha256 != wanted:
-        words = f"{MODEL_FILE} is not the file that the bundle's manifest lists"
+        words = f"{MODEL_FILE} is not the file listed in the bundle's manifest"
         return {"words": words, "keras_sha256": sha256}, {"keras_sha256": wanted}
     from pixelmill.pipeline.training.prediction import predict_images
 
@@ -260,16 +260,16 @@ def _keras(replay: Replay) -> Findings:
     except PixelmillError as error:
         return {"words": str(error)}, {}
     found = _answer(replay, probabilities, _CHOICES)
-    # The largest difference, in any class, for which the export would let the file pass.
+    # The largest difference in any class that the parity gate of the export accepts.
     found["tolerance"] = read_allowed_difference(bundle.folder)
     found["difference"] = float(np.abs(probabilities - replay.probabilities).max())
     onnx = _answer(replay, replay.probabilities, _CHOICES)
-    # A smaller precision answers with other probabilities, and should answer with the same label.
+    # A reduced precision gives different probabilities but should predict the same label.
     compared = ("label", "class_index", "probability")[: 3 if bundle.precision == "fp32" else 2]
     return found, {name: onnx[name] for name in compared}
 
 
-# In their order; each raises `ImageFailure` where scoring would fail.
+# In order of execution; each raises `ImageFailure` where scoring would fail.
 STAGES: dict[str, Callable[[Replay], Findings]] = {
     "model": _model,
     "listing": _listing,
@@ -280,7 +280,7 @@ STAGES: dict[str, Callable[[Replay], Findings]] = {
     "onnx": _onnx,
     "keras": _keras,
 }
-# Where a row's failure is due.
+# The stage in which each failure code occurs.
 FAILS_IN: dict[str, str] = {
     FailureCode.NOT_A_FILE: "listing",
     FailureCode.UNREADABLE: "bytes",

@@ -1,11 +1,11 @@
-"""From a file's bytes to the uint8 tensor a network takes: the only package that opens an image.
+"""Decoding of image files to uint8 tensors. No other package opens an image.
 
-Training, evaluation and scoring all come here, so an image is the same array for each of them.
-`pixelmill.pipeline.bundles.preprocessing` tells the steps to readers in another language.
+Training, evaluation and scoring all use it, so that an image becomes the same array in each of them.
+`pixelmill.pipeline.bundles.preprocessing` documents the steps for readers in other languages.
 
-Each file format has a module that reads its header, hands the decoder nothing but what describes the pixels,
-and refuses what would not decode exactly. JPEG files go through simplejpeg, odd ones through Pillow. Both
-rest on libjpeg-turbo and give the same pixels, so the way a file takes changes its speed alone.
+Each file format has a module that reads the header, passes the decoder only what describes the pixels, and
+rejects what would not decode exactly. Common JPEG files are decoded by simplejpeg, others by Pillow. Both use
+libjpeg-turbo and give the same pixels, so only the speed differs.
 """
 
 from collections.abc import Callable
@@ -36,9 +36,9 @@ __all__ = [
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 DEFAULT_MAX_PIXELS = 89_478_485
-"""Pillow's own line between an image and a decompression bomb: a quarter of a gigabyte as RGB."""
+"""Pillow's own limit for decompression bombs: a quarter of a gigabyte as RGB."""
 
-# How a file of each format is recognised, and what reads its header.
+# For each format, the function that recognizes a file and the one that reads its header.
 _READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], StoredImage]]] = {
     "JPEG": (jpeg.accepts, jpeg.read),
     "PNG": (png.accepts, png.read),
@@ -51,7 +51,7 @@ FORMATS = tuple(_READERS)
 
 
 class DecodedImage(NamedTuple):
-    """`pixels`: uint8 [height, width, channels] as the spec asks; `width`, `height`: as displayed."""
+    """`pixels`: uint8 [height, width, channels] of the requested shape; `width`, `height`: as displayed."""
 
     pixels: Pixels
     width: int
@@ -59,15 +59,17 @@ class DecodedImage(NamedTuple):
 
 
 def decode(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
-    """Decode a file's bytes by content, turn by EXIF, flatten transparency, resize.
+    """Decode an image file, rotate it by its EXIF orientation, flatten transparency, and resize it.
+
+    The format is detected from the content.
 
     Args:
         data: The whole file.
-        spec: The tensor to make.
-        max_pixels: The largest width times height that is decoded at all.
+        spec: The shape of the tensor.
+        max_pixels: The largest width times height.
 
     Raises:
-        ImageFailure: With the code that says why; whatever a decoder raises becomes one.
+        ImageFailure: The image cannot be decoded; the code gives the reason.
         MemoryError: The image does not fit into memory.
     """
     if jpeg.accepts(data):
@@ -79,10 +81,10 @@ def decode(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -
 
 
 def decode_with_pillow(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_MAX_PIXELS) -> DecodedImage:
-    """What `decode` gives, by the slower way that every file can take.
+    """Like `decode`, without the fast path for JPEG files.
 
     Raises:
-        ImageFailure: With the code that says why; whatever a decoder raises becomes one.
+        ImageFailure: The image cannot be decoded; the code gives the reason.
         MemoryError: The image does not fit into memory.
     """
     stored = _read(data)
@@ -99,23 +101,23 @@ def decode_with_pillow(data: bytes, spec: ImageSpec, max_pixels: int = DEFAULT_M
 
 
 def describe_file(data: bytes) -> FileFacts:
-    """What a file's header says, for people; no pixel is decoded.
+    """Read the header of an image file without decoding pixels.
 
     Raises:
-        ImageFailure: The bytes are no image, or its header is broken.
+        ImageFailure: The file is not an image, or its header is damaged.
     """
     return _read(data).facts
 
 
 def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
-    """Make a decoded image, uint8 [height, width] or [height, width, channels], what `decode` would."""
+    """Preprocess decoded pixels, uint8 [height, width] or [height, width, channels], as `decode` does."""
     return to_tensor(to_image(array), spec)
 
 
 def _read(data: bytes) -> StoredImage:
     if not data:
-        raise ImageFailure(FailureCode.EMPTY, "the file holds no bytes")
-    # Our limit stands in for Pillow's, which warns on the terminal and has no code of its own.
+        raise ImageFailure(FailureCode.EMPTY, "the file is empty")
+    # This limit replaces Pillow's, which warns on the terminal and raises no specific error.
     Image.MAX_IMAGE_PIXELS = None
     for accepts, read in _READERS.values():
         if accepts(data):
@@ -125,7 +127,7 @@ def _read(data: bytes) -> StoredImage:
 
 
 def _finish(image: Image.Image | Pixels, facts: FileFacts, spec: ImageSpec) -> DecodedImage:
-    """Make the tensor of stored pixels."""
+    """Preprocess pixels as stored in the file."""
     width, height = facts.displayed_size
     if isinstance(image, Image.Image):
         return DecodedImage(to_tensor(turn_upright(image, facts.orientation), spec), width, height)

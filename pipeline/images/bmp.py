@@ -1,7 +1,7 @@
-"""BMP files: palettes, run lengths, and samples under any bit masks.
+"""BMP files: palettes, run-length encoding, and samples with arbitrary bit masks.
 
-Pillow knows a fixed list of layouts and takes some files for another than they are (a palette of black and
-white for 1 bit per pixel), so the pixels are taken from the bytes here.
+Pillow supports a fixed list of layouts and misreads some files (it assumes black and white for 1 bit per
+pixel), so the pixels are decoded here.
 """
 
 import struct
@@ -50,7 +50,7 @@ class _Header(NamedTuple):
 
 
 def accepts(data: bytes) -> bool:
-    """Whether the bytes begin as a BMP file does; two letters alone would accept too many texts."""
+    """Whether the bytes begin like a BMP file; its two letters alone would match too many text files."""
     return data.startswith(b"BM") and int.from_bytes(data[_FILE_HEADER:18], "little") in _HEADERS
 
 
@@ -58,7 +58,7 @@ def read(data: bytes) -> StoredImage:
     """Read the header of a BMP file.
 
     Raises:
-        ImageFailure: It is cut short, or of a kind that cannot be decoded.
+        ImageFailure: The header is truncated, or of an unsupported kind.
     """
     header = _parse(data)
     facts = FileFacts("BMP", header.mode, header.width, header.height, UPRIGHT)
@@ -83,7 +83,7 @@ def _parse(data: bytes) -> _Header:
         if colors > 256:
             raise corrupt(f"a palette of {colors} colors")
         palette_end += colors * _entry_bytes(size)
-        # Some writers forget the palette when they say where the pixels start.
+        # Some writers ignore the palette in the offset of the pixels.
         if start in (0, _FILE_HEADER + size):
             start = palette_end
     return _Header(
@@ -129,12 +129,12 @@ def _load(data: bytes, header: _Header, _spec: ImageSpec) -> Image.Image:
 
 
 def _raw_rows(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
-    """The bytes of each row, uint8 [height, bytes], without what pads them to four."""
+    """The bytes of each row, uint8 [height, bytes], without padding."""
     used = -(-header.width * header.bits // 8)
     stride = -(-used // 4) * 4
     needed = stride * (header.height - 1) + used
     if header.start + needed > len(data):
-        raise corrupt(f"the pixels need {needed} bytes, and {max(0, len(data) - header.start)} are there")
+        raise corrupt(f"the pixels need {needed} bytes, but the file has {max(0, len(data) - header.start)}")
     flat = np.frombuffer(data, np.uint8, needed, header.start)
     return np.lib.stride_tricks.as_strided(flat, (header.height, used), (stride, 1), writeable=False)
 
@@ -149,7 +149,7 @@ def _unpack(rows: npt.NDArray[np.uint8], header: _Header) -> npt.NDArray[np.uint
 
 
 def _palette(data: bytes, header: _Header) -> Pixels:
-    """Red, green and blue of each index, uint8 [256, 3]; black where the palette has none."""
+    """Red, green and blue of each index, uint8 [256, 3]; black beyond the end of the palette."""
     table = np.zeros((256, 3), np.uint8)
     entry = _entry_bytes(header.size)
     at = _FILE_HEADER + header.size
@@ -159,10 +159,10 @@ def _palette(data: bytes, header: _Header) -> Pixels:
 
 
 def _masked(rows: npt.NDArray[np.uint8], header: _Header) -> Pixels:
-    """Red, green, blue and maybe alpha, uint8 [height, width, 3 or 4]."""
+    """Red, green, blue and optional alpha, uint8 [height, width, 3 or 4]."""
     values = np.ascontiguousarray(rows).view(f"<u{header.bits // 8}")
     channels = [_channel(values, mask) for mask in header.masks]
-    # Alpha that was never filled in: every viewer shows such an image opaque.
+    # Alpha of 0 everywhere was never filled in; viewers show such an image as opaque.
     if len(channels) == 4 and not channels[3].any():
         channels.pop()
     return np.dstack(channels)
@@ -180,7 +180,7 @@ def _channel(values: npt.NDArray[np.uint16] | npt.NDArray[np.uint32], mask: int)
 
 
 def _expand_runs(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
-    """The indices of a run-length encoded image, uint8 [height, width], the bottom row first."""
+    """The indices of a run-length encoded image, uint8 [height, width], bottom row first."""
     width, height, at = header.width, header.height, header.start
     canvas = bytearray(width * height)
     x = y = filled = 0
@@ -210,7 +210,7 @@ def _expand_runs(data: bytes, header: _Header) -> npt.NDArray[np.uint8]:
         canvas[place : place + len(run)] = run
         x, filled = x + len(run), filled + len(run)
     if filled < width * height:
-        raise unsupported("run lengths that leave pixels out, which every viewer fills otherwise")
+        raise unsupported("run-length encoding that skips pixels, which viewers fill differently")
     return np.frombuffer(canvas, np.uint8).reshape(height, width)
 
 

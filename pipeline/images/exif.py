@@ -1,7 +1,7 @@
-"""The one EXIF field that changes pixels: the orientation.
+"""The EXIF orientation, the only EXIF field that affects pixels.
 
-Pillow can read it too, but then parses every field, warns on the terminal about broken ones, and for some
-formats decodes the whole image to find it.
+Pillow can read it, but parses every field, warns on the terminal about damaged ones, and for some formats
+decodes the whole image first.
 """
 
 import struct
@@ -9,13 +9,13 @@ import struct
 UPRIGHT = 1
 _ORIENTATION = 274
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-# The field types a writer may choose, as `struct` spells them.
+# The `struct` formats of the field types that writers use.
 _INTEGERS = {1: "B", 3: "H", 4: "I"}
 _ENTRY_BYTES = 12
 
 
 def valid_orientation(value: int) -> int:
-    """A value from 1 to 8 as it is; any other means nothing, and becomes 1 (upright)."""
+    """A value from 1 to 8 unchanged; any other is undefined and becomes 1 (upright)."""
     return value if 1 <= value <= 8 else UPRIGHT
 
 
@@ -23,7 +23,7 @@ def orientation_of(exif: bytes) -> int:
     """The orientation in an EXIF block, with or without its `Exif` prefix.
 
     Returns:
-        1 to 8; 1 (upright) where the block has none or is broken, which is how viewers show such an image.
+        1 to 8; as in viewers, 1 (upright) if the block has none or is damaged.
     """
     block = exif.removeprefix(b"Exif\0\0")
     order = _BYTE_ORDERS.get(block[:4])

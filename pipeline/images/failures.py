@@ -1,4 +1,4 @@
-"""Why an image has no prediction."""
+"""Failures: the reasons why an image has no prediction."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ _LONGEST_WORDS = 500
 
 
 class FailureCode(StrEnum):
-    """Why an image has no prediction; the first word of a row's `error`."""
+    """The reason why an image has no prediction; the first word in the column `error`."""
 
     UNREADABLE = "unreadable"
     CHANGED = "changed"
@@ -25,7 +25,7 @@ class FailureCode(StrEnum):
 
 
 class ImageFailure(Exception):
-    """An image that cannot become a tensor; `str()` gives the code, then words, in one line."""
+    """An image that cannot be predicted; `str()` gives the code and an explanation in one line."""
 
     def __init__(self, code: FailureCode, words: str) -> None:
         super().__init__(code, words)
@@ -33,26 +33,26 @@ class ImageFailure(Exception):
         self.words = words
 
     def __str__(self) -> str:
-        # A library's words may be of any length, and hold bytes of the file that are not text.
+        # A library's message may be very long, and contain bytes of the file that are not text.
         text = " ".join(f"{self.code}: {self.words}".split())[:_LONGEST_WORDS]
         return text.encode("utf-8", "backslashreplace").decode()
 
 
 def corrupt(words: str) -> ImageFailure:
-    """The failure of a file that contradicts itself or lacks a part."""
+    """The failure of a file that is inconsistent or incomplete."""
     return ImageFailure(FailureCode.CORRUPT, words)
 
 
 def unsupported(words: str) -> ImageFailure:
-    """The failure of a file that may be whole, but whose pixels cannot be decoded exactly here."""
+    """The failure of a file that may be intact, but cannot be decoded exactly."""
     return ImageFailure(FailureCode.UNSUPPORTED, words)
 
 
 @contextmanager
 def failing_as(code: FailureCode) -> Iterator[None]:
-    """Turn whatever the block raises into an `ImageFailure`, except `MemoryError`.
+    """Turn any exception in the block except `MemoryError` into an `ImageFailure`.
 
-    Decoders raise a dozen exception types on a damaged file, and a new one with every release.
+    Decoders raise many exception types on damaged files, and new ones with every release.
     """
     try:
         yield

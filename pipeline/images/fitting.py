@@ -1,4 +1,4 @@
-"""From a decoded image to the tensor: orientation, 8 bits, transparency, channels, size."""
+"""Preprocessing of a decoded image: orientation, 8 bits, transparency, channels, size."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from pixelmill.pipeline.images.failures import unsupported
 
 Pixels = npt.NDArray[np.uint8]
 
-# What undoes each orientation of EXIF.
+# The operation that undoes each EXIF orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,7 +24,7 @@ _TURNS = {
 
 
 def to_image(array: Pixels) -> Image.Image:
-    """A uint8 array [height, width] or [height, width, channels] as an image."""
+    """A uint8 array [height, width] or [height, width, channels] as a Pillow image."""
     return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
@@ -35,9 +35,9 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def to_tensor(image: Image.Image, spec: ImageSpec) -> Pixels:
-    """The uint8 tensor [height, width, channels] of an upright image, as the spec asks."""
+    """The uint8 tensor [height, width, channels] of an upright image, in the shape of the spec."""
     image = _flatten(_to_8_bits(image), spec.background)
-    if image.mode != _mode(spec):  # Else Pillow makes a copy.
+    if image.mode != _mode(spec):  # Otherwise Pillow makes a copy.
         image = image.convert(_mode(spec))
     if image.size != (spec.width, spec.height):
         image = _RESIZE[spec.resize](image, spec)
@@ -45,7 +45,7 @@ def to_tensor(image: Image.Image, spec: ImageSpec) -> Pixels:
 
 
 def show_only(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
-    """The image with everything outside the box (left, top, right, bottom) transparent."""
+    """The image with everything outside the box (left, top, right, bottom) made transparent."""
     if box[0] <= 0 and box[1] <= 0 and box[2] >= image.width and box[3] >= image.height:
         return image
     inside = image.convert("RGBA")
@@ -59,7 +59,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         samples = np.asarray(image).astype(np.uint16)
         return Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise unsupported(f"pixels of mode {image.mode} have no defined range")
+        raise unsupported(f"pixels of mode {image.mode}, whose range is undefined")
     return image
 
 
@@ -83,7 +83,7 @@ def _crop(image: Image.Image, spec: ImageSpec) -> Image.Image:
 
 
 def _pad(image: Image.Image, spec: ImageSpec) -> Image.Image:
-    # What `ImageOps.pad` does, which fails where a long image would become less than a pixel high.
+    # Like `ImageOps.pad`, which fails if a long image would become less than one pixel high.
     if image.width * spec.height > image.height * spec.width:
         size = spec.width, max(1, round(image.height / image.width * spec.width))
     else:

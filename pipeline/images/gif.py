@@ -13,12 +13,12 @@ from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 
 
 def accepts(data: bytes) -> bool:
-    """Whether the bytes begin as a GIF file does."""
+    """Whether the bytes begin like a GIF file."""
     return data.startswith((b"GIF87a", b"GIF89a"))
 
 
 def read(data: bytes) -> StoredImage:
-    """Read a GIF file up to its first frame."""
+    """Read the header of a GIF file, up to its first frame."""
     image = GifImagePlugin.GifImageFile(io.BytesIO(data))
     facts = FileFacts("GIF", image.mode, *image.size, UPRIGHT)
     return StoredImage(facts, partial(_load, data, image))
@@ -30,12 +30,12 @@ def _load(data: bytes, image: GifImagePlugin.GifImageFile, _spec: ImageSpec) -> 
         raise corrupt("the file has no frame")
     _check_end(data, image.tile[0].offset)
     image.load()
-    # Pillow gives what the frame does not cover the palette's first color.
+    # Pillow fills what the frame does not cover with the first color of the palette.
     return show_only(image, frame)
 
 
 def _check_end(data: bytes, at: int) -> None:
-    """Refuse a frame whose blocks do not end before the file does; a decoder may not need the last."""
+    """Reject a file that ends within the blocks of its first frame, which a decoder may not notice."""
     while at < len(data):
         if not data[at]:
             return

@@ -1,9 +1,8 @@
-"""JPEG files: a quick way for the usual ones, and a careful way for all others.
+"""JPEG files: a fast path for common files, and a careful path for all others.
 
-libjpeg fills what is missing from a damaged file with grey, and says so in a warning only. simplejpeg raises
-on the first warning, Pillow swallows them all. So no pixels are believed before simplejpeg has decoded the
-file without a warning; where the first warning is a harmless one, its cause is removed and the file decoded
-again.
+libjpeg fills the missing parts of a damaged file with grey and only warns about it. simplejpeg raises on the
+first warning, Pillow ignores them all. So pixels are accepted only if simplejpeg decodes the file without a
+warning. If the first warning is harmless, its cause is removed and the file is decoded again.
 """
 
 import io
@@ -49,32 +48,32 @@ _KINDS = {
 _EXTRANEOUS = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker")
 _ANY_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _UNKNOWN_SUBSAMPLING = "Could not determine subsampling"
-# How many equal bytes before extraneous ones of the same value are no coincidence.
+# The number of equal bytes before extraneous ones of the same value that rules out coincidence.
 _FILLED = 16
-# What libjpeg wants to see behind the last pixels; bits that begin no short code.
+# Padding that libjpeg expects after the last pixels: bits that do not begin a short code.
 _READ_AHEAD = b"\xfe" * 8
-# How many runs of extraneous bytes are removed before a file is given up.
+# The largest number of runs of extraneous bytes that are removed from a file.
 _MOST_REPAIRS = 32
 
 
 class QuickImage(NamedTuple):
-    """`image`: the pixels as stored, uint8 [height, width, channels], shrunk maybe; `facts`: of the file."""
+    """`image`: the stored pixels, uint8 [height, width, channels], possibly shrunk; `facts`: of the file."""
 
     image: Pixels
     facts: FileFacts
 
 
 def accepts(data: bytes) -> bool:
-    """Whether the bytes begin as a JPEG file does."""
+    """Whether the bytes begin like a JPEG file."""
     return data.startswith(_START)
 
 
 def decode_quickly(data: bytes, spec: ImageSpec, max_pixels: int) -> QuickImage | None:
-    """Decode a usual JPEG file without a flaw, or None where `read` has to say what the file is."""
+    """Decode a common, flawless JPEG file; None for files that need `read`."""
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
         if colors not in ("Gray", "YCbCr", "RGB") or width * height > max_pixels or max(height, width) < 8:
-            return None  # Below 8 pixels a size does not tell its scale, and simplejpeg is asked for sizes.
+            return None  # simplejpeg takes a target size, which below 8 pixels does not determine the scale.
         orientation, has_one_scan = _glance(data)
         if not has_one_scan and missing_part(list(segments_of(data))):
             return None
@@ -94,10 +93,10 @@ def decode_quickly(data: bytes, spec: ImageSpec, max_pixels: int) -> QuickImage 
 
 
 def read(data: bytes) -> StoredImage:
-    """Read the header of any JPEG file; what is wrong behind it is a failure of loading.
+    """Read the header of any JPEG file. Problems after the header are raised when the pixels are loaded.
 
     Raises:
-        ImageFailure: The header ends before it says how large the image is.
+        ImageFailure: The header ends before the size of the image.
     """
     segments, problem = list[Segment](), None
     try:
@@ -106,7 +105,7 @@ def read(data: bytes) -> StoredImage:
         problem = failure
     frame = frame_of(segments)
     if frame is None:
-        raise problem or corrupt("the file ends before it says how large the image is")
+        raise problem or corrupt("the file ends before the size of the image")
     orientation = next(
         (
             orientation_of(segment.payload)
@@ -130,7 +129,7 @@ def _load(
     if frame is None or not facts.width:
         raise corrupt("the image has no width")
     if not facts.height:
-        raise unsupported("the height is not in the header, but after the first scan (DNL)")
+        raise unsupported("the height is after the first scan instead of in the header (DNL)")
     if frame.code in _KINDS:
         raise unsupported(f"{_KINDS[frame.code]} JPEG")
     if frame.precision != 8:
@@ -148,17 +147,17 @@ def _load(
 
 
 def decode_strip(data: bytes) -> Pixels:
-    """Decode a JPEG stream within another file, uint8 [rows, width, components] as its components are.
+    """Decode a JPEG stream within another file without color conversion, uint8 [rows, width, components].
 
     Raises:
-        ImageFailure: The stream is damaged or not of 8 bits.
+        ImageFailure: The stream is damaged, or not of 8 bits.
     """
     segments = list(segments_of(data))
     frame = frame_of(segments)
     if frame is None:
         raise corrupt("a JPEG stream without a frame")
     if frame.precision != 8 or frame.code in _KINDS or len(frame.components) not in _COLORSPACES:
-        raise unsupported("a JPEG stream that is not of the usual kind")
+        raise unsupported("a JPEG stream of an unusual kind")
     if missing := missing_part(segments):
         raise corrupt(missing)
     colorspace = _COLORSPACES[len(frame.components)]
@@ -168,20 +167,20 @@ def decode_strip(data: bytes) -> Pixels:
 
 
 def _factor(facts: FileFacts, spec: ImageSpec) -> int:
-    """By how much a JPEG file is shrunk while it is decoded: both sides stay at least as long as asked."""
+    """The factor by which a JPEG file is shrunk during decoding, to no less than the requested size."""
     width, height = facts.displayed_size
     most = min(width // spec.width, height // spec.height)
     return 1 if most < 2 else max(factor for factor in _FACTORS if factor <= most)
 
 
 def _glance(data: bytes) -> tuple[int, bool]:
-    """The orientation, and whether the first scan is the whole image; for files without a flaw.
+    """The orientation, and whether the first scan is the whole image, for flawless files.
 
-    This stands beside `segments_of` because it costs every small file a few microseconds.
+    A fast alternative to `segments_of`, as the time matters for small files.
 
     Raises:
-        ValueError: Something lies between the segments of the header.
-        IndexError: The header is cut short.
+        ValueError: There are bytes between the segments of the header.
+        IndexError: The header is truncated.
     """
     at, orientation, components = 2, UPRIGHT, 0
     while data[at] == 0xFF:
@@ -189,7 +188,7 @@ def _glance(data: bytes) -> tuple[int, bool]:
         if code == START_OF_SCAN:
             return orientation, data[at + 4] == components
         if 0xC0 <= code <= 0xCF and code not in _NO_FRAMES:
-            # Only in a sequential file can one scan hold everything.
+            # Only a sequential file can hold everything in one scan.
             components = data[at + 9] if code in _SEQUENTIAL else 0
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
         if code == _EXIF_SEGMENT and orientation == UPRIGHT and data.startswith(_EXIF, at + 4):
@@ -199,9 +198,9 @@ def _glance(data: bytes) -> tuple[int, bool]:
 
 
 def _warning(data: bytes, components: int) -> str:
-    """What libjpeg objects to first, or nothing; all entropy-coded data is decoded to find it."""
+    """The first warning of libjpeg, if any, after decoding all entropy-coded data."""
     try:
-        # Shrunk by 8, so that the check costs little memory.
+        # Shrunk by 8 to save memory.
         simplejpeg.decode_jpeg(data, _COLORSPACES[components], min_height=1, min_width=1)
     except ValueError as error:
         return str(error)
@@ -209,10 +208,10 @@ def _warning(data: bytes, components: int) -> str:
 
 
 def _without_extraneous_bytes(data: bytes, components: int) -> bytes:
-    """The file without the bytes before a marker that decoders skip, if nothing else is wrong with it.
+    """The file without the extraneous bytes before markers, which decoders skip.
 
     Raises:
-        ImageFailure: libjpeg warns of anything else.
+        ImageFailure: libjpeg warns about anything else.
     """
     for _ in range(_MOST_REPAIRS):
         warning = _warning(data, components)
@@ -230,11 +229,10 @@ def _without_extraneous_bytes(data: bytes, components: int) -> bytes:
 
 
 def _check_last_row(data: bytes) -> None:
-    """Refuse an image of one scan that ends before its last row, where simplejpeg cannot decode the file at
-    all.
+    """Reject a single-scan image that ends before its last row, for files that simplejpeg cannot decode.
 
-    Without an end marker Pillow waits for more data where libjpeg would make it up, and leaves the rows that
-    it did not reach as they were. A cut in the last of several scans goes unnoticed.
+    Without an end marker, Pillow waits for more data and leaves the remaining rows unchanged, where libjpeg
+    would make them up. Truncation in the last of several scans is not detected.
     """
     unfinished = data.removesuffix(_END) + _READ_AHEAD
     rows = []
@@ -252,7 +250,7 @@ def _check_last_row(data: bytes) -> None:
 def _drop_first_extraneous(data: bytes, components: int) -> bytes:
     """Drop the extraneous bytes that the first warning is about.
 
-    The warning does not say where they are. The shortest part of the file that gives it ends just behind
+    The warning does not give their position. The shortest prefix of the file that causes it ends right after
     them.
     """
     ends = [found.start() for found in _ANY_MARKER.finditer(data, start_of_scans(data))]
@@ -265,9 +263,9 @@ def _drop_first_extraneous(data: bytes, components: int) -> bytes:
             low = middle + 1
     found = _EXTRANEOUS.match(_warning(data[: ends[low]] + _END, components))
     if not found:
-        raise corrupt("extraneous bytes that cannot be told from the image")
+        raise corrupt("extraneous bytes that cannot be distinguished from the image")
     start = ends[low] - int(found[1])
-    # A gap in the file that was filled with one byte: its first part was taken for pixels.
+    # The bytes fill a gap in the file, and the first of them were decoded as pixels.
     if data[start - _FILLED : start] == data[start : start + 1] * _FILLED:
         raise corrupt("the pixels end within bytes that fill a gap")
     return data[:start] + data[ends[low] :]

@@ -1,4 +1,4 @@
-"""The marker segments of a JPEG file (ITU-T T.81, annex B): what it holds, and whether a scan is missing."""
+"""The marker segments of a JPEG file (ITU-T T.81, annex B), and detection of missing scans."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ _PROGRESSIVE = 0xC2
 _JFIF_SEGMENT, _ADOBE_SEGMENT = 0xE0, 0xEE
 _COMMENT = 0xFE
 _APPLICATION_SEGMENTS = frozenset(range(0xE0, 0xF0))
-# Markers of segments; restarts and the temporary marker have none. 0xFF may be repeated to fill.
+# Markers with a segment, unlike restart and temporary markers. 0xFF may be repeated as padding.
 _MARKER = re.compile(rb"\xff+[^\x00\x01\xd0-\xd7\xff]")
 _COEFFICIENTS = 64
 _JFIF_VERSION = b"\x01\x02"
@@ -33,7 +33,7 @@ class Segment(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a start of frame says; `components`: their identifiers."""
+    """The content of a start of frame; `components`: their identifiers."""
 
     code: int
     precision: int
@@ -43,23 +43,22 @@ class Frame(NamedTuple):
 
 
 def segments_of(data: bytes) -> Iterator[Segment]:
-    """The segments of a JPEG file up to its end marker, which is the last; bytes between them are passed
-    over.
+    """The segments of a JPEG file up to and including its end marker. Bytes between segments are skipped.
 
     Raises:
-        ImageFailure: A segment is cut short, or a second image begins.
+        ImageFailure: A segment is truncated, or a second image begins.
     """
     at = 2
     while found := _MARKER.search(data, at):
         code, at = found[0][-1], found.end()
         if code == _START_OF_IMAGE:
-            raise corrupt("another image begins within the file's first")
+            raise corrupt("a second image begins within the first")
         if code == END_OF_IMAGE:
             yield Segment(code, b"")
             return
         end = at + int.from_bytes(data[at : at + 2])
         if end < at + 2 or end > len(data):
-            raise corrupt(f"segment {code:02x} is longer than the file, or has no length")
+            raise corrupt(f"segment {code:02x} extends beyond the file, or has no length")
         payload, at = data[at + 2 : end], end
         if code == START_OF_SCAN:
             following = _MARKER.search(data, at)
@@ -71,7 +70,7 @@ def segments_of(data: bytes) -> Iterator[Segment]:
 
 
 def frame_of(segments: Iterable[Segment]) -> Frame | None:
-    """The first frame's header, or None."""
+    """The header of the first frame, or None."""
     for code, payload, _ in segments:
         if code in _FRAMES and len(payload) >= 6:
             height, width = int.from_bytes(payload[1:3]), int.from_bytes(payload[3:5])
@@ -80,15 +79,16 @@ def frame_of(segments: Iterable[Segment]) -> Frame | None:
 
 
 def missing_part(segments: list[Segment]) -> str:
-    """What no scan of the file holds, in words, or nothing.
+    """A description of what is missing from the scans of a file; None if nothing is.
 
-    A file that was cut between two scans decodes without a warning: components that are missing become grey,
+    A file that is truncated between two scans decodes without a warning: missing components become grey, and
     a progressive image stays coarse.
     """
     frame = frame_of(segments)
     if frame is None:
         return "the file has no frame"
-    # For each component, the bits of each coefficient that no scan has sent; None where no scan sent any.
+    # For each component, the bits of each coefficient still missing from the scans; None before its first
+    # scan.
     missing: dict[int, list[int | None]] = {name: [None] * _COEFFICIENTS for name in frame.components}
     for segment in segments:
         payload = segment.payload
@@ -111,7 +111,7 @@ def _is_missing(bits: int | None) -> bool:
 
 
 def start_of_scans(data: bytes) -> int:
-    """Where the first scan's segment begins in a file that `keep_pixels_only` made."""
+    """The offset of the first scan's segment in a file made by `keep_pixels_only`."""
     at = 2
     while data[at + 1] != START_OF_SCAN:
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
@@ -119,9 +119,10 @@ def start_of_scans(data: bytes) -> int:
 
 
 def keep_pixels_only(segments: Iterable[Segment]) -> bytes:
-    """A JPEG file of those segments that the pixels depend on.
+    """A JPEG file with only the segments that affect the pixels.
 
-    Metadata is left out, and values that decoders warn about and ignore are replaced by those they assume.
+    Metadata is removed, and values that decoders warn about and ignore are replaced with the ones they
+    assume.
     """
     segments = list(segments)
     frame = frame_of(segments)
@@ -146,7 +147,10 @@ def keep_pixels_only(segments: Iterable[Segment]) -> bytes:
 
 
 def _color_information(code: int, payload: bytes) -> bytes | None:
-    """An application segment that decides the colour space, without what decoders warn about; else None."""
+    """An application segment that determines the color space, without anything that decoders warn about.
+
+    None for any other segment.
+    """
     if code == _JFIF_SEGMENT and payload.startswith(b"JFIF\0") and len(payload) >= 14:
         return b"JFIF\0" + _JFIF_VERSION + payload[7:12] + b"\0\0"
     if code == _ADOBE_SEGMENT and payload.startswith(b"Adobe") and len(payload) >= 12:

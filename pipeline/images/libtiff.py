@@ -1,7 +1,6 @@
-"""What Pillow's libtiff objects to while it decompresses.
+"""The errors of Pillow's libtiff during decompression.
 
-libtiff prints its errors on the terminal, and after some of them goes on with what it has. Here they are
-collected instead.
+libtiff prints its errors on the terminal and continues after some of them. Here, they are collected instead.
 """
 
 import ctypes
@@ -17,7 +16,8 @@ _of_thread = threading.local()
 
 
 def _collect(module: bytes | None, words: bytes, _values: int) -> None:
-    # libtiff calls this on the thread that decodes. Its values stay where they are: the words are a pattern.
+    # libtiff calls this in the decoding thread. `words` is a format string, whose arguments are not filled
+    # in.
     errors = getattr(_of_thread, "errors", None)
     if errors is not None:
         errors.append(b"%b: %b" % (module or b"libtiff", words))
@@ -33,13 +33,13 @@ def _install_handler() -> None:
         library.TIFFSetErrorHandler.restype = ctypes.c_void_p
         library.TIFFSetErrorHandler(_HANDLER)
     except (AttributeError, OSError):
-        # A Pillow that hides its libtiff; what Pillow itself raises is then all there is.
+        # This build of Pillow hides its libtiff, which leaves only the errors that Pillow raises.
         return
 
 
 @contextmanager
 def libtiff_errors() -> Iterator[list[bytes]]:
-    """The errors of libtiff in the block, on this thread."""
+    """Collect the errors of libtiff in the block, on this thread."""
     _install_handler()
     _of_thread.errors = errors = list[bytes]()
     try:

@@ -1,7 +1,7 @@
-"""PNG files: check sums are checked here, and only what the pixels depend on reaches Pillow.
+"""PNG files: checksums are verified here, and only the chunks that affect the pixels are passed to Pillow.
 
-Text, colour profiles and animations change no pixel. Left out before Pillow sees the file, they can neither
-fail nor expand into gigabytes.
+Text, color profiles and animations do not affect the pixels. They are removed before Pillow sees the file,
+so that they can neither fail nor expand to gigabytes.
 """
 
 import io
@@ -32,7 +32,7 @@ _HEADER, _COLORS, _TRANSPARENCY, _PIXELS, _END = b"IHDR", b"PLTE", b"tRNS", b"ID
 _ORIENTATION = b"eXIf"
 _SHOWN = frozenset((_HEADER, _COLORS, _TRANSPARENCY, _PIXELS, _END, _ORIENTATION))
 _SHOWN_NAME = re.compile(b"|".join(sorted(_SHOWN)))
-# Registered chunks that change no pixel; only these are believed to be such when their check sum is wrong.
+# Registered chunks that do not affect the pixels; only these are ignored if their checksum is wrong.
 _METADATA = frozenset(
     b"acTL bKGD caBX cHRM cICP cLLI cLLi dSIG fcTL fdAT fRAc gAMA gIFg gIFt gIFx hIST iCCP iTXt iDOT mDCV "
     b"mDCv npTc oFFs orNT pCAL pHYs sBIT sCAL sPLT sRGB sTER tEXt tIME vpAg zTXt".split()
@@ -47,15 +47,15 @@ class _Header(NamedTuple):
 
 
 def accepts(data: bytes) -> bool:
-    """Whether the bytes begin as a PNG file does."""
+    """Whether the bytes begin like a PNG file."""
     return data.startswith(_SIGNATURE)
 
 
 def read(data: bytes) -> StoredImage:
-    """Read the chunks of a PNG file; what is wrong behind the header is a failure of loading.
+    """Read the chunks of a PNG file. Problems after the header are raised when the pixels are loaded.
 
     Raises:
-        ImageFailure: The header is missing or wrong.
+        ImageFailure: The header is missing or invalid.
     """
     chunks = _Chunks(data)
     content: bytes | ImageFailure
@@ -73,7 +73,7 @@ def read(data: bytes) -> StoredImage:
 
 
 class _Chunks:
-    """One walk over the chunks of a file."""
+    """A pass over the chunks of a file."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -84,7 +84,7 @@ class _Chunks:
         self.exif = b""
 
     def collect(self) -> bytes:
-        """A PNG file of the header, the palette, the transparency and the pixels."""
+        """A PNG file with only the header, palette, transparency and pixels."""
         at = len(_SIGNATURE)
         while at + 8 <= len(self.data) and _END not in self.seen:
             end = at + 12 + int.from_bytes(self.data[at : at + 4])
@@ -96,7 +96,7 @@ class _Chunks:
         if self.header.color == _PALETTE and _COLORS not in self.seen:
             raise corrupt("the image has no palette")
         if _END not in self.seen:
-            # Whether all pixels are there is for the decoder to say.
+            # The decoder checks whether the pixels are complete.
             self.kept.append(_chunk(_END, b""))
         return b"".join(self.kept)
 
@@ -104,8 +104,8 @@ class _Chunks:
         self._check_sum(name, at, end)
         if name not in _SHOWN:
             if not name[0] & 32:
-                raise unsupported(f"a chunk {name!r} that decoders must know, and none does")
-            # Later pixel data would be out of its order; remembered for that alone.
+                raise unsupported(f"an unknown critical chunk {name!r}")
+            # Remembered only to detect pixel data after it, which would be out of order.
             self._remember(b"")
             return
         payload = self.data[at + 8 : end - 4]
@@ -127,20 +127,20 @@ class _Chunks:
     def _check_sum(self, name: bytes, at: int, end: int) -> None:
         is_whole = end <= len(self.data)
         if is_whole:
-            # Views, because a chunk may hold most of a large file.
+            # Memory views, because a chunk may be most of a large file.
             content = memoryview(self.data)[at + 4 : end - 4]
             if zlib.crc32(content) == int.from_bytes(self.data[end - 4 : end]):
                 return
         if name in _METADATA and not self._hides_pixels(at + 8, end):
             return
         if not name.isalpha():
-            raise corrupt(f"bytes that are no chunk at {at}")
+            raise corrupt(f"invalid chunk at byte {at}")
         raise corrupt(
-            f"the check sum of chunk {name.decode()} is wrong" if is_whole else "the file ends early"
+            f"the checksum of chunk {name.decode()} is wrong" if is_whole else "the file ends early"
         )
 
     def _hides_pixels(self, start: int, end: int) -> bool:
-        """Whether a damaged length made a chunk swallow one that counts."""
+        """Whether a chunk with a damaged length includes a chunk that affects the pixels."""
         for found in _SHOWN_NAME.finditer(self.data, start, min(end, len(self.data))):
             name_at = found.start()
             stop = name_at + 4 + int.from_bytes(self.data[name_at - 4 : name_at])
@@ -156,20 +156,20 @@ class _Chunks:
             if name in self.seen and self.last != name:
                 raise corrupt("the pixels are interrupted by another chunk")
         elif name != _END and name in self.seen:
-            raise corrupt(f"two chunks {name.decode()}")
+            raise corrupt(f"duplicate chunk {name.decode()}")
         if name in (_COLORS, _TRANSPARENCY) and _PIXELS in self.seen:
             raise corrupt(f"the chunk {name.decode()} comes after the pixels")
 
 
 def _parse_header(payload: bytes) -> _Header:
     if len(payload) != 13:
-        raise corrupt(f"a header of {len(payload)} bytes in place of 13")
+        raise corrupt(f"a header of {len(payload)} bytes instead of 13")
     width, height = int.from_bytes(payload[:4]), int.from_bytes(payload[4:8])
     depth, color, compression, filtering, interlacing = payload[8:]
     if not width or not height:
         raise corrupt(f"an image of {width} x {height} pixels")
     if depth not in _DEPTHS.get(color, ()) or compression or filtering or interlacing > 1:
-        raise corrupt(f"a header with values that PNG does not have: {payload[8:].hex(' ')}")
+        raise corrupt(f"a header with values that PNG does not define: {payload[8:].hex(' ')}")
     return _Header(width, height, depth, color)
 
 
@@ -188,7 +188,7 @@ def _load(header: _Header, content: bytes | ImageFailure, _spec: ImageSpec) -> I
     depth = header.depth
     if depth == 16:
         return _with_16_bit_transparency(image, content, level)
-    # Pillow scales the samples of 2 and 4 bits to 8, and the level they are compared with not.
+    # Pillow scales samples of 2 and 4 bits to 8 bits, but not the transparent level they are compared with.
     if header.color == _GREY and depth in (2, 4):
         most = (1 << depth) - 1
         image.info["transparency"] = (level & most) * (255 // most)
@@ -196,7 +196,7 @@ def _load(header: _Header, content: bytes | ImageFailure, _spec: ImageSpec) -> I
 
 
 def _with_16_bit_transparency(image: Image.Image, data: bytes, level: int | tuple[int, ...]) -> Image.Image:
-    """Compare whole samples with the transparent one, then keep the upper bytes."""
+    """Compare full 16-bit samples with the transparent one, then keep their upper bytes."""
     if image.mode == "RGB":
         upper = np.asarray(image)
         samples = upper.astype(np.uint16) << 8 | np.asarray(_load_lower_bytes(data))
@@ -211,7 +211,7 @@ def _with_16_bit_transparency(image: Image.Image, data: bytes, level: int | tupl
 
 def _load_lower_bytes(data: bytes) -> Image.Image:
     image = PngImagePlugin.PngImageFile(io.BytesIO(data))
-    # Told that the samples are little-endian, Pillow keeps the other byte of each.
+    # With little-endian in place of big-endian, Pillow keeps the other byte of each sample.
     image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
     image.load()
     return image

@@ -1,4 +1,4 @@
-"""What every reader of a file format hands on: the facts of the header, and a way to the pixels."""
+"""The result of reading the header of an image file: its facts, and a function that loads the pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pixelmill.pipeline.config import ImageSpec
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What a file's header says: `width`, `height` as stored; `orientation` from 1 to 8 as EXIF counts."""
+    """The content of a file's header: `width`, `height` as stored; `orientation` from 1 to 8 as in EXIF."""
 
     format: str
     mode: str
@@ -20,19 +20,19 @@ class FileFacts:
 
     @property
     def displayed_size(self) -> tuple[int, int]:
-        """Width and height after the rotation that the orientation asks for."""
+        """Width and height after the orientation is applied."""
         return (self.height, self.width) if self.orientation >= 5 else (self.width, self.height)
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image whose header is read, and its pixels not yet.
+    """An image whose header has been read but whose pixels have not been decoded.
 
     Attributes:
-        facts: What the header says.
-        load: Decodes the pixels as they are stored, not rotated. The spec tells a decoder that can shrink
-            while it decodes how large the result has to be. The image is of mode 1, L, LA, P, RGB, RGBA,
-            CMYK, YCbCr or I;16; transparency is in its alpha channel or its palette.
+        facts: The content of the header.
+        load: Decodes the pixels as stored, without rotation. A decoder that can shrink while decoding takes
+            the required size from the spec. The image has mode 1, L, LA, P, RGB, RGBA, CMYK, YCbCr or I;16;
+            transparency is in its alpha channel or its palette.
     """
 
     facts: FileFacts

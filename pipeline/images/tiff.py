@@ -1,7 +1,8 @@
-"""TIFF files: which page is the image, and what its tags say of the samples.
+"""TIFF files: selection of the page, and interpretation of its tags.
 
-Pillow reads a fixed list of layouts and takes some for others (planes of 16 bits, signed samples), so it only
-decompresses here, in `tiff_samples`. What the samples mean is decided from the tags, or the file is refused.
+Pillow supports a fixed list of layouts and misreads some files (planes of 16 bits, signed samples), so it is
+only used for decompression, in `tiff_samples`. The tags determine what the samples mean; otherwise the file
+is rejected.
 """
 
 import struct
@@ -63,24 +64,24 @@ class _Page:
             raise corrupt("the file ends before its tags") from None
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """The values of a tag of whole numbers."""
+        """The values of an integer tag."""
         entry = self.entries.get(tag)
         if entry is None:
             return default
         form = _INTEGERS.get(entry.kind)
         if form is None:
-            raise corrupt(f"tag {tag} has type {entry.kind}, not whole numbers")
+            raise corrupt(f"tag {tag} has type {entry.kind} instead of integers")
         return struct.unpack(
             f"{self.order}{entry.length}{form}", self.content(tag, struct.calcsize(f"={form}"))
         )
 
     def number(self, tag: int, default: int | None = None) -> int:
-        """The value of a tag of one whole number."""
+        """The value of a tag with a single integer."""
         if default is not None and tag not in self.entries:
             return default
         values = self.numbers(tag)
         if len(values) != 1:
-            raise corrupt(f"tag {tag} has {len(values)} values in place of one")
+            raise corrupt(f"tag {tag} has {len(values)} values instead of one")
         return values[0]
 
     def ratios(self, tag: int, default: tuple[float, ...]) -> tuple[float, ...]:
@@ -93,34 +94,34 @@ class _Page:
         return tuple(upper / lower if lower else float("nan") for upper, lower in pairs)
 
     def content(self, tag: int, size: int = 1) -> bytes:
-        """The bytes of a tag whose values take `size` bytes each."""
+        """The bytes of a tag whose values have `size` bytes each."""
         entry = self.entries[tag]
         length = entry.length * size
         if length <= len(entry.value):
             return entry.value[:length]
         (start,) = struct.unpack(self.order + ("Q" if self.is_big else "I"), entry.value)
         if start + length > len(self.data):
-            raise corrupt(f"tag {tag} lies behind the file's end")
+            raise corrupt(f"tag {tag} is beyond the end of the file")
         return self.data[start : start + length]
 
     @property
     def is_image(self) -> bool:
-        """Whether the page is the image itself, not a smaller copy or a mask of one."""
+        """Whether the page is the image itself rather than a reduced copy or a mask."""
         if self.number(_NEW_SUBFILE, 0) & (_REDUCED | _MASK):
             return False
         return self.number(_OLD_SUBFILE, 0) != _OLD_REDUCED
 
 
 def accepts(data: bytes) -> bool:
-    """Whether the bytes begin as a TIFF or BigTIFF file does."""
+    """Whether the bytes begin like a TIFF or BigTIFF file."""
     return data[:4] in _STARTS
 
 
 def read(data: bytes) -> StoredImage:
-    """Read the tags of a TIFF file's first page that is no reduced copy.
+    """Read the tags of the first page of a TIFF file that is not a reduced copy.
 
     Raises:
-        ImageFailure: The tags are cut short, or lack the size.
+        ImageFailure: The tags are truncated, or lack the size.
     """
     pages = _pages(data)
     first = next(pages, None)
@@ -141,7 +142,7 @@ def read(data: bytes) -> StoredImage:
 
 
 def _pages(data: bytes) -> Iterator[_Page]:
-    """All pages, each followed by those that belong to it."""
+    """All pages, each followed by its subpages."""
     order, is_big = _STARTS[data[:4]]
     form, at = ("Q", 8) if is_big else ("I", 4)
     if len(data) < at + struct.calcsize(f"={form}"):
@@ -204,13 +205,13 @@ def _sample_layout(page: _Page) -> SampleLayout:
 
 def _color_layout(page: _Page, samples: SampleLayout) -> ColorLayout:
     if _PHOTOMETRIC not in page.entries:
-        raise unsupported("nothing says what the samples mean (tag 262)")
+        raise unsupported("the photometric interpretation (tag 262) is missing")
     photometric = page.number(_PHOTOMETRIC)
     if photometric == _CMYK and page.number(_INKS, 1) != 1:
         raise unsupported("inks other than cyan, magenta, yellow and black")
     if photometric == _YCBCR:
         if samples.is_jpeg:
-            photometric = _RGB  # The JPEG decoder has converted them.
+            photometric = _RGB  # The JPEG decoder has converted the samples.
         else:
             _check_plain_ycbcr(page)
     return ColorLayout(
@@ -222,11 +223,11 @@ def _color_layout(page: _Page, samples: SampleLayout) -> ColorLayout:
 
 
 def _check_plain_ycbcr(page: _Page) -> None:
-    """Refuse YCbCr with fewer color samples than pixels, or under another formula than JPEG's."""
+    """Reject YCbCr with subsampling or with a conversion formula other than JPEG's."""
     usual = (
         page.numbers(_SUBSAMPLING, (2, 2)) == (1, 1)
         and page.ratios(_COEFFICIENTS, (0.299, 0.587, 0.114)) == (0.299, 0.587, 0.114)
         and page.ratios(_REFERENCE, (0, 255, 128, 255, 128, 255)) == (0, 255, 128, 255, 128, 255)
     )
     if not usual:
-        raise unsupported("YCbCr samples that are subsampled, or of another range than JPEG's")
+        raise unsupported("YCbCr samples that are subsampled, or whose range differs from JPEG's")

@@ -1,4 +1,4 @@
-"""What a TIFF page's samples mean: polarity, palette, colour space, alpha."""
+"""Interpretation of the samples of a TIFF page: polarity, palette, color space, alpha."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,13 @@ Samples = npt.NDArray[np.unsignedinteger[Any]]
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLORS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-# What Corel Draw 10 writes for unassociated alpha.
+# CorelDRAW 10 writes this value for unassociated alpha.
 _COREL_ALPHA = 999
 
 
 @dataclass(frozen=True)
 class ColorLayout:
-    """Tags that say what samples mean.
+    """The tags that determine what samples mean.
 
     `extra`: of each sample beyond the colors; `color_map`: reds, greens and blues of 16 bits.
     """
@@ -34,10 +34,10 @@ class ColorLayout:
 
 
 def to_picture(samples: Samples, layout: ColorLayout) -> Image.Image:
-    """The image, of mode L, RGB, CMYK or YCbCr, or RGBA where the page has alpha.
+    """The image, of mode L, RGB, CMYK or YCbCr, or RGBA if the page has alpha.
 
     Raises:
-        ImageFailure: The layout has no exact meaning here.
+        ImageFailure: The layout is ambiguous or not supported.
     """
     colors = _COLORS.get(layout.photometric)
     if colors is None:
@@ -70,11 +70,9 @@ def _alpha(samples: Samples, layout: ColorLayout, beyond: int, colors: int) -> S
     if not beyond:
         return None
     if not layout.extra:
-        # Many writers do not say what a fourth sample is. Where it is zero everywhere, it is no alpha.
+        # Many writers do not specify the fourth sample. If it is zero everywhere, it is not alpha.
         if layout.photometric != _RGB or beyond != 1:
-            raise unsupported(
-                f"{beyond} samples more than the color space has, and nothing says what they are"
-            )
+            raise unsupported(f"{beyond} more samples than the color space has, without a specified meaning")
         return samples[..., colors] if samples[..., colors].any() else None
     if layout.extra[0] in (_ASSOCIATED, _UNASSOCIATED, _COREL_ALPHA):
         return samples[..., colors]
@@ -82,7 +80,7 @@ def _alpha(samples: Samples, layout: ColorLayout, beyond: int, colors: int) -> S
 
 
 def to_8_bits(samples: Samples, bits: int) -> Pixels:
-    """Fewer than 8 bits are spread over the range from 0 to 255; of more, the upper eight remain."""
+    """Scale samples of fewer than 8 bits to the range 0..255; of more, keep the upper 8 bits."""
     if bits == 8:
         return samples.astype(np.uint8, copy=False)
     if bits > 8:
@@ -95,7 +93,7 @@ def _look_up(indices: Samples, layout: ColorLayout) -> Pixels:
     if len(layout.color_map) != 3 << layout.bits:
         raise corrupt(f"a color map of {len(layout.color_map)} values for {layout.bits} bits")
     table = np.array(layout.color_map, np.uint16).reshape(3, -1).T
-    # Old writers fill 16-bit maps with 8-bit values, which libtiff recognises in the same way.
+    # Old writers store 8-bit values in 16-bit maps; libtiff detects them in the same way.
     if table.max() > 255:
         table >>= 8
     return table.astype(np.uint8)[indices[..., 0]]

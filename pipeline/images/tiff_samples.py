@@ -1,4 +1,4 @@
-"""From the strips or tiles of a TIFF page to its samples, whatever their depth, order and compression."""
+"""Decoding of the strips or tiles of a TIFF page to samples of any depth, order and compression."""
 
 import io
 import struct
@@ -17,11 +17,11 @@ from pixelmill.pipeline.images.tiff_colors import Samples
 
 _RAW, _JPEG = 1, 7
 _FAX = (2, 3, 4)
-# Undone by zlib, which looks at the check sum behind the data, as libtiff does not.
+# Decompressed by zlib, which verifies the checksum after the data; libtiff does not.
 _DEFLATE = (8, 32946)
-# Those that Pillow's libtiff undoes: LZW, PackBits, LZMA, Zstandard.
+# Decompressed by Pillow's libtiff: LZW, PackBits, LZMA, Zstandard.
 _BYTE_COMPRESSIONS = (5, 32773, 34925, 50000)
-# Those before which samples may have been replaced by differences.
+# Compressions that may be combined with a predictor, which stores differences between samples.
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)
 _HORIZONTAL = 2
 _SHORT, _LONG = 3, 4
@@ -32,7 +32,7 @@ _JPEG_START = b"\xff\xd8"
 
 @dataclass(frozen=True)
 class SampleLayout:
-    """Where a page's samples lie, and how they are packed.
+    """The location and packing of the samples of a page.
 
     A block is a strip or a tile. `order`: `<` or `>`; `is_planar`: each block holds one sample of its pixels;
     `is_bit_reversed`: the first pixel is in a byte's lowest bits.
@@ -58,17 +58,17 @@ class SampleLayout:
 
     @property
     def is_jpeg(self) -> bool:
-        """Whether each block is a JPEG stream, which is RGB when it is decoded."""
+        """Whether each block is a JPEG stream, which is decoded to RGB."""
         return self.compression == _JPEG
 
     @property
     def block_samples(self) -> int:
-        """How many samples of each pixel lie side by side."""
+        """The number of samples of a pixel stored side by side."""
         return 1 if self.is_planar else self.samples
 
     @property
     def row_bytes(self) -> int:
-        """The length of a block's row; rows begin with a byte of their own."""
+        """The length of a block's row in bytes; each row begins with a new byte."""
         return -(-self.block_width * self.block_samples * self.bits // 8)
 
 
@@ -77,13 +77,13 @@ def read_samples(data: bytes, layout: SampleLayout) -> Samples:
 
     Args:
         data: The whole file.
-        layout: What the page's tags say.
+        layout: The layout from the tags of the page.
 
     Returns:
         uint8 or uint16 [height, width, samples].
 
     Raises:
-        ImageFailure: Data is missing, or packed in a way that cannot be undone here.
+        ImageFailure: Data is missing, or its packing is not supported.
     """
     if layout.block_width < 1 or layout.block_height < 1:
         raise corrupt(f"strips or tiles of {layout.block_width} x {layout.block_height} pixels")
@@ -100,7 +100,7 @@ def read_samples(data: bytes, layout: SampleLayout) -> Samples:
 
 
 def _read_plane(data: bytes, layout: SampleLayout, numbers: Sequence[int], across: int) -> Samples:
-    """The samples of the blocks of those numbers, uint [height, width, samples of a block]."""
+    """The samples of the given blocks, uint [height, width, samples of a block]."""
     down = len(numbers) // across
     heights = [layout.block_height] * len(numbers)
     if not layout.is_tiled:
@@ -125,7 +125,7 @@ def _read_plane(data: bytes, layout: SampleLayout, numbers: Sequence[int], acros
 def _uncompressed(
     data: bytes, layout: SampleLayout, numbers: Sequence[int], heights: Sequence[int]
 ) -> Samples:
-    """The samples of blocks under each other, uint [rows, block width, samples of a block]."""
+    """The samples of stacked blocks, uint [rows, block width, samples of a block]."""
     if layout.compression == _RAW:
         stored = b"".join(
             _raw_block(data, layout, number, height) for number, height in zip(numbers, heights, strict=True)
@@ -136,7 +136,7 @@ def _uncompressed(
     blocks = [_block(data, layout, number) for number in numbers]
     if layout.compression in _FAX:
         if layout.bits != 1 or layout.block_samples != 1:
-            raise unsupported("fax compression of other than black and white samples")
+            raise unsupported("fax compression of samples other than black and white")
         return _decompress(blocks, layout, layout.block_width, sum(heights), 1)[..., np.newaxis]
     if layout.compression in _DEFLATE:
         inflated = b"".join(
@@ -158,10 +158,10 @@ def _uncompressed(
 
 def _block(data: bytes, layout: SampleLayout, number: int) -> bytes:
     if number >= len(layout.byte_counts):
-        raise corrupt("nothing says how long the strips or tiles are")
+        raise corrupt("the lengths of the strips or tiles are missing")
     end = layout.offsets[number] + layout.byte_counts[number]
     if end > len(data):
-        raise corrupt("a strip or tile lies behind the file's end")
+        raise corrupt("a strip or tile is beyond the end of the file")
     return data[layout.offsets[number] : end]
 
 
@@ -188,23 +188,23 @@ def _unpack(rows: npt.NDArray[np.uint8], layout: SampleLayout) -> Samples:
 
 
 def _inflate(block: bytes, layout: SampleLayout, height: int) -> bytes:
-    """Undo Deflate; the last strip may have more rows than are left of the image."""
+    """Decompress Deflate; the last strip may have more rows than remain in the image."""
     decoder = zlib.decompressobj()
     needed, most = height * layout.row_bytes, layout.block_height * layout.row_bytes
     try:
-        # One byte more than there may be, so that the check sum behind the data is read, too.
+        # One byte more than expected, so that zlib also reads the checksum after the data.
         data = decoder.decompress(block, most + 1)
     except zlib.error as error:
         raise corrupt(str(error)) from error
     if not needed <= len(data) <= most:
-        raise corrupt(f"a strip or tile of {len(data)} bytes where {needed} are needed")
+        raise corrupt(f"a strip or tile of {len(data)} bytes instead of {needed}")
     return data[:needed]
 
 
 def _decompress(
     blocks: Sequence[bytes], layout: SampleLayout, width: int, height: int, bits: int
 ) -> npt.NDArray[np.uint8]:
-    """Undo the compression of blocks, each of whole rows, with a TIFF file made of nothing else.
+    """Decompress blocks, each of whole rows, by wrapping them in a minimal TIFF file.
 
     Returns:
         uint8 [height, width]: bytes, or for `bits` of 1 black and white samples.
@@ -234,7 +234,7 @@ def _decompress(
 
 
 def _tiff_file(body: bytes, tags: dict[int, tuple[int, list[int]]]) -> bytes:
-    """A little-endian TIFF file of one page, its `body` at byte 8."""
+    """A little-endian TIFF file with one page, whose `body` is at byte 8."""
     body += b"\0" * (len(body) % 2)
     entries, outside = b"", b""
     start = 8 + len(body)
@@ -255,13 +255,13 @@ def _decode_jpeg(block: bytes, layout: SampleLayout, height: int) -> Samples:
     if layout.bits != 8 or layout.is_bit_reversed or (layout.is_planar and layout.is_ycbcr):
         raise unsupported(f"JPEG within TIFF of {layout.bits} bits, in planes or with reversed bits")
     if not all(part.startswith(_JPEG_START) for part in (block, layout.jpeg_tables or _JPEG_START)):
-        raise corrupt("a strip or tile that is no JPEG stream")
+        raise corrupt("a strip or tile that is not a JPEG stream")
     tables = layout.jpeg_tables.removeprefix(_JPEG_START).removesuffix(b"\xff\xd9")
-    # Else a decoder would guess from the components' names whether they are RGB or YCbCr.
+    # Otherwise a decoder would guess from the component IDs whether they are RGB or YCbCr.
     transform = bytes((1 if layout.is_ycbcr else 0,))
     pixels = jpeg.decode_strip(
         _JPEG_START + _ADOBE_MARKER + transform + tables + block.removeprefix(_JPEG_START)
     )
     if pixels.shape[0] < height or pixels.shape[1:] != (layout.block_width, layout.block_samples):
-        raise corrupt(f"a JPEG stream of {pixels.shape} in a TIFF file of other strips or tiles")
+        raise corrupt(f"a JPEG stream of {pixels.shape}, which does not match the strips or tiles")
     return pixels[:height]

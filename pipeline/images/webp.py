@@ -16,7 +16,7 @@ _FRAME_HEADER_BYTES = 16
 
 
 def accepts(data: bytes) -> bool:
-    """Whether the bytes begin as a WebP file does."""
+    """Whether the bytes begin like a WebP file."""
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
 
 
@@ -50,6 +50,6 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _frame(payload: bytes) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of an animation's frame."""
+    """The box of an animation frame: left, top, right and bottom."""
     left, top, width, height = (int.from_bytes(payload[at : at + 3], "little") for at in (0, 3, 6, 9))
     return 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1

@@ -1,6 +1,7 @@
-"""The prediction table: `columns` says what is in it; `parts` and `csv_form` are its two forms.
+"""The prediction table: `columns` defines its content; `parts` and `csv_form` are its two file formats.
 
-`layout` says where its files lie; `stored` reads a finished table, `publishing` replaces one by another.
+`layout` defines the names of its files; `stored` reads a finished table, `publishing` replaces it with a new
+one.
 """
 
 from pathlib import Path
@@ -34,20 +35,20 @@ __all__ = [
 
 
 def read_predictions(folder: str | Path) -> "pd.DataFrame":
-    """Read a prediction table, in either form, as one pandas frame; each file's SHA-256 is checked.
+    """Read a prediction table in either format as a pandas DataFrame, checking the SHA-256 of each file.
 
-    While a run replaces the table, the old one or the new one is read, never some of both.
+    While a run replaces the table, either the old or the new one is read, never a mixture.
 
     Args:
         folder: The output of a scoring run: a path, or an address such as `s3://bucket/folder`.
 
     Raises:
         RequestError: The folder holds no finished table.
-        WorkError: A file is missing, changed, of another run, or not listed by the manifest.
+        WorkError: A file is missing, modified, from another run, or not listed in the manifest.
     """
     place = parse_location(folder) if isinstance(folder, str) else folder
     frame = read_table(place, _read_frame)
-    # Whole numbers and missing ones in one column, whichever form they were read from.
+    # A nullable integer type, whichever format they were read from.
     return frame.astype(dict.fromkeys(("class_index", "width", "height"), "Int32"))
 
 

@@ -1,7 +1,7 @@
-"""Arrow arrays made of their buffers, and read from them.
+"""Conversion between NumPy and Arrow arrays through their buffers.
 
-`pyarrow.array` would import pandas first, which costs every worker process more time and memory than all
-its other imports, and nothing of it is used.
+`pyarrow.array` would import pandas, which costs every worker process more time and memory than all its other
+imports together.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def text_array(values: Sequence[str | None]) -> "pa.StringArray":
-    """Strings; None is a null."""
+    """An array of strings; None becomes null."""
     import pyarrow as pa
 
     encoded = [(value or "").encode() for value in values]
@@ -30,7 +30,7 @@ def text_array(values: Sequence[str | None]) -> "pa.StringArray":
 
 
 def number_array(values: npt.NDArray[Any], nulls: Mask | None = None) -> "pa.Array":
-    """Numbers of the type that NumPy has them in; null where `nulls` is true."""
+    """An array of the same dtype as `values`; null where `nulls` is true."""
     import pyarrow as pa
 
     buffers = [_validity(nulls), pa.py_buffer(np.ascontiguousarray(values))]
@@ -38,7 +38,7 @@ def number_array(values: npt.NDArray[Any], nulls: Mask | None = None) -> "pa.Arr
 
 
 def list_array(values: "pa.Array", length: int, nulls: Mask) -> "pa.ListArray":
-    """Lists of one length, cut from `values` in turn; null where `nulls` is true, which takes none."""
+    """An array of lists of equal length, taken from `values` in order; null where `nulls` is true."""
     import pyarrow as pa
 
     ends = np.concatenate([[0], np.cumsum(np.where(nulls, 0, length))]).astype(np.int32)
@@ -47,7 +47,7 @@ def list_array(values: "pa.Array", length: int, nulls: Mask) -> "pa.ListArray":
 
 
 def numbers_of(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Number]:
-    """The numbers of a column as they lie in memory; what stands in the place of a null means nothing."""
+    """A view of a column as a NumPy array; the values of nulls are undefined."""
     array = column.combine_chunks()
     return np.frombuffer(array.buffers()[1], of)[array.offset : array.offset + len(array)]
 

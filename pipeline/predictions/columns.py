@@ -1,4 +1,4 @@
-"""The columns of the prediction table, and the answers that fill them."""
+"""The columns of the prediction table, and the predictions that fill them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is the same in every row of a run; `scored_at` is in UTC, ISO 8601."""
+    """The columns that are the same in every row of a run; `scored_at` is in UTC, ISO 8601."""
 
     model_name: str
     model_version: str
@@ -26,17 +26,18 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Which columns a table has beside the usual ones, and how many choices a row keeps."""
+    """The optional columns of a table: the number of predictions per row, and whether it has true labels."""
 
     top_k: int = 1
     true_labels: bool = False
 
 
 class Answers:
-    """What scoring finds out about some images, column by column: row i is about the i-th path.
+    """The predictions of some images by column; row i belongs to the i-th path.
 
-    A row with an error is a failed one. `choices` and `probabilities` are [rows, top_k], the likeliest
-    first, and mean something in scored rows alone; a width and a height of 0 say that they are unknown.
+    A row with an error has failed. `choices` (class indices, int32) and `probabilities` (float32) are
+    [rows, top_k] with the highest probability first, and are undefined in failed rows. A width and height of
+    0 are unknown.
     """
 
     def __init__(self, paths: Sequence[str], top_k: int) -> None:
@@ -50,7 +51,7 @@ class Answers:
         self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
 
     def paste(self, start: int, others: "Answers") -> None:
-        """Put the rows of others in the place of the same number of rows, from `start` on."""
+        """Overwrite rows from `start` with those of `others`."""
         stop = start + len(others.paths)
         self.sha256[start:stop] = others.sha256
         self.errors[start:stop] = others.errors
@@ -60,7 +61,7 @@ class Answers:
         self.heights[start:stop] = others.heights
 
     def copy_row(self, source: int, target: int) -> None:
-        """Give one row the answer of another whose file has the same bytes."""
+        """Copy the prediction of a row to another whose file has the same bytes."""
         self.errors[target] = self.errors[source]
         for column in (self.choices, self.probabilities, self.widths, self.heights):
             column[target] = column[source]
@@ -72,13 +73,13 @@ class Answers:
         layout: TableLayout,
         true_labels: Sequence[str | None] | None = None,
     ) -> "pa.Table":
-        """The rows with all the columns of the table.
+        """The rows as an Arrow table with all columns.
 
         Args:
-            labels: The class names in the order of the probabilities.
-            facts: The same for every row of the run.
-            layout: The table's columns.
-            true_labels: By row, where the layout has them.
+            labels: The class names in the order of the model's outputs.
+            facts: The columns that are the same in every row.
+            layout: The optional columns.
+            true_labels: The true label of each row, if the layout has them.
         """
         import pyarrow as pa
 
@@ -110,7 +111,7 @@ class Answers:
 
 
 def schema(layout: TableLayout) -> "pa.Schema":
-    """The table's columns; `top_labels` and `top_probabilities` only with more than one choice."""
+    """The Arrow schema of the table; `top_labels` and `top_probabilities` only if `top_k` is above 1."""
     import pyarrow as pa
 
     top = [

@@ -1,7 +1,7 @@
-"""The prediction table as CSV: safe to open in a spreadsheet, and read back as it was.
+"""The prediction table as CSV: safe to open in a spreadsheet, and read back without loss.
 
-It begins with the mark of UTF-8 (a byte order mark), without which Excel takes the text for the system's own
-encoding; pandas, polars and DuckDB leave the mark out, and Python's `csv` does with `encoding="utf-8-sig"`.
+It begins with a UTF-8 byte order mark, without which Excel assumes the system's encoding. pandas, polars and
+DuckDB skip the mark; Python's `csv` does with `encoding="utf-8-sig"`.
 """
 
 import csv
@@ -19,13 +19,13 @@ from pixelmill.pipeline.predictions.parts import read_row_groups
 if TYPE_CHECKING:
     import pandas as pd
 
-# What a spreadsheet runs as a formula, with any quotes that guard it; and such a text guarded once more.
+# Text that a spreadsheet would run as a formula, with any quotes that already guard it; and guarded text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _GUARDED = r"'+[=+\-@\t\r]"
 
 
 def write_csv(path: Path, parts: Sequence[Path], layout: TableLayout) -> None:
-    """Join parts in Parquet to one CSV file, whole or not at all, a row group in memory at a time."""
+    """Write the Parquet parts to one CSV file atomically, with one row group in memory at a time."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8-sig", newline="") as file,
@@ -37,7 +37,7 @@ def write_csv(path: Path, parts: Sequence[Path], layout: TableLayout) -> None:
 
 
 def csv_columns(layout: TableLayout) -> list[str]:
-    """The columns of the CSV form: `label_2`, `probability_2`, ... stand for the lists."""
+    """The columns of the CSV format, with `label_2`, `probability_2`, ... in place of the lists."""
     names = []
     for name in schema(layout).names:
         if name == "top_labels":
@@ -49,10 +49,10 @@ def csv_columns(layout: TableLayout) -> list[str]:
 
 
 def read_csv(file: BinaryIO) -> "pd.DataFrame":
-    """The rows of a CSV file that `write_csv` wrote."""
+    """Read a CSV file written by `write_csv` as a DataFrame."""
     import pandas as pd
 
-    # Class names such as "7" or "NA" are text, and so is a version.
+    # Class names such as "7" or "NA" are text, and so are versions.
     columns = pd.read_csv(file, nrows=0).columns
     numbers = ("class_index", "probability", "width", "height")
     texts = [name for name in columns if not name.startswith(numbers)]
@@ -80,13 +80,13 @@ def _csv_rows(part: Path, layout: TableLayout) -> Iterator[list[object]]:
 
 
 def _path_for_csv(path: str) -> str:
-    # `./=x.png` names the same file as `=x.png`, and is no formula.
+    # `./=x.png` is the same file as `=x.png` but not a formula.
     return f"./{path}" if _FORMULA.match(path) else path
 
 
 def _cell(value: object) -> object:
     if isinstance(value, float):
-        # The shortest digits that give the same float32 back.
+        # The shortest representation that converts back to the same float32.
         return np.format_float_positional(np.float32(value), trim="0")
     if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"

@@ -1,4 +1,4 @@
-"""One row of a prediction table, found by its path without reading the rest of the table."""
+"""Lookup of one row of a prediction table by its path, without reading the rest of the table."""
 
 import csv
 import io
@@ -21,25 +21,25 @@ _ROWS_AT_ONCE = 1 << 16
 
 
 def find_row(table: StoredTable, path: str) -> dict[str, Any] | None:
-    """The row of one image by column, in the form that Parquet has; None where the table has none.
+    """The row of one image by column, as in the Parquet format; None if there is no such row.
 
     Args:
-        table: A finished table, in either form.
-        path: As the column `image_path` has it.
+        table: A finished table in either format.
+        path: The path as in the column `image_path`.
 
     Raises:
-        DamagedTable: The file that the row is to be read from is not the one that the manifest lists.
+        DamagedTable: The file with the row is not the one listed in the manifest.
     """
     files = table.files
     if table.is_csv:
         return _find_in_csv(files[0], path)
-    # The parts follow each other in the order of their paths.
+    # The parts are sorted by path.
     place = bisect_left(files, path, key=_last_path)
     return _find_in_part(files[place], path) if place < len(files) else None
 
 
 def nearest_paths(table: StoredTable, path: str, count: int = 3) -> list[str]:
-    """The paths of a table that are most like one it does not have: its neighbours, and namesakes."""
+    """The paths of a table most similar to a missing one, from its neighbours and files of the same name."""
     before: list[str] = []
     after: list[str] = []
     namesakes: list[str] = []
@@ -52,7 +52,7 @@ def nearest_paths(table: StoredTable, path: str, count: int = 3) -> list[str]:
         if len(namesakes) < _NEIGHBOURS:
             namesakes += [other for other in paths if other.rpartition("/")[2] == name][:_NEIGHBOURS]
     candidates = list(dict.fromkeys([*before, *after, *namesakes]))
-    # A namesake in another folder is near however long the folders' names are.
+    # A file of the same name in another folder is a match however different the folder names are.
     likest = get_close_matches(path, candidates, count)
     return list(dict.fromkeys([*likest, *namesakes]))[:count]
 
@@ -79,7 +79,7 @@ def _last_path(file: StoredFile) -> str:
 
 
 def _last_of(part: Any, group: int) -> str:
-    """The last path of a row group, by its statistics where it has any."""
+    """The last path of a row group, from its statistics if available."""
     statistics = part.metadata.row_group(group).column(0).statistics
     if part.schema_arrow.names[0] == _PATH and statistics is not None and statistics.has_min_max:
         return str(statistics.max)
@@ -94,29 +94,29 @@ def _paths_of(part: Any, group: int) -> list[str]:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """A part whose footer is read, and of the rest only what is asked for."""
+    """A part opened for reading; only its footer is read at once."""
     import pyarrow.parquet as pq
 
     with file.open("rb") as content:
         try:
             yield pq.ParquetFile(content, pre_buffer=USE_THREADS)
-        except ValueError as error:  # What Arrow raises on damaged bytes.
+        except ValueError as error:  # Arrow raises this on damaged bytes.
             raise DamagedTable(
                 f"{file} cannot be read ({error})",
-                "a part of a table as `pixelmill score` wrote it",
+                "a part of a table written by `pixelmill score`",
                 "Score the folder again, or restore the part from a copy.",
             ) from error
 
 
 def _find_in_csv(file: StoredFile, path: str) -> dict[str, Any] | None:
-    """Lines are compared as bytes: a table has millions, and only one has to be taken apart."""
-    # A path that a spreadsheet would run stands behind `./`.
+    # Lines are compared as bytes: there may be millions, and only one has to be parsed. A path that a
+    # spreadsheet would run as a formula is prefixed with `./`.
     beginnings = tuple(_first_cell(text) for text in (path, f"./{path}"))
     with file.opened() as lines:
         header = next(lines)
         for line in lines:
             if line.startswith(beginnings):
-                # A class's name may hold the end of a line.
+                # The record may span several lines, as class names may contain line breaks.
                 texts = (text.decode() for text in itertools.chain([line], lines))
                 return _parse(header, next(csv.reader(texts)))
     return None

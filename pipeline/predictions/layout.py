@@ -1,4 +1,4 @@
-"""Where the files of a prediction table lie in its folder."""
+"""The names and order of the files of a prediction table in its folder."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,16 +8,16 @@ from pixelmill.pipeline.predictions.parts import is_part
 
 TableFormat = Literal["parquet", "csv"]
 PARTS_FOLDER = "predictions"
-"""Holds the parts and nothing else, so that other programs read it as one data set."""
+"""Holds only the parts, so that other programs can read it as one dataset."""
 CSV_FILE = "predictions.csv"
 REPORT_FILE = "report.html"
 WORK_FOLDER = ".pixelmill"
 WORK_PARTS = "parts"
-"""Of the work folder: the parts of a run that are finished, and later those of the table to be published."""
+"""In the work folder: the finished parts of a run, and later those of the table to be published."""
 
 
 def table_files(folder: Path) -> list[Path]:
-    """The files of rows in an output folder, in the order of their rows, whatever its manifest says."""
+    """The files with rows in an output folder, listed in the manifest or not, in the order of the rows."""
     parts = folder / PARTS_FOLDER
     found = [path for path in children(parts) if is_part(path.name)] if parts.is_dir() else []
     found += [path for path in (folder / CSV_FILE,) if path.is_file()]
@@ -25,13 +25,13 @@ def table_files(folder: Path) -> list[Path]:
 
 
 def table_names(files: "dict[str, dict[str, object]]") -> list[str]:
-    """Those files of a manifest that hold rows, in the order of their rows."""
+    """The files of a manifest that hold rows, in the order of the rows."""
     names = [name for name in files if name == CSV_FILE or _is_listed_part(name)]
     return sorted(names, key=row_order)
 
 
 def row_order(name: str) -> tuple[int, str]:
-    """A key that sorts the names of parts by their numbers, however many digits these have."""
+    """A sort key that orders part names by number, however many digits the numbers have."""
     return len(name), name
 
 

@@ -1,4 +1,4 @@
-"""The parts of a prediction table: Parquet files that know which listing they answer."""
+"""The parts of a prediction table: Parquet files that record which shard they belong to."""
 
 import base64
 import io
@@ -26,57 +26,57 @@ _64_BITS = (1 << 64) - 1
 _DIFFERENT_IN_EVERY_ROW = ("image_path", "image_sha256", "probability", "top_probabilities")
 FileFacts = npt.NDArray[np.int64]
 USE_THREADS = False
-"""Whether Arrow reads with threads, or ahead, which takes some too. They may outlive a read, and abort a
-command that ends while they let go of its Python file (apache/arrow#34314)."""
+"""Whether Arrow uses threads to read and to prefetch. Its threads may outlive a read, and abort a command
+that exits while they release its Python file (apache/arrow#34314)."""
 
 
 def part_name(index: int) -> str:
-    """The file name of one part of a table in Parquet."""
+    """The file name of a part."""
     return f"part-{index:05d}.parquet"
 
 
 def is_part(name: str) -> bool:
-    """Whether a file name is that of a part."""
+    """Whether a file name is the name of a part."""
     return _PART.fullmatch(name) is not None
 
 
 def file_facts(files: Sequence[tuple[int, int, int]]) -> FileFacts:
-    """Size, time of the last change and inode of files; of what is over 64 bits the lower ones are kept."""
+    """Size, modification time in nanoseconds and inode of files, truncated to 64 bits; int64 [files, 3]."""
     with suppress(OverflowError):
         return np.array(files, np.int64).reshape(-1, 3)
-    # Some file systems number files from 2**63 on, and a clock that was wrong dates them to the year 2300.
+    # Some file systems use inodes above 2**63, and a wrong clock can date files beyond the year 2262.
     low = [[value & _64_BITS for value in file] for file in files]
     return np.array(low, np.uint64).view(np.int64).reshape(-1, 3)
 
 
 class PartWriter:
-    """Takes the rows of one part, a row group at a time."""
+    """Writes the rows of one part, one row group at a time."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
         self._files: list[FileFacts] = []
 
     def write(self, rows: "pa.Table", files: FileFacts) -> None:
-        """Add rows, and what the `file_facts` of their files are."""
+        """Write a row group, with the `file_facts` of its images."""
         self._writer.write_table(rows, row_group_size=max(len(rows), 1))
         self._files.append(files)
 
     def finish(self) -> None:
-        """Add what the rows were read from, for a later run that trusts it."""
+        """Store the facts of all files in the metadata, for a later run with `trust_mtime`."""
         content = zlib.compress(np.concatenate(self._files).T.tobytes(), level=1) if self._files else b""
         self._writer.add_key_value_metadata({_FILES_KEY: base64.b64encode(content).decode()})
 
 
 @contextmanager
 def writing_part(path: Path, layout: TableLayout, answer_key: str, run_id: str = "") -> Iterator[PartWriter]:
-    """Write one part, whole or not at all.
+    """Write one part atomically.
 
     Args:
-        path: Its file.
-        layout: Its columns.
-        answer_key: The hash of the run and the listing that the rows answer; kept in the file, so that
-            a later run knows whether the part still holds.
-        run_id: Of the run; kept in the file, so that a reader can tell whose part it is.
+        path: The file of the part.
+        layout: The columns of the table.
+        answer_key: The hash of the run and of the shard's listing; stored in the file, so that a resumed run
+            can check whether the part is still valid.
+        run_id: The ID of the run; stored in the file, so that a reader can detect parts from another run.
     """
     import pyarrow.parquet as pq
 
@@ -89,12 +89,12 @@ def writing_part(path: Path, layout: TableLayout, answer_key: str, run_id: str =
 
 
 def part_answer_key(path: Path) -> str | None:
-    """The hash of the run and listing that a part answers; None where there is no intact part."""
+    """The hash of the run and of the listing of a part; None if there is no intact part."""
     return _metadata_of(path, _ANSWER_KEY)
 
 
 def part_run_id(path: Path) -> str | None:
-    """The run that a part is of; None where there is no intact part, or it does not say."""
+    """The ID of the run that wrote a part; None if there is no intact part or it has no ID."""
     return _metadata_of(path, _RUN_KEY)
 
 
@@ -105,12 +105,12 @@ def _metadata_of(path: Path, key: bytes) -> str | None:
         with opened_for_reading(path) as file:
             metadata = pq.read_schema(file).metadata or {}
         return metadata.get(key, b"").decode() or None
-    except (OSError, ValueError, NotImplementedError):  # What Arrow raises on damaged bytes.
+    except (OSError, ValueError, NotImplementedError):  # Arrow raises these on damaged bytes.
         return None
 
 
 def read_part(source: Path | bytes, columns: Sequence[str] | None = None) -> "pa.Table":
-    """Some columns of one part, or all; of its file, or of the bytes of it."""
+    """Read some or all columns of a part, from its file or its bytes."""
     import pyarrow.parquet as pq
 
     with _opened(source) as file:
@@ -128,20 +128,20 @@ def _opened(source: Path | bytes) -> Iterator[Any]:
 
 
 def read_if_intact(path: Path) -> "pa.Table | None":
-    """All of a part, or None where it cannot be read or does not hold what was written."""
+    """All rows of a part; None if it cannot be read or its checksums do not match."""
     try:
         return read_part(path)
-    except (OSError, ValueError):  # What Arrow raises on damaged bytes.
+    except (OSError, ValueError):  # Arrow raises these on damaged bytes.
         return None
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a part can be read, and holds what was written."""
+    """Whether a part can be read and its checksums match."""
     return read_if_intact(path) is not None
 
 
 def read_row_groups(path: Path) -> "Iterator[pa.Table]":
-    """The rows of one part, as they were written, a row group at a time."""
+    """The rows of one part, one row group at a time."""
     import pyarrow.parquet as pq
 
     with opened_for_reading(path) as file:
@@ -151,7 +151,7 @@ def read_row_groups(path: Path) -> "Iterator[pa.Table]":
 
 
 def read_file_facts(source: Path | bytes) -> FileFacts:
-    """Size, time of the last change in nanoseconds and inode of the file of each row; int64 [rows, 3]."""
+    """Size, modification time in nanoseconds and inode of the file of each row; int64 [rows, 3]."""
     import pyarrow.parquet as pq
 
     with _opened(source) as file:

@@ -1,10 +1,10 @@
-"""Replacing a table by a new one, so that a reader has the old one until the new one is whole.
+"""Replacement of a table with a new one, so that readers see the old table until the new one is complete.
 
-The new table lies whole in the work folder: its parts, or its CSV file, its report, and last its manifest.
-From then on it counts. `publish_table` moves it to where people look for it; it may be killed anywhere and
-called again. On this machine a folder of parts is exchanged for another in one step. An object store has no
-such step: there the parts are copied one by one, and `stored` reads the table in the work folder meanwhile;
-other programs that read the parts themselves should wait for the manifest.
+The new table is first written to the work folder: its parts or its CSV file, its report, and its manifest
+last. From then on, it is the current table. `publish_table` moves it to its final place; it can be killed at
+any point and called again. On a local file system, the folder of parts is exchanged atomically. On an object
+store, the parts are copied one by one, and `stored` reads the table in the work folder meanwhile; other
+programs that read the parts should wait for the manifest.
 """
 
 import ctypes
@@ -38,15 +38,15 @@ _EXCHANGE = 2
 
 
 def awaits_publication(output: Path) -> bool:
-    """Whether a whole table lies in the work folder, because its run was killed while it published it."""
+    """Whether the work folder holds a complete table, because its run was killed while publishing it."""
     return (output / WORK_FOLDER / MANIFEST).is_file()
 
 
 def publish_table(output: Path) -> None:
-    """Put the table that lies whole in the work folder in the place of the one in the output.
+    """Replace the table in the output with the complete one in the work folder.
 
     Raises:
-        WorkError: The folder of the old table's parts holds something that no run wrote.
+        WorkError: The folder of the old parts holds files that no scoring run wrote.
     """
     manifest = read_json(output / WORK_FOLDER / MANIFEST)
     if is_remote(output):
@@ -56,7 +56,7 @@ def publish_table(output: Path) -> None:
 
 
 def foreign_in_parts(output: Path) -> list[str]:
-    """What lies in the folder of a table's parts and is neither one nor clutter, sorted."""
+    """The names of files in the folder of parts that are neither parts nor clutter, sorted."""
     parts = output / PARTS_FOLDER
     if not parts.is_dir():
         return []
@@ -67,13 +67,13 @@ def foreign_in_parts(output: Path) -> list[str]:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Have a file, which is never written in place, under a second name."""
+    """Give a file a second name, by a hard link if possible; files are never modified in place."""
     if is_remote(source):
         file_system(source)[0].cp_file(file_system(source)[1], file_system(target)[1])
         return
     try:
         os.link(source, target)
-    except OSError:  # Not every file system has links.
+    except OSError:  # Not every file system has hard links.
         from shutil import copyfile
 
         copyfile(source, target)
@@ -92,7 +92,7 @@ def _publish_local(output: Path, manifest: dict[str, Any]) -> None:
     if is_csv:
         _remove_parts(output)
     else:
-        # What lies there now are the old parts; a run that goes on must not take them for its own.
+        # The old parts are there now; a resumed run must not mistake them for its own.
         remove_folder(work / WORK_PARTS)
         remove_file(output / CSV_FILE)
     if (work / REPORT_FILE).is_file():
@@ -121,13 +121,13 @@ def _require_parts_alone(output: Path) -> None:
     if foreign:
         raise WorkError(
             f"{output / PARTS_FOLDER} holds {foreign[0]!r}, which no scoring run wrote",
-            "parts of a table alone",
-            "Move it away and run the same command again; what is finished is kept.",
+            "only parts of a table",
+            "Move it elsewhere and run the same command again; finished shards are kept.",
         )
 
 
 def _remove_parts(output: Path) -> None:
-    """Remove the parts of a table that a CSV file took the place of, and their folder if it is empty."""
+    """Remove the parts of a table that has been replaced by a CSV file, and their folder if it is empty."""
     if not (output / PARTS_FOLDER).is_dir():
         return
     for path in children(output / PARTS_FOLDER):
@@ -138,9 +138,9 @@ def _remove_parts(output: Path) -> None:
 
 
 def exchange_folders(new: Path, old: Path) -> None:
-    """Let `new` take the place of `old`; where the system can do it in one step, `old` takes that of `new`.
+    """Move `new` to `old`. Where the system supports it, the two are exchanged atomically.
 
-    Elsewhere `old` is gone for a moment in between, and `new` holds the new table until it is moved.
+    Elsewhere `old` is missing for a moment, and `new` holds the new table until it is moved.
     """
     if old.is_dir() and not _exchange_at_once(new, old):
         aside = new.with_name(f"{new.name}.old")
@@ -158,7 +158,7 @@ def _exchange_at_once(first: Path, second: Path) -> bool:
 
 @cache
 def _system_exchange() -> Callable[[bytes, bytes], int] | None:
-    """The system's call that exchanges two names in one step; 0 is its success."""
+    """The system call that exchanges two names atomically and returns 0 on success; None if there is none."""
     library = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux" and hasattr(library, "renameat2"):
         return lambda first, second: int(

@@ -1,9 +1,9 @@
-"""Reading a finished table: what is read is what its manifest lists, byte for byte.
+"""Reading of a finished table, verified against its manifest byte for byte.
 
-`publishing` replaces a table in steps. Until its last step the old manifest is still there, and a table is
-found by pairing a manifest with the files it lists: the manifest and files in their places, the new manifest
-with the new files in their places, or both still in the work folder. So a reader sees the old table or the
-new one at any moment, also where the replacing process was killed.
+`publishing` replaces a table in several steps, and the old manifest stays until the last one. A table is
+found by matching a manifest with the files it lists: both in their final place, the new files in their final
+place and the new manifest still in the work folder, or both in the work folder. So a reader sees either the
+old or the new table at any moment, even if the replacing process is killed.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ KIND = "prediction-table"
 
 
 class DamagedTable(WorkError):
-    """The files of a table are not those that its manifest lists."""
+    """The files of a table are not those listed in its manifest."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file of rows, and what the manifest says of it; `sha256` is in hexadecimal, `size` in bytes."""
+    """One file with rows, and its entry in the manifest; `sha256` is in hexadecimal, `size` in bytes."""
 
     path: Path
     sha256: str
@@ -39,14 +39,14 @@ class StoredFile:
 
     @contextmanager
     def opened(self) -> Iterator[BinaryIO]:
-        """The file's bytes, after they were found to be those that the manifest lists.
+        """The file, opened after its SHA-256 was checked.
 
         Raises:
-            DamagedTable: They are others, or there is no such file.
+            DamagedTable: The SHA-256 differs, or the file is missing.
         """
         try:
             with io.BytesIO(content_of(self.path)) if is_remote(self.path) else self.path.open("rb") as file:
-                # A file is never written in place: what was hashed is what is read next.
+                # Files are never modified in place, so the bytes read next are those that were hashed.
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if digest != self.sha256:
                     raise self._damaged(digest)
@@ -63,13 +63,13 @@ class StoredFile:
     def _damaged(self, digest: str) -> DamagedTable:
         run_id = None if self.path.name == CSV_FILE else part_run_id(self.path)
         if run_id not in (None, "", self.run_id):
-            return _damaged(f"{self.path} is of the run {run_id}, not of {self.run_id}")
+            return _damaged(f"{self.path} is from run {run_id}, not from {self.run_id}")
         return _damaged(f"{self.path} has SHA-256 {digest}, not {self.sha256}")
 
 
 @dataclass(frozen=True)
 class StoredTable:
-    """A finished table: its folder, its manifest's content, its files in the order of their rows."""
+    """A finished table: its folder, the content of its manifest, and its files in the order of the rows."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -77,20 +77,20 @@ class StoredTable:
 
     @property
     def is_csv(self) -> bool:
-        """Whether it is one CSV file, not parts in Parquet."""
+        """Whether the table is a CSV file rather than Parquet parts."""
         return CSV_FILE in self.manifest["files"]
 
 
 def read_table(folder: Path, read: Callable[[StoredTable], Result]) -> Result:
-    """Read from a finished table, also while a run replaces it: what comes back is of one table.
+    """Read consistently from a finished table, even while a run replaces it.
 
     Args:
-        folder: The output of a scoring run, on this machine or remote.
-        read: Is given the table, and called again with another if that one was replaced meanwhile.
+        folder: The output of a scoring run, local or remote.
+        read: Called with the table, and again with the new one if it was replaced during the call.
 
     Raises:
         RequestError: The folder holds no finished table.
-        DamagedTable: A file is missing, changed, of another run, or not listed by the manifest.
+        DamagedTable: A file is missing, modified, from another run, or not listed in the manifest.
     """
     while True:
         moment = _moment(folder)
@@ -110,17 +110,17 @@ def read_table(folder: Path, read: Callable[[StoredTable], Result]) -> Result:
 
 
 def open_table(folder: Path) -> StoredTable:
-    """A finished table; that its files are there is checked, and each file's bytes when it is opened.
+    """Open a finished table. Checks that its files exist; the bytes of each are checked when it is opened.
 
     Raises:
         RequestError: The folder holds no finished table.
-        DamagedTable: A file is missing, of another size, or not listed by the manifest.
+        DamagedTable: A file is missing, has the wrong size, or is not listed in the manifest.
     """
     return read_table(folder, lambda table: table)
 
 
 def listed_table(folder: Path) -> StoredTable:
-    """A finished table as its manifest lists it, whatever of it is still there.
+    """A finished table as listed in its manifest, whether or not its files still exist.
 
     Raises:
         RequestError: The folder holds no manifest of a table.
@@ -129,7 +129,7 @@ def listed_table(folder: Path) -> StoredTable:
 
 
 def holds_table(folder: Path, manifest: Path) -> bool:
-    """Whether the files in a folder are, byte for byte, those that a manifest elsewhere lists."""
+    """Whether the files in a folder are, byte for byte, those listed in a manifest elsewhere."""
     try:
         for file in _open(folder, manifest, folder / PARTS_FOLDER).files:
             with file.opened():
@@ -140,7 +140,7 @@ def holds_table(folder: Path, manifest: Path) -> bool:
 
 
 def _places(folder: Path) -> list[tuple[Path, Path]]:
-    """Where a manifest, and the folder of its parts, may lie."""
+    """The possible places of a manifest and of the folder with its parts."""
     work = folder / WORK_FOLDER
     return [
         (folder / MANIFEST, folder / PARTS_FOLDER),
@@ -150,7 +150,7 @@ def _places(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def _moment(folder: Path) -> list[object]:
-    """What is not the same before and after a table was replaced, or while it is."""
+    """A fingerprint that changes whenever the table is replaced."""
     manifests = [folder / MANIFEST, folder / WORK_FOLDER / MANIFEST]
     if is_remote(folder):
         return [content_of(path) if path.is_file() else None for path in manifests]
@@ -176,7 +176,7 @@ def _open(folder: Path, manifest_file: Path, parts: Path) -> StoredTable:
             raise _damaged(f"{file.path} has {size} bytes, not {file.size}")
     foreign = [name for name in found if name.endswith(".parquet") and not name.startswith(".")]
     if foreign:
-        raise _damaged(f"{parts / min(foreign)} is not listed by {MANIFEST}")
+        raise _damaged(f"{parts / min(foreign)} is not listed in {MANIFEST}")
     return table
 
 
@@ -199,7 +199,7 @@ def _read_manifest(folder: Path, file: Path) -> dict[str, Any]:
         raise RequestError(
             f"{folder} has no {MANIFEST}",
             "the folder of a finished prediction table",
-            "Check the path; an interrupted run leaves no manifest, so run it again.",
+            "Check the path; if the run was interrupted, run the same command again.",
         )
     manifest = read_json(file)
     if not _is_well_formed(manifest):
@@ -213,7 +213,7 @@ def _read_manifest(folder: Path, file: Path) -> dict[str, Any]:
 
 
 def _is_well_formed(manifest: Any) -> bool:
-    """Whether this is a manifest as a scoring run writes it, as far as readers depend on it."""
+    """Whether the manifest has the entries that readers depend on, with the right types."""
     if not (isinstance(manifest, dict) and manifest.get("kind") == KIND):
         return False
     run, request, files = (manifest.get(name) for name in ("run", "request", "files"))
@@ -239,7 +239,7 @@ def _size(path: Path) -> int | None:
 
 
 def _sizes(parts: Path) -> dict[str, int]:
-    """The sizes in bytes of the files in a folder of parts, by name."""
+    """The sizes of the files in a folder of parts in bytes, by name."""
     if not is_remote(parts):
         if not parts.is_dir():
             return {}
@@ -258,6 +258,6 @@ def _sizes(parts: Path) -> dict[str, int]:
 def _damaged(received: str) -> DamagedTable:
     return DamagedTable(
         received,
-        "the files of one run, as its manifest lists them",
+        "the files listed in the manifest of the run",
         "Restore the table from a copy, or score the folder again.",
     )

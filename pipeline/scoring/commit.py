@@ -1,4 +1,4 @@
-"""The last stage of scoring: check that no row is missing, put the table in its place, say what it holds."""
+"""The last stage of scoring: check that the table is complete, write its manifest and report, publish it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,18 +29,18 @@ from pixelmill.pipeline.scoring.thumbnails import find_thumbnails
 
 
 def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
-    """Put the finished table into the output, its manifest last.
+    """Write the finished table to the output, the manifest last.
 
     Raises:
-        WorkError: A shard has no part, or a path stands twice or out of order.
+        WorkError: A shard has no part, or a path is duplicated or out of order.
     """
     parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.answer_keys)]
     counts = count_rows(parts, plan.labels, plan.request.layout)
     if counts.rows != outcome.listed:
         raise WorkError(
             f"{counts.rows} rows",
-            f"{outcome.listed}, one for every image listed",
-            "The output was changed while the run wrote it: run again with --fresh.",
+            f"{outcome.listed}, one for each listed image",
+            "The output was modified during the run; run again with --fresh.",
         )
     manifest = _describe_run(plan, outcome, counts)
     request = plan.request
@@ -50,7 +50,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     else:
         _remove_all_but(parts, request.parts)
     manifest["files"] = _describe_files(request, parts)
-    # The new table is whole; until here nothing of an old one was touched.
+    # The new table is complete. Until here, an earlier table in the output is untouched.
     write_json(request.work / MANIFEST, manifest)
     publish_table(request.output)
     _clear_work(plan)
@@ -58,10 +58,10 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
 
 
 def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> None:
-    """Refuse a table with too many failed rows; it stays as it is.
+    """Check that no more rows failed than allowed. The table itself is left as it is.
 
     Raises:
-        GateRefused: More rows failed than allowed.
+        GateRefused: Too many rows failed.
     """
     failed, listed = table.manifest["failed"], table.manifest["listed"]
     if failed / listed > max_failure_rate:
@@ -69,7 +69,7 @@ def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> Non
         raise GateRefused(
             f"{failed} of {listed} images failed ({codes})",
             f"at most {max_failure_rate:.2%}",
-            f"The table in {table.folder} is complete; its `error` column says why for each.",
+            f"The table in {table.folder} is complete; its `error` column gives the reason for each image.",
         )
 
 
@@ -79,7 +79,7 @@ def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
         raise WorkError(
             f"shard {number} has no part",
             "a part for every shard",
-            "Run the same command again; it scores what is missing.",
+            "Run the same command again to score the missing shards.",
         )
     return part
 
@@ -87,7 +87,7 @@ def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
 def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCounts) -> dict[str, Any]:
     request = plan.request
     answered = outcome.computed + outcome.reused + outcome.copied
-    # Of a run whose clock was set forward the start is not known.
+    # The startup time can exceed the total if the system clock was changed during the run.
     at_work = max(outcome.seconds - outcome.startup_seconds or outcome.seconds, 1e-9)
     return {
         "kind": KIND,
@@ -113,7 +113,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "stage_seconds": outcome.stage_seconds,
         "provider": outcome.provider,
         "threads": outcome.workers,
-        "threads_reason": f"{outcome.workers_reason}; one single-threaded session a process",
+        "threads_reason": f"{outcome.workers_reason}; one single-threaded session per process",
         "request": describe_request(request),
         "run": vars(plan.facts),
         **provenance(),
@@ -142,7 +142,7 @@ def _show(plan: ScoringPlan, outcome: ScoringOutcome, rows: Sequence[UncertainRo
 
 
 def _describe_files(request: ScoringRequest, parts: Sequence[Path]) -> dict[str, Any]:
-    """The table's files by their names in the output, as they lie in the work folder."""
+    """Size and SHA-256 of the files in the work folder, by the name each will have in the output."""
     rows = (
         {CSV_FILE: request.work / CSV_FILE}
         if request.format == "csv"
@@ -153,7 +153,7 @@ def _describe_files(request: ScoringRequest, parts: Sequence[Path]) -> dict[str,
 
 
 def _remove_all_but(parts: Sequence[Path], folder: Path) -> None:
-    """Remove parts of a listing that has become shorter, and what killed workers left."""
+    """Remove the parts of an earlier, longer listing and the temporary files of killed workers."""
     kept = {part.name for part in parts}
     for path in children(folder):
         if path.name not in kept:
@@ -161,7 +161,7 @@ def _remove_all_but(parts: Sequence[Path], folder: Path) -> None:
 
 
 def _clear_work(plan: ScoringPlan) -> None:
-    # Its run file first: without it the rest is litter, not a run to go on with.
+    # The run file goes first: without it, what remains after a crash is not mistaken for a run to resume.
     for path in sorted(children(plan.request.work), key=lambda path: path.is_dir()):
         if path.is_dir():
             remove_folder(path)

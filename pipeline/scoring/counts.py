@@ -1,4 +1,4 @@
-"""Counting a finished table's rows, a part in memory at a time."""
+"""Counts over the rows of a finished table, with one part in memory at a time."""
 
 import heapq
 from collections import Counter
@@ -26,7 +26,7 @@ _COLUMNS = ["image_path", "error", "class_index", "probability"]
 
 
 class UncertainRow(NamedTuple):
-    """A scored row that stands out by its low probability."""
+    """A scored row with a low top-1 probability."""
 
     probability: float
     path: str
@@ -35,10 +35,18 @@ class UncertainRow(NamedTuple):
 
 @dataclass
 class TableCounts:
-    """What the rows of a table come to.
+    """Counts and examples collected from the rows of a table.
 
-    `failed_images` has a few examples for each failure code; `least_confident` the rows of the lowest
-    probability, the lowest first; `true_labels` compares the labels with those of the folders.
+    Attributes:
+        answers: Top-1 classes and probabilities of the scored rows.
+        true_labels: The predicted labels compared with the folder names.
+        rows: All rows.
+        scored: Rows with a prediction.
+        failures: Failed rows by failure code.
+        labels: Scored rows by predicted label.
+        failed_images: A few examples of each failure code.
+        least_confident: The scored rows with the lowest probabilities, lowest first.
+        last_path: The path of the last row read.
     """
 
     answers: AnswerCounts
@@ -53,10 +61,10 @@ class TableCounts:
 
 
 def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout) -> TableCounts:
-    """Read every row of a table back.
+    """Count the rows of all parts of a table.
 
     Raises:
-        WorkError: A path stands twice or out of order.
+        WorkError: A path is duplicated or out of order.
     """
     counts = TableCounts(AnswerCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
     columns = [*_COLUMNS, "true_label"] if layout.true_labels else _COLUMNS
@@ -105,7 +113,7 @@ def _count_failures(
 def _require_order(counts: TableCounts, paths: "pa.ChunkedArray") -> None:
     import pyarrow.compute as pc
 
-    # As UTF-8 texts sort like the paths themselves.
+    # Arrow compares UTF-8 bytes, which sort in the same order as Python strings.
     column = paths.combine_chunks()
     wrong = pc.indices_nonzero(pc.greater_equal(column[:-1], column[1:]))
     neighbours = [(counts.last_path, column[0].as_py())] if len(column) else []
@@ -116,8 +124,8 @@ def _require_order(counts: TableCounts, paths: "pa.ChunkedArray") -> None:
         if path <= before:
             raise WorkError(
                 f"row {path!r} comes after {before!r}",
-                "every path once, in order",
-                "The output was changed while the run wrote it: run again with --fresh.",
+                "each path once, in sorted order",
+                "The output was modified during the run; run again with --fresh.",
             )
     if len(column):
         counts.last_path = column[-1].as_py()

@@ -1,8 +1,8 @@
-"""Scoring on an existing Dask cluster: a task is the address of a work folder and a shard's number.
+"""Scoring on an existing Dask cluster. A task is the address of a work folder and the number of a shard.
 
-The folders of images and output, and the bundle, must mean the same on every machine: a shared file system,
-or addresses. Dask gives a shard whose worker died to another worker; a shard that keeps killing its workers
-is halved until the images are found that do it.
+The image folder, the output folder and the bundle must be reachable under the same name on every machine: on
+a shared file system or by address. When a worker dies, Dask reruns its shard on another worker. A shard that
+crashes its workers repeatedly is bisected to find the images responsible.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,18 +29,18 @@ SECONDS_A_SHARD = 90.0
 _SIZE_FILE = "shard_size.json"
 _SIZE_UNMEASURED = 16_384
 _SECONDS_TO_CONNECT = 30
-# Beside the worker's own: that of a process which decodes for a worker with a GPU.
+# Besides the death of the worker itself, that of a process that decodes for a GPU worker.
 _DEATHS = (BrokenProcessPool, MemoryError)
 Submit = Callable[[str, int], "Future[ShardResult]"]
 """Starts a shard's task, given the address of the work folder and the shard's number."""
 
 
 def score_on_cluster(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, str]:
-    """Answer all shards on the cluster whose scheduler the request names.
+    """Score all shards on the cluster of the scheduler that the request names.
 
     Raises:
-        RequestError: No scheduler answers there, or it has no workers.
-        WorkError: A shard kills its workers, and none of its images does so alone.
+        RequestError: No scheduler is reachable at the address, or it has no workers.
+        WorkError: A shard crashes its workers, but none of its images does so on its own.
     """
     address = plan.request.dask_address
     with _connected(address) as client:
@@ -58,10 +58,10 @@ def run_shards(
     meter: Meter,
     submit: Submit,
 ) -> None:
-    """List the images and have every shard answered somewhere, in shards of about 90 seconds of work.
+    """List the images and score them in shards of about 90 seconds of work.
 
-    The first shard is a small one; how long it takes decides the size of the others. The size is written
-    down, so that a run that is gone on with cuts the same shards.
+    The first shard is small; the time it takes determines the size of the others. The size is saved, so that
+    a resumed run cuts the same shards.
     """
     size = _Size(plan)
     running: dict[int, Future[ShardResult]] = {}
@@ -80,7 +80,7 @@ def run_shards(
 
 
 class _Size:
-    """How many images a shard has."""
+    """The number of images in a shard."""
 
     def __init__(self, plan: ScoringPlan) -> None:
         self._path = plan.request.work / _SIZE_FILE
@@ -88,7 +88,7 @@ class _Size:
         second = plan.request.parts / part_name(1)
         if self._path.is_file():
             self._images = read_json(self._path)["images"]
-        elif second.is_file():  # Of a finished table, whose shards are cut again.
+        elif second.is_file():  # A finished table is scored again with shards of the same size.
             self._images = sum(len(rows) for rows in read_row_groups(second))
 
     @property
@@ -117,7 +117,7 @@ def _result(future: "Future[ShardResult]", plan: ScoringPlan, number: int) -> Sh
     try:
         return future.result()
     except (KilledWorker, *_DEATHS):
-        _log.warning("shard %d kills its workers; looking for the image that does it", number)
+        _log.warning("shard %d crashes its workers; searching for the image responsible", number)
         return _without_killers(plan, number)
 
 
@@ -134,7 +134,7 @@ def _without_killers(plan: ScoringPlan, number: int) -> ShardResult:
                 return False
             return True
 
-        # What took too long is known by now, and is no cause of death any more.
+        # Images over the time limit have been recorded by now and are skipped on the next attempt.
         known, costly = 0, len(read_costly(plan.request.work))
         while costly > known:
             try:
@@ -147,9 +147,9 @@ def _without_killers(plan: ScoringPlan, number: int) -> ShardResult:
             result: ShardResult = client.submit(score_shard, work, number, killers, pure=False).result()
         except (KilledWorker, *_DEATHS) as error:
             raise WorkError(
-                f"the workers of shard {number} die, though none of its images kills one alone",
-                "workers that live",
-                "Give the cluster's workers more memory, and run the same command again.",
+                f"shard {number} crashes its workers, though none of its images does so on its own",
+                "workers that finish the shard",
+                "Give the cluster's workers more memory and run the same command again.",
             ) from error
     return result
 
@@ -160,8 +160,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         from distributed import Client
     except ImportError as error:
         raise RequestError(
-            "engine dask, and an installation without Dask",
-            "pixelmill with its extra `dask`",
+            "engine dask in an installation without Dask",
+            "pixelmill with the extra `dask`",
             "Install it here and on the workers: pip install 'pixelmill[dask]'.",
         ) from error
     try:
@@ -170,15 +170,15 @@ def _connected(address: str | None) -> Iterator[Any]:
         )
     except (OSError, ValueError, TimeoutError) as error:
         raise RequestError(
-            f"no Dask scheduler answers at {address} ({error})",
+            f"no Dask scheduler is reachable at {address} ({error})",
             "the address of a scheduler, such as tcp://scheduler:8786",
-            "Start it with `dask scheduler`, or correct --dask-address.",
+            "Start one with `dask scheduler`, or correct --dask-address.",
         ) from error
     with client:
         if not client.nthreads():
             raise RequestError(
                 f"the Dask scheduler at {address} has no workers",
-                "at least one",
-                f"Start them: dask worker {address} --nthreads 1 --nworkers 2.",
+                "at least one worker",
+                f"Start workers: dask worker {address} --nthreads 1 --nworkers 2.",
             )
         yield client

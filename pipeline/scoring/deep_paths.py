@@ -1,4 +1,4 @@
-"""Files and folders whose path is longer than the system takes at once (on Linux 4,096 bytes)."""
+"""Files and folders whose path exceeds the system's limit for a single call (4,096 bytes on Linux)."""
 
 import errno
 import os
@@ -10,15 +10,15 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def open_file(path: str, flags: int, folder: int | None = None) -> int:
-    """What `os.open` does, for a path of any length.
+    """`os.open` for a path of any length.
 
     Args:
-        path: Of the file.
-        flags: As `os.open` takes them.
+        path: The path of the file.
+        flags: As for `os.open`.
         folder: The descriptor of a folder that the path is relative to.
 
     Raises:
-        OSError: As `os.open` raises it.
+        OSError: As for `os.open`.
     """
     try:
         return os.open(path, flags, dir_fd=folder)
@@ -30,9 +30,9 @@ def open_file(path: str, flags: int, folder: int | None = None) -> int:
 
 
 def stat_file(path: str) -> os.stat_result:
-    """What `os.stat` does, for a path of any length."""
+    """`os.stat` for a path of any length."""
     try:
-        return os.stat(path)  # noqa: PTH116  # Three times as fast as pathlib's.
+        return os.stat(path)  # noqa: PTH116  # Three times as fast as `Path.stat`.
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
@@ -42,7 +42,7 @@ def stat_file(path: str) -> os.stat_result:
 
 @contextmanager
 def scan_folder(path: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
-    """What `os.scandir` does, for a path of any length."""
+    """`os.scandir` for a path of any length."""
     with ExitStack() as closing:
         try:
             entries = os.scandir(path)
@@ -57,7 +57,7 @@ def scan_folder(path: str) -> "Iterator[Iterator[os.DirEntry[str]]]":
 
 @contextmanager
 def _parent(path: str, folder: int | None) -> Iterator[tuple[int | None, str]]:
-    """The folder that holds the last part of a path, opened step by step, and that part."""
+    """The parent folder of a path, opened step by step, and the path's last component."""
     *steps, name = _cut(path)
     with ExitStack() as closing:
         for step in steps:
@@ -67,17 +67,17 @@ def _parent(path: str, folder: int | None) -> Iterator[tuple[int | None, str]]:
 
 
 def _cut(path: str) -> list[str]:
-    """A path as a list of shorter ones, each relative to the one before."""
+    """Split a path into shorter ones, each relative to the one before."""
     steps: list[str] = []
     size = _STEP_BYTES
     for part in path.split("/"):
         if steps and not part:
-            continue  # Of two slashes together, or one at the end.
+            continue  # Skip double and trailing slashes.
         more = len(os.fsencode(part)) + 1
         if size + more > _STEP_BYTES:
-            steps.append(part or "/")  # A path that begins at the root has an empty first part.
+            steps.append(part or "/")  # The first component of an absolute path is empty.
             size = more
         else:
-            steps[-1] = os.path.join(steps[-1], part)  # noqa: PTH118  # Text to the system, not a Path.
+            steps[-1] = os.path.join(steps[-1], part)  # noqa: PTH118  # A string for the system call, not a Path.
             size += more
     return steps

@@ -1,4 +1,4 @@
-"""Listing the images below a folder in the order of the table, without holding the list in memory."""
+"""Listing of the images below a folder in the order of the table, without holding the list in memory."""
 
 import errno
 import os
@@ -18,21 +18,21 @@ from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.remote_listing import first_remote_folders, walk_remote
 
 __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
-# Not a fact about the folder that was to be listed.
+# These errors are about the machine, not about the folder being listed.
 _MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _Entry = os.DirEntry[str]
 
 
 class ListedImage(NamedTuple):
-    """One row to come.
+    """One image to score.
 
     Attributes:
-        path: Relative to the folder, escaped where it is not plain text; unique in a listing. With a slash
-            at its end it is a folder that cannot be listed.
-        size: In bytes, as listed.
-        modified_ns: Time of the last change in nanoseconds, as listed.
-        inode: The file's number in its file system; 0 where there is none.
-        problem: Why it cannot be an image at all: a pipe, a device, a link to nothing.
+        path: Relative to the folder, escaped where it is not plain text; unique in a listing. A trailing
+            slash marks a folder that cannot be listed.
+        size: Size in bytes at the time of listing.
+        modified_ns: Modification time in nanoseconds at the time of listing.
+        inode: Inode number; 0 where there is none.
+        problem: Why it cannot be read as an image: a pipe, a device, a broken link.
     """
 
     path: str
@@ -45,16 +45,16 @@ class ListedImage(NamedTuple):
 def list_images(
     folder: Path, globs: Sequence[str] = (), passed_over: PassedOver | None = None
 ) -> Iterator[ListedImage]:
-    """Every file below a folder with an image's extension, sorted by path as the table has it.
+    """List the files with an image extension below a folder, sorted by path in the order of the table.
 
-    Hidden files and folders are left out, and what systems leave behind. Links to files are followed,
-    links to folders are not, so loops do no harm. What has an image's name and is no regular file comes
-    with its problem, and so does a folder that cannot be listed.
+    Hidden files and folders are skipped, and so are the files that operating systems leave behind. Links to
+    files are followed; links to folders are not, so cycles do no harm. An entry with an image extension that
+    is not a regular file is listed with its problem, and so is a folder that cannot be listed.
 
     Args:
-        folder: On this machine or remote.
-        globs: Shell patterns for the names of the files wanted, instead of the extensions.
-        passed_over: Counts what is left out, as far as the listing has come.
+        folder: A local or remote folder.
+        globs: Shell patterns for the file names to list, instead of the image extensions.
+        passed_over: Updated with what has been skipped so far.
 
     Raises:
         WorkError: The folder itself cannot be listed.
@@ -67,7 +67,7 @@ def list_images(
 
 
 def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
-    """Whether there is anything to list, told by the first such file that is found.
+    """Whether there is anything to list. Stops at the first image found.
 
     Raises:
         WorkError: The folder itself cannot be listed.
@@ -94,7 +94,7 @@ def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
 
 
 def first_folders(folder: Path) -> Iterator[str]:
-    """The names of the folders right below a folder, in any order, hidden ones and clutter left out.
+    """The names of the immediate subfolders in any order, without hidden ones and clutter.
 
     Raises:
         WorkError: The folder cannot be listed.
@@ -111,7 +111,7 @@ def first_folders(folder: Path) -> Iterator[str]:
 
 
 def is_wanted(name: str, globs: Sequence[str]) -> bool:
-    """Whether a file of this name is one to score."""
+    """Whether a file of this name is to be scored."""
     if globs:
         return any(fnmatchcase(name, pattern) for pattern in globs)
     stem, dot, extension = name.rpartition(".")
@@ -119,7 +119,8 @@ def is_wanted(name: str, globs: Sequence[str]) -> bool:
 
 
 def _list_local(folder: str, globs: Sequence[str], counts: PassedOver) -> Iterator[ListedImage]:
-    # A stack of its own: a tree may be deeper than Python's. Names alone are held, a folder's at a time.
+    # An explicit stack, because a tree may be deeper than Python's recursion limit. It holds only the names
+    # in the folders from the root to the current one.
     stack: list[list[str] | ListedImage] = [_names(folder, folder, "", globs, counts)]
     while stack:
         names = stack[-1]
@@ -142,8 +143,9 @@ def _list_local(folder: str, globs: Sequence[str], counts: PassedOver) -> Iterat
 def _names(
     root: str, folder: str, prefix: str, globs: Sequence[str], counts: PassedOver
 ) -> list[str] | ListedImage:
-    """The folders, with a slash at the end, and images of one folder, the last path first; the row of the
-    folder itself where it cannot be listed.
+    """The paths of a folder's subfolders, with a trailing slash, and images, in descending order.
+
+    For a folder that cannot be listed, its own row instead.
     """
     found = []
     try:
@@ -156,13 +158,13 @@ def _names(
         _refuse_unless_a_row(root, folder, error)
         reason = error.strerror or str(error)
         return ListedImage(prefix, 0, 0, 0, f"the folder cannot be listed ({reason})")
-    # With the slash that their paths go on with, folders sort in among files as whole paths do.
+    # With their trailing slash, folders sort among files in the order of full paths.
     found.sort(reverse=True)
     return found
 
 
 def _kind_of(entry: _Entry, globs: Sequence[str], counts: PassedOver) -> str | None:
-    """Whether an entry is a `folder` to look into, or an `image` by its name; else it is counted."""
+    """`folder` for a subfolder to list, `image` for a file to score; anything else is counted as skipped."""
     name = entry.name
     if name.startswith("."):
         counts.count_hidden(name)
@@ -182,16 +184,16 @@ def _is_folder(entry: _Entry) -> bool:
     """Whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # A link that leads to itself.
+    except OSError:  # A link to itself.
         return False
 
 
 def _refuse_unless_a_row(root: str, folder: str, error: OSError) -> None:
-    """Go on after a folder that cannot be listed, unless it is the one to score, or that is gone with it.
+    """Accept that a subfolder cannot be listed, so that it becomes a failed row.
 
     Raises:
-        WorkError: The folder to score cannot be listed.
-        OSError: The machine is short of something.
+        WorkError: The folder to score cannot be listed either.
+        OSError: The machine has run out of memory or file descriptors.
     """
     if error.errno in _MACHINE_TROUBLE:
         raise error
@@ -204,14 +206,14 @@ def _refuse_unless_a_row(root: str, folder: str, error: OSError) -> None:
 
 
 def _describe(place: str, path: str) -> ListedImage | None:
-    """The row of a file; None where it is a link to a folder."""
+    """The listing entry of a file; None for a link to a folder."""
     try:
         facts = stat_file(place)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            return ListedImage(path, 0, 0, 0)  # Reading it says the rest.
-        words = {errno.ENOENT: "a link to nothing", errno.ELOOP: "a link to itself"}
-        problem = words.get(error.errno or 0, error.strerror or "cannot be looked at")
+            return ListedImage(path, 0, 0, 0)  # Reading the file will report the error.
+        problems = {errno.ENOENT: "a broken link", errno.ELOOP: "a link to itself"}
+        problem = problems.get(error.errno or 0, error.strerror or "cannot be accessed")
         return ListedImage(path, 0, 0, 0, problem)
     if stat.S_ISREG(facts.st_mode):
         return ListedImage(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -229,5 +231,5 @@ def _cannot_list(folder: str, reason: str) -> WorkError:
     return WorkError(
         f"folder {folder} cannot be listed ({reason})",
         "a folder that this user may read",
-        "Correct its permissions, or name another.",
+        "Correct its permissions or choose another folder.",
     )

@@ -1,9 +1,8 @@
-"""Worker processes that may die: a death costs a retry, and in the end one failed row.
+"""Scoring in worker processes on this machine. The crash of a worker costs a retry and at most a failed row.
 
-An image can kill the process that decodes it, by a crash, by the time it takes (see `costly`), or by memory
-that is not bounded elsewhere. A shard whose worker
-died is tried again alone; if that kills its worker too, the shard is halved until the images are found
-that do it, and these become failed rows.
+An image can crash the process that decodes it, take too long (see `costly`), or use more memory than there
+is. The shard of a crashed worker is run again on its own; if it crashes again, the shard is bisected to find
+the images responsible, and these become failed rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,21 +32,21 @@ from pixelmill.pipeline.scoring.worker.worker import (
 _log = getLogger(__name__)
 _DEATHS = (BrokenProcessPool, MemoryError)
 Event = Shard | Future[ShardResult] | BaseException | None
-"""A shard that was listed, one that was answered, what ended the listing early, or None at its end."""
+"""A listed shard, a finished shard, the exception that ended the listing, or None at its end."""
 
 
 @dataclass
 class WorkerPool:
-    """Answers shards as they are listed, in whatever order they get done.
+    """Scores shards as they are listed, and yields results in the order of completion.
 
     Attributes:
         plan: The run.
-        workers: How many processes may work at once.
-        marks: A folder of this machine for the marks of shards that were begun.
-        is_due: Whether a listed shard is still to be answered.
-        all_listed: Called when the last shard was listed.
-        finish: Called with the processes when all shards are answered, for what else they can do.
-        events: Where listed shards come in, and None after the last.
+        workers: The number of worker processes.
+        marks: A local folder for the marker files of shards in progress.
+        is_due: Whether a listed shard still has to be scored.
+        all_listed: Called once the last shard is listed.
+        finish: Called with the process pool once all shards are scored, for remaining work.
+        events: The queue of listed shards, with None after the last, and of finished ones.
     """
 
     plan: ScoringPlan
@@ -63,11 +62,11 @@ class WorkerPool:
     _costly: int = field(default=0, init=False)
 
     def results(self) -> Iterator[ShardResult]:
-        """Every shard's result.
+        """The result of each shard that is due.
 
         Raises:
-            WorkError: Workers die before they begin a shard, or with a shard that no image explains.
-            BaseException: What ended the listing.
+            WorkError: Workers crash before they start a shard, or on a shard none of whose images does so.
+            BaseException: Whatever ended the listing early.
         """
         while self._waiting or self._is_listing:
             answered = self._answered
@@ -75,7 +74,7 @@ class WorkerPool:
                 with self._pool(self.workers) as pool:
                     yield from self._results_of(pool)
                     self.finish(pool)
-                    # The processes end while the table is committed.
+                    # Do not wait: the processes exit while the table is committed.
                     pool.shutdown(wait=False)
             except _DEATHS as error:
                 yield from self._after_a_death(error, self._answered > answered)
@@ -93,7 +92,7 @@ class WorkerPool:
                 if self.is_due(event):
                     self._waiting.append(event.number)
                     futures[self._submit(pool, event.number)] = event.number
-            elif event in futures:  # And not of a pool that broke before.
+            elif event in futures:  # Futures of an earlier, broken pool are ignored.
                 result = event.result()
                 self._waiting.remove(futures.pop(event))
                 self._answered += 1
@@ -107,14 +106,16 @@ class WorkerPool:
     def _after_a_death(self, error: BaseException, did_answer: bool) -> Iterator[ShardResult]:
         marks = {number: begun_mark(self.marks, number) for number in self._waiting}
         if self._learns_of_costly():
-            _log.warning("an image took too long to decode and ended its worker; another goes on without it")
+            _log.warning(
+                "an image exceeded the decoding time limit and its worker was stopped; it is skipped"
+            )
             for mark in marks.values():
                 mark.unlink(missing_ok=True)
             return
         suspects = [number for number, mark in marks.items() if mark.exists()]
         if not suspects and not did_answer:
-            raise _cannot_work("a scoring worker died before it began a shard") from error
-        _log.warning("a worker died; looking into %d shards, one by one", len(suspects))
+            raise _cannot_work("a scoring worker died before it started a shard") from error
+        _log.warning("a worker died; running its %d unfinished shards again, one by one", len(suspects))
         for number in suspects:
             result = self._run_alone(number)
             marks[number].unlink(missing_ok=True)
@@ -122,7 +123,7 @@ class WorkerPool:
             yield result
 
     def _run_alone(self, number: int) -> ShardResult:
-        """Try a shard once more, then without the images that kill its worker."""
+        """Run a shard again, and if it crashes its worker, without the images responsible."""
         work = absolute(self.plan.request.work)
         is_worth_a_try = True
         while is_worth_a_try:
@@ -139,11 +140,11 @@ class WorkerPool:
                 return pool.submit(score_shard, work, number, killers).result()
         except _DEATHS as error:
             raise _cannot_work(
-                f"the worker of shard {number} dies, though none of its images kills one alone"
+                f"shard {number} crashes its worker, though none of its images does so on its own"
             ) from error
 
     def _learns_of_costly(self) -> bool:
-        """Whether a worker noted an image that took too long since this was asked last."""
+        """Whether a worker has recorded another image over the time limit since the last call."""
         before, self._costly = self._costly, len(read_costly(self.plan.request.work))
         return self._costly > before
 
@@ -162,28 +163,28 @@ class WorkerPool:
 def _cannot_work(received: str) -> WorkError:
     return WorkError(
         received,
-        "workers that live",
-        "Look for an out-of-memory kill in the system's log; run the same command again with fewer "
-        "--workers or more memory, and it goes on with what is missing.",
+        "worker processes that finish their shards",
+        "Look for an out-of-memory kill in the system log; run the same command again with fewer "
+        "--workers or more memory to resume the run.",
     )
 
 
-_log = getLogger(__name__)
-
-
 def find_killers(images: Sequence[ListedImage], survives: Callable[[int, int], bool]) -> frozenset[int]:
-    """Halve a shard until the images are found that kill a worker; their places in it come back.
+    """Bisect a shard to find the images that crash a worker.
 
     Args:
-        images: The shard.
-        survives: Whether a worker lives that answers the images from one place to before another.
+        images: The images of the shard.
+        survives: Whether a worker survives the images from index `start` up to, not including, `stop`.
+
+    Returns:
+        The indices of the crashing images.
     """
 
     def search(start: int, stop: int) -> list[int]:
         if survives(start, stop):
             return []
         if stop - start == 1:
-            _log.warning("%s kills its worker", images[start].path)
+            _log.warning("%s crashes its worker", images[start].path)
             return [start]
         middle = (start + stop) // 2
         return search(start, middle) + search(middle, stop)

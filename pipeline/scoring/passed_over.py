@@ -1,4 +1,4 @@
-"""What a listing leaves out: counted, because a file that nobody mentions looks like one that was scored."""
+"""Counts of what a listing skips, so that no file is taken for scored when it was not."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ _SHOWN_KINDS = 5
 
 @dataclass
 class PassedOver:
-    """What lies below a folder and is not scored.
+    """Counts of the files and folders below a folder that are not scored.
 
     Attributes:
-        extensions: Files by extension, in lower case; `no extension` and, where there are very many
-            extensions or they are very long, `other`.
+        extensions: Files by lower-case extension; also `no extension`, and `other` for very long extensions
+            or when there are too many different ones.
         linked_folders: Links to folders, which are not followed.
-        hidden: Files and folders whose name begins with a dot; a folder counts once, whatever it holds.
-        clutter: Files and folders that a system or a program left, by name; a folder counts once.
+        hidden: Files and folders whose name begins with a dot; a folder counts as one.
+        clutter: Files and folders left by operating systems or programs, by name; a folder counts as one.
     """
 
     extensions: Counter[str] = field(default_factory=Counter)
@@ -33,7 +33,7 @@ class PassedOver:
 
     @property
     def total(self) -> int:
-        """How many files, links and folders were left out."""
+        """The number of files, links and folders skipped."""
         return self.extensions.total() + self.linked_folders + self.hidden + self.clutter.total()
 
     def count_hidden(self, name: str) -> None:
@@ -42,7 +42,7 @@ class PassedOver:
             self.hidden += 1
 
     def count_clutter(self, name: str) -> bool:
-        """Count a file or folder if its name is that of clutter, and say whether it is."""
+        """Count a file or folder if its name marks it as clutter; returns whether it does."""
         kind = clutter_kind(name)
         if kind is None:
             return False
@@ -50,7 +50,7 @@ class PassedOver:
         return True
 
     def count_file(self, name: str) -> None:
-        """Count a file that is not wanted by its name."""
+        """Count a file that is skipped because of its name."""
         if self.count_clutter(name):
             return
         extension = extension_of(name)
@@ -59,7 +59,7 @@ class PassedOver:
         self.extensions[extension] += 1
 
     def describe(self) -> dict[str, Any]:
-        """The form of the manifest, the most frequent first."""
+        """The counts as written to the manifest, most frequent first."""
         return {
             "extensions": dict(_by_count(self.extensions)),
             "linked_folders": self.linked_folders,
@@ -69,7 +69,7 @@ class PassedOver:
 
 
 def extension_of(name: str) -> str:
-    """The last extension of a file name, in lower case and with its dot."""
+    """The last extension of a file name, in lower case with its dot."""
     stem, _, extension = name.rpartition(".")
     if not stem or not extension:
         return NO_EXTENSION
@@ -77,9 +77,9 @@ def extension_of(name: str) -> str:
 
 
 def say_passed_over(kinds: Mapping[str, Any]) -> str:
-    """What a manifest says of what was passed over, in words; an empty text where it was nothing.
+    """The skipped files of a manifest as text; empty if nothing was skipped.
 
-    For example `40 files (.heic 38, .txt 2), 1 linked folder, 3 hidden, clutter (@eaDir 12)`.
+    For example, `40 files (.heic 38, .txt 2), 1 linked folder, 3 hidden, clutter (@eaDir 12)`.
     """
     files, links, hidden, clutter = (
         kinds[name] for name in ("extensions", "linked_folders", "hidden", "clutter")

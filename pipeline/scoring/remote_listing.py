@@ -1,4 +1,4 @@
-"""Listing what lies below a remote folder, in the order of the table."""
+"""Listing of the images below a remote folder, in the order of the table."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -11,20 +11,21 @@ from pixelmill.pipeline.file_names import escape, unescape
 from pixelmill.pipeline.locations import file_system
 from pixelmill.pipeline.scoring.passed_over import PassedOver
 
-# By what name S3, Azure, Google, local and other file systems of fsspec tell it.
+# The keys under which fsspec's file systems (S3, Azure, Google, local and others) report the modification
+# time.
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
 RemoteEntry = tuple[str, int, int, str | None]
-"""A path, escaped and with a slash at the end if it is a folder; size; time of the last change in
-nanoseconds; why it cannot be an image."""
+"""Escaped path, with a trailing slash for a folder; size in bytes; modification time in nanoseconds; why it
+cannot be read as an image."""
 
 
 def walk_remote(folder: Path, is_wanted: Callable[[str], bool], counts: PassedOver) -> Iterator[RemoteEntry]:
-    """The files below a remote folder whose names are wanted, sorted by path.
+    """List the files below a remote folder whose names are wanted, sorted by path.
 
-    A folder that this user may not list comes as a row of its own, and so does one without a name.
+    A folder that this user may not list is listed as an entry with a problem, and so is one without a name.
 
     Raises:
-        WorkError: A folder cannot be listed for another reason; leaving it out would lose images.
+        WorkError: A folder cannot be listed for another reason; skipping it would lose images.
     """
     system, root = file_system(folder)
     root = root.rstrip("/")
@@ -45,7 +46,7 @@ def walk_remote(folder: Path, is_wanted: Callable[[str], bool], counts: PassedOv
 
 
 def first_remote_folders(folder: Path) -> list[str]:
-    """The names of the folders right below a remote one, hidden ones and clutter left out."""
+    """The names of a remote folder's immediate subfolders, without hidden ones and clutter."""
     system, root = file_system(folder)
     entries = _entries(system, root.rstrip("/"), "", lambda _: False, PassedOver())
     return [unescape(path).rstrip("/") for path, *_ in entries if path.rstrip("/")]
@@ -54,7 +55,7 @@ def first_remote_folders(folder: Path) -> list[str]:
 def _entries(
     system: Any, folder: str, prefix: str, is_wanted: Callable[[str], bool], counts: PassedOver
 ) -> list[RemoteEntry]:
-    """What lies in one remote folder, the last path first."""
+    """The entries of one remote folder in descending order of path."""
     place = folder.rstrip("/")
     try:
         entries = system.ls(place, detail=True)
@@ -70,14 +71,14 @@ def _entries(
             found += _described(entry, prefix, is_wanted, counts)
         elif entry["type"] == "directory":
             found.append((f"{prefix}/", 0, 0, "a folder without a name cannot be listed"))
-        # Else an object store lists the folder among its own contents, as an empty object.
+        # Otherwise it is the empty object by which an object store represents the folder itself.
     return sorted(found, key=lambda item: item[0], reverse=True)
 
 
 def _described(
     entry: dict[str, Any], prefix: str, is_wanted: Callable[[str], bool], counts: PassedOver
 ) -> list[RemoteEntry]:
-    """A folder to look into or a file that is wanted; what is neither is counted."""
+    """The entry of a subfolder to list or of a file to score; anything else is counted as skipped."""
     name = entry["name"].rstrip("/").rpartition("/")[2]
     if name.startswith("."):
         counts.count_hidden(name)
@@ -92,8 +93,9 @@ def _described(
 
 
 def _modified_ns(entry: dict[str, Any]) -> int:
-    """The time of the last change; where a file system tells it in a form of its own, any number that
-    changes with it, so that a changed object is a changed listing.
+    """The modification time in nanoseconds.
+
+    Where a file system reports it as text, a hash of the text, so that a changed object changes the listing.
     """
     moment = next((entry[name] for name in _TIMES if entry.get(name)), 0)
     if isinstance(moment, str):
@@ -106,5 +108,5 @@ def _cannot_list(folder: str, reason: str) -> WorkError:
     return WorkError(
         f"folder {folder} cannot be listed ({reason})",
         "a folder that this user may read",
-        "Correct its permissions, or name another.",
+        "Correct its permissions or choose another folder.",
     )

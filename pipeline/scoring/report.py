@@ -1,6 +1,6 @@
-"""The page that shows people what a scoring run answered: labels, confidence, failures, doubtful images.
+"""The HTML report of a scoring run: labels, confidence, failures, least confident images.
 
-One file without outside references, so that it can be mailed, archived and opened anywhere.
+It is a single file without external references, so that it can be mailed, archived and opened anywhere.
 """
 
 import base64
@@ -29,7 +29,7 @@ _PNG_START = b"\x89PNG"
 
 @dataclass(frozen=True)
 class FailedImage:
-    """An image without a prediction, and why."""
+    """An image without a prediction, and the reason."""
 
     path: str
     error: str
@@ -37,8 +37,9 @@ class FailedImage:
 
 @dataclass(frozen=True)
 class UncertainImage:
-    """An image and the first choice for it; `thumbnail` is a PNG or a JPEG file, None where the
-    image cannot be read now.
+    """An image and its top-1 prediction.
+
+    `thumbnail` holds a PNG or JPEG file; None if the image can no longer be read.
     """
 
     path: str
@@ -49,13 +50,13 @@ class UncertainImage:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What the page shows of a run.
+    """The content of the report.
 
     Attributes:
-        manifest: Of the run's table.
-        confidence_counts: Images by the first choice's probability, in equal bins over 0..1.
-        failures: A few images for each failure code.
-        least_confident: The scored images with the lowest probabilities, the lowest first.
+        manifest: The manifest of the table.
+        confidence_counts: Number of images by top-1 probability, in equal bins over 0..1.
+        failures: A few images of each failure code.
+        least_confident: The scored images with the lowest probabilities, lowest first.
     """
 
     manifest: Mapping[str, Any]
@@ -66,7 +67,7 @@ class ReportContent:
 
 @dataclass(frozen=True)
 class Bar:
-    """A named count, its share of the whole, and its bar's width in percent."""
+    """A named count, its share of the total, and the width of its bar in percent."""
 
     name: str
     count: int
@@ -76,7 +77,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class DriftReading:
-    """A population stability index, how it is read, and its place on the scale in percent."""
+    """A population stability index, its interpretation, and its position on the scale in percent."""
 
     of: str
     index: float
@@ -86,7 +87,10 @@ class DriftReading:
 
 @dataclass(frozen=True)
 class StageTime:
-    """What one stage took over all processes; `microseconds` for each image, None where none was computed."""
+    """The time of one stage over all processes.
+
+    `microseconds` is the time per image; None if no image was computed.
+    """
 
     name: str
     seconds: float
@@ -97,7 +101,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """How often the images of one true label were named right."""
+    """The accuracy on the images of one true label."""
 
     name: str
     images: int
@@ -108,7 +112,7 @@ class ClassAccuracy:
 
 @cache
 def load_template() -> "Template":
-    """The page's template; to compile it takes longer than to fill it in."""
+    """The report's template, cached because compiling it takes longer than rendering it."""
     environment = open_templates("pixelmill.pipeline.scoring")
     environment.finalize = _shown
     environment.filters["compact"] = compact
@@ -120,7 +124,7 @@ def load_template() -> "Template":
 
 
 def render_scoring_report(content: ReportContent) -> str:
-    """The report as one HTML page."""
+    """Render the report as one HTML page."""
     manifest = content.manifest
     accuracy = manifest.get("accuracy")
     page = load_template().render(
@@ -140,19 +144,19 @@ def render_scoring_report(content: ReportContent) -> str:
         passed_over=say_passed_over(manifest["passed_over_kinds"]),
         pixelmill_version=__version__,
     )
-    # A folder's name need not be text, and a page that cannot be written as UTF-8 would show nothing.
+    # A folder's name may not be valid text, but the page must be valid UTF-8.
     return page.encode("utf-8", "backslashreplace").decode()
 
 
 def count_bars(counts: Mapping[str, int], whole: int) -> list[Bar]:
-    """Counts as bars, the highest first; the highest fills the width."""
+    """Counts as bars, highest first; the highest has the full width."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     highest = max([*counts.values(), 1])
     return [Bar(name, count, share(count, whole), 100 * count / highest) for name, count in ordered]
 
 
 def read_drift(drift: Mapping[str, float] | None) -> list[DriftReading]:
-    """Both indices with their customary reading; none where the run has no answers."""
+    """Both indices with their usual interpretation; empty if the run has no predictions."""
     if drift is None:
         return []
     indices = [("labels", drift["class_psi"]), ("confidence", drift["confidence_psi"])]
@@ -163,7 +167,7 @@ def read_drift(drift: Mapping[str, float] | None) -> list[DriftReading]:
 
 
 def share(part: float, whole: float) -> str:
-    """A part in percent; only all of the whole is 100%, and only nothing is 0%."""
+    """A share in percent; only the whole is shown as 100%, and only nothing as 0%."""
     if whole <= 0:
         return "—"
     percent = 100 * part / whole
@@ -184,7 +188,7 @@ def compact(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `3.4 s`, `4 min 12 s`, `2 h 5 min`."""
+    """A human-readable duration: `3.4 s`, `4 min 12 s`, `2 h 5 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -232,8 +236,8 @@ def _class_accuracies(classes: Mapping[str, Mapping[str, int]]) -> list[ClassAcc
 
 
 def _shown(value: object) -> object:
-    """What a page shows of a value: names of files and classes may hold any character."""
-    # What has this method is HTML already.
+    """A value as shown on the page: names of files and classes may hold any character."""
+    # Values with this method are HTML already.
     return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 
@@ -247,8 +251,8 @@ def _picture(image: bytes) -> str:
 
 
 def _is_small(image: bytes) -> bool:
-    """Whether an image has few pixels to show: one that was shrunk, and so is a JPEG file, has many."""
+    """Whether a thumbnail has few pixels; one that was shrunk is a JPEG file and does not."""
     if not image.startswith(_PNG_START):
         return False
-    # Width and height stand in the first chunk.
+    # The first PNG chunk holds the width and the height.
     return max(int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) <= _SMALL_IMAGE

@@ -1,7 +1,7 @@
-"""Answers taken from an earlier table: by the bytes of a file, or by its size, time and inode.
+"""Predictions reused from an earlier table, for files with the same bytes or the same size, time and inode.
 
-The scored rows of the earlier table become two arrays in the work folder, sorted by the first eight bytes
-of the hash. Workers map them, so that all share one copy.
+The scored rows of the earlier table are written to the work folder as two arrays, sorted by the first eight
+bytes of the hash. Workers memory-map them, so that all share one copy.
 """
 
 import io
@@ -32,7 +32,7 @@ Keys = npt.NDArray[np.uint64]
 
 
 def record_type(top_k: int) -> np.dtype[np.void]:
-    """The type of one record: hash, choices, and the image's size as displayed."""
+    """The dtype of one record: hash, top-k classes and probabilities, and the displayed size of the image."""
     fields: list[Any] = [
         ("sha256", "V32"),
         ("choices", "<i4", (top_k,)),
@@ -44,17 +44,17 @@ def record_type(top_k: int) -> np.dtype[np.void]:
 
 
 def digests_of(answers: Answers, places: Sequence[int]) -> Records:
-    """The hashes of some rows that have one, as bytes."""
+    """The hashes of the given rows as bytes; each of them must have one."""
     return np.frombuffer(bytes.fromhex("".join(answers.sha256[place] or "" for place in places)), "V32")
 
 
 def keys_of(digests: Records) -> Keys:
-    """The first eight bytes of each hash as a number, which sorts and compares fast."""
+    """The first eight bytes of each hash as an integer, for fast sorting and comparison."""
     return np.frombuffer(digests.tobytes(), ">u8")[::4].astype(np.uint64)
 
 
 def records_of(answers: Answers, places: Sequence[int]) -> Records:
-    """Some scored rows as records."""
+    """The given rows as records; each of them must be scored."""
     records = np.zeros(len(places), record_type(answers.choices.shape[1]))
     if len(places):
         records["sha256"] = digests_of(answers, places)
@@ -66,7 +66,7 @@ def records_of(answers: Answers, places: Sequence[int]) -> Records:
 
 
 def fill_rows(answers: Answers, places: npt.NDArray[np.intp], records: Records) -> None:
-    """Give rows what records of the same bytes say."""
+    """Fill rows from the records of files with the same bytes."""
     answers.choices[places] = records["choices"]
     answers.probabilities[places] = records["probabilities"]
     answers.widths[places] = records["width"]
@@ -83,7 +83,7 @@ _KEYS, _ROWS, _SPANS = "previous-keys.npy", "previous-rows.npy", "previous-parts
 
 
 class PreviousTable:
-    """An earlier table as one worker uses it."""
+    """Access to an earlier table in one worker."""
 
     def __init__(self, request: ScoringRequest) -> None:
         self._keys = _load(request.work / _KEYS)
@@ -92,11 +92,11 @@ class PreviousTable:
         self._labels = request.bundle.labels()
         self._top_k = request.top_k
         self._max_pixels = request.max_pixels
-        # Of this object's own: another run may find another table under the same name.
+        # The cache belongs to this object: another run may find a different table under the same name.
         self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
 
     def take_same_bytes(self, places: Sequence[int], answers: Answers) -> set[int]:
-        """Fill the rows whose hash the earlier table has; the places filled come back."""
+        """Fill the rows whose hash is in the earlier table; returns their indices."""
         if not places or not len(self._keys):
             return set()
         digests = digests_of(answers, places)
@@ -108,7 +108,11 @@ class PreviousTable:
         return set(filled.tolist())
 
     def take_unchanged(self, images: Sequence[ListedImage], answers: Answers) -> set[int]:
-        """Fill the rows whose file has the size, time and inode that the earlier table was read from."""
+        """Fill the rows whose file has the path, size, time and inode recorded in the earlier table.
+
+        Returns:
+            The indices of the rows filled.
+        """
         taken: set[int] = set()
         if not self._spans or not images:
             return taken
@@ -127,23 +131,28 @@ class PreviousTable:
 
 
 def index_previous(request: ScoringRequest) -> None:
-    """Write the arrays of an earlier table into the work folder; 48 bytes a row are in memory meanwhile.
+    """Write the arrays of the earlier table to the work folder. Takes 48 bytes of memory per row.
 
     Raises:
-        RequestError: The folder holds no table, or one that tells of no times where they are to be trusted.
+        RequestError: The folder holds no table, or a table without file times although they are to be
+            trusted.
     """
     if request.previous is None:
         return
     if request.images == request.previous:
-        raise RequestError(f"--previous {request.previous}", "an earlier table", "Name its output folder.")
+        raise RequestError(
+            f"--previous {request.previous}, the folder of images",
+            "an earlier table",
+            "Give the output folder of an earlier run.",
+        )
     try:
         rows, spans = read_table(request.previous, lambda table: _index_table(table, request))
     except (WorkError, OSError, ValueError, KeyError) as error:
         reason = error.received if isinstance(error, WorkError) else error
         raise RequestError(
             f"--previous {request.previous} cannot be read ({reason})",
-            "a table as `pixelmill score` wrote it",
-            "Restore it, or leave the option out: all images are then computed.",
+            "a table written by `pixelmill score`",
+            "Restore the table, or omit the option to score all images again.",
         ) from error
     rows = rows[_is_usable(rows, request.max_pixels)]
     keys = keys_of(rows["sha256"])
@@ -155,17 +164,17 @@ def index_previous(request: ScoringRequest) -> None:
 
 
 _Span = tuple[str, str, str, str, int]
-"""The first and the last path of a part, and its file, SHA-256 and size."""
+"""The first and last path in a part, and the part's file, SHA-256 and size in bytes."""
 
 
 def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span]]:
-    """The scored rows that may be taken from a table, and where each file's paths begin and end."""
+    """The reusable rows of a table, and the range of paths in each of its parts."""
     nothing = np.empty(0, record_type(request.top_k))
     if request.trust_mtime and table.is_csv:
         raise RequestError(
             f"--trust-mtime with {table.files[0].path}",
-            "an earlier table in Parquet: CSV keeps no file times",
-            "Leave the option out: files are then read and compared by their bytes.",
+            "an earlier table in Parquet, as CSV does not store file times",
+            "Omit the option to compare files by their bytes.",
         )
     wanted = {
         "model_sha256": request.bundle.onnx_sha256,
@@ -175,7 +184,7 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
     differing = [key for key, value in wanted.items() if told.get(key) != value]
     if differing or told["top_k"] < request.top_k:
         what = differing[0] if differing else "top_k"
-        _log.warning("nothing can be taken from %s: its %s is another", table.folder, what)
+        _log.warning("no prediction of %s can be reused: its %s differs", table.folder, what)
         return nothing, []
     labels, blocks, spans = request.bundle.labels(), [nothing], []
     if table.is_csv:
@@ -197,14 +206,14 @@ def _read_csv(file: StoredFile) -> "pa.Table":
 
 
 def _read_rows(content: bytes, top_k: int) -> "pa.Table":
-    """Those columns of a part that are needed."""
+    """The required columns of a part."""
     return read_part(content, [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())])
 
 
 def _read_records(
     rows: "pa.Table", labels: Sequence[str], top_k: int
 ) -> tuple[Records, npt.NDArray[np.intp]]:
-    """The scored rows of some rows of a table, and their places among these."""
+    """The scored rows among `rows` as records, and their indices."""
     import pyarrow.compute as pc
 
     is_scored = pc.is_null(rows["error"])
@@ -238,10 +247,10 @@ def _further_choice(rows: "pa.Table", place: int) -> tuple["pa.ChunkedArray", "p
 
 
 def _is_usable(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
-    """Which records are of images that are not too large, and hold probabilities."""
+    """Mask of the records with valid probabilities and an image within the pixel limit; bool [records]."""
     sizes: npt.NDArray[np.int64] = records["width"].astype(np.int64) * records["height"]
     chosen: Probabilities = records["probabilities"]
-    # Comparisons with NaN are false.
+    # NaN fails both comparisons.
     usable: npt.NDArray[np.bool_] = (sizes <= max_pixels) & ((chosen >= 0) & (chosen <= 1 + ROUNDING)).all(
         axis=1
     )
@@ -251,7 +260,7 @@ def _is_usable(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
 def _read_unchangeable(
     name: str, sha256: str, size: int, labels: tuple[str, ...], top_k: int, max_pixels: int
 ) -> dict[tuple[str, int, int, int], np.void]:
-    """The scored rows of one part by path, size, time and inode; none where the part was replaced."""
+    """The scored rows of one part by path, size, time and inode; empty if the part has been replaced."""
     try:
         content = StoredFile(parse_location(name), sha256, size, "").content()
     except DamagedTable:

@@ -1,4 +1,4 @@
-"""The second stage of scoring: every image listed, and every shard of the listing answered."""
+"""The second stage of scoring: list the images and score every shard of the listing."""
 
 import threading
 import time
@@ -22,17 +22,16 @@ from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shard
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.thumbnails import have_thumbnails_made
 
-# Where most rows are taken from an earlier table, a shard is done many times as fast.
+# A shard takes a fraction of the time where most rows are reused from an earlier table.
 _GROWTH_OF_QUICK_SHARDS = 8
 
 
 def score_shards(plan: ScoringPlan) -> ScoringOutcome:
-    """List the images, and answer the shards that no earlier try of this run has answered, and failed
-    rows once more.
+    """List the images and score the shards that an interrupted run has not finished. Failed rows are retried.
 
     Raises:
         RequestError: The model cannot be loaded.
-        WorkError: The workers cannot work; what is finished is kept.
+        WorkError: The workers crash; finished shards are kept.
     """
     tally = Tally()
     with progress("score", None, "images") as meter:
@@ -41,12 +40,12 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
 
 
 def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> ScoringOutcome:
-    """The outcome that a tally comes to when all is done."""
+    """The outcome of a finished run."""
     seconds = (tally.done_at or time.monotonic()) - plan.clock
     return ScoringOutcome(
         listed=tally.listed,
         answer_keys=tuple(tally.answer_keys),
-        provider=", ".join(sorted(tally.providers)) or "none: no image was due",
+        provider=", ".join(sorted(tally.providers)) or "none: no images to score",
         workers=workers,
         workers_reason=reason,
         computed=tally.computed,
@@ -54,7 +53,7 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
         copied=tally.copied,
         passed_over=tally.passed_over,
         seconds=seconds,
-        # The system's clock may be set back or forward while a run is at work.
+        # The system clock may be changed during a run.
         startup_seconds=min(max(tally.ready_at - plan.started, 0.0), seconds),
         stage_seconds={stage: round(tally.seconds[stage], 3) for stage in sorted(tally.seconds)},
         thumbnails=tally.thumbnails,
@@ -63,7 +62,7 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
 
 def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, str]:
     limit = processor_limit()
-    # A GPU has one owner, whose decoders are as many as there would be workers.
+    # One process owns the GPU, and the others decode for it.
     on_gpu = plan.request.provider == "cuda"
     workers = tally.most_workers = 1 if on_gpu else plan.request.workers or limit.count
 
@@ -84,24 +83,24 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
             for result in pool.results():
                 tally.add(result)
                 meter(result.rows, tally.note)
-    # A worker that took the place of a dead one is no further one.
+    # Replacements of crashed workers do not count.
     at_work = min(len(tally.workers), workers)
     if on_gpu:
         return at_work, f"one process owns the GPU, and {plan.request.workers or limit.count} decode for it"
     if tally.due < workers:
-        return at_work, f"the shards of the listing that were due: {tally.due}"
-    return at_work, "as asked for" if plan.request.workers else limit.reason
+        return at_work, f"one for each shard that was due: {tally.due}"
+    return at_work, "as requested" if plan.request.workers else limit.reason
 
 
 def _load_what_a_commit_needs() -> None:
-    """While the workers load the model: when they are done nobody works but the commit."""
+    """Load what the commit needs while the workers load the model, so that it takes no time at the end."""
     load_template()
     provenance()
 
 
 @contextmanager
 def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
-    """An empty folder of this machine."""
+    """An empty local folder for marker files."""
     if is_remote(plan.request.work):
         with scratch_folder("marks") as folder:
             yield folder
@@ -114,7 +113,7 @@ def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
 
 @contextmanager
 def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> Iterator[None]:
-    """List the images while the pool works, which would else wait for the last of them."""
+    """List the images in a thread, so that the pool starts before the listing is complete."""
     stopped = threading.Event()
 
     def work() -> None:
@@ -125,7 +124,7 @@ def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> It
                     return
                 pool.events.put(shard)
             pool.events.put(None)
-        except BaseException as error:  # noqa: BLE001  # Raised again where the pool is waited for.
+        except BaseException as error:  # noqa: BLE001  # The pool raises it again.
             pool.events.put(error)
 
     thread = threading.Thread(target=work, daemon=True)
@@ -134,7 +133,7 @@ def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> It
         yield
     finally:
         stopped.set()
-        # It may be in the middle of a very large folder, which nobody who pressed Ctrl-C waits for.
+        # Do not keep a user who pressed Ctrl-C waiting while it lists a very large folder.
         thread.join(timeout=1)
 
 
@@ -145,11 +144,11 @@ _ENGINES: dict[Engine, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] =
 
 
 def score_folder(request: ScoringRequest) -> PredictionTable:
-    """List, score, commit; see `pixelmill.pipeline.scoring`.
+    """Score a folder of images into a prediction table; see `pixelmill.pipeline.scoring`.
 
     Raises:
-        RequestError: The request cannot be met.
-        WorkError: The work failed; what is finished is kept for the next try.
+        RequestError: The request is invalid.
+        WorkError: Scoring failed; finished shards are kept, and running again resumes.
     """
     with holding_output(request.output):
         plan = plan_scoring(request)

@@ -1,4 +1,4 @@
-"""The listing cut into shards: files that tell a worker which images to answer."""
+"""The listing in shards: each is a file with the images that one worker scores."""
 
 import hashlib
 import itertools
@@ -18,21 +18,21 @@ from pixelmill.pipeline.scoring.passed_over import PassedOver
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
 _WHOLE_BATCHES = 32
-# Each shard of the taper takes a quarter of what is left, in steps of a sixteenth of the whole.
+# Each shard of the taper takes a quarter of the remaining images, in steps of a sixteenth of all of them.
 _TAPERED = 2
 _NEXT_SHARE = 4
 _SMALLEST_SHARE = 16
 _FEWEST_IMAGES = 8
 BLOCK = 8192
-"""How many images of a shard are in memory at once."""
+"""The number of images of a shard in memory at once."""
 ShardLimit = tuple[int, float]
-"""At how many images, or bytes of them, a shard is full."""
+"""The number of images, or of their bytes, at which a shard is full."""
 FIRST_LIMIT: ShardLimit = 1024, 8 << 20
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of the listing: its number, how many images it lists, and what its part must answer."""
+    """One file of the listing: its number, the number of its images, and the key that its part must carry."""
 
     number: int
     images: int
@@ -40,11 +40,12 @@ class Shard:
 
 
 def growing_limits(growth: int = 1) -> Iterator[ShardLimit]:
-    """Small shards at first, so that all workers are busy soon, then larger ones, so that a table of many
-    millions has hundreds of parts, not thousands.
+    """Limits for shards that are small at first, to keep all workers busy from the start, and then grow.
+
+    A table of many millions of rows has hundreds of parts rather than thousands.
 
     Args:
-        growth: Of the first ones already.
+        growth: Factor on all limits.
     """
     images, size = FIRST_LIMIT
     for number in itertools.count():
@@ -58,14 +59,14 @@ def write_shards(
     tapers: bool = False,
     passed_over: PassedOver | None = None,
 ) -> Iterator[Shard]:
-    """List the images of a plan and write the listing down, a shard each time one is asked for.
+    """List the images of a run and write the listing lazily, one shard at a time.
 
     Args:
         plan: The run.
-        limits: Of each shard in turn.
-        tapers: Cut the last two shards into ever smaller ones, so that no worker is left with a large one
-            when all others are done.
-        passed_over: Counts what the listing leaves out.
+        limits: The limit of each shard.
+        tapers: Whether to cut the last two shards into ever smaller ones, so that no worker is left with a
+            large one when all others have finished.
+        passed_over: Updated with what the listing skips.
     """
     listed = list_images(plan.request.images, plan.request.globs, passed_over)
     for number, images in enumerate(cut_images(listed, limits, tapers)):
@@ -76,15 +77,15 @@ def write_shards(
 
 
 def shard_path(plan: ScoringPlan, number: int) -> Path:
-    """The file of one shard: a line of JSON an image."""
+    """The file of one shard, with one line of JSON per image."""
     return plan.request.shards / f"{number:05d}.jsonl"
 
 
 def read_shard(plan: ScoringPlan, number: int) -> Iterator[list[ListedImage]]:
-    """The images of one shard, a block at a time."""
+    """The images of one shard, one block at a time."""
     with shard_path(plan, number).open("rb") as file:
         while lines := list(itertools.islice(file, BLOCK)):
-            # One text for all is read three times as fast as a text for each.
+            # Parsing one JSON array is three times as fast as parsing each line.
             yield [*map(ListedImage._make, json.loads(b"[%s]" % b",".join(lines)))]
 
 
@@ -94,7 +95,7 @@ def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
 
 
 def answer_key(plan: ScoringPlan, number: int) -> str:
-    """A hash of the run and of a shard's listing: a part that carries it holds the shard's answers."""
+    """A hash of the run and of the shard's listing; the part with this key holds the shard's predictions."""
     with shard_path(plan, number).open("rb") as file:
         return _key_of(plan, iter(lambda: file.read(1 << 20), b""))
 
@@ -107,13 +108,13 @@ def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
 
 
 def find_part(plan: ScoringPlan, number: int, key: str) -> Path | None:
-    """The finished part that answers a shard of this run; None if there is none."""
+    """The finished part of a shard of this run; None if there is none."""
     path = plan.request.parts / part_name(number)
     return path if path.is_file() and part_answer_key(path) == key else None
 
 
 def _line(image: ListedImage) -> str:
-    # What `json.dumps` gives, in a third of its time.
+    # The same as `json.dumps`, in a third of the time.
     problem = "null" if image.problem is None else encode_basestring_ascii(image.problem)
     path = encode_basestring_ascii(image.path)
     return f"[{path}, {image.size}, {image.modified_ns}, {image.inode}, {problem}]\n"
@@ -135,7 +136,7 @@ def _until_full(images: Iterable[ListedImage], limit: ShardLimit) -> Iterator[Li
     for count, image in enumerate(images, start=1):
         yield image
         size += image.size
-        # Whole batches, because a part of one takes the network as long.
+        # Whole batches, because a partial batch takes just as long.
         if count >= most_images or (size >= most_bytes and count % _WHOLE_BATCHES == 0):
             return
 
@@ -143,7 +144,7 @@ def _until_full(images: Iterable[ListedImage], limit: ShardLimit) -> Iterator[Li
 def _tapering(shards: Iterator[list[ListedImage]]) -> Iterator[list[ListedImage]]:
     last = deque(itertools.islice(shards, _TAPERED))
     another = next(shards, None)
-    if another is None:  # A table of one or two parts stays one.
+    if another is None:  # Do not cut a listing of one or two shards.
         yield from last
         return
     for shard in itertools.chain([another], shards):

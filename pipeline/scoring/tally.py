@@ -1,4 +1,4 @@
-"""Keeping count of a scoring run while it goes on."""
+"""Counters of a scoring run in progress."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from pixelmill.pipeline.scoring.worker.worker import ShardResult
 
 @dataclass
 class Tally:
-    """What a run has done so far."""
+    """Progress of a run."""
 
     listed: int = 0
     found: int = 0
@@ -34,7 +34,7 @@ class Tally:
     seconds: Counter[str] = field(default_factory=Counter)
 
     def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:
-        """Count a shard, and say whether it is still to be answered."""
+        """Count a listed shard; returns whether it still has to be scored."""
         self.listed += shard.images
         self.answer_keys.append(shard.answer_key)
         if is_answered(plan, shard):
@@ -52,20 +52,20 @@ class Tally:
         self.seconds.update(result.seconds)
         self.uncertain = merge_uncertain(self.uncertain, result.uncertain)
         self.providers.add(result.provider)
-        # What took a dead worker's place was ready late, and is no part of the start.
+        # A worker that replaces a crashed one is not part of the startup.
         if result.worker not in self.workers and len(self.workers) < self.most_workers:
             self.ready_at = max(self.ready_at, result.ready_at)
         self.workers.add(result.worker)
 
     @property
     def note(self) -> str:
-        """What a progress bar says beside its numbers."""
-        notes = [(self.found, "found finished"), (self.reused, "reused"), (self.failed, "failed")]
+        """The text beside the numbers of the progress bar."""
+        notes = [(self.found, "already done"), (self.reused, "reused"), (self.failed, "failed")]
         return ", ".join(f"{count:,} {what}" for count, what in notes if count)
 
 
 def is_answered(plan: ScoringPlan, shard: Shard) -> bool:
-    """Whether a part answers a shard, without a failed row that is worth another try."""
+    """Whether the shard has an intact part without failed rows, which would be retried."""
     found = find_part(plan, shard.number, shard.answer_key)
     rows = read_if_intact(found) if found else None
     return rows is not None and "failed" not in rows["status"].to_pylist()

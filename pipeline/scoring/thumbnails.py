@@ -1,7 +1,7 @@
-"""Small pictures of the images that a model is least sure of, made where decoding may end its process.
+"""Thumbnails of the least confident images, made in processes that a decoder may crash.
 
-The workers make them before they end, when all rows are known. What they did not make, because the rows are
-of an earlier try or of another machine, processes of the commit's own make.
+The workers make them before they exit, once all rows are known. Thumbnails that are still missing, because
+the rows are from an earlier attempt or another machine, are made by separate processes during the commit.
 """
 
 import heapq
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 MOST_UNCERTAIN = 24
 _SIDE = 96
 Thumbnails = Mapping[str, bytes | None]
-"""By path: a PNG or JPEG file, or None where none can be made."""
+"""PNG or JPEG files by image path; None where no thumbnail can be made."""
 
 
 class Uncertain(NamedTuple):
-    """A scored image, and the probability of the class it is given."""
+    """A scored image and its top-1 probability."""
 
     probability: float
     path: str
 
 
 def least_confident(rows: "pa.Table") -> list[Uncertain]:
-    """The scored rows of the lowest probabilities, the lowest first."""
+    """The scored rows with the lowest probabilities, lowest first."""
     import pyarrow.compute as pc
 
     scored = np.ones(len(rows), bool)
@@ -58,14 +58,14 @@ def least_confident(rows: "pa.Table") -> list[Uncertain]:
 
 
 def merge_uncertain(*lists: Iterable[Uncertain]) -> tuple[Uncertain, ...]:
-    """The lowest of some lists of `least_confident`."""
+    """Merge lists of `least_confident` into one."""
     return tuple(heapq.nsmallest(MOST_UNCERTAIN, (item for items in lists for item in items)))
 
 
 def have_thumbnails_made(
     plan: ScoringPlan, uncertain: Sequence[Uncertain], workers: Executor, count: int
 ) -> Thumbnails:
-    """Have the workers of a run make the thumbnails; what is missing comes of a worker that died."""
+    """Make the thumbnails in the workers of a run; some are missing if a worker dies."""
     paths, work = [image.path for image in uncertain], absolute(plan.request.work)
     made: dict[str, bytes | None] = {}
     shares = [paths[start::count] for start in range(min(count, len(paths)))]
@@ -78,7 +78,7 @@ def have_thumbnails_made(
 
 
 def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -> Iterator[bytes | None]:
-    """The thumbnail of each path, made now where it was not made yet."""
+    """The thumbnail of each path; missing ones are made now."""
     request = plan.request
     missing = [path for path in paths if path not in made]
     make = partial(_make_one, request.images, request.limits)
@@ -89,7 +89,7 @@ def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -
 
 
 def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
-    """In a worker: the thumbnails of some images."""
+    """Make the thumbnails of some images; runs in a worker."""
     request = read_plan(parse_location(work)).request
     limits = request.limits
     time = TimeLimit(limits.max_seconds, lambda path: None)

@@ -1,4 +1,4 @@
-"""True labels taken from folders: the first folder of an image's path, as a class of the model."""
+"""True labels from folder names: the first folder of an image's path, matched to a class of the model."""
 
 import itertools
 from collections import Counter
@@ -18,20 +18,21 @@ _MOST_FOLDERS = 100
 
 
 class FolderLabels:
-    """Gives an image's true label by its path, spelt as the model spells its classes."""
+    """Finds the true label of an image from its path, spelled as in the model."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = {normalize_label(name): name for name in classes}
 
     def of_path(self, path: str) -> str | None:
-        """The first folder of a path as the table has it: the class that it names, in the model's own
-        spelling; the folder's name where it is no class; None where the image lies in no folder.
+        """The class named by the first folder of a path in the table, spelled as in the model.
+
+        The folder's name if it is not a class; None if the image is not in a folder.
         """
         folder, slash, _ = path.partition("/")
         return self.of_folder(unescape(folder), folder) if slash else None
 
     def of_folder(self, name: str, escaped: str) -> str:
-        """What a folder's name stands for; a name that is not text stays escaped."""
+        """The class that a folder's name stands for; a name that is not valid text stays escaped."""
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -41,12 +42,12 @@ class FolderLabels:
 
 @dataclass
 class TrueLabelCounts:
-    """How the predictions agree with the true labels.
+    """Counts of predicted labels against true labels.
 
     Attributes:
         classes: The model's class names.
-        pairs: Counts of scored images by (true label, label predicted), of those whose folder is a class.
-        not_classes: Counts of scored images by folder, where the folder is no class.
+        pairs: Scored images by (true label, predicted label), for folders that are a class.
+        not_classes: Scored images by folder, for folders that are not a class.
     """
 
     classes: frozenset[str]
@@ -62,8 +63,9 @@ class TrueLabelCounts:
                 self.not_classes[true_label] += count
 
     def accuracy(self) -> dict[str, Any]:
-        """How many scored images whose folder is a class were predicted as it, in all and by class; and how
-        many are left out, because their folder is none.
+        """The accuracy on scored images whose folder is a class, overall and by class, for the manifest.
+
+        Also counts the images that are left out because their folder is not a class.
         """
         classes: dict[str, dict[str, int]] = {}
         for (true_label, label), count in sorted(self.pairs.items()):
@@ -86,7 +88,7 @@ class TrueLabelCounts:
 
 
 def say_not_classes(accuracy: Mapping[str, Any]) -> str:
-    """What a manifest says of images in folders that are no class, in words; empty where there are none."""
+    """The images of a manifest in folders that are not a class, as text; empty if there are none."""
     left_out = accuracy["not_classes"]
     if not left_out["images"]:
         return ""
@@ -95,15 +97,15 @@ def say_not_classes(accuracy: Mapping[str, Any]) -> str:
     shown = ", ".join(printable(name) for name in names[:_SHOWN]) + ", ..." * (folders > _SHOWN)
     return (
         f"{images:,} image{'s' * (images != 1)} in {folders:,} folder{'s' * (folders != 1)} "
-        f"that {'are' if folders != 1 else 'is'} no class of the model ({shown})"
+        f"that {'are not classes' if folders != 1 else 'is not a class'} of the model ({shown})"
     )
 
 
 def require_class_folders(images: Path, classes: Sequence[str]) -> None:
-    """See that at least one folder right below the folder of images is a class of the model.
+    """Check that at least one immediate subfolder of the image folder is a class of the model.
 
     Raises:
-        RequestError: None is.
+        RequestError: None of them is.
     """
     labels = FolderLabels(classes)
     found: list[str] = []
@@ -115,8 +117,8 @@ def require_class_folders(images: Path, classes: Sequence[str]) -> None:
     expected = [repr(name) for name in itertools.islice(classes, _SHOWN)]
     raise RequestError(
         f"--labels-from-folders, and {images} has {_say_folders(found)}",
-        f"folders named as the model's {len(classes):,} classes, such as {', '.join(expected)}",
-        "Name the folder that holds one folder per class, or leave the option out.",
+        f"folders named after the model's {len(classes):,} classes, such as {', '.join(expected)}",
+        "Give the folder that holds one subfolder per class, or omit the option.",
     )
 
 

@@ -179,7 +179,7 @@ def test_folders_are_true_labels_when_asked(run: Run, trained_store: Path, tmp_p
     left_out = {"images": 40, "folders": 2, "images_by_folder": {"=8": 20, "no digit": 20}}
     assert accuracy["not_classes"] == left_out
     assert f"accuracy: {right.mean():.4f} on 20 images" in answer.output
-    words = "40 images in 2 folders that are no class of the model (=8, no digit)"
+    words = "40 images in 2 folders that are not classes of the model (=8, no digit)"
     assert f"not in the accuracy: {words}" in answer.output
     assert "failed: not_an_image 1 (3/bad.png)" in answer.output
 
@@ -213,7 +213,7 @@ def test_what_is_passed_over_and_what_failed_is_said(run: Run, trained_store: Pa
     answer = run(*command, "--max-failure-rate", 1)
     assert answer.code == 0, answer.errors
     said = "4 files (.heic 2, .txt 1, no extension 1), 1 linked folder, clutter (.DS_Store 1, @eaDir 1)"
-    assert f"Passed over: {said}\n" in answer.output
+    assert f"Skipped: {said}\n" in answer.output
     assert "  failed: empty 4 (a/bad0.png, a/bad1.png, a/bad2.png, ...)\n" in answer.output
     assert "  failed: not_an_image 1 (a/evil\\u202egnp.png)\n" in answer.output
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())

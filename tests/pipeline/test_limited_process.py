@@ -40,7 +40,7 @@ def test_what_returns_within_the_limits_is_returned() -> None:
 
 @pytest.mark.parametrize("function", [forever, in_native_code_forever])
 def test_what_does_not_end_is_ended(function: object) -> None:
-    with pytest.raises(LimitExceeded, match=r"does not end within 0\.2 s"):
+    with pytest.raises(LimitExceeded, match=r"does not finish within 0\.2 s"):
         run_limited(Limits(0.2, LIMITS.memory), function)  # type: ignore[arg-type]
 
 
@@ -50,7 +50,7 @@ def test_memory_beyond_the_limit_is_not_given() -> None:
 
 
 def test_a_process_that_dies_is_told() -> None:
-    with pytest.raises(LimitExceeded, match="ended by itself"):
+    with pytest.raises(LimitExceeded, match="its process died"):
         run_limited(LIMITS, die)
 
 

@@ -25,7 +25,7 @@ def version_1(folder: Path, quota: str, period: str) -> Path:
 def expected(quota: float, rounded_up: int) -> ProcessorLimit:
     if quota < ALLOWED:
         return ProcessorLimit(rounded_up, f"the container's quota of {quota:g} processors")
-    return ProcessorLimit(ALLOWED, f"{ALLOWED} processors this process may run on")
+    return ProcessorLimit(ALLOWED, f"{ALLOWED} processors available to this process")
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_half_a_processor_is_one_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_quota_over_what_the_process_may_use_does_not_count(tmp_path: Path) -> None:
     limit = processor_limit(version_2(tmp_path, f"{(ALLOWED + 3) * 100_000} 100000\n"))
-    assert limit == ProcessorLimit(ALLOWED, f"{ALLOWED} processors this process may run on")
+    assert limit == ProcessorLimit(ALLOWED, f"{ALLOWED} processors available to this process")
 
 
 def test_no_quota(tmp_path: Path) -> None:
-    unlimited = ProcessorLimit(ALLOWED, f"{ALLOWED} processors this process may run on")
+    unlimited = ProcessorLimit(ALLOWED, f"{ALLOWED} processors available to this process")
     second, first = tmp_path / "second", tmp_path / "first"
     second.mkdir()
     first.mkdir()
@@ -65,7 +65,7 @@ def test_no_quota(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "max"])
 def test_a_quota_of_another_form_does_not_count(content: str, tmp_path: Path) -> None:
     limit = processor_limit(version_2(tmp_path, content))
-    assert limit == ProcessorLimit(ALLOWED, f"{ALLOWED} processors this process may run on")
+    assert limit == ProcessorLimit(ALLOWED, f"{ALLOWED} processors available to this process")
 
 
 def test_the_affinity_of_the_process_counts(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_affinity_of_the_process_counts(tmp_path: Path) -> None:
         limit = processor_limit(tmp_path)
     finally:
         os.sched_setaffinity(0, before)
-    assert limit == ProcessorLimit(1, "1 processors this process may run on")
+    assert limit == ProcessorLimit(1, "1 processors available to this process")
 
 
 def test_this_machine_has_at_least_one() -> None:

@@ -1,1 +1,1 @@
-"""What a scoring process does with one shard: read, decode, predict, write its part of the table."""
+"""Scoring of one shard in a worker process: read, decode, predict, write a part of the table."""

@@ -1,7 +1,7 @@
-"""Images that cost more time than they may, as one process of a run tells the others.
+"""Images over the decoding time limit, shared between the processes of a run.
 
-A process that stays at an image too long ends itself. What it writes down first, by the hash of the image's
-bytes, is read by whoever takes up the shard after it, which then does not decode the image again.
+A process that spends too long on an image kills itself, but first records the hash of the image's bytes. The
+process that runs the shard next reads the record and does not decode the image again.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ COSTLY_FOLDER = "costly"
 
 
 def note_costly(work: Path, max_seconds: float, sha256: str) -> None:
-    """Write down, in a run's work folder, that decoding an image took too long."""
-    failure = ImageFailure(FailureCode.TOO_COSTLY, f"decoding takes over {max_seconds:g} s, the limit")
+    """Record in the work folder of a run that decoding an image took too long."""
+    failure = ImageFailure(FailureCode.TOO_COSTLY, f"decoding exceeds the limit of {max_seconds:g} s")
     write_text(work / COSTLY_FOLDER / sha256, str(failure))
 
 
 def read_costly(work: Path) -> Mapping[str, str]:
-    """The error of each image that was noted so far, by the SHA-256 of its bytes."""
+    """The errors recorded so far, by the SHA-256 of the image's bytes."""
     try:
         found = [path for path in children(work / COSTLY_FOLDER) if not path.name.startswith(".")]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Processes that prepare images for the one process that owns a GPU, so that decoding overlaps inference."""
+"""Processes that decode images for the process that owns the GPU, so that decoding overlaps inference."""
 
 import ctypes
 import multiprocessing
@@ -24,7 +24,7 @@ IMAGES_A_SLOT = 64
 
 
 class DecoderPool:
-    """Prepares images in processes of their own; their pixels come back through shared memory."""
+    """Prepares images in separate processes, which return the pixels through shared memory."""
 
     def __init__(self, plan: ScoringPlan, processes: int) -> None:
         spec = plan.image
@@ -40,7 +40,7 @@ class DecoderPool:
         self._pool = self._closing.enter_context(spawned_pool(processes, _start_decoder, arguments))
 
     def prepare_all(self, images: Sequence[ListedImage]) -> Iterator[Prepared]:
-        """Prepare images, some groups ahead of the one that is asked for; groups come in their order."""
+        """Prepare images several groups ahead; yields the groups in order."""
         free = deque(range(len(self._slots)))
         running: deque[tuple[int, Future[Prepared]]] = deque()
         due = batches(images, IMAGES_A_SLOT)
@@ -52,14 +52,14 @@ class DecoderPool:
                 return
             slot, future = running.popleft()
             prepared = future.result()
-            # Copied, because the slot is filled anew while these are inferred.
+            # Copied, because the slot is reused while these are being predicted.
             pixels = self._slots[slot][: len(prepared.pixels)].copy()
             places = [place for place, _ in prepared.pixels]
             free.append(slot)
             yield replace(prepared, pixels=list(zip(places, pixels, strict=True)))
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         self._closing.close()
 
 
@@ -68,14 +68,14 @@ _slots: list[Pixels] = []
 
 
 def _start_decoder(work: str, slots: list[Any], shape: tuple[int, ...]) -> None:
-    global _preparation  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
+    global _preparation  # noqa: PLW0603  # A pool's initializer has no other way to pass on its result.
     _preparation = Preparation(read_plan(parse_location(work)))
     _slots.extend(_as_images(slot, shape) for slot in slots)
 
 
 def _prepare(slot: int, start: int, images: Sequence[ListedImage]) -> Prepared:
     if _preparation is None:
-        raise RuntimeError("_start_decoder comes first")
+        raise RuntimeError("_start_decoder has not run")
     prepared = _preparation.prepare(images, start, {})
     nothing = np.empty(0, np.uint8)
     for at, (_, pixels) in enumerate(prepared.pixels):

@@ -1,4 +1,4 @@
-"""The model of a run in one worker: loaded from the bytes that were hashed, and asked in batches."""
+"""The model of a run in one worker: loaded from the bytes that were hashed, and run in batches."""
 
 import math
 import time
@@ -21,26 +21,26 @@ from pixelmill.pipeline.inference import (
 from pixelmill.pipeline.predictions.columns import Answers
 from pixelmill.pipeline.scoring import ScoringPlan
 
-# onnxruntime lays its memory out anew after the first batch of a shape.
+# onnxruntime plans its memory again after the first batch of a shape.
 _BATCHES_TO_WARM_UP = 3
 
 
 class RunModel:
-    """The model that a run began with, ready to infer.
+    """The model of a run, loaded and warmed up.
 
     Attributes:
         provider: The execution provider that onnxruntime uses.
-        batch_images: How many images are inferred at once.
+        batch_images: The batch size.
 
     Raises:
-        RequestError: It cannot be loaded, or does not say what a scorer needs.
-        WorkError: The file, or what it says of its classes and images, is not what the run began with.
+        RequestError: The model cannot be loaded, or lacks required metadata.
+        WorkError: The file, its classes or its image size have changed since the run started.
     """
 
     def __init__(self, plan: ScoringPlan) -> None:
         self._session = _load(plan)
         self.provider = self._session.provider
-        # One for all batches: fresh memory costs more time than the copying.
+        # Reused by all batches: copying is cheaper than allocating.
         shape = (plan.image.height, plan.image.width, plan.image.channels)
         self.batch_images = batch_size(plan.request.provider, math.prod(shape))
         self._batch: Pixels = np.zeros((self.batch_images, *shape), np.uint8)
@@ -48,20 +48,20 @@ class RunModel:
             self._session.probabilities(self._batch)
 
     def infer(self, images: Sequence[tuple[int, Pixels]], answers: Answers) -> float:
-        """Give rows their predictions; what are no probabilities makes a row a failed one.
+        """Fill rows with predictions; a row whose outputs are not probabilities becomes a failed one.
 
         Args:
-            images: The place of each image's row, and its tensor; at most `batch_images`.
-            answers: Gets the predictions.
+            images: The row index and the tensor of each image; at most `batch_images`.
+            answers: The rows to fill.
 
         Returns:
-            The seconds it took.
+            The time taken in seconds.
         """
         start = time.perf_counter()
         for at, (_, pixels) in enumerate(images):
             self._batch[at] = pixels
-        # A batch of always one size, whatever fills its end: an image's answer must not depend, not in its
-        # last bit, on how many others happen to be beside it.
+        # The batch always has the same size, with stale images at its end: not even the last bit of a
+        # prediction may depend on how many images happen to share the batch.
         probabilities = self._session.probabilities(self._batch)[: len(images)]
         places = [place for place, _ in images]
         answers.choices[places], answers.probabilities[places] = _likeliest(
@@ -74,21 +74,21 @@ class RunModel:
 
 
 def _load(plan: ScoringPlan) -> InferenceSession:
-    """The model whose bytes have the hash that the run began with: no row is ever another model's."""
+    """Load the model, checking that its hash is that of the run, so that no row comes from another model."""
     bundle = plan.request.bundle
     session = load_session(bundle.onnx_path, plan.request.provider, sha256=bundle.onnx_sha256)
     require_metadata(session, bundle)
     if (labels_of(session), image_spec_of(session)) != (plan.labels, plan.image):
         raise WorkError(
-            f"{bundle.folder} with other classes or another image size than when the run began",
-            "the bundle that the run began with",
-            "Restore it, and run the same command again.",
+            f"{bundle.folder}, whose classes or image size have changed since the run started",
+            "the bundle that the run started with",
+            "Restore the bundle and run the same command again.",
         )
     return session
 
 
 def _likeliest(probabilities: Probabilities, count: int) -> tuple[npt.NDArray[np.intp], Probabilities]:
-    """The classes of the highest probabilities and these, [batch, count]; of equal ones the first class."""
+    """The top classes and their probabilities, both [batch, count]; ties go to the lower class index."""
     if count == 1:
         order = probabilities.argmax(axis=1)[:, np.newaxis]
     else:

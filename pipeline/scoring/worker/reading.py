@@ -1,4 +1,4 @@
-"""Reading the files that were listed: each whole, and each the one that was listed."""
+"""Reading of the listed files. Each is read whole and checked to be the file that was listed."""
 
 import errno
 import os
@@ -16,28 +16,28 @@ from pixelmill.pipeline.scoring.deep_paths import open_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
 
 _MOST_BYTES = 1 << 30
-# A pipe that took a file's place must not be waited for.
+# Opening must not block on a pipe that has replaced a file.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-# To note that a file was read would be a write for each; the system lets only the file's owner leave it out.
+# Updating access times would cost a write per file; only the file's owner may turn that off.
 _UNNOTED = getattr(os, "O_NOATIME", 0)
-# Measured, small files a second from a disk: 52,000 at 16, 59,000 at 32, 69,000 at 64 descriptors.
+# Measured with small files on disk, per second: 52,000 with 16 descriptors, 59,000 with 32, 69,000 with 64.
 _OPEN_AT_ONCE = 32
 _FETCHES = hasattr(os, "posix_fadvise")
 _MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TRIES = 4
 KILLER = "kills its worker"
-"""The problem of a listed image that is known to kill the process that takes it up."""
+"""The problem of a listed image that is known to crash its worker."""
 
 
 class Reader(Protocol):
-    """Gives for every image its bytes, or why there are none."""
+    """Reads the files of images."""
 
     def __call__(self, images: Sequence[ListedImage], /) -> list[bytes | ImageFailure]:
-        """Read images; what comes back is in their order."""
+        """The bytes of each image, or why it cannot be read, in the order of the images."""
 
 
 def reader_of(folder: Path) -> Reader:
-    """What reads the images of a folder, on this machine or remote."""
+    """The reader for a local or remote folder."""
     if is_remote(folder):
         system, root = file_system(folder)
         return partial(_read_remote, system, root.rstrip("/"))
@@ -45,10 +45,10 @@ def reader_of(folder: Path) -> Reader:
 
 
 def read_again(folder: Path, path: str) -> bytes:
-    """The bytes that the file of a row has now.
+    """The current bytes of the file of a row.
 
     Raises:
-        OSError: There is no such file any more.
+        OSError: The file cannot be read.
     """
     place = folder / unescape(path)
     if is_remote(place):
@@ -60,7 +60,7 @@ def read_again(folder: Path, path: str) -> bytes:
 def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
     contents: list[bytes | ImageFailure] = []
     try:
-        # Names are looked up from here, not each from the root.
+        # Resolve names relative to this folder, not each from the root.
         place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _MACHINE_TROUBLE:
@@ -75,7 +75,7 @@ def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | Imag
 
 
 def _read_together(images: Sequence[ListedImage], folder: int) -> list[bytes | ImageFailure]:
-    """Open all, so that the system fetches many from the disk at once, then read one after the other."""
+    """Open all files, so that the system prefetches them in parallel, then read one after the other."""
     opened: list[int | ImageFailure] = []
     contents: list[bytes | ImageFailure] = []
     try:
@@ -114,7 +114,7 @@ def _open(image: ListedImage, folder: int) -> int:
     except PermissionError:
         descriptor = open_file(path, _FLAGS, folder)
     if _FETCHES:
-        with suppress(OSError):  # Of what is no file nothing can be fetched.
+        with suppress(OSError):  # Prefetching fails for anything but a file.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
     return descriptor
 
@@ -122,19 +122,19 @@ def _open(image: ListedImage, folder: int) -> int:
 def _read(image: ListedImage, descriptor: int) -> bytes:
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
-        raise ImageFailure(FailureCode.NOT_A_FILE, "no regular file any more")
+        raise ImageFailure(FailureCode.NOT_A_FILE, "no longer a regular file")
     if facts.st_size != image.size or facts.st_mtime_ns != image.modified_ns:
-        raise ImageFailure(FailureCode.CHANGED, "not the file that was listed any more")
+        raise ImageFailure(FailureCode.CHANGED, "modified since it was listed")
     data = os.read(descriptor, facts.st_size + 1)
     while 0 < len(data) < facts.st_size and (more := os.read(descriptor, facts.st_size - len(data))):
         data += more
     if len(data) != image.size:
-        raise ImageFailure(FailureCode.CHANGED, f"{len(data)} bytes of the {image.size} that were listed")
+        raise ImageFailure(FailureCode.CHANGED, f"{len(data)} bytes read, {image.size} listed")
     return data
 
 
 def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
-    """All at once: a remote file takes long to come, and takes no processor meanwhile."""
+    """Fetch all files concurrently, as waiting for remote files takes no CPU time."""
     names = [f"{root}/{unescape(image.path)}" for image in images]
     contents: list[bytes | ImageFailure] = [ImageFailure(FailureCode.UNREADABLE, "not fetched")] * len(names)
     due = []
@@ -147,8 +147,8 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
     for _ in range(_TRIES):
         if not due:
             break
-        # Ranges, because `cat` takes a name for a pattern. One byte more than was listed shows a file
-        # that grew; of an empty file no range can be asked for.
+        # Ranges, because `cat` treats names as patterns. One byte beyond the listed size detects a file that
+        # has grown; an empty file has no valid range.
         sizes = [images[at].size for at in due]
         answers = system.cat_ranges(
             [names[at] for at in due],
@@ -160,16 +160,16 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
             contents[at] = _check_remote(answer, images[at])
         due = [at for at in due if _is_worth_another_try(contents[at])]
     if len(due) == len(names) > 1:
-        # That none of many files comes is no fact about these files.
+        # If every one of several files fails, the fault lies with the folder.
         raise _no_source(root, str(answers[0]))
     return contents
 
 
 def _no_source(folder: str, reason: str) -> WorkError:
     return WorkError(
-        f"{folder} gives no file any more ({reason})",
+        f"{folder} is no longer readable ({reason})",
         "the folder that was listed",
-        "Run the same command again when it is there; what is finished is kept.",
+        "Run the same command again once the folder is back; finished shards are kept.",
     )
 
 
@@ -177,7 +177,7 @@ def _check_remote(answer: bytes | Exception, image: ListedImage) -> bytes | Imag
     if isinstance(answer, bytes):
         if len(answer) == image.size:
             return answer
-        return ImageFailure(FailureCode.CHANGED, "not the size that was listed any more")
+        return ImageFailure(FailureCode.CHANGED, "size changed since it was listed")
     failure = ImageFailure(FailureCode.UNREADABLE, str(answer) or type(answer).__name__)
     failure.__cause__ = answer
     return failure
@@ -191,10 +191,10 @@ def _is_worth_another_try(content: bytes | ImageFailure) -> bool:
 
 def _refuse_what_is_no_file(image: ListedImage) -> None:
     if image.problem == KILLER:
-        raise ImageFailure(FailureCode.WORKER_DIED, "every process that takes it up dies")
+        raise ImageFailure(FailureCode.WORKER_DIED, "decoding crashes the worker process")
     if image.problem is not None:
-        # A folder that cannot be listed may hold any number of images, which its one row stands for.
+        # A trailing slash marks a folder that cannot be listed; its row stands for all images in it.
         code = FailureCode.UNREADABLE if image.path.endswith("/") else FailureCode.NOT_A_FILE
         raise ImageFailure(code, image.problem)
     if image.size > _MOST_BYTES:
-        raise ImageFailure(FailureCode.TOO_LARGE, f"{image.size} bytes, over {_MOST_BYTES}")
+        raise ImageFailure(FailureCode.TOO_LARGE, f"{image.size} bytes, over the limit of {_MOST_BYTES}")

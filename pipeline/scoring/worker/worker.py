@@ -1,4 +1,4 @@
-"""What a worker process does: have images prepared, infer, and write one shard's part of the table."""
+"""The worker process: prepares images, runs the model and writes the part of one shard."""
 
 import io
 import os
@@ -49,13 +49,20 @@ _NO_KILLERS: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What one shard took.
+    """The result of scoring one shard.
 
-    `rows` are all of it; `computed` were answered now, `reused` came from an earlier table, `copied` have
-    the bytes of another image of the run; `failed` of all these; `uncertain` are the least confident of the
-    scored ones. `seconds` are by stage; `ready_at` is when
-    its worker had loaded the model, by `time.time`, and `provider` the execution provider that onnxruntime
-    uses there; `worker` names the process.
+    Attributes:
+        number: The number of the shard.
+        rows: All rows of the shard.
+        computed: Rows read and predicted now.
+        failed: Rows that failed now.
+        reused: Rows taken from an earlier table.
+        copied: Rows with the bytes of another image of the run.
+        uncertain: The least confident rows.
+        seconds: Time by stage.
+        ready_at: When the worker had loaded the model, by `time.time`.
+        provider: The execution provider that onnxruntime uses.
+        worker: A name for the process.
     """
 
     number: int
@@ -72,10 +79,10 @@ class ShardResult:
 
 
 class Worker:
-    """What a worker keeps from shard to shard.
+    """The state that a worker keeps between shards.
 
-    On the CPU it prepares and infers in turn, as all the workers together fill the processors. A GPU is
-    owned by one worker, whose `decoders` prepare ahead of it.
+    On the CPU, it alternates between decoding and inference, as there is one worker per processor. A GPU is
+    owned by a single worker with `decoders` processes that decode ahead of it.
     """
 
     def __init__(self, plan: ScoringPlan, decoders: int = 0) -> None:
@@ -90,18 +97,18 @@ class Worker:
         self._ready_at = time.time()
 
     def _warm_up(self) -> None:
-        """Do everything once: the first time is slow, and would else be the first shard's."""
+        """Build and write an empty table, so that the first shard does not pay for the slow first call."""
         import pyarrow.parquet as pq
 
         answers = Answers([""], self._plan.request.top_k)
         pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
 
     def score(self, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
-        """Write a shard's part; failed rows that an earlier try of the run left are tried again.
+        """Score a shard and write its part; of a part from an interrupted run, only failed rows are retried.
 
         Args:
-            number: The shard.
-            killers: The places in it of images that kill a worker, and are not touched again.
+            number: The number of the shard.
+            killers: The indices of images that crash a worker and must not be decoded.
         """
         self._seconds.clear()
         self._preparation.look_for_costly()
@@ -149,8 +156,11 @@ class Worker:
         )
 
     def answer(self, images: Sequence[ListedImage]) -> tuple[Answers, int, int]:
-        """A row for every image, in their order; how many came from an earlier table, and how many have
-        the bytes and so the answer of another image of this run.
+        """Predict images.
+
+        Returns:
+            A row for each image, in order; the number of rows from an earlier table; and the number of rows
+            copied from another image of this run with the same bytes.
         """
         answers = Answers([image.path for image in images], self._plan.request.top_k)
         reused = copied = 0
@@ -179,7 +189,7 @@ class Worker:
         return answers, reused, copied
 
     def close(self) -> None:
-        """End what the worker has started."""
+        """Stop the processes and timers of the worker."""
         self._preparation.close()
         if self._decoders:
             self._decoders.close()
@@ -191,13 +201,13 @@ class Worker:
         seen: dict[str, int] = {}
         groups = batches(images)
         if not is_remote(self._plan.request.images):
-            # Files in the system's memory need no wait, and one thread more would take time from the others.
+            # Cached files are read without waiting, and another thread would only compete for the processors.
             for start, group in groups:
                 prepared = self._preparation.prepare(group, start, seen)
                 yield prepared
                 if prepared.waits > len(group) / 2:
                     break
-        # What takes long to come is fetched while what came before is decoded and inferred.
+        # With slow storage, read ahead while earlier images are decoded and predicted.
         with ThreadPoolExecutor(1) as ahead:
             coming: deque[Future[Prepared]] = deque()
             for start, group in groups:
@@ -231,27 +241,27 @@ class Worker:
         return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
 
 
-# One a thread: a Dask worker may run several, and each has its own session.
+# One per thread: a Dask worker may run several threads, each with its own session.
 _workers = threading.local()
 _marks: Path | None = None
 
 
 def start_worker(work: str, marks: Path) -> None:
-    """Load the model once for all the shards of this process; what goes wrong the first shard tells.
+    """Load the model once for all shards of this process; if that fails, the first shard reports the error.
 
     Args:
-        work: The run's work folder, on this machine or remote.
-        marks: A folder for the marks of shards that were begun.
+        work: The work folder of the run, local or remote.
+        marks: A local folder for the marker files of shards in progress.
     """
-    global _marks  # noqa: PLW0603  # A pool's initializer can hand its work on no other way.
+    global _marks  # noqa: PLW0603  # A pool's initializer has no other way to pass on its result.
     _marks = marks
-    # An initializer's error is lost on its way to the parent; a task's is not.
+    # The parent does not see an initializer's error, but it does see a task's.
     with suppress(PixelmillError):
         _worker_of(work)
 
 
 def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
-    """Score one shard of the run in a work folder."""
+    """Score one shard of the run with the given work folder."""
     worker = _worker_of(work)
     mark = None if _marks is None else begun_mark(_marks, number)
     if mark:
@@ -259,7 +269,7 @@ def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -
     try:
         result = worker.score(number, killers)
     except BrokenProcessPool:
-        _discard_worker()  # A process that decoded for it died, and its others with it.
+        _discard_worker()  # One of its decoder processes died, which stops the whole pool.
         raise
     if mark:
         mark.unlink()
@@ -267,18 +277,18 @@ def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -
 
 
 def try_images(work: str, number: int, start: int, stop: int) -> None:
-    """Answer some images of a shard, by their places in it, and write nothing."""
+    """Predict the images of a shard from index `start` up to, not including, `stop`, and write nothing."""
     plan = read_plan(parse_location(work))
     _worker_of(work).answer(shard_images(plan, number)[start:stop])
 
 
 def begun_mark(marks: Path, number: int) -> Path:
-    """A file that is there while a worker is at a shard, and stays if that worker dies."""
+    """The marker file that exists while a worker scores a shard, and stays if that worker dies."""
     return marks / str(number)
 
 
 def _worker_of(work: str) -> Worker:
-    # Read each time: in a process of a cluster another run may work in the same folder meanwhile.
+    # Read each time, because a cluster's process may serve another run in the same folder.
     plan = read_plan(parse_location(work))
     if getattr(_workers, "plan", None) != plan:
         _discard_worker()

@@ -84,7 +84,7 @@ def test_items_are_taken_as_they_are_needed() -> None:
 def test_processes_that_never_begin_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(WorkError, match="died before it began"):
+    with pytest.raises(WorkError, match="died before it was ready"):
         list(map_guarded(decode_or_die, [b""], 1))
 
 

@@ -260,7 +260,7 @@ def test_an_image_that_kills_a_worker_does_not_kill_the_replay(
         "pixelmill.pipeline.images.decode = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     score_folder(request_)
-    tamper(request_.output, "a/00004.png", error="worker_died: every process that takes it up dies")
+    tamper(request_.output, "a/00004.png", error="worker_died: decoding crashes the worker process")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     last = explain("a/00004.png").stages[-1]
     assert (last.name, last.found["failure"], last.verdict) == ("tensor", "worker_died", "same")
@@ -376,7 +376,7 @@ def test_what_is_missing_is_said(
     with pytest.raises(RequestError, match="'digits@7'"):
         explain("a/00007.png", model="digits@7")
     request_.images.rename(tmp_path / "moved")
-    with pytest.raises(RequestError, match="the folder that was scored, is not here"):
+    with pytest.raises(RequestError, match="the folder that was scored, does not exist"):
         explain("a/00007.png")
 
 

@@ -75,7 +75,7 @@ def test_a_part_of_another_run_is_named(tmp_path: Path) -> None:
     table, other = table_of(tmp_path / "one"), table_of(tmp_path / "two", OTHER)
     assert table.parts[2].stat().st_size == other.parts[2].stat().st_size, "only the content tells"
     shutil.copy(other.parts[2], table.parts[2])
-    with pytest.raises(WorkError, match=f"part-00002.parquet is of the run {OTHER.run_id}, not of"):
+    with pytest.raises(WorkError, match=f"part-00002.parquet is from run {OTHER.run_id}, not from"):
         read_predictions(table.parquet)
 
 

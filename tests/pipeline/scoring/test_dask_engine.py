@@ -109,8 +109,8 @@ def test_a_shard_is_the_seconds_of_work_that_the_first_one_tells(
     [
         ({"dask_address": None}, "--engine dask with --dask-address None"),
         ({"engine": "local"}, "--engine local with --dask-address"),
-        ({"dask_address": "tcp://127.0.0.1:9"}, "no Dask scheduler answers at tcp://127.0.0.1:9"),
-        ({"dask_address": "nonsense://x"}, "no Dask scheduler answers"),
+        ({"dask_address": "tcp://127.0.0.1:9"}, "no Dask scheduler is reachable at tcp://127.0.0.1:9"),
+        ({"dask_address": "nonsense://x"}, "no Dask scheduler is reachable"),
     ],
 )
 def test_a_cluster_that_is_not_there_is_one_line(
@@ -192,5 +192,5 @@ def test_images_that_take_too_long_cost_a_worker_each_and_no_search(
     rows = read_predictions(table.folder)
     failed = rows.loc[rows["status"] == "failed", ["image_path", "error"]]
     assert failed["image_path"].tolist() == [path.name for path in hanging]
-    assert set(failed["error"]) == {"too_costly: decoding takes over 1 s, the limit"}
+    assert set(failed["error"]) == {"too_costly: decoding exceeds the limit of 1 s"}
     assert table.manifest["scored"] == 38

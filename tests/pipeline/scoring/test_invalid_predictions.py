@@ -35,8 +35,8 @@ WORDS = {
     255: "invalid_prediction: 10 of 10 probabilities are NaN",
     254: "invalid_prediction: 10 of 10 probabilities are infinite",
     253: "invalid_prediction: a probability is -",
-    252: "invalid_prediction: the probabilities add up to 2, not to 1",
-    251: "invalid_prediction: the probabilities add up to 0, not to 1",
+    252: "invalid_prediction: the probabilities sum to 2 instead of 1",
+    251: "invalid_prediction: the probabilities sum to 0 instead of 1",
 }
 
 

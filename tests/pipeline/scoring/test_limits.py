@@ -86,7 +86,7 @@ def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
     assert set(errors) == {*large, *hanging}
     assert failed["image_sha256"].notna().all()
     for name in hanging:
-        assert errors[name] == "too_costly: decoding takes over 2 s, the limit"
+        assert errors[name] == "too_costly: decoding exceeds the limit of 2 s"
     assert "scans" in errors["00013.png"]
     for name in ("00010.png", "00011.png", "00012.png"):
         assert f"{MAX_MEMORY:,}" in errors[name]

@@ -173,7 +173,7 @@ def test_what_only_looks_like_an_image_comes_with_its_problem(
         listed = list(list_images(tmp_path))
     assert {image.path: image.problem for image in listed} == {
         "pipe.png": "a pipe",
-        "nowhere.png": "a link to nothing",
+        "nowhere.png": "a broken link",
         "self.png": "a link to itself",
         "one.png": "a link to itself",
         "other.png": "a link to itself",

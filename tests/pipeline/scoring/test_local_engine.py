@@ -109,7 +109,7 @@ def test_a_death_between_two_shards_costs_nothing(request_: ScoringRequest, tmp_
 
 def test_workers_that_never_begin_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:
     (tmp_path / "site/sitecustomize.py").write_text("import os\nos._exit(1)")
-    with pytest.raises(WorkError, match="died before it began"):
+    with pytest.raises(WorkError, match="died before it started a shard"):
         score_folder(request_)
     (tmp_path / "site/sitecustomize.py").unlink()
     assert score_folder(request_).manifest["failed"] == 0

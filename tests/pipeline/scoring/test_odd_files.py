@@ -68,7 +68,7 @@ FAILED = {
     "bomb.jpg": "too_many_pixels: 60000 x 60000 pixels",
     "bomb.png": "too_many_pixels: 60000 x 60000 pixels",
     "cut.png": "corrupt: ",
-    "dangling.png": "not_a_file: a link to nothing",
+    "dangling.png": "not_a_file: a broken link",
     "device.png": "not_a_file: a device",
     "empty.png": "empty: ",
     "itself.png": "not_a_file: a link to itself",
@@ -323,12 +323,12 @@ def move_folder_away(path: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "emptied.png": (lambda path: path.write_bytes(b""), "changed: not the file that was listed"),
-    "folder.png": (replace_by_folder, "not_a_file: no regular file any more"),
-    "grown.png": (grow, "changed: not the file that was listed"),
+    "emptied.png": (lambda path: path.write_bytes(b""), "changed: modified since it was listed"),
+    "folder.png": (replace_by_folder, "not_a_file: no longer a regular file"),
+    "grown.png": (grow, "changed: modified since it was listed"),
     "loop.png": (replace_by_loop, "unreadable: "),
-    "pipe.png": (replace_by_pipe, "not_a_file: no regular file any more"),
-    "rewritten.png": (rewrite, "changed: not the file that was listed"),
+    "pipe.png": (replace_by_pipe, "not_a_file: no longer a regular file"),
+    "rewritten.png": (rewrite, "changed: modified since it was listed"),
     "sub/moved.png": (move_folder_away, "unreadable: No such file"),
     "vanished.png": (Path.unlink, "unreadable: No such file"),
 }

@@ -117,14 +117,14 @@ def test_everything_is_on_the_page() -> None:
     text = Reading(page).text
     for expected in (
         "pets@3 /data/pets Scored 2026-01-31 23:59:59 UTC, run 20260131T235959Z-pets-1a2b3c",
-        "1,200 images listed 1,195 scored 5 failed 200 reused 4,805 images a second",
+        "1,200 images listed 1,195 scored 5 failed 200 reused 4,805 images per second",
         "4 min 12 s wall time, 0.6 s to start",
         "dog 895 · 74.9% cat 300 · 25.1%",
         "Labels 0.030 stable",
-        "Confidence 0.310 a shift to look into",
+        "Confidence 0.310 a shift to investigate",
         "corrupt 4 · 0.3% plain.png the end is missing 3 more in the table. empty 1 · 0.1%",
         "cat 21.3% plain.png",
-        "cannot be read any more",
+        "no longer readable",
         "read 0.50 8.3% 500 decode 3.00 50.0% 3,000 infer 1.50 25.0% 1,500 write 1.00 16.7% 1,000",
     ):
         assert expected in text
@@ -193,7 +193,7 @@ def test_a_run_without_a_scored_image_has_a_page() -> None:
     text = read(ReportContent(facts, [0] * 10, {}, [])).text
     assert text.count("No image was scored") == 4
     assert "Nothing was computed in this run." in text
-    assert "0 reused 0.0 images a second 0.0 s wall time" in text
+    assert "0 reused 0.0 images per second 0.0 s wall time" in text
     assert "corrupt 1,200 · 100.0% 1,200 more in the table." in text
 
 
@@ -201,7 +201,7 @@ def test_of_many_labels_the_most_frequent_are_shown() -> None:
     reading = read(content(labels={f"label {index}": 1000 - index for index in range(1000)}))
     shown = re.findall(r"label \d+", reading.text)
     assert shown == [f"label {index}" for index in range(50)]
-    assert "The 50 most frequent; 950 more labels were answered." in reading.text
+    assert "The 50 most frequent; 950 more labels were predicted." in reading.text
 
 
 def test_accuracy_is_shown_where_it_is_known() -> None:
@@ -213,19 +213,19 @@ def test_accuracy_is_shown_where_it_is_known() -> None:
     facts = {"images": 8, "correct": 7, "accuracy": 0.875, "classes": classes, **ALL_CLASSES}
     text = read(content(accuracy=facts)).text
     assert "87.5% accuracy" in text
-    assert "7 of 8 images named right: 87.5%" in text
+    assert "7 of 8 images classified correctly: 87.5%" in text
     assert "dog 3 of 4 · 75.0% cat 4 of 4 · 100.0%" in text
     assert "emu" not in text
 
 
 def test_what_is_passed_over_and_left_out_is_shown_where_there_is_any() -> None:
-    assert "Passed over" not in read(content()).text
+    assert "Skipped" not in read(content()).text
     kinds = {**PassedOver().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
     left_out = {"not_classes": {"images": 5, "folders": 1, "images_by_folder": {"2026-01": 5}}}
     facts = {"images": 0, "correct": 0, "accuracy": None, "classes": {}, **left_out}
     text = read(content(passed_over=41, passed_over_kinds=kinds, accuracy=facts)).text
-    assert "Passed over 40 files (.heic 38, .txt 2), 1 linked folder" in text
-    assert "Left out: 5 images in 1 folder that is no class of the model (2026-01)." in text
+    assert "Skipped 40 files (.heic 38, .txt 2), 1 linked folder" in text
+    assert "Left out: 5 images in 1 folder that is not a class of the model (2026-01)." in text
 
 
 def test_only_small_images_show_their_pixels() -> None:
@@ -243,7 +243,7 @@ def test_drift_is_read_as_is_the_custom(index: float, verdict: str) -> None:
 
 
 def test_few_images_make_drift_uncertain() -> None:
-    note = "both run high by chance"
+    note = "both values tend to be high by chance"
     assert note in read(content(scored=60)).text
     assert note not in read(content()).text
 

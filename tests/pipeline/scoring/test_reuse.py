@@ -222,7 +222,7 @@ def test_a_table_that_does_not_fit_gives_nothing_and_says_so(
     again = score_after(first, request_, trust_mtime=trust, **changes)
     assert counts(again) == (0, COUNT)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        f"nothing can be taken from {first.folder}: its {what} is another"
+        f"no prediction of {first.folder} can be reused: its {what} differs"
     ]
 
 

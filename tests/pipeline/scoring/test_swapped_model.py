@@ -66,7 +66,7 @@ def test_a_model_replaced_before_the_workers_load_it_ends_the_run(
     with holding_output(request.output):
         plan = plan_scoring(request)
         with_other_classes(copied.onnx_path, copied.onnx_path)
-        with pytest.raises(WorkError, match=r"model\.onnx with the SHA-256 .* The model was changed"):
+        with pytest.raises(WorkError, match=r"model\.onnx with the SHA-256 .* The model has been modified"):
             score_shards(plan)
     assert not list(request.parts.iterdir())
 
@@ -87,7 +87,7 @@ def test_a_worker_that_starts_anew_does_not_take_another_model(
     request = ScoringRequest(copied, tmp_path / "images", tmp_path / "out", workers=1)
     with monkeypatch.context() as patched:
         patched.setenv("PYTHONPATH", str(site))
-        with pytest.raises(WorkError, match="The model was changed"):
+        with pytest.raises(WorkError, match="The model has been modified"):
             score_folder(request)
     assert not (site / "other.onnx").exists()
     assert not (request.output / "manifest.json").exists()
@@ -115,7 +115,7 @@ def test_explain_does_not_answer_with_another_model(
     opened = open_bundle(copied.folder)
     monkeypatch.setattr("pixelmill.pipeline.explain.explanation.find_bundle", lambda *_: opened)
     with_other_classes(copied.onnx_path, copied.onnx_path)
-    with pytest.raises(WorkError, match="The model was changed"):
+    with pytest.raises(WorkError, match="The model has been modified"):
         explain_image(table.folder, "00000.png", tmp_path, keras=False)
 
 

@@ -239,7 +239,7 @@ def test_reading_a_file_of_ones_own_changes_nothing_of_it(folder: Path) -> None:
 def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path) -> None:
     images = list(list_images(folder))
     folder.rename(folder.with_name("moved"))
-    with pytest.raises(WorkError, match="gives no file any more"):
+    with pytest.raises(WorkError, match="is no longer readable"):
         reader_of(folder)(images)
 
 
