@@ -126,7 +126,7 @@ class ScoringOutcome:
         computed: Images this run answered itself, not found from an interrupted one.
         reused: Images whose answer came from an earlier table.
         passed_over: What the listing left out.
-        copied: Images of the same bytes as another of this run, which was scored once for all.
+        copied: Images with the bytes of another in the same block of a shard, which was scored once for both.
         seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
         thumbnails: Small pictures of the least confident images, by path, as far as the workers made them;

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pixelmill.pipeline.artifacts import read_json, remove_file, remove_folder, write_json
+from pixelmill.pipeline.artifacts import read_json, remove_folder, write_json
 from pixelmill.pipeline.bundles import PREPROCESSING_FILE, ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
@@ -19,7 +19,6 @@ from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pixelmill.pipeline.registry import fetch_bundle
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
-from pixelmill.pipeline.scoring.answered import ANSWERED_FILE
 from pixelmill.pipeline.scoring.listing import holds_images
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
@@ -108,7 +107,6 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     facts = begin_run(request, describe_request(request), run)
     plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)
     remove_folder(request.shards)
-    remove_file(request.work / ANSWERED_FILE)
     remove_folder(request.work / COSTLY_FOLDER)
     write_json(request.work / PLAN_FILE, _dump_plan(plan))
     return plan

@@ -51,11 +51,11 @@ _NO_KILLERS: frozenset[int] = frozenset()
 class ShardResult:
     """What one shard took.
 
-    `rows` are all of it; `computed` were answered now, `reused` came from an earlier table, `copied` have
-    the bytes of another image of the run; `failed` of all these; `uncertain` are the least confident of the
-    scored ones. `seconds` are by stage; `ready_at` is when
-    its worker had loaded the model, by `time.time`, and `provider` the execution provider that onnxruntime
-    uses there; `worker` names the process.
+    `rows` are all of it; `computed` were scored now, `reused` came from an earlier table, `copied` have
+    the bytes of another image of the same block; `failed` of all these; `uncertain` are the least confident
+    of the scored ones. `seconds` are by stage; `ready_at` is when its worker had loaded the model, by
+    `time.time`, and `provider` the execution provider that onnxruntime uses there; `worker` names the
+    process.
     """
 
     number: int
@@ -150,33 +150,27 @@ class Worker:
 
     def answer(self, images: Sequence[ListedImage]) -> tuple[Answers, int, int]:
         """A row for every image, in their order; how many came from an earlier table, and how many have
-        the bytes and so the answer of another image of this run.
+        the bytes and so the prediction of another of these images.
         """
         answers = Answers([image.path for image in images], self._plan.request.top_k)
-        reused = copied = 0
-        inferred: list[int] = []
-        twins: list[tuple[int, int]] = []
+        reused = 0
+        duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
         for prepared in self._prepare_all(images):
             answers.paste(prepared.start, prepared.answers)
             for stage, seconds in prepared.seconds.items():
                 self._seconds[stage] += seconds
             reused += prepared.taken
-            copied += prepared.copied
-            inferred += [place for place, _ in prepared.pixels]
-            twins += prepared.twins
+            duplicates += prepared.duplicates
             waiting += prepared.pixels
             while len(waiting) >= self._model.batch_images:
                 self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], answers)
                 del waiting[: self._model.batch_images]
         if waiting:
             self._seconds["infer"] += self._model.infer(waiting, answers)
-        for place, first in twins:
+        for place, first in duplicates:
             answers.copy_row(first, place)
-        if self._preparation.answered:
-            scored = [place for place in inferred if answers.errors[place] is None]
-            self._preparation.answered.add(answers, scored)
-        return answers, reused, copied
+        return answers, reused, len(duplicates)
 
     def close(self) -> None:
         """End what the worker has started."""

@@ -162,9 +162,9 @@ def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest)
     (request_.images / "bad.png").write_bytes(b"broken")
     (request_.images / "bad too.png").write_bytes(b"broken")
     first = score_folder(replace(request_, workers=1))
-    # One worker scores every content once, in whatever shard it comes; what fails may be tried in two.
+    # A block of a shard scores every content once; the copy in another folder and what fails may be in two.
     assert counts(first) == (0, COUNT + 9)
-    assert first.manifest["computed"] in (COUNT + 1, COUNT + 2)
+    assert first.manifest["computed"] in range(COUNT + 1, COUNT + 4)
     twins = data(first).query("image_path.str.startswith('a/00000') or image_path == 'far from it.png'")
     assert len(twins) == 8
     assert len(twins.drop(columns="image_path").drop_duplicates()) == 1
