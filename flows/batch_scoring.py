@@ -15,7 +15,7 @@ from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import TableFormat
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.registry import find_bundle
-from pixelmill.pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring import Executor, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.dask_engine import run_shards
 from pixelmill.pipeline.scoring.passed_over import say_passed_over
@@ -46,7 +46,7 @@ def score(
     previous: str | None = None,
     trust_mtime: bool = False,
     fresh: bool = False,
-    engine: Engine = "local",
+    executor: Executor = "local",
     dask_address: str | None = None,
 ) -> dict[str, Any]:
     """Score a folder of images: a row for each, whatever happens to any of them."""
@@ -67,12 +67,12 @@ def score(
         previous=parse_location(previous) if previous else None,
         trust_mtime=trust_mtime,
         fresh=fresh,
-        engine=engine,
+        executor=executor,
         dask_address=dask_address,
     )
     with holding_output(request.output):
         plan = plan_run(request)
-        outcome = score_images(plan) if engine == "local" else score_on_cluster(plan)
+        outcome = score_images(plan) if executor == "local" else score_on_cluster(plan)
         table = commit(plan, outcome)
     require_failure_rate(table, max_failure_rate)
     return table.manifest

@@ -23,7 +23,7 @@ from pixelmill.pipeline.inference import Provider
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import TableFormat
 from pixelmill.pipeline.registry import find_bundle
-from pixelmill.pipeline.scoring import Engine, ScoringRequest
+from pixelmill.pipeline.scoring import Executor, ScoringRequest
 from pixelmill.pipeline.scoring.commit import require_failure_rate
 from pixelmill.pipeline.scoring.passed_over import say_passed_over
 from pixelmill.pipeline.scoring.run import score_folder
@@ -41,7 +41,9 @@ def score(
     precision: Annotated[Precision, typer.Option("--precision", help="Which ONNX file.")] = "fp32",
     workers: Annotated[int | None, typer.Option("--workers", help="Default: the processors.")] = None,
     provider: Annotated[Provider, typer.Option("--provider")] = "cpu",
-    engine: Annotated[Engine, typer.Option("--engine", help="Processes here, or a Dask cluster.")] = "local",
+    executor: Annotated[
+        Executor, typer.Option("--executor", help="Processes here, or a Dask cluster.")
+    ] = "local",
     dask_address: Annotated[
         str | None, typer.Option("--dask-address", help="Of the cluster's scheduler: tcp://HOST:PORT.")
     ] = None,
@@ -90,7 +92,7 @@ def score(
         top_k=top_k,
         workers=workers,
         provider=provider,
-        engine=engine,
+        executor=executor,
         dask_address=dask_address,
         previous=parse_location(previous) if previous else None,
         trust_mtime=trust_mtime,

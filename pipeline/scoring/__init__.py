@@ -20,7 +20,7 @@ from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
 from pixelmill.pipeline.scoring.passed_over import PassedOver
 
-Engine = Literal["local", "dask"]
+Executor = Literal["local", "dask"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class ScoringRequest:
         previous: An earlier table whose rows are taken where model, preprocessing and bytes are the same.
         trust_mtime: Take rows of `previous` also where size, time and inode alone are the same.
         fresh: Replace what the output holds, whatever run it is from.
-        engine: Processes of this machine, or a Dask cluster.
-        dask_address: Of the scheduler, where the engine is Dask.
+        executor: Processes of this machine, or a Dask cluster.
+        dask_address: Of the scheduler, where the executor is Dask.
     """
 
     bundle: ModelBundle
@@ -64,7 +64,7 @@ class ScoringRequest:
     previous: Path | None = None
     trust_mtime: bool = False
     fresh: bool = False
-    engine: Engine = "local"
+    executor: Executor = "local"
     dask_address: str | None = None
 
     @property

@@ -204,16 +204,16 @@ def _check_values(request: ScoringRequest) -> None:
             "an earlier table to take rows from",
         ),
         (
-            (request.engine == "dask") != (request.dask_address is not None),
-            "--engine",
-            f"{request.engine} with --dask-address {request.dask_address}",
+            (request.executor == "dask") != (request.dask_address is not None),
+            "--executor",
+            f"{request.executor} with --dask-address {request.dask_address}",
             "dask with the address of its scheduler, or local without one",
         ),
     ]
     for is_wrong, option, value, expected in checks:
         if is_wrong:
             raise RequestError(f"{option} {value}", expected, "Correct the option.")
-    if request.engine == "local":  # The machines of a cluster are not this one.
+    if request.executor == "local":  # The machines of a cluster are not this one.
         require_provider(request.provider)
     for place in (request.images, request.output, request.previous):
         if place is not None:

@@ -11,7 +11,7 @@ from pixelmill.pipeline.artifacts import provenance, remove_folder, scratch_fold
 from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.progress import Meter, progress
 from pixelmill.pipeline.resources import processor_limit
-from pixelmill.pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring import Executor, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.dask_engine import score_on_cluster
 from pixelmill.pipeline.scoring.local_engine import WorkerPool
@@ -36,7 +36,7 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
     """
     tally = Tally()
     with progress("score", None, "images") as meter:
-        workers, reason = _ENGINES[plan.request.engine](plan, tally, meter)
+        workers, reason = _EXECUTORS[plan.request.executor](plan, tally, meter)
     return outcome_of(plan, tally, workers, reason)
 
 
@@ -138,7 +138,7 @@ def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> It
         thread.join(timeout=1)
 
 
-_ENGINES: dict[Engine, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] = {
+_EXECUTORS: dict[Executor, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] = {
     "local": _score_locally,
     "dask": score_on_cluster,
 }
