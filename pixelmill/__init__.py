@@ -13,6 +13,7 @@ from pixelmill.pipeline.errors import GateRefused, PixelmillError, RequestError,
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pixelmill.pipeline.bundles import Precision
     from pixelmill.pipeline.prediction import LoadedModel
     from pixelmill.pipeline.promotion import Promotion
     from pixelmill.pipeline.scoring import PredictionTable
@@ -49,7 +50,12 @@ def load_model(reference: str, store: str | Path = "artifacts") -> "LoadedModel"
 
 
 def score_folder(
-    model: str, images: str | Path, output: str | Path, store: str | Path = "artifacts", **options: Any
+    model: str,
+    images: str | Path,
+    output: str | Path,
+    store: str | Path = "artifacts",
+    precision: "Precision" = "fp32",
+    **options: Any,
 ) -> "PredictionTable":
     """Score a folder of images into a prediction table: one row for every image.
 
@@ -58,7 +64,9 @@ def score_folder(
         images: The folder, with all levels of subfolders; or an fsspec address.
         output: The folder of the table. A run that was interrupted there resumes.
         store: The artifacts root.
-        options: Fields of `pixelmill.pipeline.scoring.ScoringRequest`, such as `top_k=3` or `format="csv"`.
+        precision: Which ONNX file.
+        options: Fields of `pixelmill.pipeline.scoring.options.ScoringOptions`, such as `top_k=3` or
+            `format="csv"`.
 
     Raises:
         RequestError: There is no such model, no image, or an option is wrong.
@@ -69,8 +77,8 @@ def score_folder(
     from pixelmill.pipeline.scoring import ScoringRequest
     from pixelmill.pipeline.scoring.run import score_folder as run
 
-    bundle = find_bundle(parse_location(store), model, options.pop("precision", "fp32"))
-    return run(ScoringRequest(bundle, parse_location(images), parse_location(output), **options))
+    bundle = find_bundle(parse_location(store), model, precision)
+    return run(ScoringRequest.from_options(bundle, images, output, options))
 
 
 def read_predictions(table: str | Path) -> "pd.DataFrame":

@@ -20,6 +20,7 @@ from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_F
 from pixelmill.pipeline.registry import fetch_bundle
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import holds_images
+from pixelmill.pipeline.scoring.options import check_values
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
@@ -27,7 +28,6 @@ from pixelmill.pipeline.scoring.worker.costly import COSTLY_FOLDER
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
-_LEAST_MEMORY = 16 << 20
 _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
@@ -169,50 +169,20 @@ def describe_request(request: ScoringRequest) -> dict[str, Any]:
 
 
 def _check_values(request: ScoringRequest) -> None:
+    check_values(request)
     classes = len(request.bundle.labels())
-    checks = [
-        (not 1 <= request.top_k <= classes, "--top-k", request.top_k, f"1 to {classes} classes"),
-        (
-            request.workers is not None and request.workers < 1,
-            "--workers",
-            request.workers,
-            "at least 1",
-        ),
-        (
-            not 0 <= request.max_failure_rate <= 1,
-            "--max-failure-rate",
-            request.max_failure_rate,
-            "a share from 0 to 1",
-        ),
-        (request.max_pixels < 1, "--max-pixels", request.max_pixels, "at least 1"),
-        (
-            request.max_image_memory < _LEAST_MEMORY,
-            "--max-image-memory",
-            request.max_image_memory,
-            f"at least {_LEAST_MEMORY:,} bytes",
-        ),
-        (
-            not 0 < request.max_image_seconds < float("inf"),
-            "--max-image-seconds",
-            request.max_image_seconds,
-            "a number of seconds over 0",
-        ),
-        (
-            request.trust_mtime and request.previous is None,
-            "--trust-mtime",
-            "without --previous",
-            "an earlier table to take rows from",
-        ),
-        (
-            (request.executor == "dask") != (request.dask_address is not None),
-            "--executor",
-            f"{request.executor} with --dask-address {request.dask_address}",
+    if request.top_k > classes:
+        raise RequestError(f"`top_k` {request.top_k}", f"1 to {classes} classes", "Correct the option.")
+    if request.trust_mtime and request.previous is None:
+        raise RequestError(
+            "`trust_mtime` without `previous`", "an earlier table to take rows from", "Correct the option."
+        )
+    if (request.executor == "dask") != (request.dask_address is not None):
+        raise RequestError(
+            f"`executor` {request.executor} with `dask_address` {request.dask_address}",
             "dask with the address of its scheduler, or local without one",
-        ),
-    ]
-    for is_wrong, option, value, expected in checks:
-        if is_wrong:
-            raise RequestError(f"{option} {value}", expected, "Correct the option.")
+            "Correct the option.",
+        )
     if request.executor == "local":  # The machines of a cluster are not this one.
         require_provider(request.provider)
     for place in (request.images, request.output, request.previous):

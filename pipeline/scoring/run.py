@@ -11,10 +11,11 @@ from pixelmill.pipeline.artifacts import provenance, remove_folder, scratch_fold
 from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.progress import Meter, progress
 from pixelmill.pipeline.resources import processor_limit
-from pixelmill.pipeline.scoring import Executor, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.dask_engine import score_on_cluster
 from pixelmill.pipeline.scoring.local_engine import WorkerPool
+from pixelmill.pipeline.scoring.options import Executor
 from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.report import load_template

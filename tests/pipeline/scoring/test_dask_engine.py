@@ -107,8 +107,8 @@ def test_a_shard_is_the_seconds_of_work_that_the_first_one_tells(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dask_address": None}, "--executor dask with --dask-address None"),
-        ({"executor": "local"}, "--executor local with --dask-address"),
+        ({"dask_address": None}, "`executor` dask with `dask_address` None"),
+        ({"executor": "local"}, "`executor` local with `dask_address`"),
         ({"dask_address": "tcp://127.0.0.1:9"}, "no Dask scheduler answers at tcp://127.0.0.1:9"),
         ({"dask_address": "nonsense://x"}, "no Dask scheduler answers"),
     ],

@@ -46,7 +46,7 @@ def test_hidden_files_of_a_user_stay(request_: ScoringRequest, refused: bool) ->
 def test_an_empty_folder_stays_and_a_new_one_goes(request_: ScoringRequest, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for output in (tmp_path / "empty", tmp_path / "new/deep/out"):
-        with pytest.raises(RequestError, match="--top-k"):
+        with pytest.raises(RequestError, match="top_k"):
             score_folder(replace(request_, output=output, top_k=99))
     assert not list((tmp_path / "empty").iterdir())
     assert not (tmp_path / "new").exists()

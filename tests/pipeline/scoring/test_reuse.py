@@ -322,7 +322,7 @@ def test_a_table_tells_from_which_files_it_was_read(request_: ScoringRequest) ->
 
 
 def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringRequest) -> None:
-    with pytest.raises(RequestError, match="--trust-mtime without --previous"):
+    with pytest.raises(RequestError, match="`trust_mtime` without `previous`"):
         score(request_, "again", trust_mtime=True)
     first = score(request_, "csv", format="csv")
     with pytest.raises(RequestError, match=r"--trust-mtime with .*predictions\.csv"):
