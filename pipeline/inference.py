@@ -81,7 +81,7 @@ def require_provider(wanted: Provider) -> str:
             f"provider {wanted}, and onnxruntime {onnxruntime.__version__} here has only "
             f"{', '.join(available)}",
             name,
-            "Install onnxruntime-gpu with its CUDA libraries, or take --provider cpu.",
+            "Install onnxruntime-gpu with its CUDA libraries, or choose `provider` cpu.",
         )
     return name
 
@@ -126,7 +126,7 @@ def load_session(
         raise RequestError(
             f"provider {provider}, and onnxruntime fell back to {used}",
             name,
-            "Check the driver and the CUDA libraries, or take --provider cpu.",
+            "Check the driver and the CUDA libraries, or choose `provider` cpu.",
         )
     return InferenceSession(session, used)
 

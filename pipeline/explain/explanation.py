@@ -170,5 +170,5 @@ def _require_bundle(store: Path, model: str | None, request: Facts) -> ModelBund
         raise RequestError(
             f"a table of {request['model']}: {error.received}",
             "the model that the table was made with",
-            "Name its store with --store, or the bundle's folder with --model.",
+            "Name its store with `store`, or the bundle's folder with `model`.",
         ) from error

@@ -104,7 +104,7 @@ def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> He
         raise RequestError(
             f"folder {folder} holds no image that can be read",
             "held-out images, on which the ONNX file has to answer as the model",
-            "Name another with --images.",
+            "Name another with `images`.",
         )
     known = {name: index for index, name in enumerate(class_names)}
     labels = [known.get(path.partition("/")[0], -1) for path in paths]

@@ -217,7 +217,9 @@ def _refuse_difference(parity: Parity) -> GateRefused:
         if parity.label_flips
         else "a difference that is small enough for you is allowed by a larger export.max_abs_difference"
     )
-    option = "--tie-margin" if parity.label_flips else "--max-abs-difference"
+    command = (
+        "`pixelmill export --tie-margin`" if parity.label_flips else "`pixelmill export --max-abs-difference`"
+    )
     return GateRefused(
         f"the ONNX file gives {parity.label_flips} of {parity.images} held-out images another label than "
         f"Keras, with a largest difference of {parity.max_abs_difference:.2g}; the worst is {worst.file}: "
@@ -225,8 +227,7 @@ def _refuse_difference(parity: Parity) -> GateRefused:
         f"({worst.onnx_probability:.4f})",
         f"no other label beyond ties ({parity.tie_margin:.2g}), and a difference of less than "
         f"{parity.allowed_difference:.2g} (the rounding error of the Keras model is {parity.noise:.2g})",
-        f"It is not published. Look for a layer that acts differently in ONNX; {remedy} (`pixelmill export "
-        f"{option}`).",
+        f"It is not published. Look for a layer that acts differently in ONNX; {remedy} ({command}).",
     )
 
 

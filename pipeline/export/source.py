@@ -162,14 +162,14 @@ def source_of_keras_file(
     require_labels(class_names, network.outputs)
     if network.takes_bytes and pixel_range not in (None, "0..255"):
         raise RequestError(
-            f"--pixel-range {pixel_range} for a network that takes uint8",
+            f"`pixel_range` {pixel_range} for a network that takes uint8",
             "no range but 0..255, which is all that uint8 pixels have",
             "Leave it out; if the network was given floats in training, save it with an input of floats.",
         )
     if pixel_range is None and not (network.rescales or network.takes_bytes):
         _log.warning(
             "%s has no layer that rescales pixels, and gets them as 0 to 255; if it was trained on "
-            "another range, say so with --pixel-range",
+            "another range, say so with `pixel_range`",
             path,
         )
     return ExportSource(

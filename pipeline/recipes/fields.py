@@ -23,7 +23,7 @@ class RecipeField:
     """One field of a recipe.
 
     Attributes:
-        key: As `--set` takes it, with `N` for the place in a list.
+        key: As an override names it, with `N` for the place in a list.
         where: Which of several parts in its place has it: `layer: convolution`; empty where there is one.
         type: Type, values and limits, in words.
         default: As YAML; None where a value is required.

@@ -64,7 +64,7 @@ def _remedy(problem: Any) -> str:
 
 
 def _key_of(problem: Any) -> str:
-    """Where the problem is, as `--set` names the place."""
+    """Where the problem is, as an override names the place."""
     location: _Location = problem["loc"]
     parts = _all_parts(Recipe)
     # The tags of unions stand in the location, but a user never wrote them as keys.

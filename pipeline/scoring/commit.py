@@ -40,7 +40,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         raise WorkError(
             f"{counts.rows} rows",
             f"{outcome.listed}, one for every image listed",
-            "The output was changed while the run wrote it: run again with --fresh.",
+            "The output was changed while the run wrote it: run again with `fresh`.",
         )
     manifest = _describe_run(plan, outcome, counts)
     request = plan.request

@@ -117,7 +117,7 @@ def _require_order(counts: TableCounts, paths: "pa.ChunkedArray") -> None:
             raise WorkError(
                 f"row {path!r} comes after {before!r}",
                 "every path once, in order",
-                "The output was changed while the run wrote it: run again with --fresh.",
+                "The output was changed while the run wrote it: run again with `fresh`.",
             )
     if len(column):
         counts.last_path = column[-1].as_py()

@@ -172,13 +172,13 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise RequestError(
             f"no Dask scheduler answers at {address} ({error})",
             "the address of a scheduler, such as tcp://scheduler:8786",
-            "Start it with `dask scheduler`, or correct --dask-address.",
+            "Start it with `dask scheduler`, or correct `dask_address`.",
         ) from error
     with client:
         if not client.nthreads():
             raise RequestError(
                 f"the Dask scheduler at {address} has no workers",
                 "at least one",
-                f"Start them: dask worker {address} --nthreads 1 --nworkers 2.",
+                f"Start them: `dask worker {address} --nthreads 1 --nworkers 2`.",
             )
         yield client

@@ -164,7 +164,7 @@ def _cannot_work(received: str) -> WorkError:
         received,
         "workers that live",
         "Look for an out-of-memory kill in the system's log; run the same command again with fewer "
-        "--workers or more memory, and it goes on with what is missing.",
+        "`workers` or more memory, and it goes on with what is missing.",
     )
 
 

@@ -55,7 +55,7 @@ def holding_output(output: Path) -> Iterator[None]:
         raise RequestError(
             f"another run is at work in {output}",
             "an output of this run's own",
-            "Wait for it to end, or choose another --output.",
+            "Wait for it to end, or choose another `output`.",
         ) from None
     try:
         yield
@@ -73,13 +73,13 @@ def _require_folder(output: Path) -> None:
     if suffix in _FORMATS and not output.is_dir():
         folder = output.with_suffix("")
         raise RequestError(
-            f"--output {output}, the name of a file",
+            f"`output` {output}, the name of a file",
             "the name of a folder, which gets the table, its report and its manifest",
-            f"Write --format {_FORMATS[suffix]} --output {folder}: the table is then "
+            f"Write `format` {_FORMATS[suffix]} `output` {folder}: the table is then "
             f"{folder / (CSV_FILE if _FORMATS[suffix] == 'csv' else PARTS_FOLDER)}.",
         )
     if not is_remote(output) and output.exists() and not output.is_dir():
-        raise RequestError(f"output {output} is a file", "a folder", "Choose another --output.")
+        raise RequestError(f"output {output} is a file", "a folder", "Choose another `output`.")
 
 
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:

@@ -135,13 +135,13 @@ def index_previous(request: ScoringRequest) -> None:
     if request.previous is None:
         return
     if request.images == request.previous:
-        raise RequestError(f"--previous {request.previous}", "an earlier table", "Name its output folder.")
+        raise RequestError(f"`previous` {request.previous}", "an earlier table", "Name its output folder.")
     try:
         rows, spans = read_table(request.previous, lambda table: _index_table(table, request))
     except (WorkError, OSError, ValueError, KeyError) as error:
         reason = error.received if isinstance(error, WorkError) else error
         raise RequestError(
-            f"--previous {request.previous} cannot be read ({reason})",
+            f"`previous` {request.previous} cannot be read ({reason})",
             "a table as `pixelmill score` wrote it",
             "Restore it, or leave the option out: all images are then computed.",
         ) from error
@@ -163,7 +163,7 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
     nothing = np.empty(0, record_type(request.top_k))
     if request.trust_mtime and table.is_csv:
         raise RequestError(
-            f"--trust-mtime with {table.files[0].path}",
+            f"`trust_mtime` with {table.files[0].path}",
             "an earlier table in Parquet: CSV keeps no file times",
             "Leave the option out: files are then read and compared by their bytes.",
         )

@@ -95,7 +95,7 @@ def test_a_model_trained_elsewhere_becomes_a_bundle(models: Path, tmp_path: Path
 
 
 def test_logits_are_no_probabilities(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--from-logits"):
+    with pytest.raises(RequestError, match="from_logits"):
         export_on_request(request(models, tmp_path / "bundle", from_logits=False))
     assert list(tmp_path.iterdir()) == []
 
@@ -177,7 +177,7 @@ def test_a_network_is_described_as_it_is(models: Path) -> None:
         ("sigmoid", 3, r"last activation is sigmoid: .*--from-logits does not help"),
         ("hard_sigmoid", 3, "last activation is hard_sigmoid"),
         ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
-        ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add --from-logits"),
+        ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add `from_logits`"),
         ("softmax", 1, "a binary network with one output"),
     ],
 )
@@ -189,7 +189,7 @@ def test_outputs_that_are_no_distribution_over_classes_are_named(
 
 
 def test_a_second_softmax_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"--from-logits for m\.keras, whose last activation is softmax"):
+    with pytest.raises(RequestError, match=r"`from_logits` for m\.keras, whose last activation is softmax"):
         require_one_class_per_image(Path("m.keras"), "softmax", 3, from_logits=True)
     for activation in ("linear", "unknown", "logsoftmax"):
         require_one_class_per_image(Path("m.keras"), activation, 3, from_logits=True)
@@ -205,7 +205,7 @@ def given(*rows: list[float]) -> FilePredictions:
 def test_probabilities_are_no_logits() -> None:
     path = Path("m.keras")
     for activation in ("unknown", "linear"):
-        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Leave out --from-logits"):
+        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Leave out `from_logits`"):
             require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid"):
         require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
@@ -220,7 +220,7 @@ def test_what_a_model_predicts_must_be_probabilities() -> None:
     require_probabilities(path, given([0.2, 0.8], [1.0, 0.0]), names, from_logits=False)
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid .*does not help"):
         require_probabilities(path, given([0.2, 0.8], [0.7, 0.8]), names, from_logits=False)
-    with pytest.raises(RequestError, match=r"from -3 to 5, .* If the outputs are logits, add --from-logits"):
+    with pytest.raises(RequestError, match=r"from -3 to 5, .* If the outputs are logits, add `from_logits`"):
         require_probabilities(path, given([0.2, 0.8], [-3.0, 5.0]), names, from_logits=False)
     for broken in (np.nan, np.inf, -np.inf):
         with pytest.raises(GateRefused, match=r"infinity for 1 of 2 .* the first of which is b\.png"):

@@ -77,8 +77,8 @@ def test_files_of_others_in_the_folder_of_the_parts_stay(request_: ScoringReques
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("scores.csv", "--format csv --output .*/scores: "),
-        ("a.b.Parquet", "--format parquet --output .*/a.b: "),
+        ("scores.csv", "`format` csv `output` .*/scores: "),
+        ("a.b.Parquet", "`format` parquet `output` .*/a.b: "),
     ],
 )
 def test_the_name_of_a_file_is_refused(

@@ -325,7 +325,7 @@ def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringReq
     with pytest.raises(RequestError, match="`trust_mtime` without `previous`"):
         score(request_, "again", trust_mtime=True)
     first = score(request_, "csv", format="csv")
-    with pytest.raises(RequestError, match=r"--trust-mtime with .*predictions\.csv"):
+    with pytest.raises(RequestError, match=r"`trust_mtime` with .*predictions\.csv"):
         score_after(first, request_, trust_mtime=True)
     assert not request_.output.with_name("again").exists()
     # A table written before parts told of files is no error: its bytes still count.
@@ -351,7 +351,7 @@ def test_a_damaged_table_is_refused(request_: ScoringRequest, form: Any) -> None
     first = score(request_, "first", format=form)
     (file, *_) = sorted([*first.folder.glob("predictions/part-*"), *first.folder.glob("*.csv")])
     file.write_bytes(file.read_bytes()[100:])
-    with pytest.raises(RequestError, match=f"--previous {first.folder} cannot be read"):
+    with pytest.raises(RequestError, match=f"`previous` {first.folder} cannot be read"):
         score_after(first, request_)
 
 
