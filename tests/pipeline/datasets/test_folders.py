@@ -78,7 +78,7 @@ def test_the_splits_of_a_dataset_are_no_classes(
 def test_splits_that_an_archive_wrapped_once_more_are_named_inside(tmp_path: Path) -> None:
     for split in ("seg_train", "seg_test"):
         make_classes(tmp_path / "intel" / split / split, "forest", "sea")
-    assert f"dataset.path={tmp_path}/intel/seg_train/seg_train " in refusal(tmp_path / "intel")
+    assert f"`dataset.path={tmp_path}/intel/seg_train/seg_train` " in refusal(tmp_path / "intel")
 
 
 def test_a_split_without_classes_of_its_own_is_still_a_split(tmp_path: Path) -> None:

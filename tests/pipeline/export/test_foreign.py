@@ -174,7 +174,7 @@ def test_a_network_is_described_as_it_is(models: Path) -> None:
 @pytest.mark.parametrize(
     ("activation", "outputs", "words"),
     [
-        ("sigmoid", 3, r"last activation is sigmoid: .*--from-logits does not help"),
+        ("sigmoid", 3, r"last activation is sigmoid: .*`from_logits` does not help"),
         ("hard_sigmoid", 3, "last activation is hard_sigmoid"),
         ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
         ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add `from_logits`"),
@@ -278,18 +278,18 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
     ("changes", "words"),
     [
         ({"keras_file": None, "model": None}, "no model to export"),
-        ({"labels": None}, "--keras-file without --labels"),
-        ({"keras_file": None, "model": "digits@1"}, "--labels without --keras-file"),
+        ({"labels": None}, "`keras_file` without `labels`"),
+        ({"keras_file": None, "model": "digits@1"}, "`labels` without `keras_file`"),
         ({"images": Path("nowhere")}, "images nowhere is no folder"),
         ({"images": None}, "no held-out images to prove logits on"),
         ({"keras_file": Path("nothing.keras")}, "nothing.keras does not exist"),
         ({"runtime_version": "1.4"}, "runtime version 1.4"),
-        ({"max_abs_difference": 0.0}, "--max-abs-difference 0"),
-        ({"max_abs_difference": float("nan")}, "--max-abs-difference nan"),
-        ({"tie_margin": 1.0}, "--tie-margin 1"),
+        ({"max_abs_difference": 0.0}, "`max_abs_difference` 0"),
+        ({"max_abs_difference": float("nan")}, "`max_abs_difference` nan"),
+        ({"tie_margin": 1.0}, "`tie_margin` 1"),
         ({"keras_file": Path("multi.keras")}, "last activation is sigmoid"),
         ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
-        ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network that takes uint8"),
+        ({"keras_file": Path("bytes.keras")}, "`pixel_range` 0..1 for a network that takes uint8"),
     ],
 )
 def test_bad_requests_are_refused(
