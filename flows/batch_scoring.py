@@ -7,15 +7,12 @@ from prefect.cache_policies import NO_CACHE
 
 from pixelmill.flows.page import show_table
 from pixelmill.flows.refusals import ending_refused
+from pixelmill.flows.scoring_parameters import as_flow
 from pixelmill.pipeline.bundles import Precision
-from pixelmill.pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS
-from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
-from pixelmill.pipeline.inference import Provider
 from pixelmill.pipeline.locations import parse_location
-from pixelmill.pipeline.predictions import TableFormat
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.registry import find_bundle
-from pixelmill.pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.dask_engine import run_shards
 from pixelmill.pipeline.scoring.passed_over import say_passed_over
@@ -27,54 +24,32 @@ from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)
 @ending_refused
+@as_flow
 def score(
     model: str,
     images: str,
     output: str,
     store: str = "artifacts",
-    format: TableFormat = "parquet",  # noqa: A002
-    top_k: int = 1,
     precision: Precision = "fp32",
-    workers: int | None = None,
-    provider: Provider = "cpu",
-    max_failure_rate: float = 0.01,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    max_image_memory: int = DEFAULT_MAX_MEMORY,
-    max_image_seconds: float = DEFAULT_MAX_SECONDS,
-    globs: tuple[str, ...] = (),
-    labels_from_folders: bool = False,
-    previous: str | None = None,
-    trust_mtime: bool = False,
-    fresh: bool = False,
-    engine: Engine = "local",
-    dask_address: str | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Score a folder of images: a row for each, whatever happens to any of them."""
-    request = ScoringRequest(
-        bundle=find_bundle(parse_location(store), model, precision),
-        images=parse_location(images),
-        output=parse_location(output),
-        format=format,
-        top_k=top_k,
-        workers=workers,
-        provider=provider,
-        max_failure_rate=max_failure_rate,
-        max_pixels=max_pixels,
-        max_image_memory=max_image_memory,
-        max_image_seconds=max_image_seconds,
-        globs=globs,
-        labels_from_folders=labels_from_folders,
-        previous=parse_location(previous) if previous else None,
-        trust_mtime=trust_mtime,
-        fresh=fresh,
-        engine=engine,
-        dask_address=dask_address,
-    )
+    """Score a folder of images: a row for each, whatever happens to any of them.
+
+    Args:
+        model: `name@alias`, `name@version`, or the folder of a bundle.
+        images: The folder to score, all levels of it; an address, too.
+        output: The folder of the table; an address, too.
+        store: The artifacts root; an address, too.
+        precision: Which ONNX file.
+        **options: The fields of `ScoringOptions`.
+    """
+    bundle = find_bundle(parse_location(store), model, precision)
+    request = ScoringRequest.from_options(bundle, images, output, options)
     with holding_output(request.output):
         plan = plan_run(request)
-        outcome = score_images(plan) if engine == "local" else score_on_cluster(plan)
+        outcome = score_images(plan) if request.executor == "local" else score_on_cluster(plan)
         table = commit(plan, outcome)
-    require_failure_rate(table, max_failure_rate)
+    require_failure_rate(table, request.max_failure_rate)
     return table.manifest
 
 

@@ -6,7 +6,12 @@ import sys
 
 import typer
 
-from pixelmill.flows.commands.console import explain_os_error, explain_remote_trouble, show_pipeline_warnings
+from pixelmill.flows.commands.console import (
+    explain_os_error,
+    explain_remote_trouble,
+    name_options,
+    show_pipeline_warnings,
+)
 from pixelmill.flows.commands.explain import explain
 from pixelmill.flows.commands.export import export
 from pixelmill.flows.commands.models import models_app
@@ -62,7 +67,7 @@ def main() -> None:
         with ending_on_signals():
             app()
     except PixelmillError as error:
-        print(f"pixelmill: {error}", file=sys.stderr, flush=True)
+        print(f"pixelmill: {name_options(str(error))}", file=sys.stderr, flush=True)
         if isinstance(error, ServerLostError):
             os._exit(error.exit_code)
         sys.exit(error.exit_code)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pixelmill.flows.commands.console import know_options
 from pixelmill.flows.commands.options import Quiet
 from pixelmill.pipeline.progress import QUIET_VARIABLE
 
@@ -52,14 +53,19 @@ def quietable(command: Callable[..., None]) -> Callable[..., None]:
     """A command that takes `--quiet`, too."""
 
     @wraps(command)
-    def run(*args: Any, quiet: bool, **kwargs: Any) -> None:
+    def run(*args: Any, quiet: bool, context: typer.Context, **kwargs: Any) -> None:
+        know_options(context)
         _obey(quiet)
         command(*args, **kwargs)
 
     signature = inspect.signature(command)
-    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Quiet)
-    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
-    run.__annotations__ = {**command.__annotations__, "quiet": Quiet}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    more = (
+        inspect.Parameter("quiet", kind, default=False, annotation=Quiet),
+        inspect.Parameter("context", kind, annotation=typer.Context),
+    )
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *more])
+    run.__annotations__ = {**command.__annotations__, "quiet": Quiet, "context": typer.Context}
     return run
 
 

@@ -95,7 +95,7 @@ def require_provider(wanted: Provider) -> str:
             f"provider {wanted}, and onnxruntime {onnxruntime.__version__} here has only "
             f"{', '.join(available)}",
             name,
-            "Install onnxruntime-gpu with its CUDA libraries, or use --provider cpu.",
+            "Install onnxruntime-gpu with its CUDA libraries, or use `provider` cpu.",
         )
     return name
 
@@ -139,7 +139,7 @@ def load_session(
         raise RequestError(
             f"provider {provider}, and onnxruntime fell back to {used}",
             name,
-            "Check the driver and the CUDA libraries, or use --provider cpu.",
+            "Check the driver and the CUDA libraries, or use `provider` cpu.",
         )
     return InferenceSession(session, used)
 

@@ -73,5 +73,5 @@ def _check_store(store: Path) -> None:
         raise RequestError(
             f"store {printable(str(store))} cannot be written to ({error.strerror})",
             "a folder that this user may write to",
-            "Name another with --store.",
+            "Name another with `store`.",
         ) from error

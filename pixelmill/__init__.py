@@ -5,8 +5,6 @@ and onnxruntime are imported when a function needs them.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ from pixelmill.pipeline.errors import GateRefused, PixelmillError, RequestError,
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pixelmill.pipeline.bundles import Precision
     from pixelmill.pipeline.prediction import LoadedModel
     from pixelmill.pipeline.promotion import Promotion
     from pixelmill.pipeline.scoring import PredictionTable
@@ -29,7 +28,15 @@ __all__ = [
     "retrain",
     "score_folder",
 ]
-__version__ = version("pixelmill")
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # To look it up takes longer than to import the rest, and each command imports this.
+    from importlib.metadata import version
+
+    return version("pixelmill")
 
 
 def load_model(reference: str, store: str | Path = "artifacts") -> "LoadedModel":
@@ -51,7 +58,12 @@ def load_model(reference: str, store: str | Path = "artifacts") -> "LoadedModel"
 
 
 def score_folder(
-    model: str, images: str | Path, output: str | Path, store: str | Path = "artifacts", **options: Any
+    model: str,
+    images: str | Path,
+    output: str | Path,
+    store: str | Path = "artifacts",
+    precision: "Precision" = "fp32",
+    **options: Any,
 ) -> "PredictionTable":
     """Score a folder of images into a prediction table: one row for every image.
 
@@ -60,8 +72,9 @@ def score_folder(
         images: The folder, with all levels of subfolders; or an fsspec address.
         output: The folder of the table. A run that was interrupted there resumes.
         store: The artifacts root.
-        options: `precision`, and the fields of `pixelmill.pipeline.scoring.ScoringRequest` from `format` on,
-            such as `top_k=3` or `format="csv"`.
+        precision: Which ONNX file.
+        options: Fields of `pixelmill.pipeline.scoring.options.ScoringOptions`, such as `top_k=3` or
+            `format="csv"`.
 
     Returns:
         The table's `folder`, and its `manifest` with what was counted.
@@ -79,21 +92,10 @@ def score_folder(
     from pixelmill.pipeline.scoring.commit import require_failure_rate
     from pixelmill.pipeline.scoring.run import score_folder as run
 
-    known = {field.name for field in fields(ScoringRequest)} - {"bundle", "images", "output"}
-    unknown = sorted(options.keys() - known - {"precision"})
-    if unknown:
-        raise RequestError(
-            f"the option {unknown[0]}",
-            f"one of precision, {', '.join(sorted(known))}",
-            "Correct its name; `pixelmill.pipeline.scoring.ScoringRequest` describes each.",
-        )
-    precision = options.pop("precision", "fp32")
     if precision not in ONNX_FILES:
         raise RequestError(f"precision {precision}", f"one of {', '.join(ONNX_FILES)}", "Correct it.")
-    if options.get("previous") is not None:
-        options["previous"] = parse_location(options["previous"])
     bundle = find_bundle(parse_location(store), model, precision)
-    request = ScoringRequest(bundle, parse_location(images), parse_location(output), **options)
+    request = ScoringRequest.from_options(bundle, images, output, options)
     table = run(request)
     require_failure_rate(table, request.max_failure_rate)
     return table

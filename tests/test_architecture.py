@@ -1,6 +1,7 @@
 """The rules of who imports whom, read from the source. `docs/architecture.md` explains them."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("flows/**/*.py")])
+PIPELINE = sorted(ROOT.glob("pipeline/**/*.py"))
+SOURCES = sorted([*PIPELINE, *ROOT.glob("flows/**/*.py")])
+OPTIONS_OF_PIP = {"--no-deps", "--only-binary", "--retries", "--disable-pip-version-check", "--dest"}
 # From the bottom up: a package or module knows only those on the floors below its own, and of its own floor
 # only what `BESIDE` names.
 FLOORS = (
@@ -95,6 +98,14 @@ def test_nothing_is_imported_from_the_same_floor_or_above(path: Path) -> None:
     if top == "pipeline" and stage != "__init__":
         known = {stage_of(module) for module in imports(path)} - {"", stage} - BESIDE.get(stage, set())
         assert {name for name in known if FLOOR_OF[name] >= FLOOR_OF[stage]} == set()
+
+
+@pytest.mark.parametrize("path", PIPELINE, ids=name_of)
+def test_the_pipeline_names_fields_and_no_options(path: Path) -> None:
+    # Whole commands may stand in backquotes.
+    text = re.sub(r"`(pixelmill|dask) [^`]*`", "", path.read_text())
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
+    assert named - OPTIONS_OF_PIP == set(), "the command line turns `top_k` into --top-k"
 
 
 def test_every_module_is_short_enough_to_read() -> None:

@@ -102,10 +102,10 @@ def test_a_request_that_is_wrong_is_an_error(trained_store: Path, tmp_path: Path
     places = ("digits@champion", tmp_path / "images", tmp_path / "out", trained_store)
     with pytest.raises(pixelmill.RequestError, match="digits@1"):
         pixelmill.load_model("digits@7", trained_store)
-    with pytest.raises(pixelmill.RequestError, match="the option topk; expected one of precision, "):
+    with pytest.raises(pixelmill.RequestError, match="topk"):
         pixelmill.score_folder(*places, topk=3)
     with pytest.raises(pixelmill.RequestError, match="precision fp8"):
-        pixelmill.score_folder(*places, precision="fp8")
+        pixelmill.score_folder(*places, precision="fp8")  # type: ignore[arg-type]
     with pytest.raises(pixelmill.RequestError, match="1 to 10 classes"):
         pixelmill.score_folder(*places, top_k=11)
     with pytest.raises(pixelmill.RequestError):

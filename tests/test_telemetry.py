@@ -136,5 +136,5 @@ def test_scoring_on_a_cluster_reaches_nobody(
     command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images")]
     command += ["--output", str(tmp_path / "out"), "--store", str(trained_store)]
     with running_cluster(environment=strangers_environment) as cluster:
-        command += ["--engine", "dask", "--dask-address", cluster.address]
+        command += ["--executor", "dask", "--dask-address", cluster.address]
         left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)

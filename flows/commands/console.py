@@ -2,10 +2,37 @@
 
 import errno
 import logging
+import re
 import sys
+
+import typer
 
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.progress import is_quiet
+
+_FIELD = re.compile(r"`(\w+)`")
+_OVERRIDE = re.compile(r"`(\w+(?:\.\w+)*=[^`]*)`")
+_options: dict[str, str] = {}
+
+
+def know_options(context: typer.Context) -> None:
+    """Learn the options of the command that runs, by the names of its parameters."""
+    _options.clear()
+    for parameter in context.command.params:
+        if parameter.name and parameter.param_type_name == "option":
+            _options[parameter.name] = parameter.opts[0]
+
+
+def name_options(message: str) -> str:
+    """Write the fields that a message names in backquotes as the options of the command that runs.
+
+    `` `top_k` `` becomes `--top-k`, and `` `training.epochs=3` `` becomes `--set training.epochs=3`. What the
+    command has no option for stays as it is.
+    """
+    message = _FIELD.sub(lambda found: _options.get(found[1], found[0]), message)
+    if "overrides" in _options:
+        message = _OVERRIDE.sub(lambda found: f"{_options['overrides']} {found[1]}", message)
+    return message
 
 
 class StageLines(logging.Handler):
@@ -20,7 +47,7 @@ class StageLines(logging.Handler):
         stage = getattr(record, "task_name", "")
         if stage and record.levelno < logging.WARNING and "Finished in state" in record.getMessage():
             return
-        print(f"{stage:9} {printable(record.getMessage())}", file=sys.stderr, flush=True)
+        print(f"{stage:9} {printable(name_options(record.getMessage()))}", file=sys.stderr, flush=True)
 
 
 def show_pipeline_warnings() -> None:

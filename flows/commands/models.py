@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pixelmill.flows.commands.console import know_options
 from pixelmill.flows.commands.options import (
     DEFAULT_STORE,
     Json,
@@ -27,6 +28,7 @@ models_app = typer.Typer(help="The registry: versions and the aliases that point
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """List the models when no other command is given."""
+    know_options(context)
     if context.invoked_subcommand is None:
         models_list(store, as_json)
     else:

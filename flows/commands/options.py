@@ -67,6 +67,15 @@ def parse_size(option: str, text: str) -> int:
     return int(float(found[1]) * (1 << _BITS_OF_UNIT[found[2].upper() or "M"]))
 
 
+def format_size(size: int) -> str:
+    """A number of bytes as `parse_size` reads it: `1GB`."""
+    unit = max(
+        (unit for unit, bits in _BITS_OF_UNIT.items() if size % (1 << bits) == 0),
+        key=_BITS_OF_UNIT.__getitem__,
+    )
+    return f"{size >> _BITS_OF_UNIT[unit]}{unit}B"
+
+
 def refuse_group_options(context: typer.Context) -> None:
     """Refuse an option before the subcommand: it would be the group's and change nothing.
 

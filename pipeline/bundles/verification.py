@@ -95,7 +95,7 @@ def verify_bundle(
     if engines and missing:
         package = ENGINES[missing[0]].packages[0]
         raise RequestError(
-            f"--engine {missing[0]}, which is not installed",
+            f"`engines` {missing[0]}, which is not installed",
             "an installed engine",
             f"Install it: pip install {package}.",
         )

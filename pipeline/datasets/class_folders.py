@@ -48,7 +48,7 @@ def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, 
         raise RequestError(
             f"{key} {printable(str(folder))} {'is a file' if folder.is_file() else 'does not exist'}",
             "a folder with one subfolder per class",
-            f"Set it with --set {key}=FOLDER.",
+            f"Set it with `{key}=FOLDER`.",
         )
     found: dict[str, list[Path]] = {}
     for path in list_subfolders(folder):
@@ -160,7 +160,7 @@ def _too_few_classes(folder: Path, classes: Sequence[ClassFolder], key: str) -> 
     return RequestError(
         f"{key} {printable(str(folder))} has {len(classes)} subfolder{'s' * (len(classes) != 1)}",
         "one subfolder per class, at least two",
-        f"Did you mean --set {key}={printable(str(inner))}?"
+        f"Did you mean `{key}={printable(str(inner))}`?"
         if deeper
         else "Sort the images into subfolders named after their classes.",
     )
@@ -190,9 +190,9 @@ def _name_splits(folder: Path, names: Sequence[str]) -> str:
     train, test = first(_TRAINING_WORDS), first(_TEST_WORDS, _VALIDATION_WORDS)
     if train is None:
         return "Put the images of each class into a single folder."
-    words = f"--set dataset.path={train}"
+    words = f"`dataset.path={train}`"
     if test is not None:
-        words += f" --set dataset.test_path={test}"
+        words += f" `dataset.test_path={test}`"
     return f"Set the folders of the splits: {words}."
 
 

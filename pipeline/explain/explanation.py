@@ -173,5 +173,5 @@ def _require_bundle(store: Path, model: str | None, request: Facts) -> ModelBund
         raise RequestError(
             f"a table of {request['model']}: {error.received}",
             "the model that the table was scored with",
-            "Give its store with --store, or the folder of the bundle with --model.",
+            "Give its store with `store`, or the folder of the bundle with `model`.",
         ) from error

@@ -106,7 +106,7 @@ def from_folder(folder: Path, class_names: Sequence[str], spec: ImageSpec) -> He
         raise RequestError(
             f"folder {folder} contains no readable image",
             "held-out images on which to compare the ONNX file with the model",
-            "Choose another folder with --images.",
+            "Choose another folder with `images`.",
         )
     known = {name: index for index, name in enumerate(class_names)}
     labels = [known.get(path.partition("/")[0], -1) for path in paths]

@@ -20,7 +20,7 @@ _PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
 _ACTIVATIONS = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
 _NOT_SOFTMAX = "softmax outputs, because pixelmill assigns one class to each image"
 _TRAIN_WITH_SOFTMAX = (
-    "Train the model with a softmax and categorical cross-entropy; --from-logits does not help here."
+    "Train the model with a softmax and categorical cross-entropy; `from_logits` does not help here."
 )
 
 
@@ -74,7 +74,7 @@ def require_one_class_per_image(path: Path, activation: str, outputs: int, from_
             "softmax outputs for two or more classes",
             f"Save keras.Model(model.input, keras.ops.concatenate({binary}, axis=1)) with y = model.output, "
             f"and list two labels, the positive class last"
-            f"{'; then add --from-logits' if activation == 'linear' else ''}.",
+            f"{'; then add `from_logits`' if activation == 'linear' else ''}.",
         )
     if activation in _SIGMOIDS:
         raise RequestError(
@@ -84,9 +84,9 @@ def require_one_class_per_image(path: Path, activation: str, outputs: int, from_
         )
     if from_logits and activation == "softmax":
         raise RequestError(
-            f"--from-logits for {path}, whose final activation is softmax",
+            f"`from_logits` for {path}, whose final activation is softmax",
             "a network that outputs logits",
-            "Omit --from-logits: the outputs are already probabilities.",
+            "Omit `from_logits`: the outputs are already probabilities.",
         )
 
 
@@ -106,10 +106,10 @@ def require_logits(path: Path, activation: str, outputs: FilePredictions) -> Non
         return
     if are_probabilities(rows).all():
         raise RequestError(
-            f"--from-logits for {path}, whose outputs for {len(rows):,} held-out images are between 0 and 1 "
+            f"`from_logits` for {path}, whose outputs for {len(rows):,} held-out images are between 0 and 1 "
             "and add up to 1",
             "a network that outputs logits",
-            "Omit --from-logits: the outputs are already probabilities.",
+            "Omit `from_logits`: the outputs are already probabilities.",
         )
     if activation == _UNKNOWN and _are_between_0_and_1(rows):
         raise _looks_like_sigmoid(path, rows)
@@ -151,7 +151,7 @@ def require_probabilities(
         "probabilities, which are at least 0 and add up to 1",
         "Replace its last layers by a softmax."
         if from_logits
-        else "If the outputs are logits, add --from-logits.",
+        else "If the outputs are logits, add `from_logits`.",
     )
 
 

@@ -153,7 +153,7 @@ def _held_out(request: ExportRequest, source: ExportSource, bundle: ModelBundle 
         raise RequestError(
             f"no held-out images to prove {source.name} on",
             "a folder of images that the model was not trained with: no file leaves unproven",
-            "Name one with --images; subfolders named after the classes give the accuracy, too.",
+            "Name one with `images`; subfolders named after the classes give the accuracy, too.",
         )
     with scratch_folder("held-out") as files:
         yield from_dataset(dataset, source.image, files)
@@ -163,38 +163,38 @@ def _check(request: ExportRequest) -> None:
     if request.keras_file is None and request.model is None:
         raise RequestError(
             "no model to export",
-            "MODEL, or --keras-file with --labels",
+            "MODEL, or `keras_file` with `labels`",
             "Name one; see `pixelmill models list`.",
         )
     if request.keras_file is not None and request.labels is None:
         raise RequestError(
-            "--keras-file without --labels", "a JSON list of class names", "Name it with --labels."
+            "`keras_file` without `labels`", "a JSON list of class names", "Name it with `labels`."
         )
     if request.max_abs_difference is not None and not 0 < request.max_abs_difference <= 1:
         raise RequestError(
-            f"--max-abs-difference {request.max_abs_difference:g}",
+            f"`max_abs_difference` {request.max_abs_difference:g}",
             "a difference of probabilities over 0, up to 1",
             "Correct it, or leave it out: it is then derived from the model's rounding error.",
         )
     if request.tie_margin is not None and not 0 <= request.tie_margin < 1:
         raise RequestError(
-            f"--tie-margin {request.tie_margin:g}",
+            f"`tie_margin` {request.tie_margin:g}",
             "a difference of probabilities from 0, less than 1",
             "Correct it, or leave it out: it is then twice the difference allowed.",
         )
     if request.web_runtime is not None and not request.web:
-        raise RequestError("--web-runtime without --web", "both", "Add --web, or leave it out.")
+        raise RequestError("`web_runtime` without `web`", "both", "Add `web`, or leave it out.")
     of_keras_files = {
-        "--labels": request.labels,
-        "--name": request.name,
-        "--resize": request.resize,
-        "--pixel-range": request.pixel_range,
-        "--from-logits": request.from_logits or None,
+        "labels": request.labels,
+        "name": request.name,
+        "resize": request.resize,
+        "pixel_range": request.pixel_range,
+        "from_logits": request.from_logits or None,
     }
-    given = [option for option, value in of_keras_files.items() if value is not None]
+    given = [name for name, value in of_keras_files.items() if value is not None]
     if request.keras_file is None and given:
         raise RequestError(
-            f"{given[0]} without --keras-file", "it only for a model trained elsewhere", "Leave it out."
+            f"`{given[0]}` without `keras_file`", "it only for a model trained elsewhere", "Leave it out."
         )
 
 
@@ -206,10 +206,10 @@ def require_free(output: Path) -> None:
     """
     require_reachable(output)
     if output.is_file():
-        raise RequestError(f"output {output} is a file", "a new folder", "Choose another --output.")
+        raise RequestError(f"output {output} is a file", "a new folder", "Choose another `output`.")
     if (is_remote(output) or output.is_dir()) and children(output):
         raise RequestError(
-            f"output {output}, which is not empty", "a new folder or an empty one", "Choose another --output."
+            f"output {output}, which is not empty", "a new folder or an empty one", "Choose another `output`."
         )
 
 

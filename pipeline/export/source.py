@@ -162,14 +162,14 @@ def source_of_keras_file(
     require_labels(class_names, network.outputs)
     if network.takes_uint8 and pixel_range not in (None, "0..255"):
         raise RequestError(
-            f"--pixel-range {pixel_range} for a network with uint8 input",
+            f"`pixel_range` {pixel_range} for a network with uint8 input",
             "0..255, the range of uint8 pixels",
             "Omit it; if the network was trained on floats, save it with a float input.",
         )
     if pixel_range is None and not (network.rescales or network.takes_uint8):
         _log.warning(
             "%s has no layer that rescales pixels, so it receives values from 0 to 255; if it was trained on "
-            "another range, set --pixel-range",
+            "another range, set `pixel_range`",
             path,
         )
     return ExportSource(

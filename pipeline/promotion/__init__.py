@@ -78,12 +78,14 @@ def _judge(store: Path, bundle: ModelBundle, promotion: PromotionSpec, current: 
     if shortfall is None and current is not None:
         shortfall = _check_champion(store, new, f"{bundle.name}@{current}", promotion)
     if shortfall is not None:
-        alias = "" if promotion.alias == "champion" else f" --alias {promotion.alias}"
+        command = f"`pixelmill models promote {new.reference}`"
+        if promotion.alias != "champion":
+            command = f"`pixelmill models promote {new.reference} --alias {promotion.alias}`"
         raise GateRefused(
             shortfall.received,
             shortfall.expected,
             f"{new.reference} is registered, and {promotion.alias} is unchanged. "
-            f"To promote it anyway: `pixelmill models promote {new.reference}{alias}`.",
+            f"To promote it anyway: {command}.",
         )
 
 

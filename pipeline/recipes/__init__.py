@@ -54,9 +54,7 @@ def load_recipe(reference: str, overrides: Sequence[str] = ()) -> Recipe:
         apply_override(content, override)
     recipe = parse_recipe(content, str(reference))
     if "name" not in content:
-        _log.info(
-            "the model is called %s, after its dataset's folder; --set name=NAME renames it", recipe.name
-        )
+        _log.info("the model is called %s, after its dataset's folder; `name=NAME` renames it", recipe.name)
     return recipe
 
 

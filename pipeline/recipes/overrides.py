@@ -27,7 +27,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     """
     key, equals, value = override.partition("=")
     if not (key and equals):
-        raise RequestError(f"override {override!r}", "KEY=VALUE", "For example: --set training.epochs=3.")
+        raise RequestError(f"override {override!r}", "KEY=VALUE", "For example: `training.epochs=3`.")
     *parents, last = key.split(".")
     place: Any = content
     try:

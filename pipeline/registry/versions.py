@@ -100,7 +100,7 @@ def find_version(store: Path, reference: str) -> tuple[str, int]:
         raise RequestError(
             f"{reference}, which is not in {models_folder(store)}",
             "a registered version of this store, such as digits@2, or its folder",
-            "Name the store it is registered in with --store; other bundles have no aliases to move.",
+            "Name the store it is registered in with `store`; other bundles have no aliases to move.",
         )
     return name, version
 
@@ -148,7 +148,7 @@ def no_model(store: Path, reference: str) -> RequestError:
     return RequestError(
         f"no model {reference!r}: {models} holds none",
         "the folder of a bundle, or a name@alias of the registry",
-        "Train one with `pixelmill retrain`, or name another store with --store.",
+        "Train one with `pixelmill retrain`, or name another store with `store`.",
     )
 
 

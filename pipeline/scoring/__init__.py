@@ -9,63 +9,54 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS, DecodingLimits
-from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
-from pixelmill.pipeline.inference import Provider
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
-from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS, TableFormat
+from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
+from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
 from pixelmill.pipeline.scoring.passed_over import PassedOver
-
-Engine = Literal["local", "dask"]
 
 
 @dataclass(frozen=True)
-class ScoringRequest:
-    """What a scoring run is asked to do.
+class ScoringRequest(ScoringOptions):
+    """What a scoring run is asked to do, and how: the fields of `ScoringOptions` are its own, too.
 
     Attributes:
         bundle: The model, in the precision asked for.
         images: The folder to score, all levels of it; on this machine or remote.
         output: The folder of the table; on this machine or remote.
-        format: Of the table.
-        top_k: How many choices a row keeps, from 1.
-        workers: Processes that decode and infer; None for one a processor that may be used.
-        provider: Where onnxruntime runs.
-        max_failure_rate: The largest share of failed rows that is no failure of the run.
-        max_pixels: The largest width times height that is decoded.
-        max_image_memory: How many bytes of memory decoding one image may take.
-        max_image_seconds: How long decoding one image may take.
-        globs: Shell patterns of the file names to list, instead of the images' extensions.
-        labels_from_folders: Whether the first folder of an image's path is its true label.
-        previous: An earlier table whose rows are taken where model, preprocessing and bytes are the same.
-        trust_mtime: Take rows of `previous` also where size, time and inode alone are the same.
-        fresh: Replace what the output holds, whatever run it is from.
-        engine: Processes of this machine, or a Dask cluster.
-        dask_address: Of the scheduler, where the engine is Dask.
     """
 
     bundle: ModelBundle
     images: Path
     output: Path
-    format: TableFormat = "parquet"
-    top_k: int = 1
-    workers: int | None = None
-    provider: Provider = "cpu"
-    max_failure_rate: float = 0.01
-    max_pixels: int = DEFAULT_MAX_PIXELS
-    max_image_memory: int = DEFAULT_MAX_MEMORY
-    max_image_seconds: float = DEFAULT_MAX_SECONDS
-    globs: tuple[str, ...] = ()
-    labels_from_folders: bool = False
-    previous: Path | None = None
-    trust_mtime: bool = False
-    fresh: bool = False
-    engine: Engine = "local"
-    dask_address: str | None = None
+
+    @classmethod
+    def from_options(
+        cls, bundle: ModelBundle, images: str | Path, output: str | Path, options: Mapping[str, Any]
+    ) -> "ScoringRequest":
+        """Make a request of what a user wrote.
+
+        Args:
+            bundle: The model.
+            images: A folder, or an fsspec address.
+            output: Likewise.
+            options: Values by the names of the fields of `ScoringOptions`; addresses as text.
+
+        Raises:
+            RequestError: There is no option of a name, or no installed package reaches an address.
+        """
+        check_names(options)
+        values = dict(options)
+        if values.get("previous"):
+            values["previous"] = parse_location(values["previous"])
+        if "globs" in values:
+            values["globs"] = tuple(values["globs"])
+        return cls(bundle, parse_location(images), parse_location(output), **values)
 
     @property
     def work(self) -> Path:
@@ -126,7 +117,7 @@ class ScoringOutcome:
         computed: Images this run answered itself, not found from an interrupted one.
         reused: Images whose answer came from an earlier table.
         passed_over: What the listing left out.
-        copied: Images of the same bytes as another of this run, which was scored once for all.
+        copied: Images with the bytes of another in the same block of a shard, which was scored once for both.
         seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
         thumbnails: Small pictures of the least confident images, by path, as far as the workers made them;

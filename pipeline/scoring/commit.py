@@ -40,7 +40,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         raise WorkError(
             f"{counts.rows} rows",
             f"{outcome.listed}, one for each listed image",
-            "The output was modified during the run; run again with --fresh.",
+            "The output was modified during the run; run again with `fresh`.",
         )
     manifest = _describe_run(plan, outcome, counts)
     request = plan.request

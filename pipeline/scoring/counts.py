@@ -125,7 +125,7 @@ def _require_order(counts: TableCounts, paths: "pa.ChunkedArray") -> None:
             raise WorkError(
                 f"row {path!r} comes after {before!r}",
                 "each path once, in sorted order",
-                "The output was modified during the run; run again with --fresh.",
+                "The output was modified during the run; run again with `fresh`.",
             )
     if len(column):
         counts.last_path = column[-1].as_py()

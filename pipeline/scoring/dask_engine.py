@@ -172,13 +172,13 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise RequestError(
             f"no Dask scheduler is reachable at {address} ({error})",
             "the address of a scheduler, such as tcp://scheduler:8786",
-            "Start one with `dask scheduler`, or correct --dask-address.",
+            "Start one with `dask scheduler`, or correct `dask_address`.",
         ) from error
     with client:
         if not client.nthreads():
             raise RequestError(
                 f"the Dask scheduler at {address} has no workers",
                 "at least one worker",
-                f"Start workers: dask worker {address} --nthreads 1 --nworkers 2.",
+                f"Start workers: `dask worker {address} --nthreads 1 --nworkers 2`.",
             )
         yield client

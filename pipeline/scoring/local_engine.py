@@ -165,7 +165,7 @@ def _cannot_work(received: str) -> WorkError:
         received,
         "worker processes that finish their shards",
         "Look for an out-of-memory kill in the system log; run the same command again with fewer "
-        "--workers or more memory to resume the run.",
+        "`workers` or more memory to resume the run.",
     )
 
 

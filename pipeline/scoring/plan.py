@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pixelmill.pipeline.artifacts import read_json, remove_file, remove_folder, write_json
+from pixelmill.pipeline.artifacts import read_json, remove_folder, write_json
 from pixelmill.pipeline.bundles import PREPROCESSING_FILE, ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
@@ -19,8 +19,8 @@ from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pixelmill.pipeline.registry import fetch_bundle
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
-from pixelmill.pipeline.scoring.answered import ANSWERED_FILE
 from pixelmill.pipeline.scoring.listing import holds_images
+from pixelmill.pipeline.scoring.options import check_values
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
@@ -28,7 +28,6 @@ from pixelmill.pipeline.scoring.worker.costly import COSTLY_FOLDER
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
-_LEAST_MEMORY = 16 << 20
 _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
@@ -56,7 +55,7 @@ def holding_output(output: Path) -> Iterator[None]:
         raise RequestError(
             f"another run is at work in {output}",
             "an output of this run's own",
-            "Wait for it to end, or choose another --output.",
+            "Wait for it to end, or choose another `output`.",
         ) from None
     try:
         yield
@@ -74,13 +73,13 @@ def _require_folder(output: Path) -> None:
     if suffix in _FORMATS and not output.is_dir():
         folder = output.with_suffix("")
         raise RequestError(
-            f"--output {output}, the name of a file",
+            f"`output` {output}, the name of a file",
             "the name of a folder, which gets the table, its report and its manifest",
-            f"Write --format {_FORMATS[suffix]} --output {folder}: the table is then "
+            f"Write `format` {_FORMATS[suffix]} `output` {folder}: the table is then "
             f"{folder / (CSV_FILE if _FORMATS[suffix] == 'csv' else PARTS_FOLDER)}.",
         )
     if not is_remote(output) and output.exists() and not output.is_dir():
-        raise RequestError(f"output {output} is a file", "a folder", "Choose another --output.")
+        raise RequestError(f"output {output} is a file", "a folder", "Choose another `output`.")
 
 
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:
@@ -108,7 +107,6 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     facts = begin_run(request, describe_request(request), run)
     plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)
     remove_folder(request.shards)
-    remove_file(request.work / ANSWERED_FILE)
     remove_folder(request.work / COSTLY_FOLDER)
     write_json(request.work / PLAN_FILE, _dump_plan(plan))
     return plan
@@ -171,51 +169,21 @@ def describe_request(request: ScoringRequest) -> dict[str, Any]:
 
 
 def _check_values(request: ScoringRequest) -> None:
+    check_values(request)
     classes = len(request.bundle.labels())
-    checks = [
-        (not 1 <= request.top_k <= classes, "--top-k", request.top_k, f"1 to {classes} classes"),
-        (
-            request.workers is not None and request.workers < 1,
-            "--workers",
-            request.workers,
-            "at least 1",
-        ),
-        (
-            not 0 <= request.max_failure_rate <= 1,
-            "--max-failure-rate",
-            request.max_failure_rate,
-            "a share from 0 to 1",
-        ),
-        (request.max_pixels < 1, "--max-pixels", request.max_pixels, "at least 1"),
-        (
-            request.max_image_memory < _LEAST_MEMORY,
-            "--max-image-memory",
-            request.max_image_memory,
-            f"at least {_LEAST_MEMORY:,} bytes",
-        ),
-        (
-            not 0 < request.max_image_seconds < float("inf"),
-            "--max-image-seconds",
-            request.max_image_seconds,
-            "a number of seconds over 0",
-        ),
-        (
-            request.trust_mtime and request.previous is None,
-            "--trust-mtime",
-            "without --previous",
-            "an earlier table to take rows from",
-        ),
-        (
-            (request.engine == "dask") != (request.dask_address is not None),
-            "--engine",
-            f"{request.engine} with --dask-address {request.dask_address}",
+    if request.top_k > classes:
+        raise RequestError(f"`top_k` {request.top_k}", f"1 to {classes} classes", "Correct the option.")
+    if request.trust_mtime and request.previous is None:
+        raise RequestError(
+            "`trust_mtime` without `previous`", "an earlier table to take rows from", "Correct the option."
+        )
+    if (request.executor == "dask") != (request.dask_address is not None):
+        raise RequestError(
+            f"`executor` {request.executor} with `dask_address` {request.dask_address}",
             "dask with the address of its scheduler, or local without one",
-        ),
-    ]
-    for is_wrong, option, value, expected in checks:
-        if is_wrong:
-            raise RequestError(f"{option} {value}", expected, "Correct the option.")
-    if request.engine == "local":  # The machines of a cluster are not this one.
+            "Correct the option.",
+        )
+    if request.executor == "local":  # The machines of a cluster are not this one.
         require_provider(request.provider)
     for place in (request.images, request.output, request.previous):
         if place is not None:

@@ -52,7 +52,7 @@ def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | No
         raise RequestError(
             f"output {output} holds a run with {key} {held['request'].get(key)!r}",
             f"{identity[key]!r}, as asked for now",
-            "Choose another --output, or replace that run with --fresh.",
+            "Choose another `output`, or replace that run with `fresh`.",
         )
     # Of a finished CSV table no parts are left to keep: scoring it once more is a new run.
     return RunFacts(**held["run"]) if runs[0] == unfinished or request.format == "parquet" else None
@@ -118,7 +118,7 @@ def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
         raise RequestError(
             f"output {output} holds {foreign[0]!r}, which no scoring run wrote",
             "an empty or a new folder",
-            "Choose another --output.",
+            "Choose another `output`.",
         )
 
 
@@ -129,7 +129,7 @@ def _read_run(path: Path) -> dict[str, Any]:
         content["request"].get("model")
     except (TypeError, KeyError, AttributeError):
         raise RequestError(
-            f"{path} tells of no scoring run", "what a scoring run wrote", "Choose another --output."
+            f"{path} tells of no scoring run", "what a scoring run wrote", "Choose another `output`."
         ) from None
     run: dict[str, Any] = content
     return run

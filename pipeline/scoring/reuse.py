@@ -141,7 +141,7 @@ def index_previous(request: ScoringRequest) -> None:
         return
     if request.images == request.previous:
         raise RequestError(
-            f"--previous {request.previous}, the folder of images",
+            f"`previous` {request.previous}, the folder of images",
             "an earlier table",
             "Give the output folder of an earlier run.",
         )
@@ -150,7 +150,7 @@ def index_previous(request: ScoringRequest) -> None:
     except (WorkError, OSError, ValueError, KeyError) as error:
         reason = error.received if isinstance(error, WorkError) else error
         raise RequestError(
-            f"--previous {request.previous} cannot be read ({reason})",
+            f"`previous` {request.previous} cannot be read ({reason})",
             "a table written by `pixelmill score`",
             "Restore the table, or omit the option to score all images again.",
         ) from error
@@ -172,7 +172,7 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
     nothing = np.empty(0, record_type(request.top_k))
     if request.trust_mtime and table.is_csv:
         raise RequestError(
-            f"--trust-mtime with {table.files[0].path}",
+            f"`trust_mtime` with {table.files[0].path}",
             "an earlier table in Parquet, as CSV does not store file times",
             "Omit the option to compare files by their bytes.",
         )

@@ -11,10 +11,11 @@ from pixelmill.pipeline.artifacts import provenance, remove_folder, scratch_fold
 from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.progress import Meter, progress
 from pixelmill.pipeline.resources import processor_limit
-from pixelmill.pipeline.scoring import Engine, PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.dask_engine import score_on_cluster
 from pixelmill.pipeline.scoring.local_engine import WorkerPool
+from pixelmill.pipeline.scoring.options import Executor
 from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.report import load_template
@@ -35,7 +36,7 @@ def score_shards(plan: ScoringPlan) -> ScoringOutcome:
     """
     tally = Tally()
     with progress("score", None, "images") as meter:
-        workers, reason = _ENGINES[plan.request.engine](plan, tally, meter)
+        workers, reason = _EXECUTORS[plan.request.executor](plan, tally, meter)
     return outcome_of(plan, tally, workers, reason)
 
 
@@ -137,7 +138,7 @@ def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> It
         thread.join(timeout=1)
 
 
-_ENGINES: dict[Engine, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] = {
+_EXECUTORS: dict[Executor, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]]] = {
     "local": _score_locally,
     "dask": score_on_cluster,
 }

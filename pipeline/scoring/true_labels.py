@@ -116,7 +116,7 @@ def require_class_folders(images: Path, classes: Sequence[str]) -> None:
             found.append(name)
     expected = [repr(name) for name in itertools.islice(classes, _SHOWN)]
     raise RequestError(
-        f"--labels-from-folders, and {images} has {_say_folders(found)}",
+        f"`labels_from_folders`, and {images} has {_say_folders(found)}",
         f"folders named after the model's {len(classes):,} classes, such as {', '.join(expected)}",
         "Give the folder that holds one subfolder per class, or omit the option.",
     )

@@ -29,7 +29,7 @@ from pixelmill.pipeline.scoring import cluster
 if __name__ == "__main__":
     store, images, output, address = sys.argv[1:]
     cluster.SECONDS_A_SHARD = 0.02
-    manifest = score("digits@1", images, output, store=store, engine="dask", dask_address=address)
+    manifest = score("digits@1", images, output, store=store, executor="dask", dask_address=address)
     print(json.dumps(manifest))
 """
 

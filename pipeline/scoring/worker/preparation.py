@@ -13,10 +13,8 @@ from pixelmill.pipeline.decoding.guarding import decode_guarded
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
 from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
 from pixelmill.pipeline.images import ImageFailure, Pixels
-from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.predictions.columns import Answers
 from pixelmill.pipeline.scoring import ScoringPlan
-from pixelmill.pipeline.scoring.answered import ANSWERED_FILE, AnsweredImages
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.reuse import PreviousTable
 from pixelmill.pipeline.scoring.worker.costly import note_costly, read_costly
@@ -32,12 +30,11 @@ class Prepared:
 
     Attributes:
         start: The place of the first of them in the listing they are from.
-        answers: A row for each, complete where `pixels` and `twins` say nothing of it.
+        answers: A row for each, complete where `pixels` and `duplicates` say nothing of it.
         contents: The place among these images of each that is still to be decoded, and its file's bytes.
         pixels: The place in the listing of each image that the network must see, and its tensor.
-        twins: A place in the listing, and an earlier place of the same bytes.
+        duplicates: The place in the listing of an image, and the earlier place of one with the same bytes.
         taken: How many rows came from an earlier table.
-        copied: How many rows have the bytes of another row of this run, and so its answer.
         seconds: By stage.
         waits: How many times reading gave the processor up, to wait for a disk or a network.
     """
@@ -46,9 +43,8 @@ class Prepared:
     answers: Answers
     contents: list[tuple[int, bytes]] = field(default_factory=list)
     pixels: list[tuple[int, Pixels]] = field(default_factory=list)
-    twins: list[tuple[int, int]] = field(default_factory=list)
+    duplicates: list[tuple[int, int]] = field(default_factory=list)
     taken: int = 0
-    copied: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     waits: int = 0
 
@@ -70,10 +66,6 @@ class Preparation:
         self.spec = plan.image
         self._read = reader_of(request.images)
         self._previous = PreviousTable(request) if request.previous else None
-        # Appending is safe for the processes of one machine only.
-        together = request.engine == "local" and not is_remote(request.work)
-        path = request.work / ANSWERED_FILE
-        self.answered = AnsweredImages(path, request.top_k) if together else None
         self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
         seconds = request.max_image_seconds
         self._time = TimeLimit(seconds, partial(note_costly, request.work, seconds))
@@ -110,17 +102,12 @@ class Preparation:
             due = [at for at in range(len(images)) if at not in known] if known else range(len(images))
             contents = self._read_new(images, due, prepared, seen)
             if self._previous:
-                # Twins as well, so that they count among the rows that were taken.
-                read = [*(at for at, _ in contents), *(place - start for place, _ in prepared.twins)]
+                # Duplicates as well, so that they count among the rows that were taken.
+                read = [*(at for at, _ in contents), *(place - start for place, _ in prepared.duplicates)]
                 same = self._previous.take_same_bytes(read, answers)
                 contents = [item for item in contents if item[0] not in same]
-                prepared.twins = [twin for twin in prepared.twins if twin[0] - start not in same]
+                prepared.duplicates = [pair for pair in prepared.duplicates if pair[0] - start not in same]
                 prepared.taken = len(known) + len(same)
-            if self.answered:
-                same = self.answered.take_same_bytes([at for at, _ in contents], answers)
-                contents = [item for item in contents if item[0] not in same]
-                prepared.copied = len(same)
-            prepared.copied += len(prepared.twins)
         prepared.waits = _waits() - waits_before
         prepared.contents = contents
         return prepared
@@ -172,7 +159,7 @@ class Preparation:
             if first == place:
                 new.append((at, content))
             else:
-                prepared.twins.append((place, first))
+                prepared.duplicates.append((place, first))
         return new
 
 

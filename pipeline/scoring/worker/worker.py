@@ -163,30 +163,24 @@ class Worker:
             copied from another image of this run with the same bytes.
         """
         answers = Answers([image.path for image in images], self._plan.request.top_k)
-        reused = copied = 0
-        inferred: list[int] = []
-        twins: list[tuple[int, int]] = []
+        reused = 0
+        duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
         for prepared in self._prepare_all(images):
             answers.paste(prepared.start, prepared.answers)
             for stage, seconds in prepared.seconds.items():
                 self._seconds[stage] += seconds
             reused += prepared.taken
-            copied += prepared.copied
-            inferred += [place for place, _ in prepared.pixels]
-            twins += prepared.twins
+            duplicates += prepared.duplicates
             waiting += prepared.pixels
             while len(waiting) >= self._model.batch_images:
                 self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], answers)
                 del waiting[: self._model.batch_images]
         if waiting:
             self._seconds["infer"] += self._model.infer(waiting, answers)
-        for place, first in twins:
+        for place, first in duplicates:
             answers.copy_row(first, place)
-        if self._preparation.answered:
-            scored = [place for place in inferred if answers.errors[place] is None]
-            self._preparation.answered.add(answers, scored)
-        return answers, reused, copied
+        return answers, reused, len(duplicates)
 
     def close(self) -> None:
         """Stop the processes and timers of the worker."""

@@ -70,7 +70,7 @@ def test_the_splits_of_a_dataset_are_no_classes(
     for seed, split in enumerate(splits):
         make_classes(pets / split, "cat", "dog", seed=10 * seed)
     message = refusal(pets)
-    assert f"--set dataset.path={pets / train} --set dataset.test_path={pets / test}." in message
+    assert f"`dataset.path={pets / train}` `dataset.test_path={pets / test}`." in message
     assert "(cat, dog)" in message
     assert used(index(pets / train, pets / test)) == {"cat": 12, "dog": 12}
 
@@ -78,13 +78,13 @@ def test_the_splits_of_a_dataset_are_no_classes(
 def test_splits_that_an_archive_wrapped_once_more_are_named_inside(tmp_path: Path) -> None:
     for split in ("seg_train", "seg_test"):
         make_classes(tmp_path / "intel" / split / split, "forest", "sea")
-    assert f"dataset.path={tmp_path}/intel/seg_train/seg_train " in refusal(tmp_path / "intel")
+    assert f"`dataset.path={tmp_path}/intel/seg_train/seg_train` " in refusal(tmp_path / "intel")
 
 
 def test_a_split_without_class_folders_is_still_a_split(tmp_path: Path) -> None:
     make_classes(tmp_path / "train", "cat", "dog")
     write_images(tmp_path / "test", 5)
-    assert f"Set the folders of the splits: --set dataset.path={tmp_path}/train" in refusal(tmp_path)
+    assert f"Set the folders of the splits: `dataset.path={tmp_path}/train`" in refusal(tmp_path)
 
 
 def test_folds_have_no_training_folder_to_name(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_classes_that_are_sorted_the_same_way_inside_are_used_with_a_warning(tmp
 
 def test_a_folder_around_the_dataset_is_not_the_dataset(tmp_path: Path) -> None:
     make_classes(tmp_path / "outer" / "pets", "cat", "dog")
-    assert f"Did you mean --set dataset.path={tmp_path}/outer/pets?" in refusal(tmp_path / "outer")
+    assert f"Did you mean `dataset.path={tmp_path}/outer/pets`?" in refusal(tmp_path / "outer")
 
 
 def test_the_test_folder_is_apart_from_the_training_folder(tmp_path: Path) -> None:

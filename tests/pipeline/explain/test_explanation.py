@@ -371,7 +371,7 @@ def test_what_is_missing_is_said(
     with pytest.raises(RequestError, match="holds no prediction table"):
         explain_image(request_.bundle.folder, "a/00007.png", trained_store)
     score_folder(request_)
-    with pytest.raises(RequestError, match=r"a table of digits@1.*--store, or .* --model"):
+    with pytest.raises(RequestError, match=r"a table of digits@1.*`store`, or .* `model`"):
         explain_image(request_.output, "a/00007.png", tmp_path / "new")
     with pytest.raises(RequestError, match="'digits@7'"):
         explain("a/00007.png", model="digits@7")

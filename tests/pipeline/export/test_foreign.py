@@ -95,7 +95,7 @@ def test_a_model_trained_elsewhere_becomes_a_bundle(models: Path, tmp_path: Path
 
 
 def test_logits_are_no_probabilities(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--from-logits"):
+    with pytest.raises(RequestError, match="from_logits"):
         export_on_request(request(models, tmp_path / "bundle", from_logits=False))
     assert list(tmp_path.iterdir()) == []
 
@@ -174,10 +174,10 @@ def test_a_network_is_described_as_it_is(models: Path) -> None:
 @pytest.mark.parametrize(
     ("activation", "outputs", "words"),
     [
-        ("sigmoid", 3, r"final activation is sigmoid: .*--from-logits does not help"),
+        ("sigmoid", 3, r"final activation is sigmoid: .*`from_logits` does not help"),
         ("hard_sigmoid", 3, "final activation is hard_sigmoid"),
         ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
-        ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add --from-logits"),
+        ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add `from_logits`"),
         ("softmax", 1, "a binary network with one output"),
     ],
 )
@@ -189,7 +189,7 @@ def test_outputs_that_are_no_distribution_over_classes_are_named(
 
 
 def test_a_second_softmax_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"--from-logits for m\.keras, whose final activation is softmax"):
+    with pytest.raises(RequestError, match=r"`from_logits` for m\.keras, whose final activation is softmax"):
         require_one_class_per_image(Path("m.keras"), "softmax", 3, from_logits=True)
     for activation in ("linear", "unknown", "logsoftmax"):
         require_one_class_per_image(Path("m.keras"), activation, 3, from_logits=True)
@@ -205,7 +205,7 @@ def given(*rows: list[float]) -> FilePredictions:
 def test_probabilities_are_no_logits() -> None:
     path = Path("m.keras")
     for activation in ("unknown", "linear"):
-        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Omit --from-logits"):
+        with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Omit `from_logits`"):
             require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid"):
         require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
@@ -220,7 +220,7 @@ def test_what_a_model_predicts_must_be_probabilities() -> None:
     require_probabilities(path, given([0.2, 0.8], [1.0, 0.0]), names, from_logits=False)
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid .*does not help"):
         require_probabilities(path, given([0.2, 0.8], [0.7, 0.8]), names, from_logits=False)
-    with pytest.raises(RequestError, match=r"from -3 to 5, .* If the outputs are logits, add --from-logits"):
+    with pytest.raises(RequestError, match=r"from -3 to 5, .* If the outputs are logits, add `from_logits`"):
         require_probabilities(path, given([0.2, 0.8], [-3.0, 5.0]), names, from_logits=False)
     for broken in (np.nan, np.inf, -np.inf):
         with pytest.raises(GateRefused, match=r"infinity for 1 of 2 .* the first of which is b\.png"):
@@ -278,18 +278,18 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
     ("changes", "words"),
     [
         ({"keras_file": None, "model": None}, "no model to export"),
-        ({"labels": None}, "--keras-file without --labels"),
-        ({"keras_file": None, "model": "digits@1"}, "--labels without --keras-file"),
+        ({"labels": None}, "`keras_file` without `labels`"),
+        ({"keras_file": None, "model": "digits@1"}, "`labels` without `keras_file`"),
         ({"images": Path("nowhere")}, "images nowhere is not a folder"),
         ({"images": None}, "no held-out images to prove logits on"),
         ({"keras_file": Path("nothing.keras")}, "nothing.keras does not exist"),
         ({"runtime_version": "1.4"}, "runtime version 1.4"),
-        ({"max_abs_difference": 0.0}, "--max-abs-difference 0"),
-        ({"max_abs_difference": float("nan")}, "--max-abs-difference nan"),
-        ({"tie_margin": 1.0}, "--tie-margin 1"),
+        ({"max_abs_difference": 0.0}, "`max_abs_difference` 0"),
+        ({"max_abs_difference": float("nan")}, "`max_abs_difference` nan"),
+        ({"tie_margin": 1.0}, "`tie_margin` 1"),
         ({"keras_file": Path("multi.keras")}, "final activation is sigmoid"),
         ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
-        ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network that takes uint8"),
+        ({"keras_file": Path("bytes.keras")}, "`pixel_range` 0..1 for a network that takes uint8"),
     ],
 )
 def test_bad_requests_are_refused(

@@ -41,7 +41,7 @@ def request_(
     """Shards of so little work that a small folder has many."""
     monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 0.02)
     return ScoringRequest(
-        bundle=bundle, images=images, output=tmp_path / "out", engine="dask", dask_address=dask.address
+        bundle=bundle, images=images, output=tmp_path / "out", executor="dask", dask_address=dask.address
     )
 
 
@@ -50,7 +50,7 @@ def data(table: PredictionTable) -> pd.DataFrame:
 
 
 def scored_here(request: ScoringRequest, output: Path) -> pd.DataFrame:
-    return data(score_folder(replace(request, output=output, engine="local", dask_address=None)))
+    return data(score_folder(replace(request, output=output, executor="local", dask_address=None)))
 
 
 def test_a_cluster_gives_the_table_that_this_machine_gives(request_: ScoringRequest, tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_a_shard_is_the_seconds_of_work_that_the_first_one_tells(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dask_address": None}, "--engine dask with --dask-address None"),
-        ({"engine": "local"}, "--engine local with --dask-address"),
+        ({"dask_address": None}, "`executor` dask with `dask_address` None"),
+        ({"executor": "local"}, "`executor` local with `dask_address`"),
         ({"dask_address": "tcp://127.0.0.1:9"}, "no Dask scheduler is reachable at tcp://127.0.0.1:9"),
         ({"dask_address": "nonsense://x"}, "no Dask scheduler is reachable"),
     ],

@@ -46,7 +46,7 @@ def test_hidden_files_of_a_user_stay(request_: ScoringRequest, refused: bool) ->
 def test_an_empty_folder_stays_and_a_new_one_goes(request_: ScoringRequest, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for output in (tmp_path / "empty", tmp_path / "new/deep/out"):
-        with pytest.raises(RequestError, match="--top-k"):
+        with pytest.raises(RequestError, match="top_k"):
             score_folder(replace(request_, output=output, top_k=99))
     assert not list((tmp_path / "empty").iterdir())
     assert not (tmp_path / "new").exists()
@@ -77,8 +77,8 @@ def test_files_of_others_in_the_folder_of_the_parts_stay(request_: ScoringReques
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("scores.csv", "--format csv --output .*/scores: "),
-        ("a.b.Parquet", "--format parquet --output .*/a.b: "),
+        ("scores.csv", "`format` csv `output` .*/scores: "),
+        ("a.b.Parquet", "`format` parquet `output` .*/a.b: "),
     ],
 )
 def test_the_name_of_a_file_is_refused(

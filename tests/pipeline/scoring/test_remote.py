@@ -318,7 +318,7 @@ def test_a_cluster_whose_machines_share_nothing_but_the_store(
             images=parse_location(IMAGES),
             output=parse_location(TABLE),
             top_k=2,
-            engine="dask",
+            executor="dask",
             dask_address=cluster.address,
         )
         plan = plan_scoring(request)

@@ -162,9 +162,9 @@ def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest)
     (request_.images / "bad.png").write_bytes(b"broken")
     (request_.images / "bad too.png").write_bytes(b"broken")
     first = score_folder(replace(request_, workers=1))
-    # One worker scores every content once, in whatever shard it comes; what fails may be tried in two.
+    # A block of a shard scores every content once; the copy in another folder and what fails may be in two.
     assert counts(first) == (0, COUNT + 9)
-    assert first.manifest["computed"] in (COUNT + 1, COUNT + 2)
+    assert first.manifest["computed"] in range(COUNT + 1, COUNT + 4)
     twins = data(first).query("image_path.str.startswith('a/00000') or image_path == 'far from it.png'")
     assert len(twins) == 8
     assert len(twins.drop(columns="image_path").drop_duplicates()) == 1
@@ -322,10 +322,10 @@ def test_a_table_tells_from_which_files_it_was_read(request_: ScoringRequest) ->
 
 
 def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringRequest) -> None:
-    with pytest.raises(RequestError, match="--trust-mtime without --previous"):
+    with pytest.raises(RequestError, match="`trust_mtime` without `previous`"):
         score(request_, "again", trust_mtime=True)
     first = score(request_, "csv", format="csv")
-    with pytest.raises(RequestError, match=r"--trust-mtime with .*predictions\.csv"):
+    with pytest.raises(RequestError, match=r"`trust_mtime` with .*predictions\.csv"):
         score_after(first, request_, trust_mtime=True)
     assert not request_.output.with_name("again").exists()
     # A table written before parts told of files is no error: its bytes still count.
@@ -351,7 +351,7 @@ def test_a_damaged_table_is_refused(request_: ScoringRequest, form: Any) -> None
     first = score(request_, "first", format=form)
     (file, *_) = sorted([*first.folder.glob("predictions/part-*"), *first.folder.glob("*.csv")])
     file.write_bytes(file.read_bytes()[100:])
-    with pytest.raises(RequestError, match=f"--previous {first.folder} cannot be read"):
+    with pytest.raises(RequestError, match=f"`previous` {first.folder} cannot be read"):
         score_after(first, request_)
 
 

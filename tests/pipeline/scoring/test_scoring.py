@@ -329,12 +329,12 @@ def test_a_folder_without_images_leaves_no_output(bundle: ModelBundle, tmp_path:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"top_k": 0}, "--top-k 0"),
+        ({"top_k": 0}, "`top_k` 0"),
         ({"top_k": 11}, "1 to 10"),
-        ({"workers": 0}, "--workers 0"),
-        ({"max_failure_rate": 1.5}, "--max-failure-rate 1.5"),
-        ({"max_failure_rate": float("nan")}, "--max-failure-rate nan"),
-        ({"max_pixels": 0}, "--max-pixels 0"),
+        ({"workers": 0}, "`workers` 0"),
+        ({"max_failure_rate": 1.5}, "`max_failure_rate` 1.5"),
+        ({"max_failure_rate": float("nan")}, "`max_failure_rate` nan"),
+        ({"max_pixels": 0}, "`max_pixels` 0"),
     ],
 )
 def test_values_out_of_range_are_refused(
