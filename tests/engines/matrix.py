@@ -139,7 +139,7 @@ def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answer
     return Answers(found["version"], rows)
 
 
-_NO_WINOGRAD = "`enableWinograd(False)`: by itself it convolves in a way that is faster and loses digits"
+_NO_WINOGRAD = "`enableWinograd(False)`: by default its convolutions are faster and less precise"
 MATRIX = (
     MatrixEngine("onnxruntime", partial(_ask_here, EngineName.ONNXRUNTIME)),
     MatrixEngine("onnxruntime 1.16", partial(_ask_apart, "onnxruntime-1.16", "onnxruntime")),
@@ -147,7 +147,7 @@ MATRIX = (
     MatrixEngine(
         "OpenVINO",
         partial(_ask_here, EngineName.OPENVINO),
-        "`INFERENCE_PRECISION_HINT` `f32`: by itself it takes bfloat16 where the processor has it",
+        "`INFERENCE_PRECISION_HINT` `f32`: by default it uses bfloat16 where the CPU has it",
     ),
     MatrixEngine("OpenCV", partial(_ask_here, EngineName.OPENCV), _NO_WINOGRAD),
     MatrixEngine("OpenCV 4.11", partial(_ask_apart, "opencv-4.11", "opencv"), _NO_WINOGRAD),
@@ -160,7 +160,7 @@ MATRIX = (
     MatrixEngine(
         "ncnn, by pnnx",
         partial(_ask_apart, "ncnn", "ncnn"),
-        "`fp16=0` and `use_fp16_storage = False`: by itself it takes float16; "
+        "`fp16=0` and `use_fp16_storage = False`: by default it uses float16; "
         "`use_winograd_convolution = False`, as with OpenCV; pixels as float32, with `Noop` for `Tensor.to`; "
         "one image at a time",
         slow=True,
