@@ -223,8 +223,8 @@ def _refuse_difference(parity: Parity) -> GateRefused:
     return GateRefused(
         f"the ONNX file predicts another label than Keras for {parity.label_flips} of {parity.images} "
         f"held-out images, with a largest difference of {parity.max_abs_difference:.2g}; the worst is "
-        f"{worst.file}: Keras predicts {worst.keras_label} ({worst.keras_probability:.4f}), ONNX {worst.onnx_label} "
-        f"({worst.onnx_probability:.4f})",
+        f"{worst.file}: Keras predicts {worst.keras_label} ({worst.keras_probability:.4f}), ONNX "
+        f"{worst.onnx_label} ({worst.onnx_probability:.4f})",
         f"no other label except in ties ({parity.tie_margin:.2g}), and a difference of less than "
         f"{parity.allowed_difference:.2g} (the rounding error of the Keras model is {parity.noise:.2g})",
         f"It is not published. Look for a layer that behaves differently in ONNX; {remedy} ({command}).",

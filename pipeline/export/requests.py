@@ -1,4 +1,4 @@
-"""Exports on request: a bundle as it is, one more time in another way, or of a model trained elsewhere."""
+"""Handling export requests: a registered bundle, with new settings or not, or a model trained elsewhere."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -33,25 +33,26 @@ from pixelmill.pipeline.registry.remote import RemoteStorage
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What an export is asked to do.
+    """The settings of one export.
 
     Attributes:
-        output: Where the bundle goes, on this machine or remote; a new or an empty folder.
-        store: The artifacts root, where MODEL is looked for, and the data it was trained with.
-        model: `name@alias`, `name@version` or a bundle's folder; with `keras_file` the folder it is in.
-        runtime_version: The oldest onnxruntime that has to load the file.
-        max_abs_difference: What every difference from a probability of Keras has to stay below; derived from
-            the model's rounding error when None.
-        tie_margin: How far apart two probabilities may lie to be a tie; derived as well when None.
-        images: Held-out images that decide, instead of the test images.
+        output: The destination, local or remote; a new or empty folder.
+        store: The artifacts root, with the registered models and their datasets.
+        model: `name@alias`, `name@version` or a bundle's folder; with `keras_file`, the folder it is in.
+        runtime_version: The oldest onnxruntime that must be able to load the file.
+        max_abs_difference: The bound that every difference from Keras's probabilities must be less than;
+            derived from the model's rounding error when None.
+        tie_margin: The largest difference of two of Keras's probabilities that counts as a tie; derived
+            likewise when None.
+        images: A folder of held-out images to use instead of the test images.
         keras_file: A model trained elsewhere.
-        labels: Its class names, a JSON list.
-        name: What to call it; its file's name when None.
-        resize: How images of another shape are made to fit it.
-        pixel_range: What it expects of pixels.
-        from_logits: Whether its outputs still have to go through a softmax.
-        web: Whether the bundle gets a page that classifies in a browser.
-        web_runtime: The folder of the npm package onnxruntime-web; None to look in `node_modules`.
+        labels: A JSON list of that model's class names.
+        name: That model's name; derived from the file name when None.
+        resize: How images are resized to that model's input.
+        pixel_range: The range of pixels that it expects.
+        from_logits: Whether to add a softmax to its outputs.
+        web: Whether to add a page that classifies images in a browser.
+        web_runtime: The folder of the npm package onnxruntime-web; None to search `node_modules`.
     """
 
     output: Path
@@ -72,12 +73,12 @@ class ExportRequest:
 
 
 def export_on_request(request: ExportRequest) -> None:
-    """Write the bundle that was asked for, whole or not at all.
+    """Write the requested bundle, completely or not at all.
 
     Raises:
-        RequestError: Options that do not go together, a model that cannot be loaded or expressed, an
-            output that is taken, or no images to prove the export on.
-        GateRefused: The ONNX file does not answer as the Keras model does.
+        RequestError: The settings are inconsistent, the model cannot be loaded or converted, the output is
+            not empty, or there are no held-out images.
+        GateRefused: The ONNX file's predictions differ from the Keras model's.
     """
     _check(request)
     require_free(request.output)
@@ -86,12 +87,12 @@ def export_on_request(request: ExportRequest) -> None:
     with scratch_folder("export") as work:
         bundle = _build(request, work)
         if runtime is not None:
-            bundle = _with_page(bundle, runtime, work / "with-page")
+            bundle = _add_web_page(bundle, runtime, work / "with-page")
         deliver_bundle(bundle, request.output)
 
 
 def _build(request: ExportRequest, work: Path) -> Path:
-    """A finished bundle in a folder of this machine."""
+    """The folder of a finished bundle on this machine."""
     if request.keras_file is not None:
         source = _source_of_keras_file(request, request.keras_file)
         with _held_out(request, source, None) as held_out:
@@ -106,8 +107,8 @@ def _build(request: ExportRequest, work: Path) -> Path:
         return export_proven(source, held_out, work / "bundle").folder
 
 
-def _with_page(bundle: Path, runtime: Path, target: Path) -> Path:
-    """The bundle with a page for browsers."""
+def _add_web_page(bundle: Path, runtime: Path, target: Path) -> Path:
+    """Copy a bundle and add a page for browsers."""
     manifest = read_bundle_manifest(bundle)
 
     def fill(copy: Path) -> None:
@@ -120,10 +121,10 @@ def _with_page(bundle: Path, runtime: Path, target: Path) -> Path:
 
 
 def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
-    beside = Path(request.model) if request.model else Path()
+    folder = Path(request.model) if request.model else Path()
     return source_of_keras_file(
-        beside / file,
-        beside / (request.labels or ""),
+        folder / file,
+        folder / (request.labels or ""),
         _change(ExportSpec(), request),
         name=request.name,
         resize=request.resize or "stretch",
@@ -133,7 +134,7 @@ def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
 
 
 def _change(export: ExportSpec, request: ExportRequest) -> ExportSpec:
-    """Settings of an export with those that were asked for."""
+    """Export settings with the request's changes."""
     return with_changes(
         export,
         runtime_version=request.runtime_version,
@@ -144,16 +145,16 @@ def _change(export: ExportSpec, request: ExportRequest) -> ExportSpec:
 
 @contextmanager
 def _held_out(request: ExportRequest, source: ExportSource, bundle: ModelBundle | None) -> Iterator[HeldOut]:
-    """The images named, or those of the dataset that the model was trained with."""
+    """The requested images, or the test images of the model's dataset."""
     if request.images is not None:
         yield from_folder(request.images, source.class_names, source.image)
         return
     dataset = find_dataset(workspace(request.store), bundle) if bundle else None
     if dataset is None:
         raise RequestError(
-            f"no held-out images to prove {source.name} on",
-            "a folder of images that the model was not trained with: no file leaves unproven",
-            "Name one with `images`; subfolders named after the classes give the accuracy, too.",
+            f"no held-out images for the parity check of {source.name}",
+            "a folder of images that were not used in training",
+            "Provide one with `images`; subfolders named after the classes add the accuracy.",
         )
     with scratch_folder("held-out") as files:
         yield from_dataset(dataset, source.image, files)
@@ -164,26 +165,26 @@ def _check(request: ExportRequest) -> None:
         raise RequestError(
             "no model to export",
             "MODEL, or `keras_file` with `labels`",
-            "Name one; see `pixelmill models list`.",
+            "Choose a model from `pixelmill models list`.",
         )
     if request.keras_file is not None and request.labels is None:
         raise RequestError(
-            "`keras_file` without `labels`", "a JSON list of class names", "Name it with `labels`."
+            "`keras_file` without `labels`", "a JSON list of class names", "Add it with `labels`."
         )
     if request.max_abs_difference is not None and not 0 < request.max_abs_difference <= 1:
         raise RequestError(
             f"`max_abs_difference` {request.max_abs_difference:g}",
-            "a difference of probabilities over 0, up to 1",
-            "Correct it, or leave it out: it is then derived from the model's rounding error.",
+            "a difference of probabilities above 0, up to 1",
+            "Correct it, or omit it to derive it from the model's rounding error.",
         )
     if request.tie_margin is not None and not 0 <= request.tie_margin < 1:
         raise RequestError(
             f"`tie_margin` {request.tie_margin:g}",
-            "a difference of probabilities from 0, less than 1",
-            "Correct it, or leave it out: it is then twice the difference allowed.",
+            "a difference of probabilities of at least 0, less than 1",
+            "Correct it, or omit it to use twice the allowed difference.",
         )
     if request.web_runtime is not None and not request.web:
-        raise RequestError("`web_runtime` without `web`", "both", "Add `web`, or leave it out.")
+        raise RequestError("`web_runtime` without `web`", "both", "Add `web`, or omit `web_runtime`.")
     of_keras_files = {
         "labels": request.labels,
         "name": request.name,
@@ -194,15 +195,17 @@ def _check(request: ExportRequest) -> None:
     given = [name for name, value in of_keras_files.items() if value is not None]
     if request.keras_file is None and given:
         raise RequestError(
-            f"`{given[0]}` without `keras_file`", "it only for a model trained elsewhere", "Leave it out."
+            f"`{given[0]}` without `keras_file`",
+            "this option only for a model trained elsewhere",
+            f"Omit {given[0]}.",
         )
 
 
 def require_free(output: Path) -> None:
-    """See that a bundle may go to a place.
+    """Check that a bundle can be written to a location.
 
     Raises:
-        RequestError: Something is there already, or it cannot be reached.
+        RequestError: It is a file or a folder that is not empty, or cannot be reached.
     """
     require_reachable(output)
     if output.is_file():
@@ -214,7 +217,7 @@ def require_free(output: Path) -> None:
 
 
 def deliver_bundle(bundle: Path, output: Path) -> None:
-    """Copy a bundle of this machine to its destination; a reader sees all of it or no manifest.
+    """Copy a local bundle to its destination; the manifest appears only once all files are there.
 
     Raises:
         WorkError: The bundle's files are damaged.
@@ -227,11 +230,11 @@ def deliver_bundle(bundle: Path, output: Path) -> None:
 
 
 def copy_bundle(bundle: Path, target: Path, fill: Callable[[Path], None] | None = None) -> None:
-    """Copy a bundle to a folder of this machine.
+    """Copy a bundle to a local folder.
 
     Args:
-        bundle: The finished one.
-        target: Must not be a finished artifact yet.
+        bundle: The finished bundle.
+        target: The new folder; must not contain a finished artifact.
         fill: Adds files to the copy before its manifest is written.
 
     Raises:

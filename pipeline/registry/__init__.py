@@ -1,8 +1,8 @@
-"""Versions of models and the aliases that point to them, safe under several processes at once.
+"""The model registry: versions of models and the aliases that point to them, safe for concurrent processes.
 
-`models/NAME/VERSION/` is a bundle, and `models/NAME/aliases.json` holds where each alias points and where
-it pointed before; it is replaced whole. `storage` does what must be safe, `remote` does it in an object
-store.
+`models/NAME/VERSION/` is a bundle. `models/NAME/aliases.json` records the version that each alias points to,
+and its history; it is replaced atomically. `storage` implements the concurrent operations for local
+folders, `remote` for object stores.
 """
 
 from pixelmill.pipeline.registry.aliases import AliasMoved, aliases_of, promote_version, rollback_alias

@@ -1,4 +1,4 @@
-"""`aliases.json` of a model: where each of its aliases points, and where it pointed before."""
+"""Reading and changing a model's `aliases.json`: the version that each alias points to, and its history."""
 
 import json
 from collections.abc import Callable
@@ -12,35 +12,38 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.registry.places import model_folder, storage_of
 
 _ALIASES_FILE = "aliases.json"
-_LARGEST = 64 * 2**20
+_MAX_FILE_SIZE = 64 * 2**20
 T = TypeVar("T")
 
 
 class Aliases(BaseModel):
-    """The version that each alias points to, and those it pointed to before, the latest last."""
+    """The version that each alias points to, and its earlier versions, the latest last."""
 
     aliases: dict[str, int] = {}
     history: dict[str, list[int]] = {}
 
 
 def read_aliases(store: Path, name: str) -> Aliases:
-    """Where the aliases of a model point.
+    """Read the aliases of a model.
 
     Raises:
         RequestError: The file is malformed.
     """
     path = model_folder(store, name) / _ALIASES_FILE
     try:
-        content = read_content(path, _LARGEST) if path.exists() else None
+        content = read_content(path, _MAX_FILE_SIZE) if path.exists() else None
     except OSError as error:
         raise _malformed(path) from error
     return _parse(path, content)
 
 
 def change_aliases(store: Path, name: str, change: Callable[[Aliases], T]) -> T:
-    """Let a function change where aliases point, while no other process does, and return what it returns.
+    """Change a model's aliases with a function while no other process does, and return its result.
 
-    In a remote store it is called again where another process came first.
+    In a remote store, the function is called again if another process changed the aliases first.
+
+    Raises:
+        RequestError: The file is malformed.
     """
     path = model_folder(store, name) / _ALIASES_FILE
     returned: list[T] = []
@@ -68,7 +71,7 @@ def _parse(path: Path, content: bytes | None) -> Aliases:
 
 def _malformed(path: Path) -> RequestError:
     return RequestError(
-        f"{path} does not say where aliases point",
+        f"{path} does not contain valid aliases",
         'an object such as {"aliases": {"champion": 1}, "history": {}}',
         "Restore it from a copy, or remove it and promote a version.",
     )

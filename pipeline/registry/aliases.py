@@ -1,4 +1,4 @@
-"""Moving aliases: to a version, and back to the one before."""
+"""Promoting a version to an alias, and rolling an alias back to its previous version."""
 
 import re
 from logging import getLogger
@@ -15,34 +15,34 @@ _log = getLogger(__name__)
 
 
 class AliasMoved(Exception):
-    """Another process moved an alias between a look at it and the attempt to move it."""
+    """Another process moved an alias after it was read and before it could be moved."""
 
 
 def aliases_of(store: Path, name: str) -> dict[str, int]:
-    """Where each alias of a model points."""
+    """The version that each alias of a model points to."""
     return read_aliases(store, name).aliases
 
 
 def promote_version(store: Path, name: str, version: int, alias: str, replacing: int | None = None) -> None:
-    """Point an alias to a version whose files are all as its manifest lists them.
+    """Point an alias to a version after verifying all of the version's files.
 
     Args:
         store: The artifacts root.
         name: The model's name.
         version: The version to point to.
         alias: The alias to move.
-        replacing: With a number, only if the alias still points there; 0 stands for nowhere.
+        replacing: The version that the alias must currently point to, 0 for none; not checked when None.
 
     Raises:
-        RequestError: There is no such version, or the alias is no name.
+        RequestError: There is no such version, or the alias is not a valid name.
         WorkError: The version is damaged.
-        AliasMoved: The alias points elsewhere than to `replacing`.
+        AliasMoved: The alias does not point to `replacing`.
     """
     if not _ALIAS.fullmatch(alias):
         raise RequestError(
             f"alias {alias!r}",
             "a lower-case letter, then lower-case letters, digits, - and _",
-            "Take a name such as champion.",
+            "Use a name such as champion.",
         )
     if version not in version_numbers(store, name):
         raise no_model(store, f"{name}@{version}")
@@ -61,41 +61,41 @@ def promote_version(store: Path, name: str, version: int, alias: str, replacing:
 
 
 def rollback_alias(store: Path, name: str, alias: str) -> int:
-    """Point an alias back to where it pointed before, and return that version.
+    """Point an alias back to its previous version, and return that version.
 
-    Versions that were removed or are damaged are passed over, the latter with a warning.
+    Versions that were removed or are damaged are skipped, the latter with a warning.
 
     Raises:
-        RequestError: It never pointed anywhere else.
+        RequestError: There is no earlier version.
     """
     if not version_numbers(store, name):
         raise no_model(store, f"{name}@{alias}")
 
     def point_back(content: Aliases) -> int:
-        # Listed under the lock: another process may have registered and promoted versions until now.
+        # List the versions under the lock, because another process may have registered some in the meantime.
         versions = version_numbers(store, name)
         history = content.history.get(alias, [])
         while history:
             version = history.pop()
             if version == content.aliases.get(alias) or version not in versions:
                 continue
-            if not _is_whole(store, name, version):
+            if not _is_intact(store, name, version):
                 continue
             content.aliases[alias] = version
             return version
         raise RequestError(
             f"{name}@{alias} has no earlier version",
-            "an alias that was promoted at least twice, and an earlier version that is undamaged",
-            f"See the versions with `pixelmill models list`, then promote one of {name}.",
+            "an alias that was promoted at least twice, with an undamaged earlier version",
+            f"List the versions with `pixelmill models list`, then promote one of {name}.",
         )
 
     return change_aliases(store, name, point_back)
 
 
-def _is_whole(store: Path, name: str, version: int) -> bool:
+def _is_intact(store: Path, name: str, version: int) -> bool:
     try:
         verify_version(store, name, version)
     except (PixelmillError, OSError) as error:
-        _log.warning("%s@%d is passed over, because it is damaged: %s", name, version, error)
+        _log.warning("%s@%d is skipped because it is damaged: %s", name, version, error)
         return False
     return True

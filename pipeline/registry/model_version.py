@@ -1,4 +1,4 @@
-"""What a registered version says of itself, read only where it is what the bundle's manifest lists."""
+"""Reading a registered version's metrics and parity, verified against its manifest."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class _LargestClass(BaseModel):
 
 
 class _TestResults(BaseModel):
-    """What is known of every model; its accuracy and loss are None where no labels were known."""
+    """The results of any model; accuracy and loss are None if there were no labels."""
 
     model_config = ConfigDict(strict=True)
 
@@ -41,7 +41,7 @@ class _TestResults(BaseModel):
 
 
 class _BalancedResults(_TestResults):
-    """What is known of a model that was evaluated here."""
+    """The results of a model that pixelmill evaluated."""
 
     accuracy_interval: _Interval
     balanced_accuracy: _Number
@@ -57,10 +57,10 @@ class _Metrics(BaseModel):
 
     @field_validator("test", mode="before")
     @classmethod
-    def is_whole(cls, test: Any) -> Any:
-        """Check all that an evaluation writes where there is any of it."""
-        evaluated = isinstance(test, dict) and "balanced_accuracy" in test
-        return (_BalancedResults if evaluated else _TestResults).model_validate(test)
+    def is_complete(cls, test: Any) -> Any:
+        """Require all results of an evaluation if any are present."""
+        is_evaluated = isinstance(test, dict) and "balanced_accuracy" in test
+        return (_BalancedResults if is_evaluated else _TestResults).model_validate(test)
 
 
 class _Parity(BaseModel):
@@ -77,13 +77,13 @@ class ModelVersion:
 
     Attributes:
         name: The model's name.
-        version: Its number.
-        folder: Where the bundle is.
-        aliases: Those that point to it, sorted.
-        manifest: The bundle's.
-        metrics: What `metrics.json` holds, whose bytes are those that the manifest lists; `test` has an
-            `accuracy`, a `loss` (both None where they are not known) and a number of `images`.
-        parity: What `parity.json` holds, verified likewise.
+        version: The version number.
+        folder: The bundle's folder.
+        aliases: The aliases that point to the version, sorted.
+        manifest: The bundle's manifest.
+        metrics: The content of `metrics.json`, verified against the manifest; `test` has `accuracy` and
+            `loss` (both None if there were no labels) and the number of `images`.
+        parity: The content of `parity.json`, verified likewise.
     """
 
     name: str
@@ -97,13 +97,13 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class DamagedVersion:
-    """A version that cannot be read, or a model whose aliases cannot.
+    """A version that cannot be read, or a model whose aliases cannot be read.
 
     Attributes:
         name: The model's name.
-        version: Its number; None where the model itself is in trouble.
-        folder: Where it is.
-        aliases: Those that point to it, sorted.
+        version: The version number; None if the model's aliases or folder cannot be read.
+        folder: The folder of the version or model.
+        aliases: The aliases that point to the version, sorted.
         error: What is wrong, in one line.
     """
 
@@ -117,7 +117,12 @@ class DamagedVersion:
 def read_version(
     folder: Path, name: str | None, version: int | None, aliases: dict[str, int]
 ) -> ModelVersion:
-    """Read a bundle that is registered as `name@version`, or nowhere if these are None."""
+    """Read a bundle that is registered as `name@version`, or is not registered if these are None.
+
+    Raises:
+        RequestError: Its manifest is malformed.
+        WorkError: It is another version than it is registered as, or its results do not match the manifest.
+    """
     manifest = read_bundle_manifest(folder)
     require_identity(folder, manifest["name"], manifest["version"], name, version)
     return ModelVersion(
@@ -139,17 +144,21 @@ def pointing_to(version: int, aliases: dict[str, int]) -> tuple[str, ...]:
 def require_identity(
     folder: Path, found_name: str, found_version: int, name: str | None, version: int | None
 ) -> None:
-    """See that a bundle says of itself that it is the version it is registered as, if it is registered."""
+    """Check that a registered bundle has the name and version that it is registered as.
+
+    Raises:
+        WorkError: It has another name or version.
+    """
     if name is not None and (found_name, found_version) != (name, version):
         raise WorkError(
-            f"{folder} holds {found_name}@{found_version}",
-            f"{name}@{version}, as it is registered",
-            "Something else was put in its place: restore the version from a copy.",
+            f"{folder} contains {found_name}@{found_version}",
+            f"{name}@{version}, as registered",
+            "Another bundle was put in its place: restore the version from a copy.",
         )
 
 
 def _read_facts(folder: Path, file: str, manifest: dict[str, Any], form: type[BaseModel]) -> dict[str, Any]:
-    """What a JSON file of a bundle holds, if it is the file that the manifest lists and well-formed."""
+    """The content of a bundle's JSON file, verified against the manifest and validated."""
     content = read_verified(folder, file, manifest)
     try:
         facts: dict[str, Any] = json.loads(content)
@@ -158,7 +167,7 @@ def _read_facts(folder: Path, file: str, manifest: dict[str, Any], form: type[Ba
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise WorkError(
             f"{folder / file} is malformed: {detail}",
-            "what pixelmill writes of a model's results",
+            "a model's results as written by pixelmill",
             "Export the model again, or restore the bundle from a copy.",
         ) from error
     return facts

@@ -1,7 +1,7 @@
-"""Versions that were registered and not judged yet: `models/NAME/.pending/VERSION`.
+"""Versions that were registered but not yet evaluated by the gate: `models/NAME/.pending/VERSION`.
 
-The mark is written before a version is published and removed when it was promoted or refused. A run that is
-killed in between leaves it, and the next run judges that version, too.
+The marker is written before a version is published and removed once it is promoted or refused. If a run is
+killed in between, the marker remains, and the next run evaluates that version as well.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ _PENDING = ".pending"
 
 
 def pending_versions(store: Path, name: str) -> list[int]:
-    """The registered versions that no gate has judged, in ascending order."""
+    """The registered versions that the gate has not evaluated, in ascending order."""
     folder = model_folder(store, name) / _PENDING
     if not folder.is_dir():
         return []
@@ -24,12 +24,12 @@ def pending_versions(store: Path, name: str) -> list[int]:
 
 
 def mark_pending(store: Path, name: str, version: int) -> None:
-    """Note that a version, published or about to be, has to be judged."""
+    """Record that the gate must evaluate a version, which is about to be published."""
     write_text(_mark(store, name, version), now() + "\n")
 
 
 def mark_judged(store: Path, name: str, version: int) -> None:
-    """Note that a version was promoted or refused."""
+    """Record that a version was promoted or refused."""
     remove_file(_mark(store, name, version))
 
 

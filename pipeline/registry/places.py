@@ -1,4 +1,4 @@
-"""Where a store keeps its models: `models/NAME/VERSION/`."""
+"""The layout of a store's models: `models/NAME/VERSION/`."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def storage_of(place: Path) -> Storage:
-    """What does the work where a place is."""
+    """The storage implementation for a local or remote path."""
     return RemoteStorage() if is_remote(place) else LocalStorage()
 
 
@@ -32,14 +32,14 @@ def version_folder(store: Path, name: str, version: int) -> Path:
 
 
 def model_names(store: Path) -> list[str]:
-    """The models there may be, sorted."""
+    """The names of the folders that may contain models, sorted."""
     models = models_folder(store)
     names = {path.name for path in children(models)} if models.is_dir() else set()
     return sorted(name for name in names if _NAME.fullmatch(name))
 
 
 def version_numbers(store: Path, name: str) -> list[int]:
-    """The registered versions of a model, in ascending order: those that have a manifest."""
+    """The registered versions of a model, which are those with a manifest, in ascending order."""
     folder = model_folder(store, name)
     if not _NAME.fullmatch(name) or not folder.is_dir():
         return []

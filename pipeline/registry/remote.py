@@ -1,9 +1,9 @@
-"""The registry in an object store, which has neither locks nor folders nor renaming.
+"""The registry in an object store, which has no locks, folders or renaming.
 
-A version is set aside by writing an object that must not be there yet, which one process can. A bundle's
-manifest is written last. An alias moves by a write that the store refuses if the object has changed since
-it was read; S3 does so. Of a store that knows no such write the caller has to see that one process at a
-time moves aliases.
+A version is reserved by creating an object, which fails if another process has created it. A bundle's
+manifest is written last. An alias is moved by a conditional write, which the store rejects if the object has
+changed since it was read, as S3 does. For stores without conditional writes, the caller must ensure that
+only one process at a time moves aliases.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class RemoteStorage:
         """See `Storage`."""
         while True:
             version = next_version(models)
-            # Of its own, so that a write whose answer was lost is known again.
+            # The content is unique, so that a write whose response was lost can be recognized.
             if _write(models / str(version) / _RESERVATION, uuid4().hex.encode(), tag=None):
                 return version
 
@@ -49,7 +49,7 @@ class RemoteStorage:
 
     def publish(self, bundle: Path, folder: Path) -> None:
         """See `Storage`."""
-        taken = RequestError(f"{folder} holds a bundle already", "a version of its own", "Retrain once more.")
+        taken = RequestError(f"{folder} already contains a bundle", "an unused version", "Retrain again.")
         if (folder / MANIFEST).exists():
             raise taken
         for name in read_manifest(bundle)["files"]:
@@ -67,11 +67,11 @@ class RemoteStorage:
                 return
 
     def fetch(self, folder: Path) -> Path:
-        """See `Storage`. What was fetched once is kept in the cache, by the hash of its manifest."""
+        """See `Storage`. Fetched bundles are cached by the hash of their manifest."""
         manifest = read_manifest(folder)
         content = content_of(folder / MANIFEST)
         target = cache_folder() / "bundles" / hashlib.sha256(content).hexdigest()
-        if _is_whole(target):
+        if _is_intact(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target.parent)
@@ -82,14 +82,14 @@ class RemoteStorage:
             _verify(folder, staging)
             for path in staging.rglob("*"):
                 flush_to_disk(path)
-            if not _is_whole(target):
+            if not _is_intact(target):
                 shutil.rmtree(target, ignore_errors=True)
             try:
                 staging.rename(target)
             except OSError:
-                if not _is_whole(target):
-                    raise  # And else another process was first.
-        _log.info("%s is in %s now", folder, target)
+                if not _is_intact(target):
+                    raise  # Otherwise, another process fetched it first.
+        _log.info("%s was fetched to %s", folder, target)
         return target
 
 
@@ -103,7 +103,7 @@ def _fetch_file(folder: Path, name: str, staging: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_whole(bundle: Path) -> bool:
+def _is_intact(bundle: Path) -> bool:
     try:
         verify_files(bundle)
     except PixelmillError:
@@ -121,18 +121,18 @@ def _verify(folder: Path, staging: Path) -> None:
 
 
 def _read(path: Path) -> tuple[bytes | None, str | None]:
-    """What an object holds, and the tag of what it held at most that late; None where there is none."""
+    """An object's content and ETag, the latter read first; None if there is no such object."""
     system, name = file_system(path)
     try:
         facts = system.info(name)
-        # Changed in between, its tag is another one, and the write is refused.
+        # If the object changes in between, its tag changes as well, and the write is rejected.
         return content_of(path), facts.get("ETag") or ""
     except FileNotFoundError:
         return None, None
 
 
 def _write(path: Path, content: bytes, tag: str | None) -> bool:
-    """Write an object, unless it has changed: `tag` is what it had, None if there was none of the name."""
+    """Write an object unless it has changed since its `tag` was read; None if there was no such object."""
     system, name = file_system(path)
     options: dict[str, Any] = {"mode": "create"} if tag is None else {}
     if tag and "s3" in system.protocol:
@@ -142,7 +142,7 @@ def _write(path: Path, content: bytes, tag: str | None) -> bool:
     except OSError as error:
         if not (_is_conflict(error) or (tag and isinstance(error, FileNotFoundError))):
             raise
-        # A try whose answer was lost may have done it.
+        # An earlier attempt whose response was lost may have succeeded.
         return _read(path)[0] == content
     return True
 

@@ -1,4 +1,4 @@
-"""Where the registry's files are: what differs between a folder of this machine and a remote one."""
+"""The registry's storage: the operations that differ between local and remote stores."""
 
 import re
 from collections.abc import Callable
@@ -13,40 +13,40 @@ from pixelmill.pipeline.artifacts.temporaries import HeldFile, temporaries, temp
 from pixelmill.pipeline.locations import children
 
 Change = Callable[[bytes | None], str | None]
-"""From what a file holds, None where there is none, to what it shall hold, None to leave it."""
+"""From a file's content, None if there is no file, to its new content, None to leave it unchanged."""
 _SECONDS_FOR_LOCK = 60
-_LARGEST = 64 * 2**20
+_MAX_FILE_SIZE = 64 * 2**20
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class Storage(Protocol):
-    """What must be safe while other processes do the same."""
+    """Operations that are safe while other processes use the same store."""
 
     def reserve(self, models: Path) -> int:
-        """Set the next version number in the folder of a model aside; no other process gets it."""
+        """Reserve the next version number in a model's folder for this process."""
 
     def release(self, folder: Path) -> None:
-        """Give a version that was set aside back, if nothing was published there."""
+        """Release a reserved version if nothing was published there."""
 
     def publish(self, bundle: Path, folder: Path) -> None:
-        """Let a bundle on this machine appear under its version, whole or not at all."""
+        """Publish a local bundle under its version, completely or not at all."""
 
     def change(self, path: Path, change: Change) -> None:
-        """Replace a file by what a function makes of it; no other process's change is lost."""
+        """Replace a file's content with a function's result, without losing other processes' changes."""
 
     def fetch(self, folder: Path) -> Path:
-        """A published bundle in a folder of this machine."""
+        """The local folder of a published bundle, which is downloaded if the store is remote."""
 
 
 class LocalStorage:
-    """Folders of this machine: a version is set aside by making its folder, which one process can.
+    """Local folders: a version is reserved by creating its folder, which only one process can do.
 
-    Beside the folder lies a temporary file that the process holds until it publishes or gives up. What a
-    killed process had set aside can so be told from what a living one has.
+    The process locks a temporary file next to the folder until it publishes or releases the version. The
+    lock distinguishes the reservations of running processes from those of killed ones.
     """
 
     def reserve(self, models: Path) -> int:
-        """See `Storage`. Numbers that killed processes had set aside become free first."""
+        """See `Storage`. Reservations of killed processes are removed first."""
         models.mkdir(parents=True, exist_ok=True)
         _remove_abandoned_reservations(models)
         while True:
@@ -76,7 +76,7 @@ class LocalStorage:
     def change(self, path: Path, change: Change) -> None:
         """See `Storage`."""
         with FileLock(path.with_name(f".{path.stem}.lock"), timeout=_SECONDS_FOR_LOCK):
-            content = change(read_content(path, _LARGEST) if path.exists() else None)
+            content = change(read_content(path, _MAX_FILE_SIZE) if path.exists() else None)
             if content is not None:
                 write_text(path, content)
 
@@ -86,17 +86,17 @@ class LocalStorage:
 
 
 def version_of(name: str) -> int | None:
-    """The version that a folder's name stands for, if it is one."""
+    """The version number in a folder's name, or None if it is not one."""
     return int(name) if _VERSION.fullmatch(name) else None
 
 
 def next_version(models: Path) -> int:
-    """One more than the highest number in the folder of a model."""
+    """One more than the highest version number in a model's folder."""
     return max((version_of(path.name) or 0 for path in children(models)), default=0) + 1
 
 
 _RESERVED: dict[Path, HeldFile] = {}
-"""The folders that this process has set aside, each with the file that says so."""
+"""The version folders that this process has reserved, each with its locked temporary file."""
 
 
 def _forget_reservation(folder: Path) -> None:
@@ -108,7 +108,7 @@ def _forget_reservation(folder: Path) -> None:
 def _remove_abandoned_reservations(models: Path) -> None:
     for mark in remove_leftovers(models):
         folder = models / (temporary_for(mark.name) or "")
-        # A living process that has set the same number aside has a file of its own, made before the folder.
+        # A running process that reserved the same number has its own file, created before the folder.
         if version_of(folder.name) is not None and not temporaries(models, folder.name):
-            with suppress(OSError):  # Only an empty folder goes.
+            with suppress(OSError):  # Only an empty folder is removed.
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""Registered versions: setting a number aside, publishing a bundle under it, finding and reading it."""
+"""Registered versions: reserving numbers, publishing bundles, finding and reading them."""
 
 import os
 from collections.abc import Iterator
@@ -29,17 +29,17 @@ from pixelmill.pipeline.registry.places import (
 
 
 def reserve_version(store: Path, name: str) -> int:
-    """Set the next version number of a model aside; no other process gets it."""
+    """Reserve the next version number of a model for this process."""
     return storage_of(store).reserve(model_folder(store, name))
 
 
 def release_version(store: Path, name: str, version: int) -> None:
-    """Give a version number back that nothing was published under."""
+    """Release a reserved version number if nothing was published under it."""
     storage_of(store).release(version_folder(store, name, version))
 
 
 def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
-    """Publish a bundle, whose folder is on this machine, under its version, and mark it as not judged yet."""
+    """Publish a local bundle under its version, and mark it as pending for the gate."""
     target = version_folder(store, bundle.name, bundle.version)
     mark_pending(store, bundle.name, bundle.version)
     storage_of(store).publish(bundle.folder, target)
@@ -47,12 +47,12 @@ def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
 
 
 def list_models(store: Path) -> list[ModelVersion | DamagedVersion]:
-    """Every registered version, by name and number; one that is damaged does not hide the others."""
+    """Every registered version, sorted by name and number, including damaged ones."""
     return [entry for name in model_names(store) for entry in _list_versions(store, name)]
 
 
 def registered_runs(store: Path) -> set[str]:
-    """The runs whose models are registered, by their names."""
+    """The names of the runs whose models are registered."""
     return {
         str(entry.manifest["run_id"])
         for entry in list_models(store)
@@ -64,8 +64,8 @@ def show_model(store: Path, reference: str) -> ModelVersion:
     """One version by `name@alias` or `name@version`, or a bundle by its folder.
 
     Raises:
-        RequestError: There is none of that name, which says which there are; or its manifest is malformed.
-        WorkError: What it says of its results is not what its manifest lists.
+        RequestError: There is no such model, or its manifest is malformed.
+        WorkError: Its results do not match its manifest.
     """
     folder = _find_folder(store, reference)
     name, version = identity(store, folder)
@@ -74,12 +74,12 @@ def show_model(store: Path, reference: str) -> ModelVersion:
 
 
 def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> ModelBundle:
-    """Open the bundle that a folder's path or a `name@alias` or `name@version` stands for.
+    """Open a bundle by its folder, `name@alias` or `name@version`.
 
-    A remote one is fetched into this machine's cache first, if it is not there yet.
+    A remote bundle is fetched into the local cache first, unless it is already there.
 
     Raises:
-        RequestError: There is none; says which there are.
+        RequestError: There is no such bundle; the message lists the registered ones.
         WorkError: Its files are damaged.
     """
     folder = _find_folder(store, reference)
@@ -89,24 +89,24 @@ def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> M
 
 
 def find_version(store: Path, reference: str) -> tuple[str, int]:
-    """The name and number of the store's own version that a reference stands for.
+    """The name and number of a version that is registered in a store.
 
     Raises:
-        RequestError: There is none, or it is a bundle that lies outside the store.
+        RequestError: There is no such version, or it is a bundle outside the store.
     """
     folder = _find_folder(store, reference)
     name, version = identity(store, folder)
     if name is None or version is None:
         raise RequestError(
             f"{reference}, which is not in {models_folder(store)}",
-            "a registered version of this store, such as digits@2, or its folder",
-            "Name the store it is registered in with `store`; other bundles have no aliases to move.",
+            "a version registered in this store, such as digits@2, or its folder",
+            "Choose the store in which it is registered with `store`; other bundles have no aliases.",
         )
     return name, version
 
 
 def fetch_bundle(folder: Path) -> Path:
-    """A folder of this machine that holds a bundle: its own, or a verified copy of a remote one.
+    """The local folder of a bundle: the bundle itself, or a verified copy of a remote one.
 
     Raises:
         WorkError: Its files are damaged.
@@ -115,11 +115,11 @@ def fetch_bundle(folder: Path) -> Path:
 
 
 def verify_version(store: Path, name: str, version: int) -> None:
-    """See that a registered version is whole: every file as its manifest lists it, and no other.
+    """Check that a registered version contains exactly the files that its manifest lists.
 
     Raises:
         RequestError: Its manifest is malformed.
-        WorkError: It is damaged, or another version lies in its place.
+        WorkError: It is damaged, or its folder contains another version.
     """
     folder = version_folder(store, name, version)
     local = fetch_bundle(folder)
@@ -130,7 +130,7 @@ def verify_version(store: Path, name: str, version: int) -> None:
 
 
 def no_model(store: Path, reference: str) -> RequestError:
-    """The error for a reference that nothing is registered under; it names what is."""
+    """The error for an unknown reference; it lists the registered models."""
     models = models_folder(store)
     known = [
         f"{name}@{pointer}"
@@ -143,17 +143,17 @@ def no_model(store: Path, reference: str) -> RequestError:
         return RequestError(
             f"no model {reference!r} in {models}",
             f"the folder of a bundle, or one of {', '.join(known)}",
-            "See `pixelmill models list`.",
+            "List the models with `pixelmill models list`.",
         )
     return RequestError(
-        f"no model {reference!r}: {models} holds none",
+        f"no model {reference!r}: {models} contains none",
         "the folder of a bundle, or a name@alias of the registry",
-        "Train one with `pixelmill retrain`, or name another store with `store`.",
+        "Train one with `pixelmill retrain`, or choose another store with `store`.",
     )
 
 
 def identity(store: Path, folder: Path) -> tuple[str, int] | tuple[None, None]:
-    """As which version a folder is registered in a store, if it is."""
+    """The name and version as which a folder is registered in a store, or two Nones."""
     resolved = folder.resolve()
     name, number = resolved.parent.name, resolved.name
     for version in version_numbers(store, name):
@@ -163,8 +163,8 @@ def identity(store: Path, folder: Path) -> tuple[str, int] | tuple[None, None]:
 
 
 def _find_folder(store: Path, reference: str) -> Path:
-    """Where the bundle lies that a path, an address, a `name@alias` or a `name@version` stands for."""
-    if "://" in reference or os.path.isdir(reference):  # noqa: PTH112  # Path's raises where a name is too long.
+    """The folder of the bundle given by a path, an address, a `name@alias` or a `name@version`."""
+    if "://" in reference or os.path.isdir(reference):  # noqa: PTH112  # Path.is_dir raises for long names.
         return parse_location(reference)
     name, _, wanted = reference.partition("@")
     versions = version_numbers(store, name)

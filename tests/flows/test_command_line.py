@@ -73,7 +73,7 @@ def test_an_unknown_model_is_told_which_there_are(run: Run, trained_store: Path,
     answer = run("score", "digits@best", images, "--output", tmp_path / "out", "--store", trained_store)
     refused(answer, 2, "'digits@best'", "digits@champion, digits@1")
     answer = run("score", "digits@1", images, "--output", tmp_path / "out", "--store", tmp_path / "new")
-    refused(answer, 2, "holds none", "pixelmill retrain")
+    refused(answer, 2, "contains none", "pixelmill retrain")
     assert not (tmp_path / "out").exists()
 
 
@@ -399,7 +399,7 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
         (("retrain", "digits", "--set", "epochs"), ("KEY=VALUE",)),
         (("retrain", "digits", "--store", "nonsense://bucket/store"), ("nonsense://bucket/store",)),
         (("recipes", "show", "nothing"), ("digits, fashion-mnist, folder, mnist",)),
-        (("models", "promote", "digits@1", "--alias", "No Name"), ("no model", "holds none")),
+        (("models", "promote", "digits@1", "--alias", "No Name"), ("no model", "contains none")),
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_2(

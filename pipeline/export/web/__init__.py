@@ -1,14 +1,14 @@
-"""A page in the bundle that classifies images in a browser: with onnxruntime-web, and no server of ours.
+"""A page in the bundle that classifies images in a browser, with onnxruntime-web and without a server.
 
-`index.html` works from a disk as from any web server. A page from a disk may load scripts but fetch no file,
-so the model and the runtime's WebAssembly lie in scripts, as base64.
+`index.html` works from a local disk as well as from any web server. A page opened from a disk can load
+scripts but not fetch files, so the model and the runtime's WebAssembly are embedded in scripts as base64.
 
-An opaque PNG, WebP, BMP or GIF file becomes the tensor that `images` makes, bit for bit. So does a
-transparent one where a canvas can hold 16 bits a channel, as in Chromium 156; elsewhere it may be a level
-off. So does a JPEG file that is not shrunk while it is decoded. Of one that is, the page takes the mean of
-each block: what libjpeg's reduced transforms compute, but for rounding, clipped values, and colours of half
-the resolution. For scikit-learn's two photographs at qualities 85 and 95, and inputs of 32 to 200 pixels,
-that was 0.2 levels off on average and 7 at most in grey, 0.4 and 14 in colour.
+An opaque PNG, WebP, BMP or GIF file gives exactly the tensor that `images` computes. So does a transparent
+one if the canvas supports 16 bits per channel, as in Chromium 156; otherwise values may be off by one. So
+does a JPEG file that is not downscaled during decoding. For one that is, the page takes the mean of each
+block, which is what libjpeg's reduced transforms compute apart from rounding, clipping and chroma
+subsampling. For scikit-learn's two photographs at qualities 85 and 95, and inputs of 32 to 200 pixels, the
+difference was 0.2 levels on average and at most 7 in greyscale, 0.4 and 14 in colour.
 """
 
 import base64
@@ -31,7 +31,7 @@ from pixelmill.pipeline.inference import load_session
 
 WEB_FOLDER = "web"
 WEB_RUNTIME_PACKAGE, WEB_RUNTIME_VERSION = "onnxruntime-web", "1.30.0"
-# Earlier releases look for their WebAssembly beside the module, even when it is handed to them.
+# Earlier releases load their WebAssembly from the module's location even if it is passed to them.
 _OLDEST_RUNTIME, _FIRST_UNKNOWN_RUNTIME = (1, 26), (2, 0)
 _RUNTIME_SCRIPT = "ort.wasm.min.js"
 _RUNTIME_MODULE, _RUNTIME_BINARY = "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
@@ -40,19 +40,19 @@ _LARGEST_DRAWN_SIDE = 64
 
 
 def find_web_runtime(wanted: Path | None = None) -> Path:
-    """The folder of an installed onnxruntime-web.
+    """Find an installed onnxruntime-web.
 
     Args:
-        wanted: The folder; when None, `node_modules/onnxruntime-web` in the current folder or one above it.
+        wanted: The folder; when None, `node_modules/onnxruntime-web` in the current folder or a parent.
 
     Raises:
-        RequestError: There is none, or it is another package, of an unknown version, or not whole.
+        RequestError: There is none, or it is another package, an unsupported version or incomplete.
     """
     folder = wanted or next(filter(Path.is_dir, _usual_places()), None)
     if folder is None:
         raise RequestError(
-            f"no node_modules/{WEB_RUNTIME_PACKAGE} in {Path.cwd()} or above it",
-            "the runtime that the page is to run the model with",
+            f"no node_modules/{WEB_RUNTIME_PACKAGE} in {Path.cwd()} or its parents",
+            "the runtime with which the page runs the model",
             _remedy("Install it"),
         )
     found = _describe_runtime(folder)
@@ -61,24 +61,26 @@ def find_web_runtime(wanted: Path | None = None) -> Path:
             ".".join(map(str, version)) for version in (_OLDEST_RUNTIME, _FIRST_UNKNOWN_RUNTIME)
         )
         raise RequestError(
-            f"{folder} with {WEB_RUNTIME_PACKAGE} {found}" if found else f"{folder}, which is another folder",
-            f"the npm package {WEB_RUNTIME_PACKAGE}, from {oldest} to before {unknown}",
-            _remedy("Name its folder, or install it"),
+            f"{folder} with {WEB_RUNTIME_PACKAGE} {found}"
+            if found
+            else f"{folder}, which is another package",
+            f"the npm package {WEB_RUNTIME_PACKAGE}, at least {oldest} and less than {unknown}",
+            _remedy("Provide its folder, or install it"),
         )
     for name in (_RUNTIME_SCRIPT, _RUNTIME_MODULE, _RUNTIME_BINARY):
         if not (folder / "dist" / name).is_file():
             raise RequestError(
-                f"{folder} without dist/{name}", "the whole npm package", _remedy("Install it again")
+                f"{folder} without dist/{name}", "the complete npm package", _remedy("Install it again")
             )
     return folder
 
 
 def write_web_page(bundle: Path, runtime: Path) -> None:
-    """Fill `web/` of a bundle that is being written: call it once the rest is there but the manifest.
+    """Write `web/` into a bundle after its other files and before its manifest.
 
     Args:
-        bundle: The folder; its ONNX file says what the page tells of the model.
-        runtime: What `find_web_runtime` found.
+        bundle: The bundle's folder.
+        runtime: The folder found by `find_web_runtime`.
 
     Raises:
         RequestError: The ONNX file cannot be loaded, or the bundle has no golden vectors.
@@ -99,7 +101,7 @@ def _usual_places() -> Iterator[Path]:
 
 
 def _describe_runtime(folder: Path) -> str | None:
-    """The version of the onnxruntime-web in a folder; None where there is another thing."""
+    """The version of the onnxruntime-web in a folder; None if it contains something else."""
     if not (folder / "package.json").is_file():
         return None
     facts = read_json(folder / "package.json")
@@ -121,7 +123,7 @@ def _runtime_facts(runtime: Path) -> dict[str, object]:
     return {
         "version": _describe_runtime(runtime),
         "module": _base64((runtime / "dist" / _RUNTIME_MODULE).read_bytes()),
-        # A quarter of the size, and no time of writing, so that the same files give the same page.
+        # Compression saves three quarters of the size; mtime=0 keeps the bytes reproducible.
         "binary": _base64(gzip.compress(binary, mtime=0)),
     }
 
@@ -150,7 +152,7 @@ def _takes_drawings(class_names: Sequence[str], tensor: dict[str, int]) -> bool:
 
 
 def _style_of_drawings(bundle: Path) -> dict[str, float]:
-    """How digits lie in the model's own images: on black or white, and the share of a side that they fill."""
+    """The background of the model's own images, and the fraction of the longer side that a digit fills."""
     golden = read_golden(bundle)
     plain = next(
         tensor for file, tensor in zip(golden.files, golden.tensors, strict=True) if file.stem == "plain"
@@ -168,5 +170,5 @@ def _base64(content: bytes) -> str:
 
 
 def _write_script(path: Path, name: str, value: object) -> None:
-    # JSON in ASCII is JavaScript, whatever a class is called.
+    # ASCII-only JSON is valid JavaScript for any class name.
     path.write_text(f'"use strict";\nconst {name} = {json.dumps(value)};\n', encoding="ascii")

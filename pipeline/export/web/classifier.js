@@ -1,5 +1,5 @@
-// The model in onnxruntime-web. `MODEL` and `RUNTIME` come from model.js and runtime.js: a page that is opened
-// from a disk may not fetch files, but it may load scripts, so the model and the runtime lie in some as base64.
+// The model in onnxruntime-web. `MODEL` and `RUNTIME` are defined in model.js and runtime.js as base64, because
+// a page opened from a disk can load scripts but not fetch files.
 "use strict";
 
 /**
@@ -10,20 +10,20 @@
 async function loadClassifier() {
   const { height, width, channels } = MODEL.preprocessing.input;
   const module = new Blob([bytesOf(RUNTIME.module)], { type: "text/javascript" });
-  // More threads would need headers that a disk or a plain server does not send.
+  // More threads would require HTTP headers that neither a disk nor a simple server sends.
   ort.env.wasm.numThreads = 1;
   ort.env.wasm.wasmPaths = { mjs: URL.createObjectURL(module) };
   ort.env.wasm.wasmBinary = await unzipped(bytesOf(RUNTIME.binary));
   const session = await ort.InferenceSession.create(bytesOf(MODEL.onnx), { executionProviders: ["wasm"] });
-  const answer = async (tensor) => {
+  const predict = async (tensor) => {
     const image = new ort.Tensor("uint8", tensor, [1, height, width, channels]);
     const { probabilities } = await session.run({ image });
     return probabilities.data;
   };
   let last = Promise.resolve();
   return (tensor) => {
-    // A session answers one question at a time.
-    last = last.catch(() => {}).then(() => answer(tensor));
+    // A session runs one prediction at a time.
+    last = last.catch(() => {}).then(() => predict(tensor));
     return last;
   };
 }

@@ -1,7 +1,7 @@
-// From a file to pixels: the browser decodes and turns, and this sees to it that it changes nothing else.
+// From a file to pixels: the browser decodes and rotates; the settings here prevent any other change.
 "use strict";
 
-// By content, not by name; the names are those of preprocessing.json.
+// Formats are detected by content; their names are those in preprocessing.json.
 const STARTS = {
   JPEG: /^\xff\xd8\xff/,
   PNG: /^\x89PNG\r\n\x1a\n/,
@@ -11,14 +11,14 @@ const STARTS = {
   TIFF: /^(II\*\0|MM\0\*)/,
 };
 
-/** A file that has no prediction; its message is for people and fits in a line. */
+/** A file that cannot be classified; the one-line message is shown to the user. */
 class ImageFailure extends Error {}
 
 /**
- * Decode a file, turned as its EXIF orientation says.
+ * Decode a file and apply its EXIF orientation.
  * @param {File} file
- * @param {string[]} formats those that the model's preprocessing takes
- * @param {number} maxPixels the largest width times height that is decoded at all
+ * @param {string[]} formats the formats that the model's preprocessing accepts
+ * @param {number} maxPixels the largest width times height that is decoded
  * @returns {Promise<{format: string, pixels: Pixels, bitmap: ImageBitmap}>} `pixels` are RGBA, not premultiplied
  * @throws {ImageFailure}
  */
@@ -41,7 +41,7 @@ async function formatOf(file, formats) {
   try {
     head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
   } catch {
-    throw new ImageFailure("cannot be read; a folder, perhaps, or a file that has changed");
+    throw new ImageFailure("cannot be read; it may be a folder, or a file that has changed");
   }
   if (head === "") throw new ImageFailure("an empty file");
   const format = formats.find((name) => STARTS[name].test(head));
@@ -56,7 +56,7 @@ async function sizeOf(file, format) {
   try {
     await new Promise((resolve, reject) => Object.assign(image, { onload: resolve, onerror: reject }));
   } catch {
-    throw new ImageFailure(`a ${format} file that is damaged, or that this browser cannot show`);
+    throw new ImageFailure(`a ${format} file that is damaged, or that this browser does not support`);
   } finally {
     URL.revokeObjectURL(image.src);
   }
@@ -73,8 +73,8 @@ function readPixels(bitmap) {
   };
   let { data } = draw({}).getImageData(0, 0, width, height);
   if (isTransparent(data)) {
-    // A canvas keeps colours multiplied by alpha, and 8 bits forget them where alpha is low; 16 bits do not.
-    // Browsers without such a canvas ignore both settings and give the 8 bits again.
+    // A canvas stores colours multiplied by alpha, which loses precision at low alpha in 8 bits, but not in 16.
+    // Browsers without 16-bit canvases ignore both settings and return 8 bits.
     const deep = draw({ colorType: "float16" }).getImageData(0, 0, width, height, { pixelFormat: "rgba-float16" });
     if (!(deep.data instanceof Uint8ClampedArray)) data = Uint8Array.from(deep.data, (share) => Math.round(share * 255));
   }

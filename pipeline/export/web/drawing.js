@@ -1,17 +1,17 @@
-// A pad to draw a digit on, and the tensor a drawing becomes: as large as the digits the model was trained on, and
-// its centre of mass in the middle, as MNIST's were made.
+// A pad for drawing a digit, and its preprocessing: like MNIST, drawings are scaled to the size of the training
+// digits and centred by their centre of mass.
 "use strict";
 
-// Of the pad's width. Scaled along with a digit, it comes out about as wide as the strokes of MNIST.
+// A fraction of the pad's width. Once scaled with the digit, strokes are about as wide as those of MNIST.
 const PEN_WIDTH = 0.09;
 const FAINTEST_INK = 32;
 
 /**
- * Let people draw on a canvas.
+ * Make a canvas a drawing pad.
  * @param {HTMLCanvasElement} canvas
- * @param {number} background 0 or 255; the pen has the other
- * @param {(isDone: boolean) => void} onChange called as a stroke grows, and when it ends
- * @returns {{clear: () => void, ink: () => Pixels}} `ink`: 0 where nothing was drawn, to 255
+ * @param {number} background 0 or 255; the pen uses the other value
+ * @param {(isDone: boolean) => void} onChange called while a stroke is drawn, and when it ends
+ * @returns {{clear: () => void, ink: () => Pixels}} `ink`: from 0, where nothing was drawn, to 255
  */
 function openPad(canvas, background, onChange) {
   const { width, height } = canvas;
@@ -30,7 +30,7 @@ function openPad(canvas, background, onChange) {
       y: ((event.clientY - shown.top) / shown.height) * height,
     };
   };
-  // Curves from middle to middle of the points that the pointer passed, each bent towards the point between.
+  // Quadratic curves between the midpoints of successive pointer positions, which are the control points.
   const drawTo = (point) => {
     const middle = { x: (previous.point.x + point.x) / 2, y: (previous.point.y + point.y) / 2 };
     context.beginPath();
@@ -79,11 +79,11 @@ function openPad(canvas, background, onChange) {
 }
 
 /**
- * The tensor a drawing becomes.
+ * Convert a drawing to the model's input tensor.
  * @param {Pixels} ink
- * @param {{width: number, height: number}} size the tensor's
- * @param {{background: number, extent: number}} style how digits lie in the model's own images: on black or white,
- *   and the share of the width or height that they fill
+ * @param {{width: number, height: number}} size the tensor's size
+ * @param {{background: number, extent: number}} style the background of the model's own images, and the fraction of
+ *   the width or height that a digit fills
  * @returns {Uint8Array | null} [height, width, 1]; null where nothing was drawn
  */
 function tensorOfDrawing(ink, { width, height }, { background, extent }) {

@@ -1,4 +1,4 @@
-// The page: what it says of the model, and the ways in which images reach it.
+// The page: the description of the model, and the inputs for files and drawings.
 "use strict";
 
 const BARS_SHOWN = 5;
@@ -6,12 +6,12 @@ const element = (id) => document.getElementById(id);
 const classifier = loadClassifier();
 let files = Promise.resolve();
 
-/** Whether browsers can show a format; they are asked all the same. */
+/** Whether most browsers support a format; files of the others are tried as well. */
 const isCommon = (format) => format !== "TIFF";
 
 function describeModel() {
   const { width, height, channels } = MODEL.preprocessing.input;
-  const pixels = `${width} × ${height} ${channels === 1 ? "grey" : "coloured"} pixels`;
+  const pixels = `${width} × ${height} ${channels === 1 ? "greyscale" : "colour"} pixels`;
   document.title = `${MODEL.name}, version ${MODEL.version}`;
   element("name").textContent = MODEL.name;
   element("version").textContent = `version ${MODEL.version}`;
@@ -35,8 +35,8 @@ async function classifyFile(file, card) {
     showTensor(card.querySelector(".tensor"), tensor);
     const probabilities = await (await classifier)(tensor);
     card.querySelector(".size").textContent = `${pixels.width} × ${pixels.height}`;
-    card.querySelector(".answer").hidden = false;
-    return showAnswer(card, probabilities, largest(probabilities, BARS_SHOWN));
+    card.querySelector(".prediction").hidden = false;
+    return showPrediction(card, probabilities, largest(probabilities, BARS_SHOWN));
   } catch (error) {
     const words = error instanceof ImageFailure ? error.message : `cannot be classified here (${error.message})`;
     card.classList.add("failed");
@@ -47,7 +47,7 @@ async function classifyFile(file, card) {
   }
 }
 
-/** Classify files one after the other, behind those that are still waiting. */
+/** Queue files, which are classified one after another. */
 function addFiles(list) {
   const chosen = Array.from(list);
   if (chosen.length === 0) return;
@@ -60,8 +60,8 @@ function addFiles(list) {
   element("images").classList.add("has-results");
   files = files.then(async () => {
     for (const [index, file] of chosen.entries()) {
-      const answer = await classifyFile(file, cards[index]);
-      announce(`${chosen.length > 1 ? `${index + 1} of ${chosen.length}: ` : ""}${file.name}: ${answer}`);
+      const prediction = await classifyFile(file, cards[index]);
+      announce(`${chosen.length > 1 ? `${index + 1} of ${chosen.length}: ` : ""}${file.name}: ${prediction}`);
     }
   });
 }
@@ -70,7 +70,7 @@ function takeFiles() {
   const input = element("files");
   input.addEventListener("change", () => {
     addFiles(input.files);
-    input.value = ""; // So that the same file can be chosen again.
+    input.value = ""; // This allows choosing the same file again.
   });
   element("clear-results").addEventListener("click", () => {
     element("results").replaceChildren();
@@ -109,9 +109,9 @@ function takeDrawings() {
     section.classList.toggle("empty", tensor === null);
     showTensor(seen, tensor ?? new Uint8Array(input.width * input.height).fill(MODEL.drawing.background));
     const probabilities = tensor ? await (await classifier)(tensor) : new Float32Array(classes.length);
-    if (drawing !== drawings) return; // It has been drawn on, or cleared, since.
-    const answer = showAnswer(section, probabilities, classes);
-    if (isDone) announce(`Drawing: ${answer}`);
+    if (drawing !== drawings) return; // The drawing has changed since.
+    const prediction = showPrediction(section, probabilities, classes);
+    if (isDone) announce(`Drawing: ${prediction}`);
   };
   const canvas = openPad(element("canvas"), MODEL.drawing.background, (isDone) => {
     if (isDone) show(true);

@@ -1,13 +1,13 @@
-// From decoded pixels to the tensor that the network takes, as preprocessing.json says.
+// From decoded pixels to the network's input tensor, as described in preprocessing.json.
 "use strict";
 
 const RESIZE = { stretch, crop, pad };
 
 /**
- * The tensor an image becomes.
- * @param {Pixels} pixels RGBA, not premultiplied, turned upright
- * @param {string} format of the file; a JPEG file is shrunk as by the decoder
- * @param {object} description what preprocessing.json holds
+ * Convert an image to the input tensor.
+ * @param {Pixels} pixels RGBA, not premultiplied, with the EXIF orientation applied
+ * @param {string} format the file's format; JPEG images are downscaled as by the decoder
+ * @param {object} description the content of preprocessing.json
  * @returns {Uint8Array} [height, width, channels]
  */
 function tensorOf(pixels, format, description) {
@@ -26,8 +26,8 @@ function jpegFactor(pixels, width, height) {
 }
 
 /**
- * The mean of each block of `factor` x `factor` pixels. It is what libjpeg's reduced inverse transforms compute
- * from the coefficients, but for the rounding of the pixels and for colours stored at half the resolution.
+ * The mean of each block of `factor` x `factor` pixels: what libjpeg's reduced inverse transforms compute, apart
+ * from rounding and chroma subsampling.
  */
 function shrink(image, factor) {
   if (factor === 1) return image;
@@ -51,7 +51,7 @@ function shrink(image, factor) {
   return { data, width, height, channels };
 }
 
-/** Lay RGBA over an opaque background, rounded as in libImaging/AlphaComposite.c of Pillow. */
+/** Composite RGBA over an opaque background, rounded as in Pillow's libImaging/AlphaComposite.c. */
 function flatten(image, background) {
   const data = Uint8Array.from(image.data);
   for (let at = 0; at < data.length; at += 4) {

@@ -1,5 +1,5 @@
-// Pillow's bilinear filter to the last bit: a triangle, widened by the scale when it shrinks, in fixed point
-// (libImaging/Resample.c of Pillow). A canvas that draws an image smaller gives other pixels.
+// Pillow's bilinear filter, bit for bit: a triangle, widened by the scale when downscaling, in fixed point
+// (Pillow's libImaging/Resample.c). Downscaling with a canvas gives different pixels.
 "use strict";
 
 /**
@@ -14,7 +14,7 @@
 const WEIGHT_BITS = 32 - 8 - 2;
 
 /**
- * Make an image, or a part of it, `width` x `height` pixels large.
+ * Resize an image, or a part of it, to `width` x `height` pixels.
  * @param {Pixels} image
  * @param {number} width
  * @param {number} height
@@ -23,7 +23,7 @@ const WEIGHT_BITS = 32 - 8 - 2;
  */
 function resize(image, width, height, box = { left: 0, top: 0, right: image.width, bottom: image.height }) {
   const passes = [(part) => resizeWidth(part, width, box), (part) => resizeHeight(part, height, box)];
-  // What lies between the passes is rounded to whole levels, so their order shows; it is that of Pillow 13.
+  // The order of the passes matters, because each rounds to integers; this is the order of Pillow 13.
   const heightFirst = image.height > height && image.height - height > 2 * (image.width - width);
   if (heightFirst) passes.reverse();
   return passes.reduce((part, pass) => pass(part), image);
@@ -42,11 +42,11 @@ function resizeHeight(image, height, { top, bottom }) {
 }
 
 /**
- * What each pixel of the result takes from which pixels of a line.
- * @returns {{first: number, weights: Int32Array}[]} one for each of the `wanted` pixels
+ * The filter weights of each output pixel along one axis, and the first input pixel that they apply to.
+ * @returns {{first: number, weights: Int32Array}[]} an entry for each of the `wanted` pixels
  */
 function weightsOf(length, start, end, wanted) {
-  // Pillow holds the edges of a box in single precision.
+  // Pillow stores the edges of a box in single precision.
   const scale = Math.fround(Math.fround(end) - Math.fround(start)) / wanted;
   const reach = Math.max(scale, 1);
   return Array.from({ length: wanted }, (_, index) => {
@@ -62,7 +62,7 @@ function weightsOf(length, start, end, wanted) {
   });
 }
 
-/** Weigh the middle axis of an array [outer, length, inner]; it comes back as [outer, taken.length, inner]. */
+/** Apply weights to the middle axis of an array [outer, length, inner]; returns [outer, taken.length, inner]. */
 function weigh(data, outer, length, inner, taken) {
   const result = new Uint8ClampedArray(outer * taken.length * inner);
   let at = 0;

@@ -1,32 +1,32 @@
-// What the page shows of an answer. Names of classes and files enter as text, never as HTML.
+// Displaying predictions. Class and file names are inserted as text, never as HTML.
 "use strict";
 
 const THUMBNAIL_SIDE = 192;
 
-/** A copy of what a `<template>` of index.html holds. */
+/** A copy of the content of a `<template>` in index.html. */
 function copyOf(id) {
   return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
 
-/** A probability as people read it. */
+/** A probability as a percentage. */
 function percent(probability) {
   return `${(probability * 100).toFixed(2)}%`;
 }
 
-/** The places of the `count` largest probabilities, largest first. */
+/** The indices of the `count` largest probabilities, largest first. */
 function largest(probabilities, count) {
   const places = Array.from(probabilities.keys());
   return places.sort((one, other) => probabilities[other] - probabilities[one]).slice(0, count);
 }
 
 /**
- * Fill an element's `.verdict` with the first choice, and its `.bars` with a bar for each of some classes.
- * @param {HTMLElement} place what it has is filled anew, so that bars move
+ * Show the top-1 class in an element's `.verdict`, and a bar for each of the given classes in its `.bars`.
+ * @param {HTMLElement} place existing bars are updated, so that they animate
  * @param {Float32Array} probabilities of all classes
- * @param {number[]} classes those to show, in their order
- * @returns {string} the first choice in words
+ * @param {number[]} classes the classes to show, in this order
+ * @returns {string} the top-1 class and its probability
  */
-function showAnswer(place, probabilities, classes) {
+function showPrediction(place, probabilities, classes) {
   const bars = place.querySelector(".bars");
   while (bars.children.length < classes.length) bars.append(copyOf("bar"));
   const [first] = largest(probabilities, 1);
@@ -45,7 +45,7 @@ function showAnswer(place, probabilities, classes) {
 }
 
 /**
- * Show a tensor as the picture that it is.
+ * Draw a tensor as an image.
  * @param {HTMLCanvasElement} canvas
  * @param {Uint8Array} tensor [height, width, channels]
  */
@@ -61,7 +61,7 @@ function showTensor(canvas, tensor) {
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
-/** Show an image, no larger than a thumbnail and never enlarged. */
+/** Show an image, downscaled to a thumbnail but never enlarged. */
 function showThumbnail(canvas, bitmap) {
   const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(bitmap.width, bitmap.height));
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));

@@ -68,7 +68,7 @@ def test_the_variants_stand_side_by_side(show: Show) -> None:
         ["size", "1.4 MB\n100%", "192 kB\n14%", "104 kB\n8%"],
         ["images/s", "9,331\n1.00×", "93.5\n0.01×", "16,674\n1.79×"],
         ["accuracy", "58.00%", "58.10%\n+0.10", "57.20%\n-0.80"],
-        ["other labels", "0\n0.00%", "0\n0.00%", "61\n6.10%"],
+        ["different labels", "0\n0.00%", "0\n0.00%", "61\n6.10%"],
         ["largest difference", "0", "0.0033", "0.18"],
     ]
     assert f"int8 is not published: {REASON}." in page.inner_text("body")
@@ -79,13 +79,13 @@ def test_the_comparison_with_keras_names_the_images(show: Show) -> None:
     page = show(render_export_report("digits, version 3", PARITY, ()))
     text = page.inner_text("body")
     assert (
-        "Each of the 10,000 images went as a file to Keras, and to model.onnx as scoring does it and in "
-        "batches of 1 and of 64. 3 more can be read by neither." in text
+        "Each of the 10,000 image files was predicted by Keras, and by model.onnx both in a scoring run and "
+        "in batches of 1 and of 64. 3 more can be read by neither." in text
     )
     assert "None gets another label. Not counted are 2 " in text
     assert (
-        "is 7.2e-07; it had to stay below 1e-05, and the rounding error of the Keras model itself is 1.5e-07."
-        in text
+        "is 7.2e-07; less than 1e-05 was required, and the rounding error of the Keras model itself is "
+        "1.5e-07." in text
     )
     first, _, script = page.locator(".furthest tbody tr").all()
     assert first.inner_text().split() == [

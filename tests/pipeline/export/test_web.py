@@ -321,7 +321,7 @@ def test_what_is_no_image_is_told_in_a_line(addresses: dict[str, str], visit: Op
         "empty.png": (b"", "an empty file"),
         "half.png": (whole[: len(whole) // 2], "a damaged PNG file"),
         "head.jpg": (b"\xff\xd8\xff\xe0 and no more", "a JPEG file that is damaged"),
-        "scan.tiff": (encoded(Image.fromarray(noise(8, 8, 3)), "TIFF"), "that this browser cannot show"),
+        "scan.tiff": (encoded(Image.fromarray(noise(8, 8, 3)), "TIFF"), "that this browser does not support"),
         "wide.png": (encoded(Image.new("1", (10_000, 9_000)), "PNG"), "too large: 10000 × 9000 pixels"),
     }
     found = visit(addresses["disk"])
@@ -330,7 +330,7 @@ def test_what_is_no_image_is_told_in_a_line(addresses: dict[str, str], visit: Op
     for number, (name, (_, words)) in enumerate(wrong.items()):
         card = found.page.locator(".result").nth(number)
         assert words in card.locator(".trouble").inner_text(), name
-        assert not card.locator(".answer").is_visible(), name
+        assert not card.locator(".prediction").is_visible(), name
     assert bars_shown(found.page, ".result:last-child")
     assert found.complaints == []
     found.page.get_by_role("button", name="Clear results").click()

@@ -145,7 +145,7 @@ def test_models_are_listed_by_name_and_number(tmp_path: Path) -> None:
 
 def test_an_empty_store_lists_nothing_and_says_so(tmp_path: Path) -> None:
     assert list_models(tmp_path) == []
-    with pytest.raises(RequestError, match="holds none"):
+    with pytest.raises(RequestError, match="contains none"):
         find_bundle(tmp_path, "digits@1")
     assert list(tmp_path.iterdir()) == []
 

@@ -100,7 +100,7 @@ def test_rollback_passes_over_a_damaged_version_and_says_so(
     damage(store / "models/digits/2" / ONNX_FILE)
     with caplog.at_level(logging.WARNING):
         assert rollback_alias(store, "digits", "champion") == 1
-    assert "digits@2 is passed over" in caplog.text
+    assert "digits@2 is skipped" in caplog.text
     assert "has SHA-256" in caplog.text
 
 
@@ -134,9 +134,9 @@ def test_what_was_put_in_the_place_of_a_version_is_not_taken_for_it(store: Path)
     shutil.rmtree(store / "models/digits/2")
     shutil.copytree(store / "models/digits/1", store / "models/digits/2")
     for read in (find_bundle, show_model):
-        with pytest.raises(WorkError, match="holds digits@1"):
+        with pytest.raises(WorkError, match="contains digits@1"):
             read(store, "digits@2")
-    with pytest.raises(WorkError, match="holds digits@1"):
+    with pytest.raises(WorkError, match="contains digits@1"):
         promote_version(store, "digits", 2, "champion")
 
 

@@ -101,7 +101,7 @@ def test_a_version_is_never_published_twice(
     s3: S3Server, registered: list[ModelBundle], store: Path, tmp_path: Path
 ) -> None:
     other = write_bundle(tmp_path / "other", "digits", 2, 0.1)
-    with pytest.raises(RequestError, match="holds a bundle already"):
+    with pytest.raises(RequestError, match="already contains a bundle"):
         register_bundle(store, other)
     assert show_model(store, "digits@2").metrics["test"]["accuracy"] == 0.7
     # Nor has any of its files changed.
