@@ -21,7 +21,7 @@ from pixelmill.pipeline.inference import ROUNDING, Probabilities
 from pixelmill.pipeline.locations import absolute, content_of, is_remote, parse_location
 from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
 from pixelmill.pipeline.predictions.columns import Answers
-from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_part
 from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
 from pixelmill.pipeline.scoring import ScoringRequest
@@ -180,9 +180,9 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
         "model_sha256": request.bundle.onnx_sha256,
         "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
     }
-    told = table.manifest["request"]
-    differing = [key for key, value in wanted.items() if told.get(key) != value]
-    if differing or told["top_k"] < request.top_k:
+    recorded = table.manifest["request"]
+    differing = [key for key, value in wanted.items() if recorded.get(key) != value]
+    if differing or recorded["top_k"] < request.top_k:
         what = differing[0] if differing else "top_k"
         _log.warning("no prediction of %s can be reused: its %s differs", table.folder, what)
         return nothing, []

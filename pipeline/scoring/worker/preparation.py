@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.guard import decode_guarded
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
-from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.decoding.time_limit import WATCH, TimeLimit
 from pixelmill.pipeline.images import ImageFailure, Pixels
 from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.predictions.columns import Answers

@@ -32,19 +32,19 @@ from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
+from pixelmill.pipeline.scoring.shards import find_part, read_shard, shard_images, shard_key
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
-from pixelmill.pipeline.scoring.worker.reading import KILLER
+from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _GROUPS_AHEAD = 1
-_NO_KILLERS: frozenset[int] = frozenset()
+_NONE_CRASHING: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,17 @@ class Worker:
         answers = Answers([""], self._plan.request.top_k)
         pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
 
-    def score(self, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+    def score(self, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
         """Score a shard and write its part; of a part from an interrupted run, only failed rows are retried.
 
         Args:
             number: The number of the shard.
-            killers: The indices of images that crash a worker and must not be decoded.
+            crashing: The indices of images that crash a worker and must not be decoded.
         """
         self._seconds.clear()
         self._preparation.look_for_costly()
         request = self._plan.request
-        key = answer_key(self._plan, number)
+        key = shard_key(self._plan, number)
         found = find_part(self._plan, number, key)
         earlier = read_row_groups(found) if found and is_intact(found) else None
         rows = 0
@@ -126,7 +126,9 @@ class Worker:
                 due = _places_due(images, kept)
                 answers, reused, copied = self.answer(
                     [
-                        images[place]._replace(problem=KILLER) if rows + place in killers else images[place]
+                        images[place]._replace(problem=CRASHES_WORKER)
+                        if rows + place in crashing
+                        else images[place]
                         for place in due
                     ]
                 )
@@ -260,14 +262,14 @@ def start_worker(work: str, marks: Path) -> None:
         _worker_of(work)
 
 
-def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+def score_shard(work: str, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
     """Score one shard of the run with the given work folder."""
     worker = _worker_of(work)
     mark = None if _marks is None else begun_mark(_marks, number)
     if mark:
         mark.touch()
     try:
-        result = worker.score(number, killers)
+        result = worker.score(number, crashing)
     except BrokenProcessPool:
         _discard_worker()  # One of its decoder processes died, which stops the whole pool.
         raise

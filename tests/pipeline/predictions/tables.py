@@ -11,7 +11,7 @@ import pandas as pd
 from pixelmill.pipeline.artifacts import MANIFEST, describe_files, write_json
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions
 from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pixelmill.pipeline.predictions.csv_form import write_csv
+from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.parts import part_name, writing_part
 from pixelmill.pipeline.predictions.stored import KIND
 
@@ -147,10 +147,10 @@ class Table:
         labels: Sequence[str],
         facts: RunFacts,
         layout: TableLayout,
-        answer_key: str,
+        shard_key: str,
         rows_in_a_group: int,
     ) -> None:
-        with writing_part(path, layout, answer_key, facts.run_id) as part:
+        with writing_part(path, layout, shard_key, facts.run_id) as part:
             for start in range(0, len(rows), rows_in_a_group):
                 group = rows[start : start + rows_in_a_group]
                 answers = answers_of(group, layout.top_k)

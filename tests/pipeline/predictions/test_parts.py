@@ -21,8 +21,8 @@ from pixelmill.pipeline.predictions.columns import TableLayout, schema
 from pixelmill.pipeline.predictions.parts import (
     is_intact,
     is_part,
-    part_answer_key,
     part_name,
+    part_shard_key,
     read_file_facts,
     read_part,
     read_row_groups,
@@ -112,11 +112,11 @@ def test_a_remote_part_is_one_like_any_other() -> None:
     path = parse_location("memory://test-parts/table") / part_name(0)
     with writing_part(path, PLAIN, "key") as part:
         part.write(answers_of(ROWS).to_table(LABELS, FACTS, PLAIN), file_facts(ROWS))
-    assert part_answer_key(path) == "key"
+    assert part_shard_key(path) == "key"
     assert read_part(path).to_pylist() == [plain_row(row) for row in ROWS]
     assert [len(group) for group in read_row_groups(path)] == [3]
     assert read_file_facts(path).tolist() == file_facts(ROWS).tolist()
-    assert part_answer_key(path.with_name(part_name(1))) is None
+    assert part_shard_key(path.with_name(part_name(1))) is None
 
 
 def test_parts_join_in_their_order(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_table_without_a_scored_row_has_the_same_types(tmp_path: Path) -> None
 
 def test_a_part_knows_the_listing_it_answers(tmp_path: Path) -> None:
     parts = Table(tmp_path, rows_in_a_part=2).parts
-    assert [part_answer_key(part) for part in parts] == ["listing 0", "listing 1"]
+    assert [part_shard_key(part) for part in parts] == ["listing 0", "listing 1"]
 
 
 def test_a_part_cut_short_answers_no_listing(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_part_cut_short_answers_no_listing(tmp_path: Path) -> None:
     cut = tmp_path / "cut.parquet"
     for length in range(len(data)):
         cut.write_bytes(data[:length])
-        assert part_answer_key(cut) is None
+        assert part_shard_key(cut) is None
 
 
 def test_a_part_with_a_damaged_footer_answers_a_listing_or_none(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_part_with_a_damaged_footer_answers_a_listing_or_none(tmp_path: Path) 
         changed = bytearray(data)
         changed[position] ^= flipped
         damaged.write_bytes(changed)
-        key = part_answer_key(damaged)
+        key = part_shard_key(damaged)
         assert key is None or len(key) == len("listing 0")
 
 
@@ -188,14 +188,14 @@ def test_a_part_is_intact_only_with_the_rows_that_were_written(tmp_path: Path) -
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 10, bytes(100)])
 def test_a_file_that_is_no_part_answers_no_listing(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / part_name(0)
-    assert part_answer_key(path) is None
+    assert part_shard_key(path) is None
     path.write_bytes(content)
-    assert part_answer_key(path) is None
+    assert part_shard_key(path) is None
 
 
 def test_a_part_of_another_writer_answers_no_listing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_path": ["a.png"]}), tmp_path / part_name(0))
-    assert part_answer_key(tmp_path / part_name(0)) is None
+    assert part_shard_key(tmp_path / part_name(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,13 @@ def test_writing_a_part_does_without_pandas(tmp_path: Path) -> None:
 import sys, numpy as np
 from pathlib import Path
 from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pixelmill.pipeline.predictions.parts import part_answer_key, read_part, read_row_groups, writing_part
+from pixelmill.pipeline.predictions.parts import part_shard_key, read_part, read_row_groups, writing_part
 answers = Answers(["a/x.png", "a/y.png"], 2)
 answers.errors[1] = "empty: no bytes"
 facts, layout = RunFacts("m", "1", "s", "r", "t"), TableLayout(2, True)
 with writing_part(Path(sys.argv[1]), layout, "key") as part:
     part.write(answers.to_table(["cat", "dog"], facts, layout, ["a", "a"]), np.zeros((2, 3), np.int64))
-assert part_answer_key(Path(sys.argv[1])) == "key"
+assert part_shard_key(Path(sys.argv[1])) == "key"
 print("pandas" in sys.modules)
 """
     path = tmp_path / part_name(0)
@@ -251,7 +251,7 @@ def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from pixelmill.pipeline.predictions.finding import find_row, nearest_paths
+from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import read_part, read_row_groups
 from pixelmill.pipeline.predictions.stored import open_table
 import pyarrow.parquet

@@ -184,7 +184,7 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
         decoded.append(content)
         return decode(content, *arguments)
 
-    monkeypatch.setattr("pixelmill.pipeline.decoding.guarding.decode", noted)
+    monkeypatch.setattr("pixelmill.pipeline.decoding.guard.decode", noted)
     shutil.copytree(request_.images / "a", request_.images / "c")
     request_.work.mkdir(parents=True)
     facts = RunFacts("digits", "1", "0", "run", "now")
@@ -385,7 +385,7 @@ def test_a_worker_that_lives_on_takes_the_table_of_the_run_at_hand(request_: Sco
             shard = next(write_shards(plan, growing_limits()))
             result = score_shard(str(request.work), shard.number)
             assert (result.rows, result.reused) == (4, reused)
-            assert find_part(plan, shard.number, shard.answer_key)
+            assert find_part(plan, shard.number, shard.shard_key)
             shutil.rmtree(request.work / "parts")
             (request.work / "run.json").unlink()
 
