@@ -1,6 +1,6 @@
 """What the workers of one machine have answered so far, so that files of the same bytes are scored once.
 
-Each worker appends its answers to one file when it is done with a block of a shard, and looks what the
+Each worker appends its predictions to one file when it is done with a block of a shard, and looks what the
 others have added before it begins the next. A record is used only if its whole hash is the one looked for.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring.reuse import (
     Keys,
     Records,
@@ -28,7 +28,7 @@ _RECENT = 1 << 14
 
 
 class AnsweredImages:
-    """The answers of a run, as one worker sees them."""
+    """The predictions of a run, as one worker sees them."""
 
     def __init__(self, path: Path, top_k: int) -> None:
         self._path = path
@@ -38,28 +38,28 @@ class AnsweredImages:
         self._base = _Index()
         self._recent = _Index()
 
-    def take_same_bytes(self, places: Sequence[int], answers: Answers) -> set[int]:
+    def take_same_bytes(self, places: Sequence[int], predictions: Predictions) -> set[int]:
         """Fill the rows whose bytes have been answered; the places filled come back."""
         taken: set[int] = set()
         self._refresh()
         if not places or not self._read:
             return taken
-        digests = digests_of(answers, places)
+        digests = digests_of(predictions, places)
         keys = keys_of(digests)
         for index in (self._base, self._recent):
             for at, row in index.find(keys):
                 record = self._load(row, 1)
                 if record["sha256"][0] == digests[at]:
-                    fill_rows(answers, np.array([places[at]]), record)
+                    fill_rows(predictions, np.array([places[at]]), record)
                     taken.add(places[at])
         return taken
 
-    def add(self, answers: Answers, places: Sequence[int]) -> None:
+    def add(self, predictions: Predictions, places: Sequence[int]) -> None:
         """Tell the other workers of scored rows."""
         if places and self._read < _MOST:
             # In one write: the system appends it whole, whoever else is writing.
             with self._path.open("ab", buffering=0) as file:
-                file.write(records_of(answers, places).tobytes())
+                file.write(records_of(predictions, places).tobytes())
 
     def _refresh(self) -> None:
         if not self._path.is_file():

@@ -20,7 +20,7 @@ from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.predictions.arrays import number_array
-from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.parts import (
     file_facts,
     is_intact,
@@ -100,8 +100,8 @@ class Worker:
         """Build and write an empty table, so that the first shard does not pay for the slow first call."""
         import pyarrow.parquet as pq
 
-        answers = Answers([""], self._plan.request.top_k)
-        pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
+        predictions = Predictions([""], self._plan.request.top_k)
+        pq.write_table(self._join([], None, [], predictions), io.BytesIO(), compression="zstd")
 
     def score(self, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
         """Score a shard and write its part; of a part from an interrupted run, only failed rows are retried.
@@ -124,7 +124,7 @@ class Worker:
             for images in read_shard(self._plan, number):
                 kept = next(earlier, None) if earlier else None
                 due = _places_due(images, kept)
-                answers, reused, copied = self.answer(
+                predictions, reused, copied = self.predict(
                     [
                         images[place]._replace(problem=CRASHES_WORKER)
                         if rows + place in crashing
@@ -134,12 +134,12 @@ class Worker:
                 )
                 start = time.perf_counter()
                 files = file_facts([image[1:4] for image in images])
-                table = self._join(images, kept, due, answers)
+                table = self._join(images, kept, due, predictions)
                 part.write(table, files)
                 uncertain = merge_uncertain(uncertain, least_confident(table))
                 self._seconds["write"] += time.perf_counter() - start
                 rows += len(images)
-                failed = sum(error is not None for error in answers.errors)
+                failed = sum(error is not None for error in predictions.errors)
                 counts.update(
                     computed=len(due) - reused - copied, failed=failed, reused=reused, copied=copied
                 )
@@ -157,38 +157,38 @@ class Worker:
             worker=self._name,
         )
 
-    def answer(self, images: Sequence[ListedImage]) -> tuple[Answers, int, int]:
+    def predict(self, images: Sequence[ListedImage]) -> tuple[Predictions, int, int]:
         """Predict images.
 
         Returns:
             A row for each image, in order; the number of rows from an earlier table; and the number of rows
             copied from another image of this run with the same bytes.
         """
-        answers = Answers([image.path for image in images], self._plan.request.top_k)
+        predictions = Predictions([image.path for image in images], self._plan.request.top_k)
         reused = copied = 0
         inferred: list[int] = []
-        twins: list[tuple[int, int]] = []
+        duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
         for prepared in self._prepare_all(images):
-            answers.paste(prepared.start, prepared.answers)
+            predictions.paste(prepared.start, prepared.predictions)
             for stage, seconds in prepared.seconds.items():
                 self._seconds[stage] += seconds
             reused += prepared.taken
             copied += prepared.copied
             inferred += [place for place, _ in prepared.pixels]
-            twins += prepared.twins
+            duplicates += prepared.duplicates
             waiting += prepared.pixels
             while len(waiting) >= self._model.batch_images:
-                self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], answers)
+                self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], predictions)
                 del waiting[: self._model.batch_images]
         if waiting:
-            self._seconds["infer"] += self._model.infer(waiting, answers)
-        for place, first in twins:
-            answers.copy_row(first, place)
+            self._seconds["infer"] += self._model.infer(waiting, predictions)
+        for place, first in duplicates:
+            predictions.copy_row(first, place)
         if self._preparation.answered:
-            scored = [place for place in inferred if answers.errors[place] is None]
-            self._preparation.answered.add(answers, scored)
-        return answers, reused, copied
+            scored = [place for place in inferred if predictions.errors[place] is None]
+            self._preparation.answered.add(predictions, scored)
+        return predictions, reused, copied
 
     def close(self) -> None:
         """Stop the processes and timers of the worker."""
@@ -229,13 +229,13 @@ class Worker:
         images: Sequence[ListedImage],
         kept: "pa.Table | None",
         due: Sequence[int],
-        answers: Answers,
+        predictions: Predictions,
     ) -> "pa.Table":
         import pyarrow as pa
 
         layout = self._plan.request.layout
-        true_labels = [*map(self._true_labels.of_path, answers.paths)] if layout.true_labels else None
-        new = answers.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
+        true_labels = [*map(self._true_labels.of_path, predictions.paths)] if layout.true_labels else None
+        new = predictions.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
         if kept is None:
             return new
         order = np.arange(len(images))
@@ -281,7 +281,7 @@ def score_shard(work: str, number: int, crashing: frozenset[int] = _NONE_CRASHIN
 def try_images(work: str, number: int, start: int, stop: int) -> None:
     """Predict the images of a shard from index `start` up to, not including, `stop`, and write nothing."""
     plan = read_plan(parse_location(work))
-    _worker_of(work).answer(shard_images(plan, number)[start:stop])
+    _worker_of(work).predict(shard_images(plan, number)[start:stop])
 
 
 def begun_mark(marks: Path, number: int) -> Path:

@@ -23,7 +23,7 @@ from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.explain.explanation import Explanation, Stage, explain_image
 from pixelmill.pipeline.images import decode
 from pixelmill.pipeline.predictions import PARTS_FOLDER, read_predictions, table_files
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import writing_part
@@ -430,8 +430,8 @@ def write_parts(folder: Path, parts: Sequence[Sequence[Sequence[str]]]) -> None:
             folder / PARTS_FOLDER / f"part-{number:05d}.parquet", TableLayout(), str(number)
         ) as part:
             for paths in groups:
-                answers = Answers(paths, 1)
-                rows = answers.to_table(["line\r\na,b"], facts, TableLayout())
+                predictions = Predictions(paths, 1)
+                rows = predictions.to_table(["line\r\na,b"], facts, TableLayout())
                 part.write(rows, np.zeros((len(paths), 3), np.int64))
 
 

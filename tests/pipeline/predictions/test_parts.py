@@ -35,10 +35,10 @@ from tests.pipeline.predictions.tables import (
     ROWS,
     Row,
     Table,
-    answers_of,
     failed,
     file_facts,
     plain_row,
+    predictions_of,
     scored,
 )
 
@@ -85,7 +85,7 @@ def test_row_groups_come_back_as_they_were_written(
     groups = [[scored(f"{next(numbers):03d}.png", (1, 0.5)) for _ in range(size)] for size in sizes]
     with writing_part(path, PLAIN, "key") as part:
         for group in groups:
-            part.write(answers_of(group).to_table(LABELS, FACTS, PLAIN), file_facts(group))
+            part.write(predictions_of(group).to_table(LABELS, FACTS, PLAIN), file_facts(group))
     assert [found["image_path"].to_pylist() for found in read_row_groups(path)] == [
         [row.path for row in group] for group in groups
     ]
@@ -99,7 +99,7 @@ def test_row_groups_come_back_as_they_were_written(
 def test_a_part_says_what_it_was_read_from(tmp_path: Path) -> None:
     extremes = np.array([[0, -1, 2**63 - 1], [-(2**63), 10**18 + 1, 0], [5, 6, 7]], np.int64)
     with writing_part(tmp_path / part_name(0), PLAIN, "key") as part:
-        part.write(answers_of(ROWS).to_table(LABELS, FACTS, PLAIN), extremes)
+        part.write(predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN), extremes)
     assert read_file_facts(tmp_path / part_name(0)).tolist() == extremes.tolist()
 
 
@@ -111,7 +111,7 @@ def test_a_part_of_another_writer_says_nothing_of_files(tmp_path: Path) -> None:
 def test_a_remote_part_is_one_like_any_other() -> None:
     path = parse_location("memory://test-parts/table") / part_name(0)
     with writing_part(path, PLAIN, "key") as part:
-        part.write(answers_of(ROWS).to_table(LABELS, FACTS, PLAIN), file_facts(ROWS))
+        part.write(predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN), file_facts(ROWS))
     assert part_shard_key(path) == "key"
     assert read_part(path).to_pylist() == [plain_row(row) for row in ROWS]
     assert [len(group) for group in read_row_groups(path)] == [3]
@@ -204,10 +204,10 @@ def test_a_part_of_another_writer_answers_no_listing(tmp_path: Path) -> None:
 def test_what_does_not_fit_leaves_the_old_part(kind: str, tmp_path: Path) -> None:
     (part,) = Table(tmp_path).parts
     before = part.read_bytes()
-    good = answers_of(ROWS).to_table(LABELS, FACTS, PLAIN)
+    good = predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN)
     rows = {
         "other columns": good.drop_columns(["label"]),
-        "one choice too many": answers_of(ROWS, 2).to_table(LABELS, FACTS, TableLayout(2)),
+        "one choice too many": predictions_of(ROWS, 2).to_table(LABELS, FACTS, TableLayout(2)),
         "no table": None,
         "an error of the caller": good,
     }[kind]
@@ -227,13 +227,13 @@ def test_writing_a_part_does_without_pandas(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np
 from pathlib import Path
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
 from pixelmill.pipeline.predictions.parts import part_shard_key, read_part, read_row_groups, writing_part
-answers = Answers(["a/x.png", "a/y.png"], 2)
-answers.errors[1] = "empty: no bytes"
+predictions = Predictions(["a/x.png", "a/y.png"], 2)
+predictions.errors[1] = "empty: no bytes"
 facts, layout = RunFacts("m", "1", "s", "r", "t"), TableLayout(2, True)
 with writing_part(Path(sys.argv[1]), layout, "key") as part:
-    part.write(answers.to_table(["cat", "dog"], facts, layout, ["a", "a"]), np.zeros((2, 3), np.int64))
+    part.write(predictions.to_table(["cat", "dog"], facts, layout, ["a", "a"]), np.zeros((2, 3), np.int64))
 assert part_shard_key(Path(sys.argv[1])) == "key"
 print("pandas" in sys.modules)
 """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import answered
 from pixelmill.pipeline.scoring.answered import AnsweredImages
 
@@ -17,16 +17,16 @@ def digest(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
-def answers_for(numbers: list[int], known: bool) -> Answers:
+def answers_for(numbers: list[int], known: bool) -> Predictions:
     """Rows of contents told apart by a number, which an answered row repeats."""
-    answers = Answers([f"{number}.png" for number in numbers], 2)
-    answers.sha256 = [digest(number) for number in numbers]
+    predictions = Predictions([f"{number}.png" for number in numbers], 2)
+    predictions.sha256 = [digest(number) for number in numbers]
     if known:
-        answers.choices[:] = np.array(numbers)[:, None]
-        answers.probabilities[:] = np.array(numbers)[:, None] / 1000
-        answers.widths[:] = np.array(numbers) + 1
-        answers.heights[:] = 7
-    return answers
+        predictions.choices[:] = np.array(numbers)[:, None]
+        predictions.probabilities[:] = np.array(numbers)[:, None] / 1000
+        predictions.widths[:] = np.array(numbers) + 1
+        predictions.heights[:] = 7
+    return predictions
 
 
 @settings(max_examples=40, deadline=None)
@@ -56,13 +56,13 @@ def test_what_any_worker_told_is_found_and_nothing_else(
                 file.write(torn)
         known = {number for _, numbers in told for number in numbers}
         for worker in workers:
-            answers = answers_for(asked, known=False)
-            taken = worker.take_same_bytes(range(len(asked)), answers)
+            predictions = answers_for(asked, known=False)
+            taken = worker.take_same_bytes(range(len(asked)), predictions)
             assert taken == {place for place, number in enumerate(asked) if number in known}
             for place in taken:
-                assert answers.choices[place].tolist() == [asked[place]] * 2
-                assert answers.probabilities[place, 0] == np.float32(asked[place] / 1000)
-                assert (answers.widths[place], answers.heights[place]) == (asked[place] + 1, 7)
+                assert predictions.choices[place].tolist() == [asked[place]] * 2
+                assert predictions.probabilities[place, 0] == np.float32(asked[place] / 1000)
+                assert (predictions.widths[place], predictions.heights[place]) == (asked[place] + 1, 7)
 
 
 def test_records_after_a_torn_one_are_never_taken_for_others(tmp_path: Path) -> None:
@@ -72,17 +72,17 @@ def test_records_after_a_torn_one_are_never_taken_for_others(tmp_path: Path) -> 
     with path.open("ab") as file:
         file.write(b"half a record")
     worker.add(answers_for([3, 4, 5], known=True), range(3))
-    answers = answers_for([1, 2, 3, 4, 5], known=False)
-    assert worker.take_same_bytes(range(5), answers) == {0, 1}
+    predictions = answers_for([1, 2, 3, 4, 5], known=False)
+    assert worker.take_same_bytes(range(5), predictions) == {0, 1}
 
 
 def test_equal_beginnings_are_not_equal_contents(tmp_path: Path) -> None:
     worker = AnsweredImages(tmp_path / "answered.bin", 2)
     worker.add(answers_for([1], known=True), range(1))
-    answers = answers_for([1], known=False)
-    answers.sha256 = [digest(1)[:16] + digest(2)[16:]]
-    assert worker.take_same_bytes([0], answers) == set()
-    assert not answers.choices.any()
+    predictions = answers_for([1], known=False)
+    predictions.sha256 = [digest(1)[:16] + digest(2)[16:]]
+    assert worker.take_same_bytes([0], predictions) == set()
+    assert not predictions.choices.any()
 
 
 def test_only_so_many_are_kept_in_mind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,5 +90,5 @@ def test_only_so_many_are_kept_in_mind(tmp_path: Path, monkeypatch: pytest.Monke
     worker = AnsweredImages(tmp_path / "answered.bin", 2)
     worker.add(answers_for([1, 2], known=True), range(2))
     worker.add(answers_for([3, 4], known=True), range(2))
-    answers = answers_for([1, 2, 3, 4], known=False)
-    assert worker.take_same_bytes(range(4), answers) == {0, 1, 2}
+    predictions = answers_for([1, 2, 3, 4], known=False)
+    assert worker.take_same_bytes(range(4), predictions) == {0, 1, 2}

@@ -1,4 +1,4 @@
-"""The listing cut into shards: nothing lost, nothing twice, and a part knows the shard it answers."""
+"""The listing cut into shards: nothing lost, nothing twice, and a part knows the shard it predictions."""
 
 import itertools
 import os
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, writing_part
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
@@ -50,7 +50,7 @@ def write_part(folder: Path, number: int, key: str) -> Path:
     plan = plan_of(folder.parent)
     path = folder / part_name(number)
     with writing_part(path, plan.request.layout, key) as part:
-        table = Answers(["a.png"], 1).to_table(["cat"], plan.facts, plan.request.layout)
+        table = Predictions(["a.png"], 1).to_table(["cat"], plan.facts, plan.request.layout)
         part.write(table, file_facts([(1, 2, 3)]))
     return path
 
