@@ -15,7 +15,7 @@ from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.dask_engine import run_shards
-from pixelmill.pipeline.scoring.passed_over import say_passed_over
+from pixelmill.pipeline.scoring.passed_over import format_passed_over
 from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
 from pixelmill.pipeline.scoring.tally import Tally
@@ -65,7 +65,7 @@ def plan_run(request: ScoringRequest) -> ScoringPlan:
 def score_images(plan: ScoringPlan) -> ScoringOutcome:
     """List the images and answer them; one task drives its own processes: a task an image costs more."""
     outcome = score_shards(plan)
-    get_run_logger().info("%d images in %d shards", outcome.listed, len(outcome.answer_keys))
+    get_run_logger().info("%d images in %d shards", outcome.listed, len(outcome.shard_keys))
     return outcome
 
 
@@ -105,6 +105,6 @@ def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         description=f"{plan.facts.model_name}@{plan.facts.model_version} over {plan.request.images}",
     )
     get_run_logger().info("%d rows in %s", table.manifest["listed"], table.folder)
-    if passed_over := say_passed_over(table.manifest["passed_over_kinds"]):
+    if passed_over := format_passed_over(table.manifest["passed_over_kinds"]):
         get_run_logger().info("passed over: %s", passed_over)
     return table

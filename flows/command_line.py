@@ -36,7 +36,7 @@ from pixelmill.flows.general_options import quietable, take_general_options
 from pixelmill.flows.interrupts import ending_on_signals
 from pixelmill.flows.prefect_session import ServerLostError, prefect_session
 from pixelmill.pipeline.errors import ExitCode, PixelmillError
-from pixelmill.pipeline.locations import is_remote_trouble
+from pixelmill.pipeline.locations import is_remote_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,7 +75,7 @@ def main() -> None:
         print(f"pixelmill: {explain_os_error(error)}", file=sys.stderr)
         sys.exit(ExitCode.WORK_FAILED)
     except Exception as error:
-        if not is_remote_trouble(error):
+        if not is_remote_error(error):
             raise
         print(f"pixelmill: {explain_remote_trouble(error)}", file=sys.stderr)
         sys.exit(ExitCode.WORK_FAILED)

@@ -11,21 +11,21 @@ _SMALLEST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
-class AnswerCounts:
+class PredictionCounts:
     """Counts of the top-1 classes, int64 [classes], and a histogram of their probabilities over 0..1."""
 
     classes: npt.NDArray[np.int64]
     confidences: npt.NDArray[np.int64]
 
     @staticmethod
-    def of(class_indices: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int) -> "AnswerCounts":
+    def of(class_indices: npt.ArrayLike, probabilities: npt.ArrayLike, classes: int) -> "PredictionCounts":
         """Count predictions from the top-1 class indices and probabilities, both [images]."""
         histogram, _ = np.histogram(probabilities, bins=CONFIDENCE_BINS, range=(0.0, 1.0))
         counts = np.bincount(np.asarray(class_indices, np.int64), minlength=classes)
-        return AnswerCounts(counts, histogram.astype(np.int64))
+        return PredictionCounts(counts, histogram.astype(np.int64))
 
-    def __add__(self, other: "AnswerCounts") -> "AnswerCounts":
-        return AnswerCounts(self.classes + other.classes, self.confidences + other.confidences)
+    def __add__(self, other: "PredictionCounts") -> "PredictionCounts":
+        return PredictionCounts(self.classes + other.classes, self.confidences + other.confidences)
 
     def to_baseline(self) -> dict[str, object]:
         """The content of `baseline.json`."""
@@ -37,7 +37,7 @@ class AnswerCounts:
         }
 
 
-def measure_drift(baseline: dict[str, Sequence[int]], counts: AnswerCounts) -> dict[str, float] | None:
+def measure_drift(baseline: dict[str, Sequence[int]], counts: PredictionCounts) -> dict[str, float] | None:
     """Compare the predictions of a run with the baseline of a bundle.
 
     Returns:

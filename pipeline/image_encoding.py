@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import FailureCode, Pixels, decode, describe_file
 from pixelmill.pipeline.images.failures import failing_as
-from pixelmill.pipeline.images.fitting import to_image
+from pixelmill.pipeline.images.tensors import to_image
 
 ImageForm = Literal["plain", "enlarged", "turned", "transparent"]
 """A form of storing an image that exercises a step of the preprocessing."""

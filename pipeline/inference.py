@@ -47,9 +47,9 @@ class InferenceSession:
 
     def probabilities(self, images: Pixels) -> Probabilities:
         """Predict float32 [batch, classes] for images, uint8 [batch, height, width, channels]."""
-        (answer,) = self.session.run(["probabilities"], {"image": images})
-        result: Probabilities = answer
-        return result
+        (result,) = self.session.run(["probabilities"], {"image": images})
+        probabilities: Probabilities = result
+        return probabilities
 
 
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:

@@ -108,7 +108,7 @@ def require_reachable(path: Path) -> None:
     try:
         system.info(path.drive)
     except Exception as error:
-        if not isinstance(error, OSError) and not is_remote_trouble(error):
+        if not isinstance(error, OSError) and not is_remote_error(error):
             raise
         raise RequestError(
             f"{path} cannot be reached ({str(error) or type(error).__name__})",
@@ -118,7 +118,7 @@ def require_reachable(path: Path) -> None:
         ) from error
 
 
-def is_remote_trouble(error: BaseException) -> bool:
+def is_remote_error(error: BaseException) -> bool:
     """Whether an error comes from a client package for remote files, so is not a bug in the program."""
     return type(error).__module__.partition(".")[0] in _CLIENTS
 

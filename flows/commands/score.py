@@ -20,9 +20,9 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import require_failure_rate
-from pixelmill.pipeline.scoring.passed_over import say_passed_over
+from pixelmill.pipeline.scoring.passed_over import format_passed_over
 from pixelmill.pipeline.scoring.run import score_folder
-from pixelmill.pipeline.scoring.true_labels import say_not_classes
+from pixelmill.pipeline.scoring.true_labels import format_not_classes
 
 _PATHS = 3
 
@@ -66,11 +66,11 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
         accuracy = counts["accuracy"]
         if accuracy["images"]:
             print(f"  accuracy: {accuracy['accuracy']:.4f} on {accuracy['images']:,} images in folders")
-        if left_out := say_not_classes(accuracy):
+        if left_out := format_not_classes(accuracy):
             print(f"  not in the accuracy: {left_out}")
     for code, count in counts["failures"].items():
         paths = counts["failed_images"][code][:_PATHS]
         shown = ", ".join([*map(printable, paths), *(["..."] if count > len(paths) else [])])
         print(f"  failed: {code} {count:,} ({shown})")
-    if passed_over := say_passed_over(counts["passed_over_kinds"]):
+    if passed_over := format_passed_over(counts["passed_over_kinds"]):
         print(f"Skipped: {passed_over}")

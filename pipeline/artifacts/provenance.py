@@ -52,9 +52,9 @@ def installed_packages() -> dict[str, str]:
 @cache
 def _git_commit() -> str | None:
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return result.stdout.strip() if result.returncode == 0 else None

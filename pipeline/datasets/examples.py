@@ -11,7 +11,7 @@ from pixelmill.pipeline.datasets.duplicates import LabelledFile
 from pixelmill.pipeline.datasets.folders import read_index
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.files import read_file
-from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.guard import decode_guarded
 from pixelmill.pipeline.decoding.pool import map_guarded
 from pixelmill.pipeline.file_names import escape_path
 from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels, fit_array

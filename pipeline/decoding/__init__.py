@@ -1,6 +1,6 @@
 """Decoding of untrusted images: whatever an image does becomes a failure of that image alone.
 
-`guarding` limits the memory that an image takes in this process, `timing` kills a process that spends too
+`guard` limits the memory that an image takes in this process, `time_limit` kills a process that spends too
 long on an image, `pool` decodes in processes that may be killed, and `costs` rejects files that would exceed
 a limit from their header alone.
 """

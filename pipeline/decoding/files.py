@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
-from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.guard import decode_guarded
 from pixelmill.pipeline.decoding.pool import map_guarded
 from pixelmill.pipeline.images import (
     DecodedImage,
@@ -36,7 +36,7 @@ def decode_files(
     return map_guarded(partial(_decode_file, spec, limits), files, processor_limit().count, limits)
 
 
-def decode_every_way(
+def decode_all_ways(
     data: bytes, spec: ImageSpec, limits: DecodingLimits
 ) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
     """Read a file's header, decode the file as in scoring, and decode it with Pillow alone.

@@ -52,7 +52,7 @@ class MemoryLimit:
                 else:
                     _set_limit(self._normal)
 
-    def measure_anew(self) -> int:
+    def remeasure(self) -> int:
         """Restart the limit from the memory that the process uses now.
 
         Returns:

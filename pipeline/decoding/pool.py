@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from pixelmill.pipeline.decoding import DecodingLimits
-from pixelmill.pipeline.decoding.guarding import guard
+from pixelmill.pipeline.decoding.guard import guard
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure

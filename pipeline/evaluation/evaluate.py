@@ -10,7 +10,7 @@ from pixelmill.pipeline.artifacts import publishing, write_json
 from pixelmill.pipeline.bundles import BASELINE_FILE, METRICS_FILE, REPORT_FILE
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
-from pixelmill.pipeline.drift import AnswerCounts
+from pixelmill.pipeline.drift import PredictionCounts
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics, measure
 from pixelmill.pipeline.evaluation.report import render_report
@@ -39,7 +39,7 @@ def evaluate_model(
     test = dataset.split("test")
     probabilities = np.load(probabilities_path, allow_pickle=False)
     metrics = measure(probabilities, test.labels, dataset.class_names)
-    prediction_counts = AnswerCounts.of(
+    prediction_counts = PredictionCounts.of(
         probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
     )
     written = {

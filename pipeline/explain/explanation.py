@@ -11,12 +11,12 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.explain.replay import FAILS_IN, STAGES, Facts, Replay
 from pixelmill.pipeline.images import ImageFailure, Pixels
 from pixelmill.pipeline.locations import parse_location
-from pixelmill.pipeline.predictions.finding import find_row, nearest_paths
+from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.stored import StoredTable, read_table
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring.listing import escape
 
-Verdict = Literal["same", "differs", "not told"]
+Verdict = Literal["same", "differs", "not recorded"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Stage:
         name: The name of the stage.
         found: The result of the replay; `failure` is the code of the failure that ended it at this stage.
         row: The same facts in the row; for `keras`, the prediction of the ONNX file in this replay.
-        verdict: Whether the two agree; `not told` if there is nothing to compare.
+        verdict: Whether the two agree; `not recorded` if there is nothing to compare.
     """
 
     name: str
@@ -111,7 +111,7 @@ def _replay_stages(replay: Replay, names: Sequence[str]) -> list[Stage]:
 
 def _stage(name: str, found: Facts, row: Facts) -> Stage:
     if not row:
-        return Stage(name, found, row, "not told")
+        return Stage(name, found, row, "not recorded")
     return Stage(name, found, row, "differs" if _differing(found, row) else "same")
 
 
@@ -120,13 +120,13 @@ def _differing(found: Facts, row: Facts) -> tuple[str, ...]:
     return tuple(name for name, value in row.items() if not _agree(found.get(name), value, tolerance))
 
 
-def _agree(found: Any, told: Any, tolerance: float) -> bool:
-    if isinstance(found, list) and isinstance(told, list):
-        pairs = zip(found, told, strict=False)
-        return len(found) >= len(told) and all(_agree(a, b, tolerance) for a, b in pairs)
-    if isinstance(found, float) and isinstance(told, float):
-        return abs(found - told) <= tolerance
-    return bool(found == told)
+def _agree(found: Any, recorded: Any, tolerance: float) -> bool:
+    if isinstance(found, list) and isinstance(recorded, list):
+        pairs = zip(found, recorded, strict=False)
+        return len(found) >= len(recorded) and all(_agree(a, b, tolerance) for a, b in pairs)
+    if isinstance(found, float) and isinstance(recorded, float):
+        return abs(found - recorded) <= tolerance
+    return bool(found == recorded)
 
 
 def _require_row(table: StoredTable, image: str) -> Facts:

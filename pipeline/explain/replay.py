@@ -21,7 +21,7 @@ from pixelmill.pipeline.bundles import (
     read_bundle_manifest,
 )
 from pixelmill.pipeline.decoding import DecodingLimits
-from pixelmill.pipeline.decoding.files import Decoding, decode_every_way
+from pixelmill.pipeline.decoding.files import Decoding, decode_all_ways
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import (
     DecodedImage,
@@ -99,7 +99,7 @@ class Replay:
     @cached_property
     def _decodings(self) -> dict[Decoding, FileFacts | DecodedImage | ImageFailure]:
         """All decodings of the file, made in a separate process that they may crash."""
-        return decode_every_way(self.data, self.bundle.image_spec(), self.limits)
+        return decode_all_ways(self.data, self.bundle.image_spec(), self.limits)
 
     @property
     def file_facts(self) -> FileFacts:
@@ -126,21 +126,21 @@ class Replay:
     def probabilities(self) -> Probabilities:
         """The probabilities of the ONNX file on the CPU, float32 [classes]."""
         session = load_session(self.bundle.onnx_path, sha256=self.bundle.onnx_sha256)
-        answers = session.probabilities(self.decoded.pixels[np.newaxis])
-        first: Probabilities = answers[0]
-        if not are_probabilities(answers)[0]:
+        batch = session.probabilities(self.decoded.pixels[np.newaxis])
+        first: Probabilities = batch[0]
+        if not are_probabilities(batch)[0]:
             raise ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(first))
         return first
 
     @property
     def limits(self) -> DecodingLimits:
         """The decoding limits of the run."""
-        told = {
+        recorded = {
             limit: self.request[name] for limit, name in _LIMITS.items() if self.request.get(name) is not None
         }
-        return DecodingLimits(**told)
+        return DecodingLimits(**recorded)
 
-    def told(self, *names: str) -> Facts:
+    def recorded(self, *names: str) -> Facts:
         """The columns of the row among `names` that are not null."""
         return {name: self.row[name] for name in names if self.row.get(name) is not None}
 
@@ -157,7 +157,7 @@ def _model(replay: Replay) -> Findings:
         "model_sha256": bundle.onnx_sha256,
         "preprocessing_sha256": bundle.sha256_of(PREPROCESSING_FILE),
     }
-    row = replay.told("model_sha256")
+    row = replay.recorded("model_sha256")
     if wanted := replay.request.get("preprocessing_sha256"):
         row["preprocessing_sha256"] = wanted
     return found, row
@@ -169,7 +169,7 @@ def _listing(replay: Replay) -> Findings:
 
 def _bytes(replay: Replay) -> Findings:
     found = {"size": len(replay.data), "image_sha256": hashlib.sha256(replay.data).hexdigest()}
-    return found, replay.told("image_sha256")
+    return found, replay.recorded("image_sha256")
 
 
 def _format(replay: Replay) -> Findings:
@@ -188,7 +188,7 @@ def _orientation(replay: Replay) -> Findings:
         if failure.code is FailureCode.TOO_MANY_PIXELS:
             raise
         return {"words": "unknown, because the pixels cannot be decoded"}, {}
-    return found, replay.told("width", "height")
+    return found, replay.recorded("width", "height")
 
 
 def _tensor(replay: Replay) -> Findings:
@@ -200,12 +200,12 @@ def _tensor(replay: Replay) -> Findings:
         "max": int(pixels.max()),
         "mean": round(float(pixels.mean()), 3),
         "tensor_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
-        "pillow_alone": _ask_pillow(replay),
+        "pillow_alone": _compare_with_pillow(replay),
     }
     return found, {}
 
 
-def _ask_pillow(replay: Replay) -> str:
+def _compare_with_pillow(replay: Replay) -> str:
     pixels = replay.decoded.pixels
     try:
         other = replay.decoded_by_pillow.pixels
@@ -219,8 +219,8 @@ def _ask_pillow(replay: Replay) -> str:
 
 
 def _onnx(replay: Replay) -> Findings:
-    row = replay.told("label", "class_index", "probability", "top_labels", "top_probabilities")
-    found = _answer(replay, replay.probabilities, max(_CHOICES, len(row.get("top_labels", ()))))
+    row = replay.recorded("label", "class_index", "probability", "top_labels", "top_probabilities")
+    found = _prediction(replay, replay.probabilities, max(_CHOICES, len(row.get("top_labels", ()))))
     found["tolerance"] = TOLERANCE
     found["scored_with"] = replay.provider
     if "probability" in row:
@@ -228,7 +228,7 @@ def _onnx(replay: Replay) -> Findings:
     return found, row
 
 
-def _answer(replay: Replay, probabilities: Probabilities, count: int) -> Facts:
+def _prediction(replay: Replay, probabilities: Probabilities, count: int) -> Facts:
     labels = replay.bundle.labels()
     order = [int(index) for index in np.argsort(-probabilities, kind="stable")[:count]]
     values = [float(probabilities[index]) for index in order]
@@ -259,11 +259,11 @@ def _keras(replay: Replay) -> Findings:
         probabilities = run_in_spawned_process(predict_images, bundle.folder / MODEL_FILE, pixels)[0]
     except PixelmillError as error:
         return {"words": str(error)}, {}
-    found = _answer(replay, probabilities, _CHOICES)
+    found = _prediction(replay, probabilities, _CHOICES)
     # The largest difference in any class that the parity gate of the export accepts.
     found["tolerance"] = read_allowed_difference(bundle.folder)
     found["difference"] = float(np.abs(probabilities - replay.probabilities).max())
-    onnx = _answer(replay, replay.probabilities, _CHOICES)
+    onnx = _prediction(replay, replay.probabilities, _CHOICES)
     # A reduced precision gives different probabilities but should predict the same label.
     compared = ("label", "class_index", "probability")[: 3 if bundle.precision == "fp32" else 2]
     return found, {name: onnx[name] for name in compared}

@@ -21,7 +21,7 @@ from pixelmill.pipeline.bundles import (
 )
 from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
-from pixelmill.pipeline.drift import AnswerCounts
+from pixelmill.pipeline.drift import PredictionCounts
 from pixelmill.pipeline.export.drafting import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
@@ -142,7 +142,7 @@ def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictio
         return
     predicted = keras.probabilities[keras.is_read]
     top_1, classes = predicted.argmax(axis=1), len(source.class_names)
-    counts = AnswerCounts.of(top_1, predicted.max(axis=1), classes)
+    counts = PredictionCounts.of(top_1, predicted.max(axis=1), classes)
     test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
     if held_out.labels is not None and len(predicted):
         labels = held_out.labels[keras.is_read]

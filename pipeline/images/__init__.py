@@ -16,8 +16,8 @@ from PIL import Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import bmp, gif, jpeg, png, tiff, webp
 from pixelmill.pipeline.images.failures import FailureCode, ImageFailure, failing_as
-from pixelmill.pipeline.images.fitting import Pixels, to_image, to_tensor, turn_upright
 from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.tensors import Pixels, to_image, to_tensor, turn_upright
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

@@ -15,8 +15,8 @@ from PIL import Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT
 from pixelmill.pipeline.images.failures import corrupt, unsupported
-from pixelmill.pipeline.images.fitting import Pixels
 from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.tensors import Pixels
 
 _FILE_HEADER = 14
 _CORE_HEADER = 12

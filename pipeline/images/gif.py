@@ -8,8 +8,8 @@ from PIL import GifImagePlugin, Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT
 from pixelmill.pipeline.images.failures import corrupt
-from pixelmill.pipeline.images.fitting import show_only
 from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.tensors import show_only
 
 
 def accepts(data: bytes) -> bool:

@@ -18,7 +18,6 @@ from PIL import Image, JpegImagePlugin
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
 from pixelmill.pipeline.images.failures import ImageFailure, corrupt, unsupported
-from pixelmill.pipeline.images.fitting import Pixels
 from pixelmill.pipeline.images.jpeg_markers import (
     END_OF_IMAGE,
     START_OF_SCAN,
@@ -30,6 +29,7 @@ from pixelmill.pipeline.images.jpeg_markers import (
     start_of_scans,
 )
 from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.tensors import Pixels
 
 _START = b"\xff\xd8\xff"
 _END = bytes((0xFF, END_OF_IMAGE))

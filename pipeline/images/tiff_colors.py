@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pixelmill.pipeline.images.failures import corrupt, unsupported
-from pixelmill.pipeline.images.fitting import Pixels
+from pixelmill.pipeline.images.tensors import Pixels
 
 Samples = npt.NDArray[np.unsignedinteger[Any]]
 """uint8 or uint16 [height, width, samples], each value below 2 to the power of its bits."""

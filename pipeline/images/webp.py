@@ -8,8 +8,8 @@ from PIL import Image, WebPImagePlugin
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
-from pixelmill.pipeline.images.fitting import show_only
 from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.tensors import show_only
 
 _HEADER_BYTES = 12
 _FRAME_HEADER_BYTES = 16

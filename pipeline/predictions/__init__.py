@@ -1,6 +1,6 @@
-"""The prediction table: `columns` defines its content; `parts` and `csv_form` are its two file formats.
+"""The prediction table: `columns` defines its content; `parts` and `csv_format` are its two file formats.
 
-`layout` defines the names of its files; `stored` reads a finished table, `publishing` replaces it with a new
+`layout` defines the names of its files; `stored` reads a finished table, `publication` replaces it with a new
 one.
 """
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelmill.pipeline.locations import parse_location
-from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.layout import (
     CSV_FILE,
     PARTS_FOLDER,

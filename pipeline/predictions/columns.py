@@ -32,7 +32,7 @@ class TableLayout:
     true_labels: bool = False
 
 
-class Answers:
+class Predictions:
     """The predictions of some images by column; row i belongs to the i-th path.
 
     A row with an error has failed. `choices` (class indices, int32) and `probabilities` (float32) are
@@ -50,7 +50,7 @@ class Answers:
         self.widths: npt.NDArray[np.int32] = np.zeros(count, np.int32)
         self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
 
-    def paste(self, start: int, others: "Answers") -> None:
+    def paste(self, start: int, others: "Predictions") -> None:
         """Overwrite rows from `start` with those of `others`."""
         stop = start + len(others.paths)
         self.sha256[start:stop] = others.sha256

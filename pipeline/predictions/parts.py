@@ -68,19 +68,19 @@ class PartWriter:
 
 
 @contextmanager
-def writing_part(path: Path, layout: TableLayout, answer_key: str, run_id: str = "") -> Iterator[PartWriter]:
+def writing_part(path: Path, layout: TableLayout, shard_key: str, run_id: str = "") -> Iterator[PartWriter]:
     """Write one part atomically.
 
     Args:
         path: The file of the part.
         layout: The columns of the table.
-        answer_key: The hash of the run and of the shard's listing; stored in the file, so that a resumed run
+        shard_key: The hash of the run and of the shard's listing; stored in the file, so that a resumed run
             can check whether the part is still valid.
         run_id: The ID of the run; stored in the file, so that a reader can detect parts from another run.
     """
     import pyarrow.parquet as pq
 
-    columns = schema(layout).with_metadata({_ANSWER_KEY: answer_key.encode(), _RUN_KEY: run_id.encode()})
+    columns = schema(layout).with_metadata({_ANSWER_KEY: shard_key.encode(), _RUN_KEY: run_id.encode()})
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
     with replacing(path) as temporary, pq.ParquetWriter(temporary, columns, **options) as writer:
         part = PartWriter(writer)
@@ -88,7 +88,7 @@ def writing_part(path: Path, layout: TableLayout, answer_key: str, run_id: str =
         part.finish()
 
 
-def part_answer_key(path: Path) -> str | None:
+def part_shard_key(path: Path) -> str | None:
     """The hash of the run and of the listing of a part; None if there is no intact part."""
     return _metadata_of(path, _ANSWER_KEY)
 

@@ -1,6 +1,6 @@
 """Reading of a finished table, verified against its manifest byte for byte.
 
-`publishing` replaces a table in several steps, and the old manifest stays until the last one. A table is
+`publication` replaces a table in several steps, and the old manifest stays until the last one. A table is
 found by matching a manifest with the files it lists: both in their final place, the new files in their final
 place and the new manifest still in the work folder, or both in the work folder. So a reader sees either the
 old or the new table at any moment, even if the replacing process is killed.

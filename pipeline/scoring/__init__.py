@@ -111,7 +111,7 @@ class ScoringOutcome:
 
     Attributes:
         listed: How many images there are.
-        answer_keys: What the part of each shard answers, by the shard's number.
+        shard_keys: What the part of each shard answers, by the shard's number.
         provider: The execution provider onnxruntime used.
         workers: How many processes worked, and in `workers_reason` why so many.
         computed: Images this run answered itself, not found from an interrupted one.
@@ -125,7 +125,7 @@ class ScoringOutcome:
     """
 
     listed: int
-    answer_keys: tuple[str, ...]
+    shard_keys: tuple[str, ...]
     provider: str
     workers: int
     workers_reason: str

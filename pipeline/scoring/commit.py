@@ -17,8 +17,8 @@ from pixelmill.pipeline.drift import measure_drift
 from pixelmill.pipeline.errors import GateRefused, WorkError
 from pixelmill.pipeline.locations import absolute, children
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
-from pixelmill.pipeline.predictions.csv_form import write_csv
-from pixelmill.pipeline.predictions.publishing import publish_table
+from pixelmill.pipeline.predictions.csv_format import write_csv
+from pixelmill.pipeline.predictions.publication import publish_table
 from pixelmill.pipeline.predictions.stored import KIND
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.counts import TableCounts, UncertainRow, count_rows
@@ -34,7 +34,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     Raises:
         WorkError: A shard has no part, or a path is duplicated or out of order.
     """
-    parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.answer_keys)]
+    parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.shard_keys)]
     counts = count_rows(parts, plan.labels, plan.request.layout)
     if counts.rows != outcome.listed:
         raise WorkError(
@@ -86,7 +86,7 @@ def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
 
 def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCounts) -> dict[str, Any]:
     request = plan.request
-    answered = outcome.computed + outcome.reused + outcome.copied
+    predicted = outcome.computed + outcome.reused + outcome.copied
     # The startup time can exceed the total if the system clock was changed during the run.
     at_work = max(outcome.seconds - outcome.startup_seconds or outcome.seconds, 1e-9)
     return {
@@ -101,7 +101,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "passed_over": outcome.passed_over.total,
         "passed_over_kinds": outcome.passed_over.describe(),
         "labels": dict(sorted(counts.labels.items())),
-        "drift": measure_drift(request.bundle.baseline(), counts.answers),
+        "drift": measure_drift(request.bundle.baseline(), counts.predictions),
         **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
         "computed": outcome.computed,
         "reused": outcome.reused,
@@ -109,7 +109,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "previous": request.previous and absolute(request.previous),
         "seconds": round(outcome.seconds, 3),
         "startup_seconds": round(outcome.startup_seconds, 3),
-        "images_per_second": round(answered / at_work, 1),
+        "images_per_second": round(predicted / at_work, 1),
         "stage_seconds": outcome.stage_seconds,
         "provider": outcome.provider,
         "threads": outcome.workers,
@@ -126,7 +126,7 @@ def _render_report(
     return render_scoring_report(
         ReportContent(
             manifest=manifest,
-            confidence_counts=counts.answers.confidences.tolist(),
+            confidence_counts=counts.predictions.confidences.tolist(),
             failures=counts.failed_images,
             least_confident=_show(plan, outcome, counts.least_confident),
         )

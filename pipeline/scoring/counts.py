@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pixelmill.pipeline.drift import AnswerCounts
+from pixelmill.pipeline.drift import PredictionCounts
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.predictions.arrays import number_array, numbers_of
 from pixelmill.pipeline.predictions.columns import TableLayout
@@ -38,7 +38,7 @@ class TableCounts:
     """Counts and examples collected from the rows of a table.
 
     Attributes:
-        answers: Top-1 classes and probabilities of the scored rows.
+        predictions: Top-1 classes and probabilities of the scored rows.
         true_labels: The predicted labels compared with the folder names.
         rows: All rows.
         scored: Rows with a prediction.
@@ -49,7 +49,7 @@ class TableCounts:
         last_path: The path of the last row read.
     """
 
-    answers: AnswerCounts
+    predictions: PredictionCounts
     true_labels: TrueLabelCounts
     rows: int = 0
     scored: int = 0
@@ -66,12 +66,14 @@ def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout
     Raises:
         WorkError: A path is duplicated or out of order.
     """
-    counts = TableCounts(AnswerCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
+    counts = TableCounts(PredictionCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
     columns = [*_COLUMNS, "true_label"] if layout.true_labels else _COLUMNS
     for part in parts:
         _count_part(counts, read_part(part, columns), labels)
     counts.labels = {
-        label: count for label, count in zip(labels, counts.answers.classes.tolist(), strict=True) if count
+        label: count
+        for label, count in zip(labels, counts.predictions.classes.tolist(), strict=True)
+        if count
     }
     return counts
 
@@ -88,7 +90,7 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) ->
     _count_failures(counts, paths, rows["error"], failed)
     classes = numbers_of(rows["class_index"], np.int32)[scored]
     probabilities = numbers_of(rows["probability"], np.float32)[scored]
-    counts.answers += AnswerCounts.of(classes, probabilities, len(labels))
+    counts.predictions += PredictionCounts.of(classes, probabilities, len(labels))
     for at in np.argsort(probabilities, kind="stable")[:MOST_UNCERTAIN]:
         path = paths[int(scored[at])].as_py()
         counts.least_confident.append(UncertainRow(float(probabilities[at]), path, labels[classes[at]]))

@@ -18,7 +18,7 @@ from pixelmill.pipeline.locations import absolute
 from pixelmill.pipeline.predictions.parts import part_name, read_row_groups
 from pixelmill.pipeline.progress import Meter
 from pixelmill.pipeline.scoring import ScoringPlan
-from pixelmill.pipeline.scoring.local_engine import find_killers
+from pixelmill.pipeline.scoring.local_engine import find_crashing_images
 from pixelmill.pipeline.scoring.shards import FIRST_LIMIT, ShardLimit, shard_images, write_shards
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.worker.costly import read_costly
@@ -118,10 +118,10 @@ def _result(future: "Future[ShardResult]", plan: ScoringPlan, number: int) -> Sh
         return future.result()
     except (KilledWorker, *_DEATHS):
         _log.warning("shard %d crashes its workers; searching for the image responsible", number)
-        return _without_killers(plan, number)
+        return _score_without_crashing_images(plan, number)
 
 
-def _without_killers(plan: ScoringPlan, number: int) -> ShardResult:
+def _score_without_crashing_images(plan: ScoringPlan, number: int) -> ShardResult:
     from distributed.scheduler import KilledWorker
 
     work = absolute(plan.request.work)
@@ -142,9 +142,9 @@ def _without_killers(plan: ScoringPlan, number: int) -> ShardResult:
                 return again
             except (KilledWorker, *_DEATHS):
                 known, costly = costly, len(read_costly(plan.request.work))
-        killers = find_killers(shard_images(plan, number), survives)
+        crashing = find_crashing_images(shard_images(plan, number), survives)
         try:
-            result: ShardResult = client.submit(score_shard, work, number, killers, pure=False).result()
+            result: ShardResult = client.submit(score_shard, work, number, crashing, pure=False).result()
         except (KilledWorker, *_DEATHS) as error:
             raise WorkError(
                 f"shard {number} crashes its workers, though none of its images does so on its own",

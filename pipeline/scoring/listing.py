@@ -88,7 +88,7 @@ def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
                     elif kind == "image" and not _is_folder(entry):
                         return True
         except OSError as error:
-            _refuse_unless_a_row(root, place, error)
+            _require_subfolder(root, place, error)
             return True
     return False
 
@@ -155,7 +155,7 @@ def _names(
                 if kind is not None:
                     found.append(prefix + escape(entry.name) + ("/" if kind == "folder" else ""))
     except OSError as error:
-        _refuse_unless_a_row(root, folder, error)
+        _require_subfolder(root, folder, error)
         reason = error.strerror or str(error)
         return ListedImage(prefix, 0, 0, 0, f"the folder cannot be listed ({reason})")
     # With their trailing slash, folders sort among files in the order of full paths.
@@ -188,7 +188,7 @@ def _is_folder(entry: _Entry) -> bool:
         return False
 
 
-def _refuse_unless_a_row(root: str, folder: str, error: OSError) -> None:
+def _require_subfolder(root: str, folder: str, error: OSError) -> None:
     """Accept that a subfolder cannot be listed, so that it becomes a failed row.
 
     Raises:

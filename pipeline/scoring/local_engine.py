@@ -58,7 +58,7 @@ class WorkerPool:
     events: "SimpleQueue[Event]" = field(default_factory=SimpleQueue)
     _waiting: list[int] = field(default_factory=list, init=False)
     _is_listing: bool = field(default=True, init=False)
-    _answered: int = field(default=0, init=False)
+    _completed: int = field(default=0, init=False)
     _costly: int = field(default=0, init=False)
 
     def results(self) -> Iterator[ShardResult]:
@@ -69,7 +69,7 @@ class WorkerPool:
             BaseException: Whatever ended the listing early.
         """
         while self._waiting or self._is_listing:
-            answered = self._answered
+            completed = self._completed
             try:
                 with self._pool(self.workers) as pool:
                     yield from self._results_of(pool)
@@ -77,7 +77,7 @@ class WorkerPool:
                     # Do not wait: the processes exit while the table is committed.
                     pool.shutdown(wait=False)
             except _DEATHS as error:
-                yield from self._after_a_death(error, self._answered > answered)
+                yield from self._handle_death(error, self._completed > completed)
 
     def _results_of(self, pool: ProcessPoolExecutor) -> Iterator[ShardResult]:
         futures = {self._submit(pool, number): number for number in self._waiting}
@@ -95,7 +95,7 @@ class WorkerPool:
             elif event in futures:  # Futures of an earlier, broken pool are ignored.
                 result = event.result()
                 self._waiting.remove(futures.pop(event))
-                self._answered += 1
+                self._completed += 1
                 yield result
 
     def _submit(self, pool: ProcessPoolExecutor, number: int) -> "Future[ShardResult]":
@@ -103,9 +103,9 @@ class WorkerPool:
         future.add_done_callback(self.events.put)
         return future
 
-    def _after_a_death(self, error: BaseException, did_answer: bool) -> Iterator[ShardResult]:
+    def _handle_death(self, error: BaseException, has_progressed: bool) -> Iterator[ShardResult]:
         marks = {number: begun_mark(self.marks, number) for number in self._waiting}
-        if self._learns_of_costly():
+        if self._has_new_costly():
             _log.warning(
                 "an image exceeded the decoding time limit and its worker was stopped; it is skipped"
             )
@@ -113,8 +113,8 @@ class WorkerPool:
                 mark.unlink(missing_ok=True)
             return
         suspects = [number for number, mark in marks.items() if mark.exists()]
-        if not suspects and not did_answer:
-            raise _cannot_work("a scoring worker died before it started a shard") from error
+        if not suspects and not has_progressed:
+            raise _workers_died("a scoring worker died before it started a shard") from error
         _log.warning("a worker died; running its %d unfinished shards again, one by one", len(suspects))
         for number in suspects:
             result = self._run_alone(number)
@@ -125,25 +125,25 @@ class WorkerPool:
     def _run_alone(self, number: int) -> ShardResult:
         """Run a shard again, and if it crashes its worker, without the images responsible."""
         work = absolute(self.plan.request.work)
-        is_worth_a_try = True
-        while is_worth_a_try:
+        is_retrying = True
+        while is_retrying:
             try:
                 with self._pool(1) as pool:
                     return pool.submit(score_shard, work, number).result()
             except _DEATHS:
-                is_worth_a_try = self._learns_of_costly()
-        killers = find_killers(
+                is_retrying = self._has_new_costly()
+        crashing = find_crashing_images(
             shard_images(self.plan, number), lambda start, stop: self._survives(number, start, stop)
         )
         try:
             with self._pool(1) as pool:
-                return pool.submit(score_shard, work, number, killers).result()
+                return pool.submit(score_shard, work, number, crashing).result()
         except _DEATHS as error:
-            raise _cannot_work(
+            raise _workers_died(
                 f"shard {number} crashes its worker, though none of its images does so on its own"
             ) from error
 
-    def _learns_of_costly(self) -> bool:
+    def _has_new_costly(self) -> bool:
         """Whether a worker has recorded another image over the time limit since the last call."""
         before, self._costly = self._costly, len(read_costly(self.plan.request.work))
         return self._costly > before
@@ -160,7 +160,7 @@ class WorkerPool:
         return spawned_pool(workers, start_worker, (absolute(self.plan.request.work), self.marks))
 
 
-def _cannot_work(received: str) -> WorkError:
+def _workers_died(received: str) -> WorkError:
     return WorkError(
         received,
         "worker processes that finish their shards",
@@ -169,7 +169,9 @@ def _cannot_work(received: str) -> WorkError:
     )
 
 
-def find_killers(images: Sequence[ListedImage], survives: Callable[[int, int], bool]) -> frozenset[int]:
+def find_crashing_images(
+    images: Sequence[ListedImage], survives: Callable[[int, int], bool]
+) -> frozenset[int]:
     """Bisect a shard to find the images that crash a worker.
 
     Args:

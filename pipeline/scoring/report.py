@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline import __version__
 from pixelmill.pipeline.display import printable
-from pixelmill.pipeline.scoring.passed_over import say_passed_over
-from pixelmill.pipeline.scoring.true_labels import say_not_classes
+from pixelmill.pipeline.scoring.passed_over import format_passed_over
+from pixelmill.pipeline.scoring.true_labels import format_not_classes
 from pixelmill.pipeline.templates import open_templates
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TEMPLATE = "report.html.jinja"
 _MOST_BARS = 50
 _STAGES = ("read", "decode", "infer", "write")
 _STABLE_BELOW, _SHIFTED_ABOVE, _SCALE_END = 0.1, 0.25, 0.5
-_FEW_ANSWERS = 500
+_FEW_IMAGES = 500
 _SMALL_IMAGE = 64
 _PNG_START = b"\x89PNG"
 
@@ -135,13 +135,13 @@ def render_scoring_report(content: ReportContent) -> str:
         most_bars=_MOST_BARS,
         highest_bin=max([*content.confidence_counts, 1]),
         drift=read_drift(manifest["drift"]),
-        few_answers=_FEW_ANSWERS,
+        few_images=_FEW_IMAGES,
         stages=_stage_times(manifest),
         accuracy=accuracy,
         accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
         classes=_class_accuracies(accuracy["classes"]) if accuracy else [],
-        not_classes=say_not_classes(accuracy) if accuracy else "",
-        passed_over=say_passed_over(manifest["passed_over_kinds"]),
+        not_classes=format_not_classes(accuracy) if accuracy else "",
+        passed_over=format_passed_over(manifest["passed_over_kinds"]),
         pixelmill_version=__version__,
     )
     # A folder's name may not be valid text, but the page must be valid UTF-8.

@@ -10,9 +10,9 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.locations import children, is_remote
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT_FILE
-from pixelmill.pipeline.predictions.publishing import (
+from pixelmill.pipeline.predictions.publication import (
     awaits_publication,
-    foreign_in_parts,
+    foreign_files_in_parts,
     link_or_copy,
     publish_table,
 )
@@ -113,7 +113,7 @@ def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
     names = [path.name for path in children(output)]
     foreign = sorted(name for name in names if not (name in ours or name.startswith(".") or is_clutter(name)))
     if PARTS_FOLDER in ours:
-        foreign += [f"{PARTS_FOLDER}/{name}" for name in foreign_in_parts(output)]
+        foreign += [f"{PARTS_FOLDER}/{name}" for name in foreign_files_in_parts(output)]
     if foreign:
         raise RequestError(
             f"output {output} holds {foreign[0]!r}, which no scoring run wrote",

@@ -20,8 +20,8 @@ from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.inference import ROUNDING, Probabilities
 from pixelmill.pipeline.locations import absolute, content_of, is_remote, parse_location
 from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
-from pixelmill.pipeline.predictions.columns import Answers
-from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.columns import Predictions
+from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_part
 from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
 from pixelmill.pipeline.scoring import ScoringRequest
@@ -43,9 +43,9 @@ def record_type(top_k: int) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-def digests_of(answers: Answers, places: Sequence[int]) -> Records:
+def digests_of(predictions: Predictions, places: Sequence[int]) -> Records:
     """The hashes of the given rows as bytes; each of them must have one."""
-    return np.frombuffer(bytes.fromhex("".join(answers.sha256[place] or "" for place in places)), "V32")
+    return np.frombuffer(bytes.fromhex("".join(predictions.sha256[place] or "" for place in places)), "V32")
 
 
 def keys_of(digests: Records) -> Keys:
@@ -53,24 +53,24 @@ def keys_of(digests: Records) -> Keys:
     return np.frombuffer(digests.tobytes(), ">u8")[::4].astype(np.uint64)
 
 
-def records_of(answers: Answers, places: Sequence[int]) -> Records:
+def records_of(predictions: Predictions, places: Sequence[int]) -> Records:
     """The given rows as records; each of them must be scored."""
-    records = np.zeros(len(places), record_type(answers.choices.shape[1]))
+    records = np.zeros(len(places), record_type(predictions.choices.shape[1]))
     if len(places):
-        records["sha256"] = digests_of(answers, places)
-        records["choices"] = answers.choices[places]
-        records["probabilities"] = answers.probabilities[places]
-        records["width"] = answers.widths[places]
-        records["height"] = answers.heights[places]
+        records["sha256"] = digests_of(predictions, places)
+        records["choices"] = predictions.choices[places]
+        records["probabilities"] = predictions.probabilities[places]
+        records["width"] = predictions.widths[places]
+        records["height"] = predictions.heights[places]
     return records
 
 
-def fill_rows(answers: Answers, places: npt.NDArray[np.intp], records: Records) -> None:
+def fill_rows(predictions: Predictions, places: npt.NDArray[np.intp], records: Records) -> None:
     """Fill rows from the records of files with the same bytes."""
-    answers.choices[places] = records["choices"]
-    answers.probabilities[places] = records["probabilities"]
-    answers.widths[places] = records["width"]
-    answers.heights[places] = records["height"]
+    predictions.choices[places] = records["choices"]
+    predictions.probabilities[places] = records["probabilities"]
+    predictions.widths[places] = records["width"]
+    predictions.heights[places] = records["height"]
 
 
 if TYPE_CHECKING:
@@ -95,19 +95,19 @@ class PreviousTable:
         # The cache belongs to this object: another run may find a different table under the same name.
         self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
 
-    def take_same_bytes(self, places: Sequence[int], answers: Answers) -> set[int]:
+    def take_same_bytes(self, places: Sequence[int], predictions: Predictions) -> set[int]:
         """Fill the rows whose hash is in the earlier table; returns their indices."""
         if not places or not len(self._keys):
             return set()
-        digests = digests_of(answers, places)
+        digests = digests_of(predictions, places)
         found = np.minimum(np.searchsorted(self._keys, keys_of(digests)), len(self._keys) - 1)
         rows = self._rows[found]
         same = rows["sha256"] == digests
         filled = np.array(places)[same]
-        fill_rows(answers, filled, rows[same])
+        fill_rows(predictions, filled, rows[same])
         return set(filled.tolist())
 
-    def take_unchanged(self, images: Sequence[ListedImage], answers: Answers) -> set[int]:
+    def take_unchanged(self, images: Sequence[ListedImage], predictions: Predictions) -> set[int]:
         """Fill the rows whose file has the path, size, time and inode recorded in the earlier table.
 
         Returns:
@@ -124,8 +124,8 @@ class PreviousTable:
                 for place, image in enumerate(images):
                     row = rows.get((image.path, *facts[place]))
                     if row is not None and image.problem is None:
-                        answers.sha256[place] = row["sha256"].tobytes().hex()
-                        fill_rows(answers, np.array([place]), np.array([row]))
+                        predictions.sha256[place] = row["sha256"].tobytes().hex()
+                        fill_rows(predictions, np.array([place]), np.array([row]))
                         taken.add(place)
         return taken
 
@@ -180,9 +180,9 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
         "model_sha256": request.bundle.onnx_sha256,
         "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
     }
-    told = table.manifest["request"]
-    differing = [key for key, value in wanted.items() if told.get(key) != value]
-    if differing or told["top_k"] < request.top_k:
+    recorded = table.manifest["request"]
+    differing = [key for key, value in wanted.items() if recorded.get(key) != value]
+    if differing or recorded["top_k"] < request.top_k:
         what = differing[0] if differing else "top_k"
         _log.warning("no prediction of %s can be reused: its %s differs", table.folder, what)
         return nothing, []

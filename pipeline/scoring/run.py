@@ -21,7 +21,7 @@ from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.report import load_template
 from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shards
 from pixelmill.pipeline.scoring.tally import Tally
-from pixelmill.pipeline.scoring.thumbnails import have_thumbnails_made
+from pixelmill.pipeline.scoring.thumbnails import make_thumbnails
 
 # A shard takes a fraction of the time where most rows are reused from an earlier table.
 _GROWTH_OF_QUICK_SHARDS = 8
@@ -45,7 +45,7 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
     seconds = (tally.done_at or time.monotonic()) - plan.clock
     return ScoringOutcome(
         listed=tally.listed,
-        answer_keys=tuple(tally.answer_keys),
+        shard_keys=tuple(tally.shard_keys),
         provider=", ".join(sorted(tally.providers)) or "none: no images to score",
         workers=workers,
         workers_reason=reason,
@@ -75,10 +75,10 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
 
     def finish(pool: ProcessPoolExecutor) -> None:
         tally.done_at = time.monotonic()
-        tally.thumbnails = have_thumbnails_made(plan, tally.uncertain, pool, workers)
+        tally.thumbnails = make_thumbnails(plan, tally.uncertain, pool, workers)
 
-    threading.Thread(target=_load_what_a_commit_needs, daemon=True).start()
-    with _folder_for_marks(plan) as marks:
+    threading.Thread(target=_preload_for_commit, daemon=True).start()
+    with _marker_folder(plan) as marks:
         pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed), finish)
         with _listing(plan, pool, tally.passed_over):
             for result in pool.results():
@@ -93,14 +93,14 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
     return at_work, "as requested" if plan.request.workers else limit.reason
 
 
-def _load_what_a_commit_needs() -> None:
+def _preload_for_commit() -> None:
     """Load what the commit needs while the workers load the model, so that it takes no time at the end."""
     load_template()
     provenance()
 
 
 @contextmanager
-def _folder_for_marks(plan: ScoringPlan) -> Iterator[Path]:
+def _marker_folder(plan: ScoringPlan) -> Iterator[Path]:
     """An empty local folder for marker files."""
     if is_remote(plan.request.work):
         with scratch_folder("marks") as folder:

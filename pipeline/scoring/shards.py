@@ -10,7 +10,7 @@ from json.encoder import encode_basestring_ascii
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import replacing
-from pixelmill.pipeline.predictions.parts import part_answer_key, part_name
+from pixelmill.pipeline.predictions.parts import part_name, part_shard_key
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
 from pixelmill.pipeline.scoring.passed_over import PassedOver
@@ -36,7 +36,7 @@ class Shard:
 
     number: int
     images: int
-    answer_key: str
+    shard_key: str
 
 
 def growing_limits(growth: int = 1) -> Iterator[ShardLimit]:
@@ -94,7 +94,7 @@ def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
     return [image for block in read_shard(plan, number) for image in block]
 
 
-def answer_key(plan: ScoringPlan, number: int) -> str:
+def shard_key(plan: ScoringPlan, number: int) -> str:
     """A hash of the run and of the shard's listing; the part with this key holds the shard's predictions."""
     with shard_path(plan, number).open("rb") as file:
         return _key_of(plan, iter(lambda: file.read(1 << 20), b""))
@@ -110,7 +110,7 @@ def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
 def find_part(plan: ScoringPlan, number: int, key: str) -> Path | None:
     """The finished part of a shard of this run; None if there is none."""
     path = plan.request.parts / part_name(number)
-    return path if path.is_file() and part_answer_key(path) == key else None
+    return path if path.is_file() and part_shard_key(path) == key else None
 
 
 def _line(image: ListedImage) -> str:

@@ -27,7 +27,7 @@ class Tally:
     most_workers: int = 1
     providers: set[str] = field(default_factory=set)
     workers: set[str] = field(default_factory=set)
-    answer_keys: list[str] = field(default_factory=list)
+    shard_keys: list[str] = field(default_factory=list)
     uncertain: tuple[Uncertain, ...] = ()
     thumbnails: Thumbnails = field(default_factory=dict)
     passed_over: PassedOver = field(default_factory=PassedOver)
@@ -36,8 +36,8 @@ class Tally:
     def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:
         """Count a listed shard; returns whether it still has to be scored."""
         self.listed += shard.images
-        self.answer_keys.append(shard.answer_key)
-        if is_answered(plan, shard):
+        self.shard_keys.append(shard.shard_key)
+        if is_scored(plan, shard):
             self.found += shard.images
             return False
         self.due += 1
@@ -64,8 +64,8 @@ class Tally:
         return ", ".join(f"{count:,} {what}" for count, what in notes if count)
 
 
-def is_answered(plan: ScoringPlan, shard: Shard) -> bool:
+def is_scored(plan: ScoringPlan, shard: Shard) -> bool:
     """Whether the shard has an intact part without failed rows, which would be retried."""
-    found = find_part(plan, shard.number, shard.answer_key)
+    found = find_part(plan, shard.number, shard.shard_key)
     rows = read_if_intact(found) if found else None
     return rows is not None and "failed" not in rows["status"].to_pylist()

@@ -16,10 +16,10 @@ import numpy as np
 
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.costs import require_affordable
-from pixelmill.pipeline.decoding.guarding import guard
+from pixelmill.pipeline.decoding.guard import guard
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
 from pixelmill.pipeline.decoding.pool import map_guarded
-from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.decoding.time_limit import WATCH, TimeLimit
 from pixelmill.pipeline.image_encoding import encode_thumbnail
 from pixelmill.pipeline.images import ImageFailure
 from pixelmill.pipeline.locations import absolute, parse_location
@@ -62,7 +62,7 @@ def merge_uncertain(*lists: Iterable[Uncertain]) -> tuple[Uncertain, ...]:
     return tuple(heapq.nsmallest(MOST_UNCERTAIN, (item for items in lists for item in items)))
 
 
-def have_thumbnails_made(
+def make_thumbnails(
     plan: ScoringPlan, uncertain: Sequence[Uncertain], workers: Executor, count: int
 ) -> Thumbnails:
     """Make the thumbnails in the workers of a run; some are missing if a worker dies."""

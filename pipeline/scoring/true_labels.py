@@ -87,7 +87,7 @@ class TrueLabelCounts:
         }
 
 
-def say_not_classes(accuracy: Mapping[str, Any]) -> str:
+def format_not_classes(accuracy: Mapping[str, Any]) -> str:
     """The images of a manifest in folders that are not a class, as text; empty if there are none."""
     left_out = accuracy["not_classes"]
     if not left_out["images"]:
@@ -116,13 +116,13 @@ def require_class_folders(images: Path, classes: Sequence[str]) -> None:
             found.append(name)
     expected = [repr(name) for name in itertools.islice(classes, _SHOWN)]
     raise RequestError(
-        f"`labels_from_folders`, and {images} has {_say_folders(found)}",
+        f"`labels_from_folders`, and {images} has {_format_folders(found)}",
         f"folders named after the model's {len(classes):,} classes, such as {', '.join(expected)}",
         "Give the folder that holds one subfolder per class, or omit the option.",
     )
 
 
-def _say_folders(names: Sequence[str]) -> str:
+def _format_folders(names: Sequence[str]) -> str:
     if not names:
         return "no folders"
     shown = ", ".join(printable(repr(name)) for name in sorted(names[:_SHOWN]))

@@ -26,7 +26,7 @@ from pixelmill.pipeline.config.layers import (
     Pooling,
     Softmax,
 )
-from pixelmill.pipeline.drift import CONFIDENCE_BINS, AnswerCounts
+from pixelmill.pipeline.drift import CONFIDENCE_BINS, PredictionCounts
 from pixelmill.pipeline.processes import run_in_spawned_process, spawned_pool
 from pixelmill.pipeline.resources import processor_limit
 
@@ -179,7 +179,7 @@ def _publish_bundle(kind: Kind, folder: Path) -> None:
     import keras
 
     keras.utils.set_random_seed(0)
-    even = AnswerCounts(np.ones(CLASSES, np.int64), np.ones(CONFIDENCE_BINS, np.int64))
+    even = PredictionCounts(np.ones(CLASSES, np.int64), np.ones(CONFIDENCE_BINS, np.int64))
     with publishing(folder, {"kind": "model-bundle", "name": kind.name, "version": 1}) as staging:
         network = build_network(kind.model, kind.image, CLASSES)
         network.save(staging / MODEL_FILE)

@@ -8,17 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelmill.pipeline.drift import CONFIDENCE_BINS, AnswerCounts, measure_drift, population_stability_index
+from pixelmill.pipeline.drift import (
+    CONFIDENCE_BINS,
+    PredictionCounts,
+    measure_drift,
+    population_stability_index,
+)
 
 counts = st.lists(st.integers(0, 10**6), min_size=6, max_size=6).filter(any)
 answers = st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1, width=32)), max_size=50)
 
 
-def counted(drawn: list[tuple[int, float]]) -> AnswerCounts:
-    return AnswerCounts.of([index for index, _ in drawn], [share for _, share in drawn], 5)
+def counted(drawn: list[tuple[int, float]]) -> PredictionCounts:
+    return PredictionCounts.of([index for index, _ in drawn], [share for _, share in drawn], 5)
 
 
-def same(one: AnswerCounts, other: AnswerCounts) -> bool:
+def same(one: PredictionCounts, other: PredictionCounts) -> bool:
     return np.array_equal(one.classes, other.classes) and np.array_equal(one.confidences, other.confidences)
 
 
@@ -61,7 +66,7 @@ def test_a_larger_shift_has_a_larger_index() -> None:
 
 
 def test_answers_are_counted_by_class_and_confidence() -> None:
-    counted_answers = AnswerCounts.of([0, 2, 2], [0.05, 0.95, 1.0], 4)
+    counted_answers = PredictionCounts.of([0, 2, 2], [0.05, 0.95, 1.0], 4)
     assert counted_answers.classes.tolist() == [1, 0, 2, 0]
     assert counted_answers.confidences.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
 
@@ -77,13 +82,13 @@ def test_counts_add_up(one: list[tuple[int, float]], other: list[tuple[int, floa
 
 
 def test_no_answers_have_no_drift_to_speak_of() -> None:
-    nothing = AnswerCounts.of([], [], 3)
+    nothing = PredictionCounts.of([], [], 3)
     assert nothing.classes.tolist() == [0, 0, 0]
     assert measure_drift({"class_counts": [1, 2, 3], "confidence_counts": [1] * 10}, nothing) is None
 
 
 def test_a_baseline_read_back_compares_with_itself() -> None:
-    baseline_counts = AnswerCounts.of([0, 1, 1, 2], [0.3, 0.99, 0.5, 0.7], 3)
+    baseline_counts = PredictionCounts.of([0, 1, 1, 2], [0.3, 0.99, 0.5, 0.7], 3)
     baseline = json.loads(json.dumps(baseline_counts.to_baseline()))
     assert baseline["images"] == 4
     assert baseline["class_counts"] == [1, 2, 1]
@@ -92,8 +97,8 @@ def test_a_baseline_read_back_compares_with_itself() -> None:
 
 
 def test_classes_and_confidences_drift_apart_from_each_other() -> None:
-    baseline = AnswerCounts.of([0, 1], [0.95, 0.95], 2).to_baseline()
-    drift = measure_drift(json.loads(json.dumps(baseline)), AnswerCounts.of([0, 1], [0.55, 0.55], 2))
+    baseline = PredictionCounts.of([0, 1], [0.95, 0.95], 2).to_baseline()
+    drift = measure_drift(json.loads(json.dumps(baseline)), PredictionCounts.of([0, 1], [0.55, 0.55], 2))
     assert drift is not None
     assert drift["class_psi"] == 0
     assert drift["confidence_psi"] > 0.25

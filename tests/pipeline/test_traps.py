@@ -94,7 +94,7 @@ def exported() -> dict[tuple[str, int], Exported]:
     return run_in_spawned_process(export_all, (13, 17))
 
 
-def answers_of(content: bytes, pixels: Pixels) -> Probabilities:
+def predictions_of(content: bytes, pixels: Pixels) -> Probabilities:
     (answers,) = onnxruntime.InferenceSession(content).run(None, {"image": pixels})
     return np.asarray(answers)
 
@@ -110,7 +110,9 @@ def test_what_can_be_expressed_equals_keras(
     assert one.error is None, one.error
     assert one.keras is not None
     for size in (1, 6):
-        answers = np.concatenate([answers_of(one.onnx, PIXELS[at : at + size]) for at in range(0, 6, size)])
+        answers = np.concatenate(
+            [predictions_of(one.onnx, PIXELS[at : at + size]) for at in range(0, 6, size)]
+        )
         assert np.abs(answers - one.keras).max() < 1e-5
     model = onnx.load_from_string(one.onnx)
     # Converted to this opset from the start: the file that a conversion downwards gives may be invalid.

@@ -18,7 +18,7 @@ from pixelmill.pipeline.inference import (
     describe_invalid,
     load_session,
 )
-from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import ScoringPlan
 
 # onnxruntime plans its memory again after the first batch of a shape.
@@ -47,12 +47,12 @@ class RunModel:
         for _ in range(_BATCHES_TO_WARM_UP):
             self._session.probabilities(self._batch)
 
-    def infer(self, images: Sequence[tuple[int, Pixels]], answers: Answers) -> float:
+    def infer(self, images: Sequence[tuple[int, Pixels]], predictions: Predictions) -> float:
         """Fill rows with predictions; a row whose outputs are not probabilities becomes a failed one.
 
         Args:
             images: The row index and the tensor of each image; at most `batch_images`.
-            answers: The rows to fill.
+            predictions: The rows to fill.
 
         Returns:
             The time taken in seconds.
@@ -64,12 +64,12 @@ class RunModel:
         # prediction may depend on how many images happen to share the batch.
         probabilities = self._session.probabilities(self._batch)[: len(images)]
         places = [place for place, _ in images]
-        answers.choices[places], answers.probabilities[places] = _likeliest(
-            probabilities, answers.choices.shape[1]
+        predictions.choices[places], predictions.probabilities[places] = _likeliest(
+            probabilities, predictions.choices.shape[1]
         )
         for row in np.flatnonzero(~are_probabilities(probabilities)):
             failure = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities[row]))
-            answers.errors[places[row]] = str(failure)
+            predictions.errors[places[row]] = str(failure)
         return time.perf_counter() - start
 
 

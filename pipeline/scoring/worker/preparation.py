@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from pixelmill.pipeline.decoding.guarding import decode_guarded
+from pixelmill.pipeline.decoding.guard import decode_guarded
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
-from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.decoding.time_limit import WATCH, TimeLimit
 from pixelmill.pipeline.images import ImageFailure, Pixels
-from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.reuse import PreviousTable
@@ -30,7 +30,7 @@ class Prepared:
 
     Attributes:
         start: The place of the first of them in the listing they are from.
-        answers: A row for each, complete where `pixels` and `duplicates` say nothing of it.
+        predictions: A row for each, complete where `pixels` and `duplicates` say nothing of it.
         contents: The place among these images of each that is still to be decoded, and its file's bytes.
         pixels: The place in the listing of each image that the network must see, and its tensor.
         duplicates: The place in the listing of an image, and the earlier place of one with the same bytes.
@@ -40,7 +40,7 @@ class Prepared:
     """
 
     start: int
-    answers: Answers
+    predictions: Predictions
     contents: list[tuple[int, bytes]] = field(default_factory=list)
     pixels: list[tuple[int, Pixels]] = field(default_factory=list)
     duplicates: list[tuple[int, int]] = field(default_factory=list)
@@ -94,17 +94,17 @@ class Preparation:
             start: The place of the first of them in their listing.
             seen: The places in the listing of the contents met so far, by SHA-256; grows.
         """
-        answers = Answers([image.path for image in images], self._top_k)
-        prepared = Prepared(start, answers)
+        predictions = Predictions([image.path for image in images], self._top_k)
+        prepared = Prepared(start, predictions)
         waits_before = _waits()
         with prepared.timed("read"):
-            known = self._previous.take_unchanged(images, answers) if self._previous else set()
+            known = self._previous.take_unchanged(images, predictions) if self._previous else set()
             due = [at for at in range(len(images)) if at not in known] if known else range(len(images))
             contents = self._read_new(images, due, prepared, seen)
             if self._previous:
                 # Duplicates as well, so that they count among the rows that were taken.
                 read = [*(at for at, _ in contents), *(place - start for place, _ in prepared.duplicates)]
-                same = self._previous.take_same_bytes(read, answers)
+                same = self._previous.take_same_bytes(read, predictions)
                 contents = [item for item in contents if item[0] not in same]
                 prepared.duplicates = [pair for pair in prepared.duplicates if pair[0] - start not in same]
                 prepared.taken = len(known) + len(same)
@@ -119,24 +119,24 @@ class Preparation:
         prepared.contents = []
 
     def _decode_all(self, prepared: Prepared) -> None:
-        answers, contents = prepared.answers, prepared.contents
+        predictions, contents = prepared.predictions, prepared.contents
         # The tensors of those before it are no part of what an image may take.
         tensors = len(contents) * self.spec.height * self.spec.width * self.spec.channels
         with MEMORY_LIMIT.allowing(self._limits.max_memory + tensors):
             for at, content in contents:
-                sha256 = answers.sha256[at] or ""
+                sha256 = predictions.sha256[at] or ""
                 if sha256 in self._costly:
-                    answers.errors[at] = self._costly[sha256]
+                    predictions.errors[at] = self._costly[sha256]
                     continue
                 self._time.begin(sha256)
                 try:
                     image = decode_guarded(content, self.spec, self._limits)
                 except ImageFailure as failure:
-                    answers.errors[at] = str(failure)
+                    predictions.errors[at] = str(failure)
                     continue
                 finally:
                     self._time.end()
-                answers.widths[at], answers.heights[at] = image.width, image.height
+                predictions.widths[at], predictions.heights[at] = image.width, image.height
                 prepared.pixels.append((prepared.start + at, image.pixels))
 
     def _read_new(
@@ -150,10 +150,10 @@ class Preparation:
         new = []
         for at, content in zip(due, self._read([images[at] for at in due]), strict=True):
             if isinstance(content, ImageFailure):
-                prepared.answers.errors[at] = str(content)
+                prepared.predictions.errors[at] = str(content)
                 continue
             digest = hashlib.sha256(content).hexdigest()
-            prepared.answers.sha256[at] = digest
+            prepared.predictions.sha256[at] = digest
             place = prepared.start + at
             first = seen.setdefault(digest, place)
             if first == place:

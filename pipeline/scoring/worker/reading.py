@@ -25,7 +25,7 @@ _OPEN_AT_ONCE = 32
 _FETCHES = hasattr(os, "posix_fadvise")
 _MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TRIES = 4
-KILLER = "kills its worker"
+CRASHES_WORKER = "crashes its worker"
 """The problem of a listed image that is known to crash its worker."""
 
 
@@ -107,7 +107,7 @@ def _failure(error: OSError | ImageFailure) -> ImageFailure:
 
 
 def _open(image: ListedImage, folder: int) -> int:
-    _refuse_what_is_no_file(image)
+    _require_regular_file(image)
     path = unescape(image.path)
     try:
         descriptor = open_file(path, _FLAGS | _UNNOTED, folder)
@@ -140,7 +140,7 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
     due = []
     for at, image in enumerate(images):
         try:
-            _refuse_what_is_no_file(image)
+            _require_regular_file(image)
             due.append(at)
         except ImageFailure as failure:
             contents[at] = failure
@@ -150,18 +150,18 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
         # Ranges, because `cat` treats names as patterns. One byte beyond the listed size detects a file that
         # has grown; an empty file has no valid range.
         sizes = [images[at].size for at in due]
-        answers = system.cat_ranges(
+        replies = system.cat_ranges(
             [names[at] for at in due],
             [0 if size else None for size in sizes],
             [size + 1 if size else None for size in sizes],
             on_error="return",
         )
-        for at, answer in zip(due, answers, strict=True):
-            contents[at] = _check_remote(answer, images[at])
+        for at, reply in zip(due, replies, strict=True):
+            contents[at] = _check_remote(reply, images[at])
         due = [at for at in due if _is_worth_another_try(contents[at])]
     if len(due) == len(names) > 1:
         # If every one of several files fails, the fault lies with the folder.
-        raise _no_source(root, str(answers[0]))
+        raise _no_source(root, str(replies[0]))
     return contents
 
 
@@ -173,13 +173,13 @@ def _no_source(folder: str, reason: str) -> WorkError:
     )
 
 
-def _check_remote(answer: bytes | Exception, image: ListedImage) -> bytes | ImageFailure:
-    if isinstance(answer, bytes):
-        if len(answer) == image.size:
-            return answer
+def _check_remote(reply: bytes | Exception, image: ListedImage) -> bytes | ImageFailure:
+    if isinstance(reply, bytes):
+        if len(reply) == image.size:
+            return reply
         return ImageFailure(FailureCode.CHANGED, "size changed since it was listed")
-    failure = ImageFailure(FailureCode.UNREADABLE, str(answer) or type(answer).__name__)
-    failure.__cause__ = answer
+    failure = ImageFailure(FailureCode.UNREADABLE, str(reply) or type(reply).__name__)
+    failure.__cause__ = reply
     return failure
 
 
@@ -189,8 +189,8 @@ def _is_worth_another_try(content: bytes | ImageFailure) -> bool:
     return not isinstance(content.__cause__, FileNotFoundError | PermissionError)
 
 
-def _refuse_what_is_no_file(image: ListedImage) -> None:
-    if image.problem == KILLER:
+def _require_regular_file(image: ListedImage) -> None:
+    if image.problem == CRASHES_WORKER:
         raise ImageFailure(FailureCode.WORKER_DIED, "decoding crashes the worker process")
     if image.problem is not None:
         # A trailing slash marks a folder that cannot be listed; its row stands for all images in it.

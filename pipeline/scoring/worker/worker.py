@@ -20,7 +20,7 @@ from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.predictions.arrays import number_array
-from pixelmill.pipeline.predictions.columns import Answers
+from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.parts import (
     file_facts,
     is_intact,
@@ -32,19 +32,19 @@ from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.shards import answer_key, find_part, read_shard, shard_images
+from pixelmill.pipeline.scoring.shards import find_part, read_shard, shard_images, shard_key
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
-from pixelmill.pipeline.scoring.worker.reading import KILLER
+from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _GROUPS_AHEAD = 1
-_NO_KILLERS: frozenset[int] = frozenset()
+_NONE_CRASHING: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,20 @@ class Worker:
         """Build and write an empty table, so that the first shard does not pay for the slow first call."""
         import pyarrow.parquet as pq
 
-        answers = Answers([""], self._plan.request.top_k)
-        pq.write_table(self._join([], None, [], answers), io.BytesIO(), compression="zstd")
+        predictions = Predictions([""], self._plan.request.top_k)
+        pq.write_table(self._join([], None, [], predictions), io.BytesIO(), compression="zstd")
 
-    def score(self, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+    def score(self, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
         """Score a shard and write its part; of a part from an interrupted run, only failed rows are retried.
 
         Args:
             number: The number of the shard.
-            killers: The indices of images that crash a worker and must not be decoded.
+            crashing: The indices of images that crash a worker and must not be decoded.
         """
         self._seconds.clear()
         self._preparation.look_for_costly()
         request = self._plan.request
-        key = answer_key(self._plan, number)
+        key = shard_key(self._plan, number)
         found = find_part(self._plan, number, key)
         earlier = read_row_groups(found) if found and is_intact(found) else None
         rows = 0
@@ -124,20 +124,22 @@ class Worker:
             for images in read_shard(self._plan, number):
                 kept = next(earlier, None) if earlier else None
                 due = _places_due(images, kept)
-                answers, reused, copied = self.answer(
+                predictions, reused, copied = self.predict(
                     [
-                        images[place]._replace(problem=KILLER) if rows + place in killers else images[place]
+                        images[place]._replace(problem=CRASHES_WORKER)
+                        if rows + place in crashing
+                        else images[place]
                         for place in due
                     ]
                 )
                 start = time.perf_counter()
                 files = file_facts([image[1:4] for image in images])
-                table = self._join(images, kept, due, answers)
+                table = self._join(images, kept, due, predictions)
                 part.write(table, files)
                 uncertain = merge_uncertain(uncertain, least_confident(table))
                 self._seconds["write"] += time.perf_counter() - start
                 rows += len(images)
-                failed = sum(error is not None for error in answers.errors)
+                failed = sum(error is not None for error in predictions.errors)
                 counts.update(
                     computed=len(due) - reused - copied, failed=failed, reused=reused, copied=copied
                 )
@@ -155,32 +157,32 @@ class Worker:
             worker=self._name,
         )
 
-    def answer(self, images: Sequence[ListedImage]) -> tuple[Answers, int, int]:
+    def predict(self, images: Sequence[ListedImage]) -> tuple[Predictions, int, int]:
         """Predict images.
 
         Returns:
             A row for each image, in order; the number of rows from an earlier table; and the number of rows
             copied from another image of this run with the same bytes.
         """
-        answers = Answers([image.path for image in images], self._plan.request.top_k)
+        predictions = Predictions([image.path for image in images], self._plan.request.top_k)
         reused = 0
         duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
         for prepared in self._prepare_all(images):
-            answers.paste(prepared.start, prepared.answers)
+            predictions.paste(prepared.start, prepared.predictions)
             for stage, seconds in prepared.seconds.items():
                 self._seconds[stage] += seconds
             reused += prepared.taken
             duplicates += prepared.duplicates
             waiting += prepared.pixels
             while len(waiting) >= self._model.batch_images:
-                self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], answers)
+                self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], predictions)
                 del waiting[: self._model.batch_images]
         if waiting:
-            self._seconds["infer"] += self._model.infer(waiting, answers)
+            self._seconds["infer"] += self._model.infer(waiting, predictions)
         for place, first in duplicates:
-            answers.copy_row(first, place)
-        return answers, reused, len(duplicates)
+            predictions.copy_row(first, place)
+        return predictions, reused, len(duplicates)
 
     def close(self) -> None:
         """Stop the processes and timers of the worker."""
@@ -221,13 +223,13 @@ class Worker:
         images: Sequence[ListedImage],
         kept: "pa.Table | None",
         due: Sequence[int],
-        answers: Answers,
+        predictions: Predictions,
     ) -> "pa.Table":
         import pyarrow as pa
 
         layout = self._plan.request.layout
-        true_labels = [*map(self._true_labels.of_path, answers.paths)] if layout.true_labels else None
-        new = answers.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
+        true_labels = [*map(self._true_labels.of_path, predictions.paths)] if layout.true_labels else None
+        new = predictions.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
         if kept is None:
             return new
         order = np.arange(len(images))
@@ -254,14 +256,14 @@ def start_worker(work: str, marks: Path) -> None:
         _worker_of(work)
 
 
-def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -> ShardResult:
+def score_shard(work: str, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
     """Score one shard of the run with the given work folder."""
     worker = _worker_of(work)
     mark = None if _marks is None else begun_mark(_marks, number)
     if mark:
         mark.touch()
     try:
-        result = worker.score(number, killers)
+        result = worker.score(number, crashing)
     except BrokenProcessPool:
         _discard_worker()  # One of its decoder processes died, which stops the whole pool.
         raise
@@ -273,7 +275,7 @@ def score_shard(work: str, number: int, killers: frozenset[int] = _NO_KILLERS) -
 def try_images(work: str, number: int, start: int, stop: int) -> None:
     """Predict the images of a shard from index `start` up to, not including, `stop`, and write nothing."""
     plan = read_plan(parse_location(work))
-    _worker_of(work).answer(shard_images(plan, number)[start:stop])
+    _worker_of(work).predict(shard_images(plan, number)[start:stop])
 
 
 def begun_mark(marks: Path, number: int) -> Path:

@@ -16,7 +16,7 @@ from pixelmill.pipeline.artifacts import write_text
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.pool import map_guarded
-from pixelmill.pipeline.decoding.timing import WATCH, TimeLimit
+from pixelmill.pipeline.decoding.time_limit import WATCH, TimeLimit
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.images import DecodedImage, ImageFailure, decode

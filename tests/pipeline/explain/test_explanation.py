@@ -23,9 +23,9 @@ from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.explain.explanation import Explanation, Stage, explain_image
 from pixelmill.pipeline.images import decode
 from pixelmill.pipeline.predictions import PARTS_FOLDER, read_predictions, table_files
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pixelmill.pipeline.predictions.csv_form import write_csv
-from pixelmill.pipeline.predictions.finding import find_row, nearest_paths
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.csv_format import write_csv
+from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import writing_part
 from pixelmill.pipeline.predictions.stored import open_table
 from pixelmill.pipeline.scoring import ScoringRequest
@@ -83,7 +83,7 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     assert list(verdicts(explanation)) == [*STAGES, "keras"]
     told = ("model", "bytes", "orientation", "onnx", "keras")
     assert verdicts(explanation) == {
-        name: "same" if name in told else "not told" for name in [*STAGES, "keras"]
+        name: "same" if name in told else "not recorded" for name in [*STAGES, "keras"]
     }
     assert explanation.first_difference is None
     found = {stage.name: stage.found for stage in explanation.stages}
@@ -307,7 +307,7 @@ def test_keras_is_asked_only_where_its_file_is_whole(
     assert (first(damaged).name, first(damaged).differing) == ("keras", ("keras_sha256",))
     (copy / "model.keras").unlink()
     without = explain("a/00007.png", model=str(copy), keras=True).stages[-1]
-    assert (without.name, without.verdict) == ("keras", "not told")
+    assert (without.name, without.verdict) == ("keras", "not recorded")
     assert without.found == {"words": "the bundle has no model.keras"}
     (copy / "model.keras").write_bytes(b"no archive")
     manifest = read_json(copy / "manifest.json")
@@ -325,7 +325,7 @@ def test_keras_that_is_not_installed_is_said(
     monkeypatch.setitem(sys.modules, "keras", None)
     explanation = explain("a/00007.png", keras=True)
     stage = explanation.stages[-1]
-    assert (stage.name, stage.verdict) == ("keras", "not told")
+    assert (stage.name, stage.verdict) == ("keras", "not recorded")
     assert stage.found == {"words": "not installed here: pip install 'pixelmill[train]'"}
     assert explanation.first_difference is None
 
@@ -430,8 +430,8 @@ def write_parts(folder: Path, parts: Sequence[Sequence[Sequence[str]]]) -> None:
             folder / PARTS_FOLDER / f"part-{number:05d}.parquet", TableLayout(), str(number)
         ) as part:
             for paths in groups:
-                answers = Answers(paths, 1)
-                rows = answers.to_table(["line\r\na,b"], facts, TableLayout())
+                predictions = Predictions(paths, 1)
+                rows = predictions.to_table(["line\r\na,b"], facts, TableLayout())
                 part.write(rows, np.zeros((len(paths), 3), np.int64))
 
 

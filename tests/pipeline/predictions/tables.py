@@ -10,8 +10,8 @@ import pandas as pd
 
 from pixelmill.pipeline.artifacts import MANIFEST, describe_files, write_json
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pixelmill.pipeline.predictions.csv_form import write_csv
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.parts import part_name, writing_part
 from pixelmill.pipeline.predictions.stored import KIND
 
@@ -65,14 +65,14 @@ ROWS = (
 )
 
 
-def answers_of(rows: Sequence[Row], top_k: int = 1) -> Answers:
-    answers = Answers([row.path for row in rows], top_k)
+def predictions_of(rows: Sequence[Row], top_k: int = 1) -> Predictions:
+    predictions = Predictions([row.path for row in rows], top_k)
     for place, row in enumerate(rows):
-        answers.sha256[place], answers.errors[place] = row.sha256, row.error
-        answers.widths[place], answers.heights[place] = row.width, row.height
+        predictions.sha256[place], predictions.errors[place] = row.sha256, row.error
+        predictions.widths[place], predictions.heights[place] = row.width, row.height
         for at, (index, probability) in enumerate(row.choices[:top_k]):
-            answers.choices[place, at], answers.probabilities[place, at] = index, probability
-    return answers
+            predictions.choices[place, at], predictions.probabilities[place, at] = index, probability
+    return predictions
 
 
 def plain_row(
@@ -147,15 +147,15 @@ class Table:
         labels: Sequence[str],
         facts: RunFacts,
         layout: TableLayout,
-        answer_key: str,
+        shard_key: str,
         rows_in_a_group: int,
     ) -> None:
-        with writing_part(path, layout, answer_key, facts.run_id) as part:
+        with writing_part(path, layout, shard_key, facts.run_id) as part:
             for start in range(0, len(rows), rows_in_a_group):
                 group = rows[start : start + rows_in_a_group]
-                answers = answers_of(group, layout.top_k)
+                predictions = predictions_of(group, layout.top_k)
                 true_labels = [first_folder(row.path) for row in group] if layout.true_labels else None
-                part.write(answers.to_table(labels, facts, layout, true_labels), file_facts(group))
+                part.write(predictions.to_table(labels, facts, layout, true_labels), file_facts(group))
 
     def csv_cells(self) -> list[dict[str, str]]:
         with (self.csv / CSV_FILE).open(encoding="utf-8-sig", newline="") as file:

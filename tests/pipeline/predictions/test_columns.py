@@ -1,4 +1,4 @@
-"""The columns of the table, and the answers that fill them."""
+"""The columns of the table, and the predictions that fill them."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelmill.pipeline.predictions.columns import Answers, TableLayout, schema
+from pixelmill.pipeline.predictions.columns import Predictions, TableLayout, schema
 from tests.pipeline.predictions.tables import (
     AFTER_PROBABILITY,
     COLUMNS,
@@ -18,9 +18,9 @@ from tests.pipeline.predictions.tables import (
     ROWS,
     SHA256,
     Row,
-    answers_of,
     failed,
     plain_row,
+    predictions_of,
     scored,
 )
 
@@ -57,7 +57,7 @@ def test_what_every_row_has_is_never_null() -> None:
 
 
 def test_a_scored_and_a_failed_row() -> None:
-    one, other = answers_of(ROWS[:2]).to_table(LABELS, FACTS, PLAIN).to_pylist()
+    one, other = predictions_of(ROWS[:2]).to_table(LABELS, FACTS, PLAIN).to_pylist()
     same = vars(FACTS)
     assert one == {
         "image_path": "a.png",
@@ -83,7 +83,7 @@ def test_a_scored_and_a_failed_row() -> None:
 
 def test_the_choices_of_a_row_are_lists() -> None:
     layout = TableLayout(top_k=3)
-    one, other, _ = answers_of(ROWS, 3).to_table(LABELS, FACTS, layout).to_pylist()
+    one, other, _ = predictions_of(ROWS, 3).to_table(LABELS, FACTS, layout).to_pylist()
     assert one["top_labels"] == ["dog", "cat", "bird"]
     assert one["top_probabilities"] == np.array([0.7, 0.2, 0.1], np.float32).tolist()
     assert other["top_labels"] is other["top_probabilities"] is None
@@ -99,7 +99,7 @@ def test_any_answers_give_the_rows_they_stand_for(
 ) -> None:
     layout = TableLayout(top_k, true_labels is not None)
     truths = (true_labels or [None] * 12)[: len(rows)]
-    table = answers_of(rows, top_k).to_table(LABELS, FACTS, layout, truths)
+    table = predictions_of(rows, top_k).to_table(LABELS, FACTS, layout, truths)
     table.validate(full=True)
     assert table.schema == schema(layout)
     assert table.to_pylist() == [
@@ -108,9 +108,9 @@ def test_any_answers_give_the_rows_they_stand_for(
 
 
 def test_what_a_failed_row_was_about_to_be_does_not_show() -> None:
-    answers = answers_of([scored("a.png", (2, 0.9)), scored("b.png", (1, 0.8))])
-    answers.errors[0], answers.choices[0] = "corrupt: at its end", 99
-    row = answers.to_table(LABELS, FACTS, PLAIN).to_pylist()[0]
+    predictions = predictions_of([scored("a.png", (2, 0.9)), scored("b.png", (1, 0.8))])
+    predictions.errors[0], predictions.choices[0] = "corrupt: at its end", 99
+    row = predictions.to_table(LABELS, FACTS, PLAIN).to_pylist()[0]
     assert (row["status"], row["label"], row["class_index"], row["probability"]) == (
         "failed",
         None,
@@ -122,27 +122,27 @@ def test_what_a_failed_row_was_about_to_be_does_not_show() -> None:
 
 def test_a_choice_that_is_no_class_is_an_error() -> None:
     with pytest.raises(pa.ArrowIndexError):
-        answers_of([scored("a.png", (3, 0.9))]).to_table(LABELS, FACTS, PLAIN)
+        predictions_of([scored("a.png", (3, 0.9))]).to_table(LABELS, FACTS, PLAIN)
 
 
 def test_a_column_with_a_value_too_few_is_an_error() -> None:
-    answers = answers_of(ROWS)
+    predictions = predictions_of(ROWS)
     layout = TableLayout(true_labels=True)
     for true_labels in (None, ["cat", "dog"]):
         with pytest.raises(pa.ArrowInvalid):
-            answers.to_table(LABELS, FACTS, layout, true_labels)
-    answers.sha256.pop()
+            predictions.to_table(LABELS, FACTS, layout, true_labels)
+    predictions.sha256.pop()
     with pytest.raises(pa.ArrowInvalid):
-        answers.to_table(LABELS, FACTS, PLAIN)
+        predictions.to_table(LABELS, FACTS, PLAIN)
 
 
 @pytest.mark.parametrize("source", [0, 1])
 def test_a_copied_row_is_the_other_but_for_its_file(source: int) -> None:
     rows = [scored("a.png", (1, 0.7), (0, 0.2)), failed("b.png"), Row("c.png", sha256="11" * 32)]
-    answers, layout = answers_of(rows, 2), TableLayout(top_k=2)
-    before = answers.to_table(LABELS, FACTS, layout).to_pylist()
-    answers.copy_row(source, 2)
-    after = answers.to_table(LABELS, FACTS, layout).to_pylist()
+    predictions, layout = predictions_of(rows, 2), TableLayout(top_k=2)
+    before = predictions.to_table(LABELS, FACTS, layout).to_pylist()
+    predictions.copy_row(source, 2)
+    after = predictions.to_table(LABELS, FACTS, layout).to_pylist()
     assert after[:2] == before[:2]
     assert after[2] == {**before[source], "image_path": "c.png", "image_sha256": "11" * 32}
 
@@ -156,13 +156,13 @@ def test_pasted_rows_take_the_place_of_as_many(
     stop = start + len(others)
     # Rows keep their own paths.
     others = [replace(other, path=row.path) for other, row in zip(others, rows[start:stop], strict=True)]
-    answers = answers_of(rows, top_k)
-    answers.paste(start, answers_of(others, top_k))
-    expected = answers_of([*rows[:start], *others, *rows[stop:]], top_k)
+    predictions = predictions_of(rows, top_k)
+    predictions.paste(start, predictions_of(others, top_k))
+    expected = predictions_of([*rows[:start], *others, *rows[stop:]], top_k)
     layout = TableLayout(top_k)
-    assert answers.to_table(LABELS, FACTS, layout) == expected.to_table(LABELS, FACTS, layout)
+    assert predictions.to_table(LABELS, FACTS, layout) == expected.to_table(LABELS, FACTS, layout)
 
 
 def test_answers_begin_without_any() -> None:
-    (row,) = Answers(["a.png"], 1).to_table(LABELS, FACTS, PLAIN).to_pylist()
+    (row,) = Predictions(["a.png"], 1).to_table(LABELS, FACTS, PLAIN).to_pylist()
     assert row["image_sha256"] is row["width"] is row["height"] is row["error"] is None

@@ -21,8 +21,8 @@ from pixelmill.pipeline.predictions.columns import TableLayout, schema
 from pixelmill.pipeline.predictions.parts import (
     is_intact,
     is_part,
-    part_answer_key,
     part_name,
+    part_shard_key,
     read_file_facts,
     read_part,
     read_row_groups,
@@ -35,10 +35,10 @@ from tests.pipeline.predictions.tables import (
     ROWS,
     Row,
     Table,
-    answers_of,
     failed,
     file_facts,
     plain_row,
+    predictions_of,
     scored,
 )
 
@@ -85,7 +85,7 @@ def test_row_groups_come_back_as_they_were_written(
     groups = [[scored(f"{next(numbers):03d}.png", (1, 0.5)) for _ in range(size)] for size in sizes]
     with writing_part(path, PLAIN, "key") as part:
         for group in groups:
-            part.write(answers_of(group).to_table(LABELS, FACTS, PLAIN), file_facts(group))
+            part.write(predictions_of(group).to_table(LABELS, FACTS, PLAIN), file_facts(group))
     assert [found["image_path"].to_pylist() for found in read_row_groups(path)] == [
         [row.path for row in group] for group in groups
     ]
@@ -99,7 +99,7 @@ def test_row_groups_come_back_as_they_were_written(
 def test_a_part_says_what_it_was_read_from(tmp_path: Path) -> None:
     extremes = np.array([[0, -1, 2**63 - 1], [-(2**63), 10**18 + 1, 0], [5, 6, 7]], np.int64)
     with writing_part(tmp_path / part_name(0), PLAIN, "key") as part:
-        part.write(answers_of(ROWS).to_table(LABELS, FACTS, PLAIN), extremes)
+        part.write(predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN), extremes)
     assert read_file_facts(tmp_path / part_name(0)).tolist() == extremes.tolist()
 
 
@@ -111,12 +111,12 @@ def test_a_part_of_another_writer_says_nothing_of_files(tmp_path: Path) -> None:
 def test_a_remote_part_is_one_like_any_other() -> None:
     path = parse_location("memory://test-parts/table") / part_name(0)
     with writing_part(path, PLAIN, "key") as part:
-        part.write(answers_of(ROWS).to_table(LABELS, FACTS, PLAIN), file_facts(ROWS))
-    assert part_answer_key(path) == "key"
+        part.write(predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN), file_facts(ROWS))
+    assert part_shard_key(path) == "key"
     assert read_part(path).to_pylist() == [plain_row(row) for row in ROWS]
     assert [len(group) for group in read_row_groups(path)] == [3]
     assert read_file_facts(path).tolist() == file_facts(ROWS).tolist()
-    assert part_answer_key(path.with_name(part_name(1))) is None
+    assert part_shard_key(path.with_name(part_name(1))) is None
 
 
 def test_parts_join_in_their_order(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_table_without_a_scored_row_has_the_same_types(tmp_path: Path) -> None
 
 def test_a_part_knows_the_listing_it_answers(tmp_path: Path) -> None:
     parts = Table(tmp_path, rows_in_a_part=2).parts
-    assert [part_answer_key(part) for part in parts] == ["listing 0", "listing 1"]
+    assert [part_shard_key(part) for part in parts] == ["listing 0", "listing 1"]
 
 
 def test_a_part_cut_short_answers_no_listing(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_part_cut_short_answers_no_listing(tmp_path: Path) -> None:
     cut = tmp_path / "cut.parquet"
     for length in range(len(data)):
         cut.write_bytes(data[:length])
-        assert part_answer_key(cut) is None
+        assert part_shard_key(cut) is None
 
 
 def test_a_part_with_a_damaged_footer_answers_a_listing_or_none(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_part_with_a_damaged_footer_answers_a_listing_or_none(tmp_path: Path) 
         changed = bytearray(data)
         changed[position] ^= flipped
         damaged.write_bytes(changed)
-        key = part_answer_key(damaged)
+        key = part_shard_key(damaged)
         assert key is None or len(key) == len("listing 0")
 
 
@@ -188,14 +188,14 @@ def test_a_part_is_intact_only_with_the_rows_that_were_written(tmp_path: Path) -
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 10, bytes(100)])
 def test_a_file_that_is_no_part_answers_no_listing(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / part_name(0)
-    assert part_answer_key(path) is None
+    assert part_shard_key(path) is None
     path.write_bytes(content)
-    assert part_answer_key(path) is None
+    assert part_shard_key(path) is None
 
 
 def test_a_part_of_another_writer_answers_no_listing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_path": ["a.png"]}), tmp_path / part_name(0))
-    assert part_answer_key(tmp_path / part_name(0)) is None
+    assert part_shard_key(tmp_path / part_name(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_a_part_of_another_writer_answers_no_listing(tmp_path: Path) -> None:
 def test_what_does_not_fit_leaves_the_old_part(kind: str, tmp_path: Path) -> None:
     (part,) = Table(tmp_path).parts
     before = part.read_bytes()
-    good = answers_of(ROWS).to_table(LABELS, FACTS, PLAIN)
+    good = predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN)
     rows = {
         "other columns": good.drop_columns(["label"]),
-        "one choice too many": answers_of(ROWS, 2).to_table(LABELS, FACTS, TableLayout(2)),
+        "one choice too many": predictions_of(ROWS, 2).to_table(LABELS, FACTS, TableLayout(2)),
         "no table": None,
         "an error of the caller": good,
     }[kind]
@@ -227,14 +227,14 @@ def test_writing_a_part_does_without_pandas(tmp_path: Path) -> None:
     code = """
 import sys, numpy as np
 from pathlib import Path
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts, TableLayout
-from pixelmill.pipeline.predictions.parts import part_answer_key, read_part, read_row_groups, writing_part
-answers = Answers(["a/x.png", "a/y.png"], 2)
-answers.errors[1] = "empty: no bytes"
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
+from pixelmill.pipeline.predictions.parts import part_shard_key, read_part, read_row_groups, writing_part
+predictions = Predictions(["a/x.png", "a/y.png"], 2)
+predictions.errors[1] = "empty: no bytes"
 facts, layout = RunFacts("m", "1", "s", "r", "t"), TableLayout(2, True)
 with writing_part(Path(sys.argv[1]), layout, "key") as part:
-    part.write(answers.to_table(["cat", "dog"], facts, layout, ["a", "a"]), np.zeros((2, 3), np.int64))
-assert part_answer_key(Path(sys.argv[1])) == "key"
+    part.write(predictions.to_table(["cat", "dog"], facts, layout, ["a", "a"]), np.zeros((2, 3), np.int64))
+assert part_shard_key(Path(sys.argv[1])) == "key"
 print("pandas" in sys.modules)
 """
     path = tmp_path / part_name(0)
@@ -251,7 +251,7 @@ def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
     code = """
 import os, sys
 from pathlib import Path
-from pixelmill.pipeline.predictions.finding import find_row, nearest_paths
+from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import read_part, read_row_groups
 from pixelmill.pipeline.predictions.stored import open_table
 import pyarrow.parquet

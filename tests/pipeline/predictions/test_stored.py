@@ -18,9 +18,9 @@ import pytest
 from pixelmill.pipeline.artifacts import MANIFEST, read_json, write_json
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.locations import parse_location
-from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publishing, read_predictions
+from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publication, read_predictions
 from pixelmill.pipeline.predictions.columns import RunFacts
-from pixelmill.pipeline.predictions.publishing import awaits_publication, exchange_folders, publish_table
+from pixelmill.pipeline.predictions.publication import awaits_publication, exchange_folders, publish_table
 from tests.pipeline.predictions.tables import FACTS, Row, Table, scored, write_manifest
 
 COUNT = 60
@@ -173,7 +173,7 @@ def test_files_of_others_among_the_parts_stay(tmp_path: Path) -> None:
 def test_where_folders_cannot_be_exchanged_one_follows_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "_system_exchange", lambda: None)
+    monkeypatch.setattr(publication, "_system_exchange", lambda: None)
     output = table_of(tmp_path).parquet
     stage(output, OTHER)
     # Between the two steps a reader finds the new table where it still lies.

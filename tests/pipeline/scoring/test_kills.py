@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pixelmill.pipeline.predictions import PARTS_FOLDER, WORK_FOLDER, read_predictions
-from pixelmill.pipeline.predictions.parts import is_part, part_answer_key, part_name, read_part
+from pixelmill.pipeline.predictions.parts import is_part, part_name, part_shard_key, read_part
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import PIXELMILL, start_interruptible, write_images
@@ -171,7 +171,7 @@ def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
     assert len(set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp")) - unfinished) <= WORKERS
     after = parts_of(output)
     for name, path in after.items():
-        assert part_answer_key(path) is not None
+        assert part_shard_key(path) is not None
         assert read_part(path).num_rows == SIZES[name]
     for name, was in before.items():
         assert stamp(after[name]) == was or has_failed_row(after[name])

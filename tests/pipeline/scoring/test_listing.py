@@ -20,7 +20,7 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import EXTENSIONS
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
-from pixelmill.pipeline.scoring.passed_over import PassedOver, say_passed_over
+from pixelmill.pipeline.scoring.passed_over import PassedOver, format_passed_over
 from pixelmill.pipeline.scoring.worker.reading import read_again, reader_of
 
 # All bytes a file name may hold on Linux, with those that matter more often than by chance.
@@ -361,7 +361,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     }
     assert counts.describe() == kinds
     assert counts.total == 8 + 3 + 2 + 6
-    assert say_passed_over(kinds) == (
+    assert format_passed_over(kinds) == (
         "8 files (.heic 2, .avif 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
         "2 hidden, clutter (@eaDir 2, Thumbs.db 2, .DS_Store 1, ._* 1)"
     )
@@ -380,7 +380,7 @@ def test_patterns_leave_clutter_out_as_well(tmp_path: Path) -> None:
     counts = PassedOver()
     assert [image.path for image in list_images(tmp_path, ["*"], counts)] == ["a.dat", "b.png"]
     assert counts.describe()["clutter"] == {"Thumbs.db": 1}
-    assert say_passed_over(PassedOver().describe()) == ""
+    assert format_passed_over(PassedOver().describe()) == ""
 
 
 def test_very_many_extensions_are_counted_together() -> None:

@@ -81,14 +81,14 @@ def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
-    killers = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
-    killers.add(poison(request_, 300, b"memory"))
+    crashing = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
+    crashing.add(poison(request_, 300, b"memory"))
     table = score_folder(request_)
     assert table.manifest["failures"] == {"too_costly": 1, "worker_died": 3}
     rows = read_predictions(table.folder)
-    assert set(rows.loc[rows["status"] == "failed", "image_path"]) == killers
+    assert set(rows.loc[rows["status"] == "failed", "image_path"]) == crashing
     data = ["image_path", "image_sha256", "label", "class_index", "probability", "width", "height"]
-    others = ~whole["image_path"].isin(killers)
+    others = ~whole["image_path"].isin(crashing)
     pd.testing.assert_frame_equal(rows.loc[others, data], whole.loc[others, data])
 
 

@@ -346,7 +346,7 @@ def test_what_changes_after_it_was_listed_is_a_failed_row(bundle: ModelBundle, t
         for name, (change, _) in CHANGES.items():
             change(images / name)
         result = Worker(plan).score(shard.number)
-        part = find_part(plan, shard.number, shard.answer_key)
+        part = find_part(plan, shard.number, shard.shard_key)
     assert (result.rows, result.failed) == (len(CHANGES) + 2, len(CHANGES))
     assert part is not None
     rows = read_part(part).to_pandas().set_index("image_path")

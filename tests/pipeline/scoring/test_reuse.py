@@ -1,4 +1,4 @@
-"""Answers taken from an earlier table: the right ones, and none where anything differs."""
+"""Predictions taken from an earlier table: the right ones, and none where anything differs."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.images import decode
 from pixelmill.pipeline.predictions import read_predictions
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, read_file_facts, writing_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import list_images
@@ -184,20 +184,20 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
         decoded.append(content)
         return decode(content, *arguments)
 
-    monkeypatch.setattr("pixelmill.pipeline.decoding.guarding.decode", noted)
+    monkeypatch.setattr("pixelmill.pipeline.decoding.guard.decode", noted)
     shutil.copytree(request_.images / "a", request_.images / "c")
     request_.work.mkdir(parents=True)
     facts = RunFacts("digits", "1", "0", "run", "now")
     bundle = request_.bundle
     worker = Worker(ScoringPlan(request_, facts, bundle.labels(), bundle.image_spec(), 0.0))
     images = list(list_images(request_.images))
-    answers, taken, _ = worker.answer(images)
+    predictions, taken, _ = worker.predict(images)
     assert (len(images), len(decoded), len(set(decoded)), taken) == (2 * COUNT - 4, COUNT, COUNT, 0)
     half = COUNT - 4
-    assert answers.sha256[:half] == answers.sha256[-half:]
-    assert np.array_equal(answers.choices[:half], answers.choices[-half:])
-    assert np.array_equal(answers.probabilities[:half], answers.probabilities[-half:])
-    assert answers.probabilities.min() > 0
+    assert predictions.sha256[:half] == predictions.sha256[-half:]
+    assert np.array_equal(predictions.choices[:half], predictions.choices[-half:])
+    assert np.array_equal(predictions.probabilities[:half], predictions.probabilities[-half:])
+    assert predictions.probabilities.min() > 0
 
 
 @pytest.mark.parametrize("what", ["model_sha256", "preprocessing_sha256", "top_k"])
@@ -385,7 +385,7 @@ def test_a_worker_that_lives_on_takes_the_table_of_the_run_at_hand(request_: Sco
             shard = next(write_shards(plan, growing_limits()))
             result = score_shard(str(request.work), shard.number)
             assert (result.rows, result.reused) == (4, reused)
-            assert find_part(plan, shard.number, shard.answer_key)
+            assert find_part(plan, shard.number, shard.shard_key)
             shutil.rmtree(request.work / "parts")
             (request.work / "run.json").unlink()
 
@@ -410,7 +410,9 @@ DIGESTS = st.builds(
 )
 
 
-def table_of(folder: Path, digests: list[bytes], failed: int, top_k: int) -> tuple[ScoringRequest, Answers]:
+def table_of(
+    folder: Path, digests: list[bytes], failed: int, top_k: int
+) -> tuple[ScoringRequest, Predictions]:
     """A request with an earlier table whose rows have some hashes, the last of them failed ones."""
     write_json(folder / "model" / LABELS_FILE, [f"class {index}" for index in range(CLASSES)])
     write_json(folder / "model" / PREPROCESSING_FILE, {})
@@ -421,22 +423,22 @@ def table_of(folder: Path, digests: list[bytes], failed: int, top_k: int) -> tup
         previous=folder / "previous",
         top_k=top_k,
     )
-    answers = Answers([f"{number:06d}.png" for number in range(len(digests))], top_k)
-    answers.sha256 = [digest.hex() for digest in digests]
-    answers.errors = [None] * (len(digests) - failed) + ["corrupt: at its end"] * failed
+    predictions = Predictions([f"{number:06d}.png" for number in range(len(digests))], top_k)
+    predictions.sha256 = [digest.hex() for digest in digests]
+    predictions.errors = [None] * (len(digests) - failed) + ["corrupt: at its end"] * failed
     random = np.random.default_rng(len(digests))
     for place in range(len(digests)):
-        answers.choices[place] = random.permutation(CLASSES)[:top_k]
-        answers.probabilities[place] = np.sort(random.random(top_k, np.float32))[::-1]
-        answers.widths[place], answers.heights[place] = random.integers(1, 9, 2)
+        predictions.choices[place] = random.permutation(CLASSES)[:top_k]
+        predictions.probabilities[place] = np.sort(random.random(top_k, np.float32))[::-1]
+        predictions.widths[place], predictions.heights[place] = random.integers(1, 9, 2)
     facts = RunFacts("digits", "1", "0" * 64, "run", "now")
     with writing_part(folder / "previous/predictions" / part_name(0), request.layout, "key") as part:
-        table = answers.to_table(request.bundle.labels(), facts, request.layout)
+        table = predictions.to_table(request.bundle.labels(), facts, request.layout)
         part.write(table, file_facts([(1, 2, 3)] * len(digests)))
     told = {"request": describe_request(request), "run": vars(facts)}
     files = describe_files(folder / "previous")
     write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **told})
-    return request, answers
+    return request, predictions
 
 
 @settings(max_examples=80, deadline=None)
@@ -460,10 +462,10 @@ def test_no_image_gets_the_answer_of_other_bytes(
     index_previous(request)
     asked = [*known, *others]
     random.shuffle(asked)
-    answers = Answers([f"new {number}.png" for number in range(len(asked))], top_k)
-    answers.sha256 = [digest.hex() for digest in asked]
+    predictions = Predictions([f"new {number}.png" for number in range(len(asked))], top_k)
+    predictions.sha256 = [digest.hex() for digest in asked]
     places = [place for place in range(len(asked)) if place % 5]
-    taken = PreviousTable(request).take_same_bytes(places, answers)
+    taken = PreviousTable(request).take_same_bytes(places, predictions)
     assert taken <= set(places)
     scored = known[: len(known) - failed]
     prefixes = [digest[:8] for digest in scored]
@@ -471,16 +473,16 @@ def test_no_image_gets_the_answer_of_other_bytes(
         if place in taken:
             source = scored.index(digest)
             for column in ("choices", "probabilities", "widths", "heights"):
-                assert np.array_equal(getattr(answers, column)[place], getattr(table, column)[source])
+                assert np.array_equal(getattr(predictions, column)[place], getattr(table, column)[source])
         else:
-            assert answers.widths[place] == answers.probabilities[place].max() == 0
+            assert predictions.widths[place] == predictions.probabilities[place].max() == 0
             # Of several that begin alike only one is found; the others are computed anew.
             assert place not in places or digest not in scored or prefixes.count(digest[:8]) > 1
-    assert not any(answers.errors)
+    assert not any(predictions.errors)
 
 
 def test_nothing_is_asked_of_an_earlier_table(tmp_path: Path) -> None:
     request, _ = table_of(tmp_path, [bytes(32)], 0, 1)
     index_previous(request)
-    assert PreviousTable(request).take_same_bytes([], Answers([], 1)) == set()
-    assert PreviousTable(request).take_unchanged([], Answers([], 1)) == set()
+    assert PreviousTable(request).take_same_bytes([], Predictions([], 1)) == set()
+    assert PreviousTable(request).take_unchanged([], Predictions([], 1)) == set()

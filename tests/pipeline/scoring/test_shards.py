@@ -1,4 +1,4 @@
-"""The listing cut into shards: nothing lost, nothing twice, and a part knows the shard it answers."""
+"""The listing cut into shards: nothing lost, nothing twice, and a part knows the shard it predictions."""
 
 import itertools
 import os
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.predictions.columns import Answers, RunFacts
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, writing_part
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
@@ -20,12 +20,12 @@ from pixelmill.pipeline.scoring.shards import (
     FIRST_LIMIT,
     Shard,
     ShardLimit,
-    answer_key,
     cut_images,
     find_part,
     growing_limits,
     read_shard,
     shard_images,
+    shard_key,
     write_shards,
 )
 
@@ -50,7 +50,7 @@ def write_part(folder: Path, number: int, key: str) -> Path:
     plan = plan_of(folder.parent)
     path = folder / part_name(number)
     with writing_part(path, plan.request.layout, key) as part:
-        table = Answers(["a.png"], 1).to_table(["cat"], plan.facts, plan.request.layout)
+        table = Predictions(["a.png"], 1).to_table(["cat"], plan.facts, plan.request.layout)
         part.write(table, file_facts([(1, 2, 3)]))
     return path
 
@@ -87,8 +87,8 @@ def test_shards_hold_the_listing_once_and_in_order(
     contents = [shard_images(plan, shard.number) for shard in shards]
     assert [len(images) for images in contents] == [shard.images for shard in shards]
     assert list(itertools.chain(*contents)) == list(list_images(plan.request.images))
-    assert [answer_key(plan, shard.number) for shard in shards] == [shard.answer_key for shard in shards]
-    assert len({shard.answer_key for shard in shards}) == len(shards)
+    assert [shard_key(plan, shard.number) for shard in shards] == [shard.shard_key for shard in shards]
+    assert len({shard.shard_key for shard in shards}) == len(shards)
     for images, limit in zip(contents, itertools.cycle(cycle), strict=False):
         held = [image.size for image in images]
         full = [
@@ -172,8 +172,8 @@ def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -
     plan = plan_of(tmp_path)
     fill(plan, 5, 6, 7)
     file = plan.request.images / "001.png"
-    keys = [only_shard(plan).answer_key]
-    assert only_shard(plan).answer_key == keys[0]
+    keys = [only_shard(plan).shard_key]
+    assert only_shard(plan).shard_key == keys[0]
 
     def is_new(key: str) -> bool:
         keys.append(key)
@@ -182,28 +182,28 @@ def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -
     before = file.stat().st_mtime_ns
     file.write_bytes(bytes(8))
     os.utime(file, ns=(before, before))
-    assert is_new(only_shard(plan).answer_key), "its size changed"
+    assert is_new(only_shard(plan).shard_key), "its size changed"
     os.utime(file, ns=(before, before + 1))
-    assert is_new(only_shard(plan).answer_key), "its time changed"
+    assert is_new(only_shard(plan).shard_key), "its time changed"
     file.rename(file.with_name("0010.png"))
-    assert is_new(only_shard(plan).answer_key), "its name changed"
+    assert is_new(only_shard(plan).shard_key), "its name changed"
     (plan.request.images / "000.png").unlink()
-    assert is_new(only_shard(plan).answer_key), "there is one less"
+    assert is_new(only_shard(plan).shard_key), "there is one less"
     other = replace(plan, facts=replace(plan.facts, run_id="another"))
-    assert is_new(only_shard(other).answer_key), "the run is another"
+    assert is_new(only_shard(other).shard_key), "the run is another"
 
 
 def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5)
     file = plan.request.images / "000.png"
-    key = only_shard(plan).answer_key
+    key = only_shard(plan).shard_key
     before = file.stat()
     beside = file.with_name("beside")
     beside.write_bytes(b"other")
     os.utime(beside, ns=(before.st_mtime_ns, before.st_mtime_ns))
     beside.replace(file)
-    assert only_shard(plan).answer_key != key
+    assert only_shard(plan).shard_key != key
 
 
 def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:

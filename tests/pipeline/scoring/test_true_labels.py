@@ -18,8 +18,8 @@ from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.true_labels import (
     FolderLabels,
     TrueLabelCounts,
+    format_not_classes,
     require_class_folders,
-    say_not_classes,
 )
 from tests.conftest import write_images
 
@@ -59,7 +59,7 @@ def test_images_in_folders_that_are_no_class_are_counted_apart() -> None:
     accuracy = counts.accuracy()
     assert (accuracy["images"], accuracy["correct"]) == (3, 1)
     assert accuracy["classes"] == {"dog": {"images": 2, "correct": 1}, "Äpfel": {"images": 1, "correct": 0}}
-    assert say_not_classes(accuracy) == "3 images in 2 folders that are not classes of the model (cam7, x)"
+    assert format_not_classes(accuracy) == "3 images in 2 folders that are not classes of the model (cam7, x)"
     many = TrueLabelCounts(frozenset(CLASSES))
     many.add([f"{number}" for number in range(1000)], iter(["dog"] * 1000))
     assert len(many.accuracy()["not_classes"]["images_by_folder"]) == 100

@@ -18,7 +18,7 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
-from pixelmill.pipeline.scoring.worker.reading import KILLER, read_again, reader_of
+from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER, read_again, reader_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:UPath 'unsteady' filesystem:UserWarning")
 NEIGHBOURS = {"a.png": b"before", "z.png": b"after"}
@@ -216,7 +216,8 @@ def test_what_was_no_file_when_it_was_listed_is_not_opened(folder: Path) -> None
 
 def test_a_file_that_kills_workers_is_not_touched(folder: Path) -> None:
     images = [
-        image._replace(problem=KILLER) if image.path == "m.png" else image for image in list_images(folder)
+        image._replace(problem=CRASHES_WORKER) if image.path == "m.png" else image
+        for image in list_images(folder)
     ]
     assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.WORKER_DIED}
 

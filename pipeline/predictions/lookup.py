@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pixelmill.pipeline.predictions.csv_form import read_csv
+from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import USE_THREADS
 from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable
 

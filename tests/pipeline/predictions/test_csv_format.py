@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 
 from pixelmill.pipeline.predictions import CSV_FILE, read_predictions
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
-from pixelmill.pipeline.predictions.csv_form import csv_columns, read_csv, write_csv
+from pixelmill.pipeline.predictions.csv_format import csv_columns, read_csv, write_csv
 from tests.pipeline.predictions.tables import (
     AFTER_PROBABILITY,
     COLUMNS,

@@ -55,7 +55,7 @@ def publish_table(output: Path) -> None:
         _publish_local(output, manifest)
 
 
-def foreign_in_parts(output: Path) -> list[str]:
+def foreign_files_in_parts(output: Path) -> list[str]:
     """The names of files in the folder of parts that are neither parts nor clutter, sorted."""
     parts = output / PARTS_FOLDER
     if not parts.is_dir():
@@ -117,7 +117,7 @@ def _publish_remote(output: Path, manifest: dict[str, Any]) -> None:
 
 
 def _require_parts_alone(output: Path) -> None:
-    foreign = foreign_in_parts(output)
+    foreign = foreign_files_in_parts(output)
     if foreign:
         raise WorkError(
             f"{output / PARTS_FOLDER} holds {foreign[0]!r}, which no scoring run wrote",

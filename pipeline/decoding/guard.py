@@ -58,7 +58,7 @@ def guard(function: Callable[P, R], limits: DecodingLimits, /, *args: P.args, **
                     raise
                 raise _failure_of(error) from error
         # The images before this one may have used the memory up.
-        if MEMORY_LIMIT.measure_anew() < limits.max_memory * _USED_BY_OTHERS:
+        if MEMORY_LIMIT.remeasure() < limits.max_memory * _USED_BY_OTHERS:
             break
     raise ImageFailure(
         FailureCode.TOO_COSTLY, f"decoding exceeds the limit of {limits.max_memory:,} bytes of memory"

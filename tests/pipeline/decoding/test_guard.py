@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.decoding import DecodingLimits, guarding
+from pixelmill.pipeline.decoding import DecodingLimits
+from pixelmill.pipeline.decoding import guard as guard_module
 from pixelmill.pipeline.decoding.costs import require_affordable
-from pixelmill.pipeline.decoding.guarding import decode_guarded, guard
+from pixelmill.pipeline.decoding.guard import decode_guarded, guard
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
 from pixelmill.pipeline.images import FailureCode, ImageFailure, decode
 from tests.pipeline.decoding.bombs import jpeg_with_scans, photograph, png, tiff
@@ -39,7 +40,7 @@ def peak_memory() -> int:
         (ZeroDivisionError("division by zero"), FailureCode.CORRUPT, "ZeroDivisionError: division by zero"),
         (NotImplementedError("12 bit"), FailureCode.UNSUPPORTED, "NotImplementedError: 12 bit"),
         (RecursionError(), FailureCode.CORRUPT, "RecursionError: "),
-        (MemoryError(), FailureCode.TOO_COSTLY, "over 1,073,741,824 bytes"),
+        (MemoryError(), FailureCode.TOO_COSTLY, "the limit of 1,073,741,824 bytes"),
         (ImageFailure(FailureCode.EMPTY, "nothing"), FailureCode.EMPTY, "nothing"),
     ],
 )
@@ -79,7 +80,7 @@ def test_memory_over_the_limit_is_refused_and_not_taken(
     data: bytes, is_estimated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_estimated:
-        monkeypatch.setattr(guarding, "require_affordable", lambda *_: None)
+        monkeypatch.setattr(guard_module, "require_affordable", lambda *_: None)
     before = peak_memory()
     failure = failure_of(data, DecodingLimits(max_memory=64 * MEGABYTE))
     assert failure.code is FailureCode.TOO_COSTLY
