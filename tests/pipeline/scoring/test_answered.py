@@ -1,4 +1,4 @@
-"""The file by which workers tell each other what they have answered."""
+"""The file in which workers share the predictions of a run."""
 
 import hashlib
 from pathlib import Path
