@@ -1,4 +1,4 @@
-"""Outputs that are not probabilities become failed rows, and are never scored, counted as correct or reused."""
+"""Outputs that are not probabilities become failed rows, never scored, counted as correct or reused."""
 
 import shutil
 from collections.abc import Sequence
