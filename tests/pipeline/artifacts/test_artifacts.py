@@ -1,4 +1,4 @@
-"""All of a thing or nothing of it: when a block raises, a process is killed, a disk is full."""
+"""Atomic writing: when a block raises, a process is killed, or the disk is full."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""What killed processes leave behind is removed, and nothing else."""
+"""Files left by killed processes are removed, and nothing else."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Folders of unknown origin: malformed manifests, forged lists of files, files that are no files."""
+"""Untrusted folders: malformed manifests, forged lists of files, and special files."""
 
 import json
 import os

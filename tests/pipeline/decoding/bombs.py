@@ -1,4 +1,4 @@
-"""Small files that take much memory or time to decode, each of the size that a test can afford."""
+"""Small files that take much memory or time to decode, within what a test can afford."""
 
 import io
 import struct

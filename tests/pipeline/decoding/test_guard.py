@@ -1,4 +1,4 @@
-"""Whatever one image raises or wants, it gets a failure of its own, and the process goes on."""
+"""Whatever an image raises or allocates becomes its own failure, and the process survives."""
 
 import io
 import resource

@@ -1,4 +1,4 @@
-"""Processes that decode and may die, each time of one image alone."""
+"""Decoder processes that crash, each time because of one image."""
 
 import os
 import signal

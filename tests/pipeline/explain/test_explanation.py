@@ -1,4 +1,4 @@
-"""One image replayed beside its row: what is the same, and the first stage that is not."""
+"""One image replayed and compared with its row: which stages agree, and the first that does not."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Readers that share no code with ours, for a second opinion of a file."""
+"""Independent readers, for a second opinion on a file."""
 
 from typing import Any
 

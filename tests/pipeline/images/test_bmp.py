@@ -1,4 +1,4 @@
-"""BMP files of every header, depth and mask show the picture they were made of, or are refused."""
+"""BMP files of every header, depth and mask decode to the original picture, or are rejected."""
 
 import struct
 

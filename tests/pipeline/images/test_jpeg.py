@@ -1,4 +1,4 @@
-"""JPEG files: what is cut or damaged is never scored, whatever decoders make up for it."""
+"""Truncated or damaged JPEG files are never scored, even where decoders make up the missing pixels."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""PNG files: every depth and kind of transparency, damage, and metadata that must cost nothing."""
+"""PNG files: every depth and kind of transparency, damage, and metadata that must not take resources."""
 
 import io
 import zlib

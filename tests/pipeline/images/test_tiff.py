@@ -1,4 +1,4 @@
-"""TIFF pages of every layout show the picture they were made of, or are refused."""
+"""TIFF pages of every layout decode to the original picture, or are rejected."""
 
 import io
 import warnings

@@ -1,4 +1,4 @@
-"""TIFF files written from the specification, so that every layout a reader may meet can be made."""
+"""TIFF files written from the specification, to cover every layout that a reader may meet."""
 
 import itertools
 import struct

@@ -1,1 +1,1 @@
-"""The prediction table: its columns, its two forms, and that no value changes on the way."""
+"""The prediction table: its columns and its two formats, which hold the same values."""

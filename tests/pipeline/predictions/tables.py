@@ -1,4 +1,4 @@
-"""Small prediction tables in both forms, made of rows that are easy to write down."""
+"""Small prediction tables in both formats, built from concise rows."""
 
 import csv
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Arrays made of their buffers: the ones that pyarrow itself would make."""
+"""Arrow arrays built from buffers equal those that pyarrow builds."""
 
 from typing import Any
 

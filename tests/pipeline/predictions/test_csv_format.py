@@ -1,4 +1,4 @@
-"""The table as CSV: the same values as in Parquet, and no cell that a spreadsheet runs."""
+"""The table as CSV: the same values as in Parquet, and no cell that a spreadsheet would run as a formula."""
 
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""Parts in Parquet: read back as they were written, whole or not at all."""
+"""Parquet parts: read back as written, and written atomically."""
 
 import itertools
 import subprocess

@@ -1,4 +1,4 @@
-"""Reading a table that somebody changed, and one that is replaced at the same moment."""
+"""Reading of a table that has been modified, and of one that is being replaced."""
 
 import os
 import shutil

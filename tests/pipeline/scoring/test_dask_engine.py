@@ -1,4 +1,4 @@
-"""Scoring on a real Dask cluster: the same table, whatever dies."""
+"""Scoring on a real Dask cluster gives the same table, whichever processes die."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Predictions that are no probabilities: failed rows, never scored, never correct, never taken over."""
+"""Outputs that are not probabilities become failed rows, never scored, counted as correct or reused."""
 
 import shutil
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Runs that are killed anywhere, on a machine that gives no warning: nothing finished is ever lost."""
+"""Runs that are killed at any point lose no finished work."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Images that cost too much, among healthy ones: each is a failed row, and the run ends in its time."""
+"""Images that exceed a limit become failed rows, and the run finishes in time."""
 
 import shutil
 from dataclasses import replace

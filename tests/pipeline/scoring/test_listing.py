@@ -1,4 +1,4 @@
-"""Listing a folder: every image once, in the table's order, whatever the names."""
+"""Listing of a folder: every image once, in the order of the table, whatever its name."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Workers that really die: each death costs a retry, and each image that causes one a failed row."""
+"""Crashing workers: each crash costs a retry, and each image that causes one becomes a failed row."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A folder with every odd file at once: one right row for each, and no worker lost."""
+"""A folder with every kind of odd file: one correct row for each, and no crashed worker."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""The folder that a run is told to write to: nothing of a user's is touched in it."""
+"""The output folder: files of the user are never touched."""
 
 from dataclasses import replace
 from pathlib import Path

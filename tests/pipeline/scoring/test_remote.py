@@ -1,4 +1,4 @@
-"""Scoring from and to an S3 store: the same table as of a local folder, whatever the store does."""
+"""Scoring from and to an S3 store gives the same table as a local folder, whatever faults the store has."""
 
 import os
 import re

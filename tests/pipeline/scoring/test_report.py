@@ -1,4 +1,4 @@
-"""The page of a scoring run: complete, whole by itself, and safe with whatever files are called."""
+"""The report of a scoring run: complete, self-contained, and safe with any file name."""
 
 import re
 from html.parser import HTMLParser

@@ -1,4 +1,4 @@
-"""Predictions taken from an earlier table: the right ones, and none where anything differs."""
+"""Predictions reused from an earlier table: the right ones, and none where anything differs."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Scoring a folder: one right row for every file, resumed runs, outputs that hold something else."""
+"""Scoring of a folder: one correct row per file, resumed runs, and outputs that hold something else."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""The listing cut into shards: nothing lost, nothing twice, and a part knows the shard it predictions."""
+"""The listing in shards: no image lost or duplicated, and each part records its shard."""
 
 import itertools
 import os

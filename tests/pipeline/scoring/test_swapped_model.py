@@ -1,4 +1,4 @@
-"""A model that is replaced while a run is at work: no row is ever another model's than the manifest says."""
+"""A model that is replaced during a run: every row comes from the model in the manifest."""
 
 import shutil
 from pathlib import Path

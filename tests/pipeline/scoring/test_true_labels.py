@@ -1,4 +1,4 @@
-"""True labels from folders: which class a folder is, and what becomes of folders that are none."""
+"""True labels from folder names, including folders that are not a class."""
 
 import os
 import unicodedata
