@@ -78,10 +78,12 @@ def _differing(group: Sequence[LabelledFile]) -> tuple[LabelledFile, LabelledFil
 
 
 def _examples(pairs: Sequence[tuple[LabelledFile, LabelledFile]]) -> str:
-    shown = ", ".join(f"{_place(first)} and {_place(second)}" for first, second in pairs[:_MAX_EXAMPLES])
+    shown = ", ".join(
+        f"{_describe(first)} and {_describe(second)}" for first, second in pairs[:_MAX_EXAMPLES]
+    )
     more = len(pairs) - _MAX_EXAMPLES
     return f"{shown}, and {more} more" if more > 0 else shown
 
 
-def _place(file: LabelledFile) -> str:
+def _describe(file: LabelledFile) -> str:
     return f"{file.name} (test)" if file.part == "test" else file.name

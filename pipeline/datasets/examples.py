@@ -37,10 +37,10 @@ class Example:
     name: str
 
 
-Read = tuple[tuple[str, ...], list[Example], list[Example]]
+ClassesAndExamples = tuple[tuple[str, ...], list[Example], list[Example]]
 
 
-def read_examples(raw: RawDataset) -> Read:
+def read_examples(raw: RawDataset) -> ClassesAndExamples:
     """The class names of a dataset, its training examples, and its test examples, if it has any."""
     return _READERS[raw.source](raw)
 
@@ -57,26 +57,26 @@ def _load(spec: ImageSpec, load: Callable[[ImageSpec], Pixels]) -> Pixels:
     return load(spec)
 
 
-def _read_digits(raw: RawDataset) -> Read:
+def _read_digits(raw: RawDataset) -> ClassesAndExamples:
     return digits.CLASS_NAMES, _examples(digits.read_digits(), "digit"), []
 
 
-def _read_mnist(raw: RawDataset) -> Read:
+def _read_mnist(raw: RawDataset) -> ClassesAndExamples:
     train, test = mnist.read_mnist(raw)
     return mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
 
 
-def _read_fashion_mnist(raw: RawDataset) -> Read:
+def _read_fashion_mnist(raw: RawDataset) -> ClassesAndExamples:
     train, test = fashion_mnist.read_fashion_mnist(raw)
     return fashion_mnist.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
 
 
-def _read_cifar10(raw: RawDataset) -> Read:
+def _read_cifar10(raw: RawDataset) -> ClassesAndExamples:
     train, test = cifar10.read_cifar10(raw)
     return cifar10.CLASS_NAMES, _examples(train, "train"), _examples(test, "test")
 
 
-def _read_folder(raw: RawDataset) -> Read:
+def _read_folder(raw: RawDataset) -> ClassesAndExamples:
     files = read_index(raw)
     class_names = tuple(dict.fromkeys(file.class_name for file in files))
     parts: dict[str, list[Example]] = {"train": [], "test": []}
@@ -87,7 +87,7 @@ def _read_folder(raw: RawDataset) -> Read:
     return class_names, parts["train"], parts["test"]
 
 
-_READERS: dict[str, Callable[[RawDataset], Read]] = {
+_READERS: dict[str, Callable[[RawDataset], ClassesAndExamples]] = {
     "digits": _read_digits,
     "mnist": _read_mnist,
     "fashion-mnist": _read_fashion_mnist,

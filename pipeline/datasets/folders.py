@@ -102,7 +102,7 @@ def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
         require_disjoint_folders(folder, test_folder)
         _require_same_classes(*found)
     for part in found:
-        few = [entry for entry in part.classes if not _holds(entry, part.min_images)]
+        few = [entry for entry in part.classes if not _has_images(entry, part.min_images)]
         if few:
             raise _too_few(part, [(entry.name, _count(entry)) for entry in few])
     return tuple(found)
@@ -147,7 +147,7 @@ def _hash_images(folders: Sequence[PartFolder], left_out: Counter[str]) -> list[
     return files
 
 
-def _holds(entry: ClassFolder, count: int) -> bool:
+def _has_images(entry: ClassFolder, count: int) -> bool:
     return any(has_images(folder, count) for folder in entry.folders) or _count(entry) >= count
 
 

@@ -106,7 +106,7 @@ class Checkpointer:
     def __init__(self, network: Any, training: TrainingSpec, path: Path, state: TrainingState | None) -> None:
         self._network, self._training, self._path = network, training, path
         self.state = state or TrainingState((), (), (), ())
-        self._own: list[Any] = []
+        self._raw_weights: list[Any] = []
         self._evaluated: list[Any] = []
         self._start = time.monotonic()
 
@@ -132,7 +132,7 @@ class Checkpointer:
         # The SwapEMAWeights callback of Keras swaps by adding and subtracting, which changes the last bits.
         if self._training.ema_momentum:
             variables = self._network.trainable_variables
-            self._own = [_to_numpy(variable) for variable in variables]
+            self._raw_weights = [_to_numpy(variable) for variable in variables]
             self._network.optimizer.finalize_variable_values(variables)
             for variable in variables:
                 # On JAX the variable now shares memory with the average, which validation would free.
@@ -142,8 +142,8 @@ class Checkpointer:
         """Keep the validated weights, and restore the weights being trained."""
         self._evaluated = [_to_numpy(variable) for variable in self._network.weights]
         if self._training.ema_momentum:
-            for variable, own in zip(self._network.trainable_variables, self._own, strict=True):
-                variable.assign(own)
+            for variable, value in zip(self._network.trainable_variables, self._raw_weights, strict=True):
+                variable.assign(value)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write the checkpoint, and stop training if early stopping applies."""

@@ -86,8 +86,8 @@ def test_a_leftover_longer_than_the_file_is_thrown_away(tmp_path: Path) -> None:
     ("files", "reason"),
     [
         ({}, "404"),
-        ({"data.gz": b"<html>not here any more</html>"}, "no whole gzip file"),
-        ({"data.gz": gzip.compress(CONTENT)[:5000]}, "no whole gzip file"),
+        ({"data.gz": b"<html>not here any more</html>"}, "not a complete gzip file"),
+        ({"data.gz": gzip.compress(CONTENT)[:5000]}, "not a complete gzip file"),
         ({"data.gz": gzip.compress(OTHER)}, "SHA-256"),
     ],
     ids=["missing", "a page instead", "cut short", "other content"],

@@ -489,7 +489,7 @@ def test_text_that_yaml_takes_for_a_number_is_to_be_quoted(tmp_path: Path) -> No
     text = dump_recipe(load_recipe("folder")).replace("path: images", "path: 007")
     message = refusal(written(tmp_path, text))
     assert (
-        'dataset.path is 7; expected a valid string. A text that looks like a number stands in quotes: "007".'
+        'dataset.path is 7; expected a valid string. Put text that looks like a number in quotes: "007".'
         in message
     )
 
