@@ -1,4 +1,4 @@
-# `make demo` and `make test` build .venv once and again only when the packages change.
+# `make demo` and `make test` create .venv, and recreate it only when the dependencies change.
 EXTRAS := flows,train,s3,dask,engines,dev
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -9,20 +9,20 @@ BIN := .venv/bin
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
-	@[ -n "$(PYTHON)" ] || { echo "No Python 3.11 to 3.13 found; name one with make PYTHON=..."; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "No Python 3.11 to 3.13 found; specify one with make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	@echo "Installing into .venv: a few minutes, once."
+	@echo "Installing into .venv; this takes a few minutes, once."
 	$(BIN)/python -m pip install --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-# What some tests run beside Python. Without npm they skip, and say so.
+# Some tests need JavaScript packages. Without npm, they are skipped.
 JAVASCRIPT := tests/javascript/node_modules/.package-lock.json
 $(JAVASCRIPT): tests/javascript/package.json
 	@if command -v npm >/dev/null; then cd $(<D) && \
 		ONNXRUNTIME_NODE_INSTALL=skip npm install --no-package-lock --no-audit --no-fund --loglevel=error && \
 		touch node_modules/.package-lock.json; \
-	else echo "No npm here: the tests that want JavaScript will skip."; fi
+	else echo "npm was not found: tests that need JavaScript will be skipped."; fi
 
 demo: .venv/installed
 	@$(BIN)/pixelmill demo
@@ -32,41 +32,54 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Three processes keep two cores busy: some tests wait for servers, and for processes to die.
+# Three processes keep two cores busy, because some tests wait for servers and other processes.
 test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
+<<<<<<< HEAD
 # The same tests with the lines that they run; the processes that they start are measured, too.
 coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
 		--cov --cov-report term-missing
 
 # The tests that take minutes.
+=======
+# Tests that take minutes.
+>>>>>>> words-c
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# Traces every command, a worker and a server for a minute: nothing outside this machine is reached.
+# Traces every command, a worker and a server for a minute, to check that none of them connects to another machine.
 test-offline: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_telemetry.py tests/flows/test_worker.py
 
-# Changes valid files of every format at random, MINUTES for each, and holds what becomes of them to its promises.
+# Mutates valid files of every format at random, MINUTES for each, and checks that decoding keeps its guarantees.
 MINUTES ?= 1
 fuzz: .venv/installed
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
+<<<<<<< HEAD
 # Compares every engine in the table of docs/bundle.md with Keras, and writes that table. Some live in
 # environments of their own, 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
+=======
+# Runs every engine of the documentation's table, and writes that table. Some engines are installed in separate
+# environments, 1.7 GB in total. onnxruntime 1.16 has no package for Python 3.12 and later.
+>>>>>>> words-c
 ENGINE_PYTHON ?= $(or $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null),$(BIN)/python)
 ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wildcard tests/engines/requirements/*))
 .engines/%/installed: tests/engines/requirements/%.txt | .venv/installed
 	$(ENGINE_PYTHON) -m venv --clear $(@D)
 	@if $(@D)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --requirement $<; \
-	then touch $@; else echo "$* has no package for this Python: its tests will skip."; fi
+	then touch $@; else echo "$* has no package for this Python: its tests will be skipped."; fi
 
 test-engines: .venv/installed $(JAVASCRIPT) $(ENGINES)
 	$(BIN)/python -m tests.engines
 
+<<<<<<< HEAD
 # The numbers of docs/benchmarks.md; on a machine that does nothing else, three quarters of an hour.
+=======
+# Measures the numbers in docs/benchmarks.md; takes 45 minutes on an otherwise idle machine.
+>>>>>>> words-c
 benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
 	$(BIN)/python -m tests.benchmarks.reuse_cost

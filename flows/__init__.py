@@ -1,3 +1,3 @@
-"""Prefect flows and the command line, over the stages in `pipeline`."""
+"""Prefect flows and the command line, built on the stages in `pipeline`."""
 
-import pixelmill.pipeline  # noqa: F401  # Switches telemetry off, before a flow's module imports Prefect.
+import pixelmill.pipeline  # noqa: F401  # Disables telemetry before a flow's module imports Prefect.

@@ -1,4 +1,4 @@
-"""The `pixelmill` command. What a command needs is imported when it runs, so that each starts fast."""
+"""The `pixelmill` command. Each command imports what it needs when it runs, to start quickly."""
 
 import io
 import os
@@ -55,11 +55,19 @@ for group in (models_app, recipes_app):
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 
+<<<<<<< HEAD
+=======
+_REQUIRED_TO_RETRAIN = (
+    *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
+    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
+)
+
+>>>>>>> words-c
 
 def main() -> None:
-    """Run the command; every known error is one line and its exit code."""
+    """Run the command line; known errors are reported in one line, with their exit code."""
     show_pipeline_warnings()
-    # A file name that is not text must not end a command at the moment it is shown.
+    # Printing a file name that is not valid text must not fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -84,7 +92,7 @@ def main() -> None:
 @app.command()
 @quietable
 def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Retrain on MNIST, promote, score a folder of the test images; says where everything is."""
+    """Retrain on MNIST, promote the model, score a folder of test images and print where the results are."""
     from pixelmill.pipeline.readiness import check_readiness
     from pixelmill.pipeline.recipes import load_recipe
 
@@ -105,11 +113,11 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
     images, table = shown(result.images), shown(result.table.folder)
     folder = shown(result.model.folder)
     command = how_to_call(sys.argv[0])
-    elsewhere = "" if store == DEFAULT_STORE else f" --store {store}"
+    store_option = "" if store == DEFAULT_STORE else f" --store {store}"
     print(
         f"""
 Test accuracy {test["accuracy"]:.4f}, loss {test["loss"]:.4f}, on {test["images"]:,} images.
-ONNX equals Keras: {result.model.parity["label_flips"]} of {result.model.parity["images"]:,} labels differ, \
+ONNX and Keras: {result.model.parity["label_flips"]} of {result.model.parity["images"]:,} labels differ, \
 largest difference {result.model.parity["max_abs_difference"]:.1e}.
 Scored {counts["scored"]:,} of {counts["listed"]:,} files at {counts["images_per_second"]:,.0f} images/s; \
 {result.agreement:.2%} agree with their subfolder.
@@ -119,9 +127,9 @@ Scored {counts["scored"]:,} of {counts["listed"]:,} files at {counts["images_per
   prediction table   {table}
 
 Next:
-  {command} models show {reference}{elsewhere}
-  {command} score {reference} {images} --output scored --format csv --top-k 3{elsewhere}
-  {command} retrain digits --set training.epochs=10{elsewhere}"""
+  {command} models show {reference}{store_option}
+  {command} score {reference} {images} --output scored --format csv --top-k 3{store_option}
+  {command} retrain digits --set training.epochs=10{store_option}"""
     )
 
 
@@ -133,7 +141,7 @@ def retrain(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Download, prepare, train, evaluate, export, register, promote."""
+    """Download and prepare a dataset, then train, evaluate, export, register and promote a model."""
     from pixelmill.pipeline.readiness import check_readiness
     from pixelmill.pipeline.recipes import load_recipe
 
@@ -151,5 +159,20 @@ def retrain(
     print_model(model, as_json)
 
 
+<<<<<<< HEAD
+=======
+def _require_flows() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in _REQUIRED_TO_RETRAIN if find_spec(name) is None]
+    if missing:
+        raise RequestError(
+            f"an installation without {', '.join(missing)}",
+            "pixelmill with the extras `flows` and `train`",
+            "Install them: pip install 'pixelmill[flows,train]'.",
+        )
+
+
+>>>>>>> words-c
 if __name__ == "__main__":
     main()

@@ -20,13 +20,13 @@ from pixelmill.pipeline.registry import ModelVersion, find_bundle, show_model
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 
-# Minutes, not a quarter of an hour; the last tenths of a percent take the rest.
+# Six epochs take minutes, not a quarter of an hour, and lose a few tenths of a percent of accuracy.
 _SHORTER = ("training.epochs=6",)
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demonstration made. `agreement`: share of rows whose label is the image's subfolder."""
+    """The results; `agreement` is the fraction of rows whose label is the image's subfolder."""
 
     model: ModelVersion
     images: Path
@@ -35,8 +35,8 @@ class Demonstration:
 
 
 def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
-    """Retrain on MNIST, or on digits where MNIST cannot be had; promote; score the test images."""
-    recipe, promotion = retrain_on_what_can_be_had(store, overrides)
+    """Retrain on MNIST, or on digits if MNIST is unavailable; promote the model; score the test images."""
+    recipe, promotion = retrain_with_fallback(store, overrides)
     reference = f"{promotion.name}@{promotion.alias}"
     images = write_test_images(recipe, store)
     request = ScoringRequest(
@@ -48,14 +48,14 @@ def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
     return Demonstration(show_model(store, reference), images, table, measure_agreement(table))
 
 
-def retrain_on_what_can_be_had(store: Path, overrides: tuple[str, ...]) -> tuple[Recipe, Promotion]:
-    """Retrain the `mnist` recipe, or the `digits` recipe where no source of MNIST answers."""
+def retrain_with_fallback(store: Path, overrides: tuple[str, ...]) -> tuple[Recipe, Promotion]:
+    """Retrain the `mnist` recipe, or the `digits` recipe if MNIST cannot be downloaded."""
     recipe = load_recipe("mnist", (*_SHORTER, *overrides))
     try:
         return recipe, retrain(recipe, str(store))
     except DownloadError as error:
-        print(f"MNIST cannot be had: {error}", file=sys.stderr)
-        print("Going on with digits, which scikit-learn bundles.", file=sys.stderr)
+        print(f"MNIST is unavailable: {error}", file=sys.stderr)
+        print("Continuing with digits, which scikit-learn includes.", file=sys.stderr)
     recipe = load_recipe("digits")
     return recipe, retrain(recipe, str(store))
 
@@ -69,7 +69,7 @@ def write_test_images(recipe: Recipe, store: Path) -> Path:
 
 
 def measure_agreement(table: PredictionTable) -> float:
-    """The share of rows whose label is the name of the image's subfolder."""
+    """The fraction of rows whose label is the name of the image's subfolder."""
     predictions: Any = read_predictions(table.folder)
     subfolder = predictions["image_path"].str.split("/").str[0]
     return float((predictions["label"] == subfolder).mean())

@@ -1,4 +1,4 @@
-"""Where the `pixelmill` command begins: it answers Ctrl-C and SIGTERM before anything slow is imported."""
+"""The entry point of `pixelmill`, which handles Ctrl-C and SIGTERM before any slow import."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from types import FrameType
 def main() -> None:
     """Run the command."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Whoever starts a command in the background has Ctrl-C ignored, and wants it to stay so.
+        # Shells ignore Ctrl-C for background commands, which must remain so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
     from pixelmill.flows.command_line import main as run
@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"\npixelmill: interrupted; nothing was begun.\n")
+    os.write(2, b"\npixelmill: interrupted; nothing was started.\n")
     os._exit(128 + number)
 
 

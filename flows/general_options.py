@@ -1,4 +1,4 @@
-"""Options that every command takes: `--version`, and `--quiet` before a command's name or after it."""
+"""General options: `--version`, and `--quiet` before or after a command's name."""
 
 import inspect
 import os
@@ -39,23 +39,28 @@ def _print_versions(wanted: bool) -> None:
 Version = Annotated[
     bool,
     typer.Option(
-        "--version", callback=_print_versions, is_eager=True, help="The versions of what is installed."
+        "--version", callback=_print_versions, is_eager=True, help="Show the installed versions and exit."
     ),
 ]
 
 
 def take_general_options(show_version: Version = False, quiet: Quiet = False) -> None:
-    """Retrain an image classifier, prove its ONNX file, score folders of images into tables."""
-    _obey(quiet)
+    """Retrain image classifiers, check their ONNX files against Keras, and score folders of images."""
+    _apply(quiet)
 
 
 def quietable(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes `--quiet`, too."""
+    """Add the option `--quiet` to a command."""
 
     @wraps(command)
+<<<<<<< HEAD
     def run(*args: Any, quiet: bool, context: typer.Context, **kwargs: Any) -> None:
         know_options(context)
         _obey(quiet)
+=======
+    def run(*args: Any, quiet: bool, **kwargs: Any) -> None:
+        _apply(quiet)
+>>>>>>> words-c
         command(*args, **kwargs)
 
     signature = inspect.signature(command)
@@ -69,6 +74,6 @@ def quietable(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _obey(quiet: bool) -> None:
+def _apply(quiet: bool) -> None:
     if quiet:
         os.environ[QUIET_VARIABLE] = "1"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the work is unwound, one line says what that means, exit code 128 plus the signal."""
+"""Handling Ctrl-C and SIGTERM: clean up, print one line, and exit with 128 plus the signal number."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from typing import NoReturn
 
 from pixelmill.pipeline.processes import terminate_children
 
-NOTHING_LOST = "what is registered and promoted stays as it is."
+NOTHING_LOST = "registered and promoted models are unchanged."
 
 
 class _Interrupt:
-    """The signal that was received, if any, and what it means for the work."""
+    """The received signal, if any, and its consequence for the running work."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -22,11 +22,11 @@ class _Interrupt:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
-            # The user does not want to wait for what is being tidied up.
+            # A second signal means that the user does not want to wait for the cleanup.
             terminate_children()
             os._exit(128 + self.number)
         self.number = number
-        # Raised in a destructor or a callback it would be shown, with a traceback, and be lost.
+        # In a destructor or callback, the exception would be ignored and its traceback printed.
         sys.unraisablehook = lambda _: None
         raise KeyboardInterrupt
 
@@ -36,21 +36,21 @@ _interrupt = _Interrupt()
 
 @contextmanager
 def telling_of_interrupts(consequence: str) -> Iterator[None]:
-    """Have the line on an interrupt in the block say what it means for the work there."""
+    """Set the consequence that is printed if the block is interrupted."""
     before, _interrupt.consequence = _interrupt.consequence, consequence
     yield
-    # Only where the block was not interrupted.
+    # Not in a `finally` clause: after an interrupt, the message must remain.
     _interrupt.consequence = before
 
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM in the block end the command with one line, whatever they interrupt.
+    """End the command with one line if Ctrl-C or SIGTERM interrupts the block.
 
-    What is raised is `KeyboardInterrupt`, so that the block is unwound. Another exception may arrive:
-    an import that is interrupted, for one, can fail with an error of its own.
+    The signal raises `KeyboardInterrupt`, so that the block is cleaned up. It may surface as another
+    exception: an interrupted import, for example, can fail with its own error.
     """
-    # The process that removes what an ended command leaves behind in shared memory says so; it inherits this.
+    # The resource tracker, which inherits this variable, would warn about shared memory that it removes.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -66,5 +66,5 @@ def ending_on_signals() -> Iterator[None]:
 def _end(number: int) -> NoReturn:
     print(f"\npixelmill: interrupted; {_interrupt.consequence}", file=sys.stderr, flush=True)
     terminate_children()
-    # Threads and exit handlers of libraries would take their time, and some print what they tidied up.
+    # Threads and exit handlers of libraries would delay the exit, and some print messages.
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""The table of a network, as text: what each layer makes of the volume that reaches it."""
+"""The summary of a network as a text table, one line per layer."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _LEFT = 2
 
 
 def render_network(image: tuple[int, int, int], rows: Sequence[LayerSummary]) -> str:
-    """A line a layer, the totals, and what sharing parameters saved."""
+    """Render a line per layer, the totals, and the savings from parameter sharing."""
     cells = [
         _HEADINGS,
         ("", "image", describe_volume(image), "", "", "", ""),
@@ -28,12 +28,12 @@ def render_network(image: tuple[int, int, int], rows: Sequence[LayerSummary]) ->
 
 
 def total_parameters(rows: Sequence[LayerSummary]) -> int:
-    """All numbers that a network learns or keeps."""
+    """The number of parameters of a network, trainable or not."""
     return sum(row.parameters for row in rows)
 
 
 def total_multiply_adds(rows: Sequence[LayerSummary]) -> int | None:
-    """All multiply-adds for an image; None where one layer's are not known."""
+    """The number of multiply-adds per image; None if it is unknown for a layer."""
     counts = [row.multiply_adds for row in rows]
     return None if None in counts else sum(count or 0 for count in counts)
 
@@ -63,12 +63,12 @@ def _notes(image: tuple[int, int, int], rows: Sequence[LayerSummary]) -> list[st
         shared = total_parameters(sharing)
         full = sum(row.fully_connected or 0 for row in sharing)
         notes += [
-            f"Kernels hold {shared:,} parameters. Fully connected layers between the same volumes would hold",
+            f"Kernels have {shared:,} parameters. Fully connected layers between the same volumes would have",
             f"{full:,}: {full / shared:,.0f} times as many.",
         ]
     sizes = [row.field.size for row in rows if row.field is not None]
     if any(height > image[0] or width > image[1] for height, width in sizes):
-        notes.append("A receptive field larger than the image reaches into the padding.")
+        notes.append("A receptive field larger than the image extends into the padding.")
     if any(row.multiply_adds is None for row in rows):
-        notes.append("What happens inside an application is not looked into.")
+        notes.append("The layers inside an application are not analyzed.")
     return notes

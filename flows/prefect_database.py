@@ -1,4 +1,4 @@
-"""Whether Prefect's SQLite database can be used, known before a server is started on it."""
+"""Checking Prefect's SQLite database before a server is started with it."""
 
 import re
 import sqlite3
@@ -14,10 +14,10 @@ _REVISION = re.compile(r"^revision\b.*?=\s*[\"'](\w+)[\"']", re.MULTILINE)
 
 
 def require_database(url: str) -> None:
-    """See that a server of the installed Prefect can work with a database.
+    """Check that the installed Prefect can use a database.
 
     Args:
-        url: Its SQLAlchemy address. Only files of SQLite are looked at.
+        url: The database's SQLAlchemy URL. Only SQLite files are checked.
 
     Raises:
         WorkError: It is damaged, or was written by a newer Prefect.
@@ -28,7 +28,7 @@ def require_database(url: str) -> None:
     try:
         revision = _read_revision(path)
     except sqlite3.OperationalError:
-        return  # Locked, or more than can be checked in the time: no damage.
+        return  # It is locked, or too large to check in time, but not damaged.
     except sqlite3.DatabaseError as error:
         raise _refusal(path, f"is damaged ({error})") from error
     known = _known_revisions()
@@ -37,7 +37,7 @@ def require_database(url: str) -> None:
 
 
 def _read_revision(path: Path) -> str | None:
-    """The schema's revision; None where there is none yet."""
+    """The schema's revision; None if there is none yet."""
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
     try:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'alembic_version'")
@@ -47,7 +47,7 @@ def _read_revision(path: Path) -> str | None:
         try:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError:
-            verdict = "ok"  # So large a database is not read to its end.
+            verdict = "ok"  # The database is too large to check completely.
     finally:
         connection.close()
     if verdict != "ok":
@@ -56,7 +56,7 @@ def _read_revision(path: Path) -> str | None:
 
 
 def _known_revisions() -> set[str]:
-    """The revisions that the installed Prefect can migrate; empty where its migrations lie elsewhere."""
+    """The revisions that the installed Prefect can migrate; empty if its migrations are not found."""
     package = find_spec("prefect")
     if package is None or package.origin is None:
         return set()
@@ -67,6 +67,6 @@ def _known_revisions() -> set[str]:
 def _refusal(path: Path, trouble: str) -> WorkError:
     return WorkError(
         f"Prefect's database {path} {trouble}",
-        "one that the installed Prefect can use",
-        "Move the file away, or name another folder: PREFECT_HOME=/tmp/prefect.",
+        "a database that the installed Prefect can use",
+        "Move the file away, or choose another folder: PREFECT_HOME=/tmp/prefect.",
     )

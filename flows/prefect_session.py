@@ -1,4 +1,4 @@
-"""What a command's flows need of Prefect: settings, a server that answers, lines on the terminal."""
+"""Preparing Prefect for a command's flows: settings, a running server, and terminal output."""
 
 import logging
 import os
@@ -11,33 +11,33 @@ from pixelmill.flows.commands.console import StageLines
 from pixelmill.pipeline.errors import WorkError
 
 _DEFAULTS = {
-    # The console gets our lines; Prefect's page gets everything, the pipeline's warnings too.
+    # The terminal shows pixelmill's lines only; Prefect's UI gets everything, including warnings.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pixelmill",
-    # Where the server is away, Prefect's threads show each event that they could not send.
+    # If the server is unavailable, Prefect's threads would log every event that they cannot send.
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
 }
 
 
 class ServerLostError(WorkError):
-    """The server stopped answering during a run; Prefect's threads go on trying to reach it for minutes."""
+    """The server stopped responding during a run; Prefect's threads keep trying to reach it for minutes."""
 
 
 @contextmanager
 def prefect_session() -> Iterator[None]:
-    """Have flows in the block run on the server of the user's settings, or on one that ends with the command.
+    """Run flows in the block on the configured server, or on a temporary one that ends with the command.
 
     Raises:
-        WorkError: There is no server and none can be started.
-        ServerLostError: It stopped answering.
+        WorkError: The configured server does not respond, or none can be started.
+        ServerLostError: The server stopped responding.
     """
     _require_home()
-    # As for the events: a log that could not be sent is not worth a line on the terminal.
+    # Logs that cannot be sent to the server should not be reported on the terminal.
     logging.raiseExceptions = False
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import httpx
-    import prefect.main  # noqa: F401  # Sets its logging up, which must be done before ours.
+    import prefect.main  # noqa: F401  # Configures Prefect's logging, which must precede ours.
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -51,10 +51,10 @@ def prefect_session() -> Iterator[None]:
             yield
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         raise ServerLostError(
-            f"the Prefect server at {url} stopped answering ({error or type(error).__name__})",
-            "it to answer until the run has ended",
-            "What is registered and promoted stays, see `pixelmill models`; when it answers, run the same "
-            "command again: training resumes after the last epoch.",
+            f"the Prefect server at {url} stopped responding ({error or type(error).__name__})",
+            "a server that responds until the run has ended",
+            "Registered and promoted models are unchanged, see `pixelmill models`. Once the server responds, "
+            "run the same command again: training resumes after the last epoch.",
         ) from error
 
 
@@ -68,16 +68,16 @@ def _require_home() -> None:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
             pass
-    except (OSError, RuntimeError) as error:  # The latter where the user has no home at all.
+    except (OSError, RuntimeError) as error:  # RuntimeError if the user has no home folder.
         raise WorkError(
-            f"Prefect cannot write to the folder that {variable} names ({error})",
-            "a folder for its database",
-            "Name one that this user may write to: PREFECT_HOME=/tmp/prefect.",
+            f"Prefect cannot write to the folder in {variable} ({error})",
+            "a writable folder for its database",
+            "Choose a folder that this user can write to: PREFECT_HOME=/tmp/prefect.",
         ) from error
 
 
 def _require_server() -> str | None:
-    """The address of the settings' server, which answers; None where one is to be started, and may be."""
+    """The URL of the configured server, which responds; None if a temporary one can be started."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_ALLOW_EPHEMERAL_MODE
     from prefect.settings.context import get_current_settings
@@ -96,8 +96,8 @@ def _require_server() -> str | None:
         return None
     if trouble is not None:
         raise WorkError(
-            f"no Prefect server answers at {url or 'any address'} ({trouble})",
-            "the server that PREFECT_API_URL names",
+            f"no Prefect server responds at {url or 'any address'} ({trouble})",
+            "a server at PREFECT_API_URL",
             "Start it with `prefect server start`, or unset PREFECT_API_URL to run without one.",
         )
     return str(url)

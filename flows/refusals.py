@@ -1,4 +1,4 @@
-"""A gate's refusal as a state of its own on Prefect's page: `Refused`, with one line and no traceback."""
+"""Reporting a gate's refusal as the state `Refused` in Prefect, with one line and no traceback."""
 
 import logging
 from collections.abc import Callable
@@ -17,12 +17,13 @@ REFUSED = "Refused"
 
 
 def ending_refused(body: Callable[P, R]) -> Callable[P, R]:
-    """Have a flow or a task end in the state `Refused` where its body raises `GateRefused`.
+    """End a flow or task in the state `Refused` if its body raises `GateRefused`.
 
-    The state is of the type FAILED, so that whatever counts failures counts it, too; automations tell it
-    apart by the name of its event, `prefect.flow-run.Refused`. Prefect logs the traceback of everything that
-    a body raises, so the refusal is returned as a state: whoever calls a task asks `passed`, and a flow's
-    caller gets it raised. Where that is a worker's engine, it logs what it catches.
+    The state has the type FAILED, so it is counted as a failure; automations can distinguish it by the name
+    of its event, `prefect.flow-run.Refused`. Prefect logs the traceback of every exception that a body
+    raises, so the refusal is returned as a state instead. The caller of a task must pass the result to
+    `passed`; for a flow, Prefect raises the refusal in the caller. If that is a worker's engine, it logs
+    the exception, so a filter drops that record.
     """
 
     @wraps(body)
@@ -41,10 +42,10 @@ def _is_no_refusal(record: logging.LogRecord) -> bool:
 
 
 def passed(result: R) -> R:
-    """What a task returned.
+    """Return a task's result.
 
     Raises:
-        GateRefused: It returned a refusal.
+        GateRefused: The result is a refusal.
     """
     if isinstance(result, State):
         raise cast("Exception", get_state_exception(result))

@@ -1,4 +1,4 @@
-"""The retraining flow: from a recipe to a promoted version, one task a stage."""
+"""The retraining flow: from a recipe to a promoted version, with one task per stage."""
 
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ from pixelmill.pipeline.training.trainer import train_model
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
 @ending_refused
 def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
-    """Retrain a classifier: nothing is published that is not proven, nothing promoted that is worse."""
+    """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate."""
     models = parse_location(store)
     check_readiness(recipe, models)
     work = workspace(models)
@@ -57,18 +57,18 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     evaluation = evaluate(model, dataset, recipe, run)
     bundle = passed(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
-    # Until here, the same command again goes on from it; from here on, it trains anew.
+    # If the same command is run again, it resumes from the checkpoint up to here, and trains anew afterwards.
     remove_file(checkpoint)
     return passed(promote(registered, recipe.promotion, models))
 
 
-def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
-    """Whether a failed task is worth another try: there are sources of the data, and none answered."""
+def is_network_error(task: Any, run: Any, state: Any) -> bool:
+    """Whether to retry a failed task: the data has sources, but none of them responded."""
     try:
         state.result()
     except DownloadError as error:
         return not isinstance(error, NoSourceError)
-    except Exception:  # noqa: BLE001  # Anything else fails the same way again.
+    except Exception:  # noqa: BLE001  # Any other error would occur again.
         return False
     return False
 
@@ -79,10 +79,10 @@ def is_network_trouble(task: Any, run: Any, state: Any) -> bool:
     retries=2,
     retry_delay_seconds=exponential_backoff(5),
     retry_jitter_factor=0.5,
-    retry_condition_fn=is_network_trouble,
+    retry_condition_fn=is_network_error,
 )
 def download(source: DatasetSource, store: Path) -> RawDataset:
-    """Have the data on this machine, whole and verified."""
+    """Download and verify the data."""
     raw = download_dataset(source, store)
     get_run_logger().info("%s from %s", raw.source, raw.provenance)
     return raw
@@ -90,9 +90,9 @@ def download(source: DatasetSource, store: Path) -> RawDataset:
 
 @task(name="prepare", cache_policy=NO_CACHE)
 def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
-    """Make every image a tensor, cut into training, validation and test splits."""
+    """Convert the images to tensors, and split them into training, validation and test sets."""
     dataset = prepare_dataset(raw, recipe, store)
-    # A recipe may say a number of outputs of its own: now it can be held against the classes.
+    # A recipe may specify the number of outputs, which is checked now that the classes are known.
     summarize_layers(recipe.model, recipe.image, len(dataset.class_names))
     counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
     get_run_logger().info("%s: %s images", dataset.folder, counts)
@@ -101,9 +101,15 @@ def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
 
 @task(name="train", cache_policy=NO_CACHE)
 def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
+<<<<<<< HEAD
     """Fit the network, in a process of its own."""
     if done := completed_epochs(checkpoint):
         get_run_logger().info("goes on after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
+=======
+    """Train the network in a separate process."""
+    if done := epochs_done(checkpoint):
+        get_run_logger().info("resuming after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
+>>>>>>> words-c
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
         model = run_in_spawned_process(train_model, dataset, recipe, run / "training", checkpoint, report)
@@ -126,10 +132,10 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path) -> Evaluation:
-    """Look at the test images, once."""
-    answers = run / PROBABILITIES_FILE
-    run_in_spawned_process(predict_split, model, dataset, "test", answers)
-    evaluation = evaluate_model(model, dataset, answers, recipe, run / "evaluation")
+    """Predict and evaluate the test images, once."""
+    predictions = run / PROBABILITIES_FILE
+    run_in_spawned_process(predict_split, model, dataset, "test", predictions)
+    evaluation = evaluate_model(model, dataset, predictions, recipe, run / "evaluation")
     show_table(
         key=f"{recipe.name.replace('_', '-')}-metrics",
         table=tabulate_classes(evaluation),
@@ -155,7 +161,7 @@ def export(
     run: Path,
     store: Path,
 ) -> ModelBundle:
-    """Write the ONNX file and prove it on every test image, as a file."""
+    """Write the ONNX file and check its parity with Keras on every test image file."""
     version = reserve_version(store, recipe.name)
     source = source_of_run(model, evaluation, dataset, recipe, run.name, version)
     try:
@@ -165,7 +171,7 @@ def export(
     except BaseException:
         release_version(store, recipe.name, version)
         raise
-    get_run_logger().info("%s is equal to the Keras model", bundle.onnx_path)
+    get_run_logger().info("%s matches the Keras model", bundle.onnx_path)
     return bundle
 
 
@@ -180,7 +186,7 @@ def register(bundle: ModelBundle, store: Path) -> ModelBundle:
 @task(name="promote", cache_policy=NO_CACHE)
 @ending_refused
 def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
-    """Let the recipe's alias point to the new version, if it is good enough."""
+    """Point the recipe's alias to the new version if it passes the gate."""
     promoted = judge_versions(store, bundle, promotion)
-    get_run_logger().info("%s@%s is version %d", promoted.name, promoted.alias, promoted.version)
+    get_run_logger().info("%s@%s is now version %d", promoted.name, promoted.alias, promoted.version)
     return promoted

@@ -1,7 +1,7 @@
 """The process of a temporary Prefect server: `python -m pixelmill.flows.server_process SOCKET`.
 
-SOCKET is the number of an inherited, listening socket. The process ends when its standard input does: that
-is a pipe which the starting process holds open, so that no server outlives it, however it ends.
+SOCKET is the file descriptor of an inherited listening socket. The process ends when its standard input is
+closed: it is a pipe that the parent process holds open, so the server never outlives the parent.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""How far training has come, on Prefect's page: reported by the process that trains, through a pipe."""
+"""Showing training progress in Prefect's UI, as reported by the training process through a pipe."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,9 +16,9 @@ from pixelmill.pipeline.training.callbacks import TrainingProgress
 
 @contextmanager
 def progress_artifact(key: str, description: str) -> Iterator[Callable[[TrainingProgress], None]]:
-    """Show a progress bar while the block lasts; gives the function by which a process reports its progress.
+    """Show a progress bar during the block; yields the function with which a process reports its progress.
 
-    The pipe is read whatever Prefect's server does, so that the process never waits to report.
+    The pipe is always read, even if Prefect's server does not respond, so reporting never blocks.
     """
     receiving, sending = Pipe(duplex=False)
     newest = _Newest()
@@ -34,7 +34,7 @@ def progress_artifact(key: str, description: str) -> Iterator[Callable[[Training
 
 
 class _Newest:
-    """The newest progress that was reported; older ones are not worth showing any more."""
+    """Holds the latest reported progress; older reports are dropped."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -52,7 +52,7 @@ class _Newest:
             self._changed.notify()
 
     def take(self) -> TrainingProgress | None:
-        """Wait for a progress that was not taken yet; None once there will be none."""
+        """Wait for the next progress; None once there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._progress is not None or self._ended)
             progress, self._progress = self._progress, None

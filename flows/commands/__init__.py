@@ -1,1 +1,1 @@
-"""The commands of `pixelmill`, one module each."""
+"""The commands of `pixelmill`, one module per command."""

@@ -18,31 +18,29 @@ from pixelmill.pipeline.locations import parse_location
 _WIDTH = 100
 _INDENT = 24
 _DIGITS = 12
-_HERE = "CPUExecutionProvider"
+_CPU = "CPUExecutionProvider"
 
 
 def explain(
-    predictions: Annotated[
-        str, typer.Argument(help="The output folder of `pixelmill score`; an address, too.")
-    ],
-    image: Annotated[str, typer.Argument(help="Its image_path in the table, or the path of the file.")],
+    predictions: Annotated[str, typer.Argument(help="The output folder or address of `pixelmill score`.")],
+    image: Annotated[str, typer.Argument(help="The image_path in the table, or the path of the file.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="The model's bundle, where the store has it not.")
+        str | None, typer.Option("--model", help="The model's bundle, if it is not in the store.")
     ] = None,
     keras: Annotated[
-        bool, typer.Option("--keras/--no-keras", help="Ask the Keras model, too, where Keras is installed.")
+        bool, typer.Option("--keras/--no-keras", help="Also predict with Keras, if it is installed.")
     ] = True,
     save_tensor: Annotated[
         Path | None,
-        typer.Option("--save-tensor", metavar="FILE.png", help="Write what the network saw as a picture."),
+        typer.Option("--save-tensor", metavar="FILE.png", help="Save the input tensor as an image."),
     ] = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Replay one image stage by stage, compare with its row, and name the first stage that differs."""
+    """Replay one image stage by stage and report the first stage that differs from its row."""
     check_store(store)
     if save_tensor is not None and save_tensor.exists():
-        raise RequestError(f"--save-tensor {save_tensor} exists", "a new file", "Name another.")
+        raise RequestError(f"--save-tensor {save_tensor} exists", "a new file", "Choose another file.")
     explanation = explain_image(parse_location(predictions), image, store, model, keras)
     saved = save_tensor is not None and explanation.tensor is not None
     if save_tensor is not None and explanation.tensor is not None:
@@ -53,7 +51,11 @@ def explain(
     else:
         _print(explanation, predictions)
         if save_tensor is not None:
-            print(f"Tensor: {save_tensor}" if saved else "No tensor to save: the replay ends before it.")
+            print(
+                f"Tensor: {save_tensor}"
+                if saved
+                else "No tensor to save: the replay ended before that stage."
+            )
     if explanation.first_difference is not None:
         raise typer.Exit(ExitCode.GATE_REFUSED)
 
@@ -74,9 +76,9 @@ def _print(explanation: Explanation, predictions: str) -> None:
         start = f"  {stage.name:11}  {stage.verdict:8}"
         print(textwrap.fill(printable(_found(stage)), _WIDTH, initial_indent=f"{start} ", **_HANGING))
         if stage.differing:
-            told = _list({name: stage.row[name] for name in stage.differing})
-            says = printable(f"{_other(stage)} says {told}")
-            print(textwrap.fill(says, _WIDTH, initial_indent=" " * _INDENT, **_HANGING))
+            recorded = _list({name: stage.row[name] for name in stage.differing})
+            line = printable(f"{_reference(stage)} has {recorded}")
+            print(textwrap.fill(line, _WIDTH, initial_indent=" " * _INDENT, **_HANGING))
     print(printable(_conclude(explanation)))
 
 
@@ -92,13 +94,13 @@ def _conclude(explanation: Explanation) -> str:
     if first is None:
         failure = last.found.get("failure")
         ending = f", and fails in `{last.name}` with {failure}" if failure else ""
-        return f"Every stage gives what the row says{ending}."
+        return f"Every stage matches the row{ending}."
     now = _list({name: first.found.get(name) for name in first.differing})
-    told = _list({name: first.row[name] for name in first.differing})
-    return f"The first difference is in `{first.name}`: {now}, and {_other(first)} says {told}."
+    recorded = _list({name: first.row[name] for name in first.differing})
+    return f"The first difference is in `{first.name}`: {now}, but {_reference(first)} has {recorded}."
 
 
-def _other(stage: Stage) -> str:
+def _reference(stage: Stage) -> str:
     if stage.name != "keras":
         return "the row"
     return "the manifest" if "keras_sha256" in stage.row else "ONNX"
@@ -156,15 +158,15 @@ def _tensor(found: Mapping[str, Any]) -> str:
     return f"{found['dtype']} {shape}, {values}, {sha256}; by Pillow alone: {found['pillow_alone']}"
 
 
-def _answer(found: Mapping[str, Any]) -> str:
-    choices = zip(found["top_labels"], found["top_probabilities"], strict=True)
-    words = ", ".join(f"{label!r} {probability:.6f}" for label, probability in choices)
+def _prediction(found: Mapping[str, Any]) -> str:
+    top_k = zip(found["top_labels"], found["top_probabilities"], strict=True)
+    words = ", ".join(f"{label!r} {probability:.6f}" for label, probability in top_k)
     if "difference" not in found:
         return words
-    words += f"; {found['difference']:.2g} apart, up to {found['tolerance']:g} is the same"
-    if found.get("scored_with", _HERE) == _HERE:
+    words += f"; difference {found['difference']:.2g}, tolerance {found['tolerance']:g}"
+    if found.get("scored_with", _CPU) == _CPU:
         return words
-    return f"{words}; the row was scored with {found['scored_with']}, and this is the CPU"
+    return f"{words}; the row was scored with {found['scored_with']}, the replay with the CPU"
 
 
 _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -174,6 +176,6 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "format": _format,
     "orientation": _orientation,
     "tensor": _tensor,
-    "onnx": _answer,
-    "keras": _answer,
+    "onnx": _prediction,
+    "keras": _prediction,
 }

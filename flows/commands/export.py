@@ -14,58 +14,64 @@ from pixelmill.pipeline.locations import parse_location
 
 
 def export(
-    output: Annotated[str, typer.Option("--output", help="The folder of the bundle; an address, too.")],
+    output: Annotated[str, typer.Option("--output", help="The folder or address to write to.")],
     model: Annotated[
-        str | None, typer.Argument(help="The folder of a bundle, name@alias or name@version.")
+        str | None, typer.Argument(help="A bundle's folder, name@alias or name@version.")
     ] = None,
     runtime_version: Annotated[
-        str | None, typer.Option("--runtime-version", help="The oldest onnxruntime that shall load it.")
+        str | None, typer.Option("--runtime-version", help="The oldest onnxruntime that must load the model.")
     ] = None,
     max_abs_difference: Annotated[
         float | None,
         typer.Option(
             "--max-abs-difference",
-            help="A probability has to differ from Keras's by less; else derived from the model's rounding.",
+            help="The bound for differences from Keras's probabilities; default: by rounding error.",
         ),
     ] = None,
     tie_margin: Annotated[
         float | None,
         typer.Option(
-            "--tie-margin", help="Classes this near to each other are a tie; else twice what is allowed."
+            "--tie-margin",
+            help="Classes whose probabilities are this close are tied; default: twice that bound.",
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Held-out images that decide; else the test images.")
+        Path | None,
+        typer.Option("--images", help="Held-out images for the parity check; default: the test images."),
     ] = None,
     keras_file: Annotated[
         Path | None,
-        typer.Option("--keras-file", help="A model trained elsewhere, in the folder MODEL or here."),
+        typer.Option(
+            "--keras-file", help="A model trained elsewhere, relative to the folder MODEL or this one."
+        ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="A JSON list: the class of each of its outputs.")
+        Path | None, typer.Option("--labels", help="A JSON list of the Keras file's class names.")
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What to call it; else its file's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The model's name; default: the file's name.")
+    ] = None,
     resize: Annotated[
         Literal["stretch", "crop", "pad"] | None,
-        typer.Option("--resize", help="How images are made to fit it; else stretch."),
+        typer.Option("--resize", help="How images are resized to its input; default: stretch."),
     ] = None,
     pixel_range: Annotated[
-        PixelRange | None, typer.Option("--pixel-range", help="What it expects; else 0..255.")
+        PixelRange | None, typer.Option("--pixel-range", help="The pixel range it expects; default: 0..255.")
     ] = None,
     from_logits: Annotated[
-        bool, typer.Option("--from-logits", help="Its outputs are no probabilities yet.")
+        bool, typer.Option("--from-logits", help="Add a softmax, because it outputs logits.")
     ] = False,
     web: Annotated[
         bool, typer.Option("--web", help="Add a page that classifies images in a browser.")
     ] = False,
     web_runtime: Annotated[
         Path | None,
-        typer.Option("--web-runtime", help="The npm package onnxruntime-web; else in node_modules."),
+        typer.Option("--web-runtime", help="The npm package onnxruntime-web; default: in node_modules."),
     ] = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Write a model's bundle anywhere, whole or not at all; proven anew where its ONNX file is new."""
+    """Export a model's bundle, completely or not at all; a new ONNX file must pass the parity check."""
     check_store(store)
     destination = parse_location(output)
     request = ExportRequest(
@@ -103,7 +109,7 @@ largest difference {parity["max_abs_difference"]:.1e} (allowed {parity["allowed_
 
 
 def describe_variant(variant: dict[str, Any]) -> str:
-    """One line on a variant of the model."""
+    """Describe a variant of the model in one line."""
     accuracy = "" if variant["accuracy"] is None else f", accuracy {variant['accuracy']:.4f}"
     words = f"{variant['bytes'] / 1000:,.0f} kB, {variant['images_per_second']:,.0f} images/s{accuracy}"
     return f"not published: {variant['refused']}" if variant["refused"] else words

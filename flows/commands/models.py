@@ -1,4 +1,4 @@
-"""`pixelmill models`: the registry's versions and the aliases that point to them."""
+"""`pixelmill models`: registered versions and the aliases that point to them."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +22,17 @@ from pixelmill.pipeline.errors import WorkError
 if TYPE_CHECKING:
     from pixelmill.pipeline.registry import DamagedVersion, ModelVersion
 
-models_app = typer.Typer(help="The registry: versions and the aliases that point to them.")
+models_app = typer.Typer(help="Manage registered versions and the aliases that point to them.")
 
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
+<<<<<<< HEAD
     """List the models when no other command is given."""
     know_options(context)
+=======
+    """Manage registered versions; without a command, list them."""
+>>>>>>> words-c
     if context.invoked_subcommand is None:
         models_list(store, as_json)
     else:
@@ -37,7 +41,7 @@ def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json =
 
 @models_app.command("list")
 def models_list(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-    """Every registered version; one that is damaged is told, and the exit code is 1."""
+    """List every registered version; if one is damaged, the exit code is 1."""
     check_store(store)
     from pixelmill.pipeline.registry import DamagedVersion, list_models
 
@@ -53,14 +57,14 @@ def models_list(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     if damaged:
         raise WorkError(
             f"{len(damaged):,} of {len(found):,} entries cannot be read, such as {_reference(damaged[0])}",
-            "versions that are as their manifests list them",
+            "versions that match their manifests",
             "Restore each from a copy, or remove its folder.",
         )
 
 
 @models_app.command("show")
 def models_show(model: Model, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-    """One version: metrics, parity, where it is."""
+    """Show the metrics, parity and location of a version."""
     check_store(store)
     from pixelmill.pipeline.registry import show_model
 
@@ -74,13 +78,13 @@ def models_promote(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Point an alias to a version, whatever the gate says."""
+    """Point an alias to a version, regardless of the gate."""
     check_store(store)
     from pixelmill.pipeline.registry import find_version, promote_version
 
     name, version = find_version(store, model)
     promote_version(store, name, version, alias)
-    _say_moved(name, alias, version, as_json)
+    _print_alias(name, alias, version, as_json)
 
 
 @models_app.command("rollback")
@@ -90,15 +94,15 @@ def models_rollback(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Point an alias back to the version before."""
+    """Point an alias back to its previous version."""
     check_store(store)
     from pixelmill.pipeline.registry import rollback_alias
 
-    _say_moved(name, alias, rollback_alias(store, name, alias), as_json)
+    _print_alias(name, alias, rollback_alias(store, name, alias), as_json)
 
 
 def _describe_entry(entry: "ModelVersion | DamagedVersion") -> dict[str, Any]:
-    """A version as `models list --json` prints it; `error` is None where nothing is wrong with it."""
+    """A version as printed by `models list --json`; `error` is None if it is intact."""
     from pixelmill.pipeline.registry import ModelVersion
 
     if isinstance(entry, ModelVersion):
@@ -116,8 +120,8 @@ def _line_of(entry: "ModelVersion | DamagedVersion") -> str:
     from pixelmill.pipeline.registry import ModelVersion
 
     if not isinstance(entry, ModelVersion):
-        pointing = f"{', '.join(entry.aliases)}, which is " if entry.aliases else ""
-        return printable(f"{_reference(entry):24} {pointing}damaged: {entry.error}")
+        aliases = f"{', '.join(entry.aliases)}, " if entry.aliases else ""
+        return printable(f"{_reference(entry):24} {aliases}damaged: {entry.error}")
     test = entry.metrics["test"]
     numbers = f"accuracy {_rounded(test['accuracy'])}  loss {_rounded(test['loss'])}"
     made, aliases = entry.manifest["created_at"], ", ".join(entry.aliases)
@@ -132,8 +136,8 @@ def _rounded(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
 
-def _say_moved(name: str, alias: str, version: int, as_json: bool) -> None:
+def _print_alias(name: str, alias: str, version: int, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "alias": alias, "version": version})
     else:
-        print(f"{name}@{alias} is version {version} now.")
+        print(f"{name}@{alias} is now version {version}.")

@@ -1,4 +1,4 @@
-"""What several commands share: their options, the checks of these, and how results are shown."""
+"""Options shared by several commands, their validation, and the display of results."""
 
 import json
 import re
@@ -24,7 +24,7 @@ Store = Annotated[
         envvar="PIXELMILL_STORE",
         parser=parse_location,
         metavar="PATH",
-        help="The artifacts root; an address, too.",
+        help="The artifacts root, a folder or an address.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
@@ -36,30 +36,32 @@ Overrides = Annotated[
         help="Override a field of the recipe; `pixelmill recipes explain` lists them.",
     ),
 ]
-Model = Annotated[str, typer.Argument(help="The folder of a bundle, name@alias or name@version.")]
-RecipeReference = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a YAML file.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings and errors stay.")]
+Model = Annotated[str, typer.Argument(help="A bundle's folder, name@alias or name@version.")]
+RecipeReference = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="The name of a built-in recipe, or a YAML file.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress, but not warnings and errors.")]
 DEFAULT_STORE = Path("artifacts")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _BITS_OF_UNIT = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def check_store(store: Path) -> None:
-    """Refuse a store that is no folder.
+    """Check that a store is a folder or does not exist yet.
 
     Raises:
         RequestError: It is a file, or an address that cannot be reached.
     """
     require_reachable(store)
     if store.exists() and not store.is_dir():
-        raise RequestError(f"store {store} is a file", "a folder", "Name another with --store.")
+        raise RequestError(f"store {store} is a file", "a folder", "Choose another with --store.")
 
 
 def parse_size(option: str, text: str) -> int:
-    """A size such as `512MB` or `1.5GB` in bytes; a number alone is one of megabytes of 1,048,576 bytes.
+    """Convert a size such as `512MB` or `1.5GB` to bytes; the default unit is MB, of 1,048,576 bytes.
 
     Raises:
-        RequestError: The text is no size.
+        RequestError: The text is not a size.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None:
@@ -77,23 +79,23 @@ def format_size(size: int) -> str:
 
 
 def refuse_group_options(context: typer.Context) -> None:
-    """Refuse an option before the subcommand: it would be the group's and change nothing.
+    """Refuse an option before the subcommand, where it would have no effect.
 
     Raises:
-        RequestError: There is one.
+        RequestError: There is such an option.
     """
     for name in ("store", "as_json"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise RequestError(
                 f"an option before {context.invoked_subcommand!r}",
-                "options after the whole command",
+                "options after the subcommand",
                 f"Write `{context.command_path} {context.invoked_subcommand} ...`, then the options.",
             )
 
 
 def describe_model(model: "ModelVersion") -> dict[str, Any]:
-    """A version as `models show --json` prints it."""
+    """A version as printed by `models show --json`."""
     return {
         "name": model.name,
         "version": model.version,
@@ -104,7 +106,7 @@ def describe_model(model: "ModelVersion") -> dict[str, Any]:
         "parity": model.parity,
         "opset": model.manifest.get("opset"),
         "licence": model.manifest.get("licence"),
-        # A model that was trained elsewhere has none of these.
+        # Models that were trained elsewhere have none of these.
         "seed": model.manifest.get("seed"),
         "run_id": model.manifest.get("run_id"),
         "dataset_fingerprint": model.manifest.get("dataset_fingerprint"),
@@ -115,39 +117,39 @@ def describe_model(model: "ModelVersion") -> dict[str, Any]:
 
 
 def print_model(model: "ModelVersion", as_json: bool) -> None:
-    """Print a version for people or as JSON."""
+    """Print a version as text or as JSON."""
     if as_json:
         print_json(describe_model(model))
         return
     test, parity, manifest = model.metrics["test"], model.parity, model.manifest
-    pointing = f" ({', '.join(model.aliases)})" if model.aliases else ""
+    aliases = f" ({', '.join(model.aliases)})" if model.aliases else ""
     page = REPORT_FILE if REPORT_FILE in manifest["files"] else README_FILE
     run = f", run {manifest['run_id']}" if manifest.get("run_id") else ", trained elsewhere"
     parameters, balance = manifest.get("parameters"), describe_balance(test)
     lines = [
-        f"{model.name}@{model.version}{pointing}",
+        f"{model.name}@{model.version}{aliases}",
         f"  test accuracy  {describe_test(test)}",
         *([f"  balanced       {balance}"] if balance else []),
         f"  parity         {parity['label_flips']} of {parity['images']:,} labels differ from Keras, "
         f"largest difference {parity['max_abs_difference']:.1e}",
         f"  parameters     {'unknown' if parameters is None else f'{parameters:,}'}",
-        f"  made           {manifest['created_at']}{run}",
+        f"  created        {manifest['created_at']}{run}",
         f"  report         {shown(model.folder)}/{page}",
         f"  bundle         {shown(model.folder)}",
     ]
-    # The words are the bundle's, which may come from anywhere.
+    # The bundle, and so the text in it, may come from an untrusted source.
     print("\n".join(printable(line) for line in lines))
 
 
 def describe_test(test: dict[str, Any]) -> str:
-    """A model's results on held-out images, in words."""
+    """Describe a model's results on held-out images."""
     if test["accuracy"] is None:
-        return f"not known: the labels of the {test['images']:,} held-out images are not"
+        return f"unknown: the {test['images']:,} held-out images have no labels"
     return describe_accuracy(test)
 
 
 def shown(path: Path) -> str:
-    """A path as the user can type it: relative where it is below the current folder."""
+    """A path for display: relative if it is below the current folder."""
     if is_remote(path):
         return str(path)
     resolved, here = path.resolve(), Path.cwd()
@@ -155,7 +157,7 @@ def shown(path: Path) -> str:
 
 
 def how_to_call(program: str) -> str:
-    """What a user types to call this command again: its name where the shell finds it, else its path."""
+    """How to run a program again: by its name if it is on the PATH, otherwise by its path."""
     path, found = Path(program), which(Path(program).name)
     return path.name if found and Path(found).samefile(path) else shown(path)
 

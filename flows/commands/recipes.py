@@ -1,4 +1,4 @@
-"""`pixelmill recipes`: what a retraining run can be asked to do."""
+"""`pixelmill recipes`: the built-in recipes and the fields of a recipe."""
 
 import textwrap
 from dataclasses import asdict
@@ -18,15 +18,19 @@ from pixelmill.flows.commands.options import (
 if TYPE_CHECKING:
     from pixelmill.pipeline.recipes.fields import FieldGroup
 
-recipes_app = typer.Typer(help="What a retraining run can be asked to do.")
-_CLASSES_WHERE_NOT_KNOWN = 10
+recipes_app = typer.Typer(help="Show recipes and explain their fields.")
+_DEFAULT_CLASSES = 10
 _WIDTH = 100
 
 
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, as_json: Json = False) -> None:
+<<<<<<< HEAD
     """List the recipes when no other command is given."""
     know_options(context)
+=======
+    """Show recipes and explain their fields; without a command, list the recipes."""
+>>>>>>> words-c
     if context.invoked_subcommand is None:
         recipes_list(as_json)
     else:
@@ -35,7 +39,7 @@ def recipes(context: typer.Context, as_json: Json = False) -> None:
 
 @recipes_app.command("list")
 def recipes_list(as_json: Json = False) -> None:
-    """The recipes that come with pixelmill."""
+    """List the built-in recipes."""
     from pixelmill.pipeline.recipes import shipped_recipes
 
     if as_json:
@@ -49,11 +53,11 @@ def recipes_show(
     recipe: RecipeReference,
     overrides: Overrides = None,
     classes: Annotated[
-        int | None, typer.Option(min=1, help="Classes to count for, where the dataset is not here.")
+        int | None, typer.Option(min=1, help="The number of classes, if the dataset is not downloaded.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """A recipe with every default spelled out, and the table of its network as comments."""
+    """Print a recipe with all defaults, and a summary of its network as comments."""
     from pixelmill.flows.network_table import render_network, total_multiply_adds, total_parameters
     from pixelmill.pipeline.datasets.download import count_classes
     from pixelmill.pipeline.layers import count_outputs, summarize_layers
@@ -61,11 +65,11 @@ def recipes_show(
 
     checked = load_recipe(recipe, tuple(overrides or ()))
     known = count_outputs(checked.model) or classes or count_classes(checked.dataset)
-    counted = known or _CLASSES_WHERE_NOT_KNOWN
-    rows = summarize_layers(checked.model, checked.image, counted)
+    assumed = known or _DEFAULT_CLASSES
+    rows = summarize_layers(checked.model, checked.image, assumed)
     if as_json:
         network = {
-            "classes": counted,
+            "classes": assumed,
             "parameters": total_parameters(rows),
             "multiply_adds": total_multiply_adds(rows),
             "layers": [asdict(row) for row in rows],
@@ -77,18 +81,22 @@ def recipes_show(
     table = render_network((image.height, image.width, image.channels), rows)
     print("\n".join(f"# {line}".rstrip() for line in table.splitlines()))
     if known is None:
-        print(f"# The dataset is not here: counted for {counted} classes; --classes N counts for others.")
+        print(
+            f"# The dataset is not downloaded: {assumed} classes are assumed; set --classes N to change it."
+        )
 
 
 @recipes_app.command("explain")
 def recipes_explain(
     key: Annotated[
         str | None,
-        typer.Argument(metavar="[KEY]", help="A field, the start of a key, or a kind of layer or dataset."),
+        typer.Argument(
+            metavar="[KEY]", help="A field, the beginning of a key, or a type of layer or dataset."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What a recipe may hold: each field with type, default and meaning."""
+    """Explain the fields of a recipe: type, default and meaning."""
     from pixelmill.pipeline.recipes.fields import find_groups, list_groups
 
     groups = list_groups() if key is None else find_groups(key)

@@ -21,15 +21,15 @@ from pixelmill.pipeline.registry import find_bundle
 def verify(
     model: Model,
     engines: Annotated[
-        list[EngineName] | None, typer.Option("--engine", help="Only this one; may be given again.")
+        list[EngineName] | None, typer.Option("--engine", help="Run only this engine; can be repeated.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long each engine may take.")
+        float, typer.Option("--timeout", min=1, metavar="SECONDS", help="The time limit of each engine.")
     ] = DEFAULT_SECONDS,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Replay a bundle's golden vectors on the engines installed here; exit code 3 on a difference."""
+    """Check a bundle's files and its golden vectors on all installed engines; exit code 3 on a difference."""
     check_store(store)
     verification = verify_bundle(find_bundle(store, model), engines or (), seconds)
     if as_json:
@@ -41,8 +41,8 @@ def verify(
 
 def _print(verification: Verification) -> None:
     same = verification.images - len(verification.changed_tensors)
-    print(f"{verification.files} files have the bytes that the manifest lists.")
-    print(f"{same} of {verification.images} golden images become the golden tensor.\n")
+    print(f"{verification.files} files match the manifest.")
+    print(f"{same} of {verification.images} golden images match their golden tensor.\n")
     print(f"{'engine':<24} {'version':<12} {'largest difference':<19} verdict")
     for check in verification.engines:
         difference = "-" if check.difference is None else f"{check.difference:.1e}"
@@ -54,5 +54,5 @@ def _print(verification: Verification) -> None:
 
 def _verdict(check: EngineCheck) -> str:
     if check.difference is None:
-        return printable(f"cannot run it: {check.trouble}")
+        return printable(f"cannot run the model: {check.trouble}")
     return "agrees" if check.agrees else "differs"

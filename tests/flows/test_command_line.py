@@ -384,7 +384,7 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
     refused(run("score", tmp_path / "images", tmp_path / "images", *new), 2, "has no manifest.json")
     refused(run("score", output, tmp_path / "images", *new), 2, "an artifact of kind prediction-table")
     refused(run("models", "--store", tmp_path / "images/00000.png"), 2, "is a file")
-    refused(run("models", "--json", "list"), 2, "options after the whole command")
+    refused(run("models", "--json", "list"), 2, "options after the subcommand")
     (tmp_path / "file").touch()
     refused(run("score", "digits@1", tmp_path / "images", *options[2:], "--output", tmp_path / "file"), 2)
     assert not (tmp_path / "new").exists()
@@ -429,7 +429,7 @@ def test_a_prefect_server_that_does_not_answer_is_one_line(
     run: Run, tmp_path: Path, settings: dict[str, str]
 ) -> None:
     answer = run("retrain", "digits", cwd=tmp_path, env=settings)
-    refused(answer, 1, "no Prefect server answers", "prefect server start")
+    refused(answer, 1, "no Prefect server responds", "prefect server start")
     assert not list(tmp_path.iterdir())
 
 

@@ -260,7 +260,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_epoch(
     process.wait()
     answer = run(*arguments, "--json")
     assert answer.code == 0, answer.errors
-    assert "goes on after epoch " in answer.errors
+    assert "resuming after epoch " in answer.errors
     assert answer.json["metrics"]["training"]["epochs"] == 40
     assert not list(tmp_path.glob("checkpoints/*.npz"))
 

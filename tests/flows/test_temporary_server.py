@@ -63,7 +63,7 @@ def test_a_server_that_dies_is_started_again_and_the_run_completes(
         assert process.stderr is not None
         errors = process.stderr.read()
         assert process.wait() == 0, errors
-    assert "prefect   the server died with exit code -9; it is started again" in errors
+    assert "prefect   the server died with exit code -9 and is restarted" in errors
     assert "Traceback" not in errors
     assert show_model(tmp_path / "store", "digits@1").aliases == ("champion",)
     with sqlite3.connect(tmp_path / "prefect/prefect.db") as database:

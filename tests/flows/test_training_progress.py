@@ -41,4 +41,4 @@ def test_a_server_that_is_gone_stops_neither_the_reports_nor_the_run(
         page.show_markdown("gone-text", "# text", "a text")
     warnings = [record.getMessage() for record in caplog.records if record.name == "pixelmill.pipeline.page"]
     assert len(warnings) == 1
-    assert warnings[0].startswith("Prefect's page will lack some of what this run has to show")
+    assert warnings[0].startswith("some artifacts of this run will be missing in Prefect's UI")

@@ -115,7 +115,7 @@ def test_a_gate_that_refuses_is_no_crash_of_the_worker(
 def test_a_worker_without_the_projects_folder_says_so(own_server: PrefectServer, tmp_path: Path) -> None:
     run, traced = work_once(own_server, tmp_path, None, model="digits@champion")
     assert run["state"]["type"] in ("FAILED", "CRASHED")
-    assert "PIXELMILL_HOME is not set; expected the folder of the project" in log_of(own_server, run)
+    assert "PIXELMILL_HOME is not set; expected the project's folder" in log_of(own_server, run)
     assert traced.outside == []
 
 

@@ -63,7 +63,7 @@ def find_web_runtime(wanted: Path | None = None) -> Path:
         raise RequestError(
             f"{folder} with {WEB_RUNTIME_PACKAGE} {found}"
             if found
-            else f"{folder}, which is another package",
+            else f"{folder}, which does not contain {WEB_RUNTIME_PACKAGE}",
             f"the npm package {WEB_RUNTIME_PACKAGE}, at least {oldest} and less than {unknown}",
             _remedy("Provide its folder, or install it"),
         )

@@ -42,7 +42,7 @@ def test_an_unchanged_image_with_keras(explain: Explain) -> None:
     assert answer.errors == ""
     lines = answer.output.splitlines()
     assert lines[0] == "00003.png in out"
-    assert lines[-1] == "Every stage gives what the row says."
+    assert lines[-1] == "Every stage matches the row."
     assert max(map(len, lines)) <= 100
     stages = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
     assert stages == ["model", "listing", "bytes", "format", "orientation", "tensor", "onnx", "keras"]
@@ -52,7 +52,7 @@ def test_a_difference_is_named_and_exits_3(explain: Explain, scored: Path) -> No
     (scored / "images/00003.png").write_bytes((scored / "images/00004.png").read_bytes())
     answer = explain("00003.png", "--no-keras")
     assert answer.code == 3
-    assert "the row says image_sha256" in answer.output
+    assert "the row has image_sha256" in answer.output
     assert answer.output.splitlines()[-1].startswith("The first difference is in `bytes`: image_sha256 ")
     shown = explain("00003.png", "--no-keras", "--json")
     assert shown.code == 3
@@ -67,7 +67,7 @@ def test_a_failed_row_that_fails_again_is_no_difference(explain: Explain, scored
     answer = explain("text.png")
     assert answer.code == 0, answer.errors
     assert answer.output.splitlines()[-1] == (
-        "Every stage gives what the row says, and fails in `format` with not_an_image."
+        "Every stage matches the row, and fails in `format` with not_an_image."
     )
     saved = explain("text.png", "--save-tensor", "seen.png", "--json")
     assert saved.code == 0

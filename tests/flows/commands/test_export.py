@@ -96,7 +96,7 @@ def test_without_the_test_images_a_new_file_is_not_proven(
     arguments = ("--runtime-version", "1.8", "--output", tmp_path / "out", "--store", tmp_path / "store")
     answer = run("export", bundle.folder, *arguments)
     assert answer.code == 2
-    assert answer.last_error.startswith("pixelmill: no held-out images to prove digits on")
+    assert answer.last_error.startswith("pixelmill: no held-out images for the parity check of digits")
     assert not (tmp_path / "out").exists()
 
 

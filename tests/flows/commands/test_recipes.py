@@ -38,7 +38,7 @@ TABLE = """\
 # 5  softmax                                       10                                       34x34
 #    all                                                   31,054        362,496
 #
-# Kernels hold 324 parameters. Fully connected layers between the same volumes would hold
+# Kernels have 324 parameters. Fully connected layers between the same volumes would have
 # 37,748,736: 116,508 times as many.
 # A receptive field larger than the image reaches into the padding.
 """
@@ -98,11 +98,11 @@ def test_the_table_needs_no_tensorflow() -> None:
 
 
 def test_a_folder_that_is_not_here_is_counted_for_a_number_of_classes(show: Show, tmp_path: Path) -> None:
-    assert "counted for 10 classes; --classes N" in show("folder")
+    assert "10 classes are assumed; set --classes N" in show("folder")
     for count in (3, 4):
         (tmp_path / "images" / str(count)).mkdir(parents=True)
     assert network(show("folder", "--json"))["classes"] == 2
-    assert "counted for" not in show("folder")
+    assert "classes are assumed" not in show("folder")
     told = network(show("folder", "--classes", 37, "--json"))
     assert (told["classes"], told["layers"][-1]["output"]) == (37, [37])
 

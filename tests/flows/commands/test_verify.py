@@ -14,7 +14,7 @@ def test_the_table_says_what_every_engine_gave(run: Run, trained_store: Path) ->
     answer = run("verify", "digits@champion", "--store", trained_store)
     assert answer.code == 0, answer.errors
     lines = answer.output.splitlines()
-    assert "4 of 4 golden images become the golden tensor." in lines
+    assert "4 of 4 golden images match their golden tensor." in lines
     (line,) = [line for line in lines if line.startswith("onnxruntime ")]
     assert line.endswith("agrees")
     told = run("verify", "digits@champion", "--store", trained_store, "--engine", "reference", "--json").json
@@ -35,7 +35,7 @@ def test_a_difference_ends_with_three(run: Run, bundle: ModelBundle, tmp_path: P
     answer = run("verify", copy)
     assert answer.code == 3
     assert "differs" in answer.output
-    assert answer.last_error.startswith("pixelmill: other answers from onnxruntime")
+    assert answer.last_error.startswith("pixelmill: different results from onnxruntime")
     assert "Traceback" not in answer.errors
 
 

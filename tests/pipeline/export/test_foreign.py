@@ -207,7 +207,7 @@ def test_probabilities_are_no_logits() -> None:
     for activation in ("unknown", "linear"):
         with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Omit `from_logits`"):
             require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
-    with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid"):
+    with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as sigmoid outputs"):
         require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
     # Small logits of a layer that is known to give logits.
     require_logits(path, "linear", given([0.2, 0.8], [0.7, 0.8]))
@@ -218,7 +218,9 @@ def test_probabilities_are_no_logits() -> None:
 def test_what_a_model_predicts_must_be_probabilities() -> None:
     path, names = Path("m.keras"), ("a.png", "b.png", "c.png")
     require_probabilities(path, given([0.2, 0.8], [1.0, 0.0]), names, from_logits=False)
-    with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as a sigmoid .*does not help"):
+    with pytest.raises(
+        RequestError, match=r"add up to 1\.5 for one image, as sigmoid outputs .*does not help"
+    ):
         require_probabilities(path, given([0.2, 0.8], [0.7, 0.8]), names, from_logits=False)
     with pytest.raises(RequestError, match=r"from -3 to 5, .* If the outputs are logits, add `from_logits`"):
         require_probabilities(path, given([0.2, 0.8], [-3.0, 5.0]), names, from_logits=False)
@@ -281,15 +283,20 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
         ({"labels": None}, "`keras_file` without `labels`"),
         ({"keras_file": None, "model": "digits@1"}, "`labels` without `keras_file`"),
         ({"images": Path("nowhere")}, "images nowhere is not a folder"),
-        ({"images": None}, "no held-out images to prove logits on"),
+        ({"images": None}, "no held-out images for the parity check of logits"),
         ({"keras_file": Path("nothing.keras")}, "nothing.keras does not exist"),
         ({"runtime_version": "1.4"}, "runtime version 1.4"),
         ({"max_abs_difference": 0.0}, "`max_abs_difference` 0"),
         ({"max_abs_difference": float("nan")}, "`max_abs_difference` nan"),
         ({"tie_margin": 1.0}, "`tie_margin` 1"),
         ({"keras_file": Path("multi.keras")}, "final activation is sigmoid"),
+<<<<<<< HEAD
         ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
         ({"keras_file": Path("bytes.keras")}, "`pixel_range` 0..1 for a network that takes uint8"),
+=======
+        ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network that outputs logits"),
+        ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network with uint8 input"),
+>>>>>>> words-c
     ],
 )
 def test_bad_requests_are_refused(
