@@ -36,16 +36,12 @@ lint: .venv/installed
 test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
-<<<<<<< HEAD
 # The same tests with the lines that they run; the processes that they start are measured, too.
 coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
 		--cov --cov-report term-missing
 
-# The tests that take minutes.
-=======
 # Tests that take minutes.
->>>>>>> words-c
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
@@ -58,13 +54,8 @@ MINUTES ?= 1
 fuzz: .venv/installed
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-<<<<<<< HEAD
-# Compares every engine in the table of docs/bundle.md with Keras, and writes that table. Some live in
-# environments of their own, 1.7 GB in all. onnxruntime 1.16 has no package for Python 3.12 and later.
-=======
-# Runs every engine of the documentation's table, and writes that table. Some engines are installed in separate
-# environments, 1.7 GB in total. onnxruntime 1.16 has no package for Python 3.12 and later.
->>>>>>> words-c
+# Compares every engine in the table of docs/bundle.md with Keras, and writes that table. Some are installed in
+# separate environments, 1.7 GB in total. onnxruntime 1.16 has no package for Python 3.12 and later.
 ENGINE_PYTHON ?= $(or $(shell python3.11 -c "import sys; print(sys.executable)" 2>/dev/null),$(BIN)/python)
 ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wildcard tests/engines/requirements/*))
 .engines/%/installed: tests/engines/requirements/%.txt | .venv/installed
@@ -75,11 +66,7 @@ ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wi
 test-engines: .venv/installed $(JAVASCRIPT) $(ENGINES)
 	$(BIN)/python -m tests.engines
 
-<<<<<<< HEAD
-# The numbers of docs/benchmarks.md; on a machine that does nothing else, three quarters of an hour.
-=======
 # Measures the numbers in docs/benchmarks.md; takes 45 minutes on an otherwise idle machine.
->>>>>>> words-c
 benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
 	$(BIN)/python -m tests.benchmarks.reuse_cost

@@ -55,14 +55,6 @@ for group in (models_app, recipes_app):
 app.add_typer(models_app, name="models", no_args_is_help=False)
 app.add_typer(recipes_app, name="recipes", no_args_is_help=False)
 
-<<<<<<< HEAD
-=======
-_REQUIRED_TO_RETRAIN = (
-    *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
-    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
-)
-
->>>>>>> words-c
 
 def main() -> None:
     """Run the command line; known errors are reported in one line, with their exit code."""
@@ -159,20 +151,5 @@ def retrain(
     print_model(model, as_json)
 
 
-<<<<<<< HEAD
-=======
-def _require_flows() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in _REQUIRED_TO_RETRAIN if find_spec(name) is None]
-    if missing:
-        raise RequestError(
-            f"an installation without {', '.join(missing)}",
-            "pixelmill with the extras `flows` and `train`",
-            "Install them: pip install 'pixelmill[flows,train]'.",
-        )
-
-
->>>>>>> words-c
 if __name__ == "__main__":
     main()

@@ -53,14 +53,9 @@ def quietable(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option `--quiet` to a command."""
 
     @wraps(command)
-<<<<<<< HEAD
     def run(*args: Any, quiet: bool, context: typer.Context, **kwargs: Any) -> None:
         know_options(context)
-        _obey(quiet)
-=======
-    def run(*args: Any, quiet: bool, **kwargs: Any) -> None:
         _apply(quiet)
->>>>>>> words-c
         command(*args, **kwargs)
 
     signature = inspect.signature(command)

@@ -101,15 +101,9 @@ def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
 
 @task(name="train", cache_policy=NO_CACHE)
 def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
-<<<<<<< HEAD
-    """Fit the network, in a process of its own."""
-    if done := completed_epochs(checkpoint):
-        get_run_logger().info("goes on after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
-=======
     """Train the network in a separate process."""
-    if done := epochs_done(checkpoint):
+    if done := completed_epochs(checkpoint):
         get_run_logger().info("resuming after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
->>>>>>> words-c
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
         model = run_in_spawned_process(train_model, dataset, recipe, run / "training", checkpoint, report)

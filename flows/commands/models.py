@@ -27,12 +27,8 @@ models_app = typer.Typer(help="Manage registered versions and the aliases that p
 
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
-<<<<<<< HEAD
-    """List the models when no other command is given."""
-    know_options(context)
-=======
     """Manage registered versions; without a command, list them."""
->>>>>>> words-c
+    know_options(context)
     if context.invoked_subcommand is None:
         models_list(store, as_json)
     else:

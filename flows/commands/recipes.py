@@ -25,12 +25,8 @@ _WIDTH = 100
 
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, as_json: Json = False) -> None:
-<<<<<<< HEAD
-    """List the recipes when no other command is given."""
-    know_options(context)
-=======
     """Show recipes and explain their fields; without a command, list the recipes."""
->>>>>>> words-c
+    know_options(context)
     if context.invoked_subcommand is None:
         recipes_list(as_json)
     else:

@@ -188,11 +188,7 @@ def test_an_endless_loop_is_one_line(run: Run, copy: ModelBundle) -> None:
     answer = run("verify", copy.folder, "--engine", "onnxruntime", "--timeout", "1")
     assert answer.code == 3
     (line,) = [line for line in answer.output.splitlines() if line.startswith("onnxruntime ")]
-<<<<<<< HEAD
-    assert line.endswith("cannot run it: it does not finish within 1 s")
-=======
-    assert line.endswith("cannot run the model: it does not end within 1 s")
->>>>>>> words-c
+    assert line.endswith("cannot run the model: it does not finish within 1 s")
     (error,) = answer.errors.strip().splitlines()
     assert error.startswith("pixelmill: ")
 

@@ -290,13 +290,8 @@ def test_labels_must_be_a_list_of_names(models: Path, tmp_path: Path, content: s
         ({"max_abs_difference": float("nan")}, "`max_abs_difference` nan"),
         ({"tie_margin": 1.0}, "`tie_margin` 1"),
         ({"keras_file": Path("multi.keras")}, "final activation is sigmoid"),
-<<<<<<< HEAD
-        ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network whose outputs are logits"),
-        ({"keras_file": Path("bytes.keras")}, "`pixel_range` 0..1 for a network that takes uint8"),
-=======
         ({"keras_file": Path("hidden.keras")}, "add up to 1; expected a network that outputs logits"),
-        ({"keras_file": Path("bytes.keras")}, "--pixel-range 0..1 for a network with uint8 input"),
->>>>>>> words-c
+        ({"keras_file": Path("bytes.keras")}, "`pixel_range` 0..1 for a network with uint8 input"),
     ],
 )
 def test_bad_requests_are_refused(
