@@ -22,7 +22,7 @@ def answers_for(numbers: list[int], known: bool) -> Predictions:
     predictions = Predictions([f"{number}.png" for number in numbers], 2)
     predictions.sha256 = [digest(number) for number in numbers]
     if known:
-        predictions.choices[:] = np.array(numbers)[:, None]
+        predictions.class_indices[:] = np.array(numbers)[:, None]
         predictions.probabilities[:] = np.array(numbers)[:, None] / 1000
         predictions.widths[:] = np.array(numbers) + 1
         predictions.heights[:] = 7
@@ -60,7 +60,7 @@ def test_what_any_worker_told_is_found_and_nothing_else(
             taken = worker.take_same_bytes(range(len(asked)), predictions)
             assert taken == {place for place, number in enumerate(asked) if number in known}
             for place in taken:
-                assert predictions.choices[place].tolist() == [asked[place]] * 2
+                assert predictions.class_indices[place].tolist() == [asked[place]] * 2
                 assert predictions.probabilities[place, 0] == np.float32(asked[place] / 1000)
                 assert (predictions.widths[place], predictions.heights[place]) == (asked[place] + 1, 7)
 
@@ -82,7 +82,7 @@ def test_equal_beginnings_are_not_equal_contents(tmp_path: Path) -> None:
     predictions = answers_for([1], known=False)
     predictions.sha256 = [digest(1)[:16] + digest(2)[16:]]
     assert worker.take_same_bytes([0], predictions) == set()
-    assert not predictions.choices.any()
+    assert not predictions.class_indices.any()
 
 
 def test_only_so_many_are_kept_in_mind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
