@@ -1,5 +1,4 @@
-"""Temporary files and folders with recognizable names, and locks that show whether their owner is still
-alive.
+"""Temporary files and folders with recognizable names, and locks that show whether their owner is alive.
 
 Each is named `.{name}.{8 hex digits}.pixelmill-tmp`, and the process that created it holds a lock (`flock`)
 on it while it is in use. The system releases the lock however the process ends, so an unlocked file of this

@@ -39,7 +39,7 @@ from pixelmill.pipeline.scoring.worker.reading import reader_of
 Facts = dict[str, Any]
 TOLERANCE = 1e-6
 """The largest difference between two probabilities that count as equal."""
-_CHOICES = 3
+_SHOWN_CLASSES = 3
 # The fields of `DecodingLimits`, and their names in the request.
 _LIMITS = {
     "max_pixels": "max_pixels",
@@ -220,7 +220,7 @@ def _compare_with_pillow(replay: Replay) -> str:
 
 def _onnx(replay: Replay) -> Findings:
     row = replay.recorded("label", "class_index", "probability", "top_labels", "top_probabilities")
-    found = _prediction(replay, replay.probabilities, max(_CHOICES, len(row.get("top_labels", ()))))
+    found = _prediction(replay, replay.probabilities, max(_SHOWN_CLASSES, len(row.get("top_labels", ()))))
     found["tolerance"] = TOLERANCE
     found["scored_with"] = replay.provider
     if "probability" in row:
@@ -259,11 +259,11 @@ def _keras(replay: Replay) -> Findings:
         probabilities = run_in_spawned_process(predict_images, bundle.folder / MODEL_FILE, pixels)[0]
     except PixelmillError as error:
         return {"words": str(error)}, {}
-    found = _prediction(replay, probabilities, _CHOICES)
+    found = _prediction(replay, probabilities, _SHOWN_CLASSES)
     # The largest difference in any class that the parity gate of the export accepts.
     found["tolerance"] = read_allowed_difference(bundle.folder)
     found["difference"] = float(np.abs(probabilities - replay.probabilities).max())
-    onnx = _prediction(replay, replay.probabilities, _CHOICES)
+    onnx = _prediction(replay, replay.probabilities, _SHOWN_CLASSES)
     # A reduced precision gives different probabilities but should predict the same label.
     compared = ("label", "class_index", "probability")[: 3 if bundle.precision == "fp32" else 2]
     return found, {name: onnx[name] for name in compared}

@@ -35,7 +35,7 @@ class TableLayout:
 class Predictions:
     """The predictions of some images by column; row i belongs to the i-th path.
 
-    A row with an error has failed. `choices` (class indices, int32) and `probabilities` (float32) are
+    A row with an error has failed. `class_indices` (int32) and `probabilities` (float32) are
     [rows, top_k] with the highest probability first, and are undefined in failed rows. A width and height of
     0 are unknown.
     """
@@ -45,7 +45,7 @@ class Predictions:
         self.paths = list(paths)
         self.sha256: list[str | None] = [None] * count
         self.errors: list[str | None] = [None] * count
-        self.choices: npt.NDArray[np.int32] = np.zeros((count, top_k), np.int32)
+        self.class_indices: npt.NDArray[np.int32] = np.zeros((count, top_k), np.int32)
         self.probabilities: npt.NDArray[np.float32] = np.zeros((count, top_k), np.float32)
         self.widths: npt.NDArray[np.int32] = np.zeros(count, np.int32)
         self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
@@ -55,7 +55,7 @@ class Predictions:
         stop = start + len(others.paths)
         self.sha256[start:stop] = others.sha256
         self.errors[start:stop] = others.errors
-        self.choices[start:stop] = others.choices
+        self.class_indices[start:stop] = others.class_indices
         self.probabilities[start:stop] = others.probabilities
         self.widths[start:stop] = others.widths
         self.heights[start:stop] = others.heights
@@ -63,7 +63,7 @@ class Predictions:
     def copy_row(self, source: int, target: int) -> None:
         """Copy the prediction of a row to another whose file has the same bytes."""
         self.errors[target] = self.errors[source]
-        for column in (self.choices, self.probabilities, self.widths, self.heights):
+        for column in (self.class_indices, self.probabilities, self.widths, self.heights):
             column[target] = column[source]
 
     def to_table(
@@ -85,7 +85,7 @@ class Predictions:
 
         failed = np.fromiter((error is not None for error in self.errors), bool, len(self.errors))
         names, states = text_array(labels), text_array(["scored", "failed"])
-        first = np.where(failed, 0, self.choices[:, 0])
+        first = np.where(failed, 0, self.class_indices[:, 0])
         columns: dict[str, Any] = {
             "image_path": text_array(self.paths),
             "image_sha256": text_array(self.sha256),
@@ -98,7 +98,7 @@ class Predictions:
             "height": number_array(self.heights, self.heights == 0),
         }
         if layout.top_k > 1:
-            chosen = names.take(number_array(self.choices[~failed].ravel()))
+            chosen = names.take(number_array(self.class_indices[~failed].ravel()))
             values = number_array(self.probabilities[~failed].ravel())
             columns["top_labels"] = list_array(chosen, layout.top_k, failed)
             columns["top_probabilities"] = list_array(values, layout.top_k, failed)

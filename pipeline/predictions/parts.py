@@ -18,7 +18,7 @@ from pixelmill.pipeline.predictions.columns import TableLayout, schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ANSWER_KEY = b"pixelmill.listing"
+_SHARD_KEY = b"pixelmill.listing"
 _RUN_KEY = b"pixelmill.run"
 _FILES_KEY = "pixelmill.files"
 _PART = re.compile(r"part-\d{5,}\.parquet")
@@ -80,7 +80,7 @@ def writing_part(path: Path, layout: TableLayout, shard_key: str, run_id: str = 
     """
     import pyarrow.parquet as pq
 
-    columns = schema(layout).with_metadata({_ANSWER_KEY: shard_key.encode(), _RUN_KEY: run_id.encode()})
+    columns = schema(layout).with_metadata({_SHARD_KEY: shard_key.encode(), _RUN_KEY: run_id.encode()})
     options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
     with replacing(path) as temporary, pq.ParquetWriter(temporary, columns, **options) as writer:
         part = PartWriter(writer)
@@ -90,7 +90,7 @@ def writing_part(path: Path, layout: TableLayout, shard_key: str, run_id: str = 
 
 def part_shard_key(path: Path) -> str | None:
     """The hash of the run and of the listing of a part; None if there is no intact part."""
-    return _metadata_of(path, _ANSWER_KEY)
+    return _metadata_of(path, _SHARD_KEY)
 
 
 def part_run_id(path: Path) -> str | None:

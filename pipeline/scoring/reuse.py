@@ -35,7 +35,7 @@ def record_type(top_k: int) -> np.dtype[np.void]:
     """The dtype of one record: hash, top-k classes and probabilities, and the displayed size of the image."""
     fields: list[Any] = [
         ("sha256", "V32"),
-        ("choices", "<i4", (top_k,)),
+        ("class_indices", "<i4", (top_k,)),
         ("probabilities", "<f4", (top_k,)),
         ("width", "<i4"),
         ("height", "<i4"),
@@ -55,10 +55,10 @@ def keys_of(digests: Records) -> Keys:
 
 def records_of(predictions: Predictions, places: Sequence[int]) -> Records:
     """The given rows as records; each of them must be scored."""
-    records = np.zeros(len(places), record_type(predictions.choices.shape[1]))
+    records = np.zeros(len(places), record_type(predictions.class_indices.shape[1]))
     if len(places):
         records["sha256"] = digests_of(predictions, places)
-        records["choices"] = predictions.choices[places]
+        records["class_indices"] = predictions.class_indices[places]
         records["probabilities"] = predictions.probabilities[places]
         records["width"] = predictions.widths[places]
         records["height"] = predictions.heights[places]
@@ -67,7 +67,7 @@ def records_of(predictions: Predictions, places: Sequence[int]) -> Records:
 
 def fill_rows(predictions: Predictions, places: npt.NDArray[np.intp], records: Records) -> None:
     """Fill rows from the records of files with the same bytes."""
-    predictions.choices[places] = records["choices"]
+    predictions.class_indices[places] = records["class_indices"]
     predictions.probabilities[places] = records["probabilities"]
     predictions.widths[places] = records["width"]
     predictions.heights[places] = records["height"]
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
 _log = getLogger(__name__)
 _COLUMNS = ("image_sha256", "error", "class_index", "probability", "width", "height")
-_FURTHER_CHOICES = ("top_labels", "top_probabilities")
+_FURTHER_COLUMNS = ("top_labels", "top_probabilities")
 _KEYS, _ROWS, _SPANS = "previous-keys.npy", "previous-rows.npy", "previous-parts.json"
 
 
@@ -207,7 +207,7 @@ def _read_csv(file: StoredFile) -> "pa.Table":
 
 def _read_rows(content: bytes, top_k: int) -> "pa.Table":
     """The required columns of a part."""
-    return read_part(content, [*_COLUMNS, *(_FURTHER_CHOICES if top_k > 1 else ())])
+    return read_part(content, [*_COLUMNS, *(_FURTHER_COLUMNS if top_k > 1 else ())])
 
 
 def _read_records(
@@ -222,12 +222,12 @@ def _read_records(
     records = np.zeros(len(rows), record_type(top_k))
     digests = "".join(rows["image_sha256"].to_pylist())
     records["sha256"] = np.frombuffer(bytes.fromhex(digests), "V32")
-    records["choices"][:, 0] = _numbers(rows["class_index"], np.int32)
+    records["class_indices"][:, 0] = _numbers(rows["class_index"], np.int32)
     records["probabilities"][:, 0] = _numbers(rows["probability"], np.float32)
     names = text_array(labels)
     for place in range(1, top_k):
-        chosen, values = _further_choice(rows, place)
-        records["choices"][:, place] = _numbers(pc.index_in(chosen, value_set=names), np.int32)
+        chosen, values = _further_predictions(rows, place)
+        records["class_indices"][:, place] = _numbers(pc.index_in(chosen, value_set=names), np.int32)
         records["probabilities"][:, place] = _numbers(values, np.float32)
     records["width"] = _numbers(rows["width"], np.int32)
     records["height"] = _numbers(rows["height"], np.int32)
@@ -238,7 +238,7 @@ def _numbers(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Number]
     return numbers_of(column.cast(np.dtype(of).name), of)
 
 
-def _further_choice(rows: "pa.Table", place: int) -> tuple["pa.ChunkedArray", "pa.ChunkedArray"]:
+def _further_predictions(rows: "pa.Table", place: int) -> tuple["pa.ChunkedArray", "pa.ChunkedArray"]:
     import pyarrow.compute as pc
 
     if "top_labels" in rows.column_names:

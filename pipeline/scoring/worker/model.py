@@ -64,8 +64,8 @@ class RunModel:
         # prediction may depend on how many images happen to share the batch.
         probabilities = self._session.probabilities(self._batch)[: len(images)]
         places = [place for place, _ in images]
-        predictions.choices[places], predictions.probabilities[places] = _likeliest(
-            probabilities, predictions.choices.shape[1]
+        predictions.class_indices[places], predictions.probabilities[places] = _likeliest(
+            probabilities, predictions.class_indices.shape[1]
         )
         for row in np.flatnonzero(~are_probabilities(probabilities)):
             failure = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities[row]))

@@ -71,7 +71,7 @@ def predictions_of(rows: Sequence[Row], top_k: int = 1) -> Predictions:
         predictions.sha256[place], predictions.errors[place] = row.sha256, row.error
         predictions.widths[place], predictions.heights[place] = row.width, row.height
         for at, (index, probability) in enumerate(row.choices[:top_k]):
-            predictions.choices[place, at], predictions.probabilities[place, at] = index, probability
+            predictions.class_indices[place, at], predictions.probabilities[place, at] = index, probability
     return predictions
 
 

@@ -109,7 +109,7 @@ def test_any_answers_give_the_rows_they_stand_for(
 
 def test_what_a_failed_row_was_about_to_be_does_not_show() -> None:
     predictions = predictions_of([scored("a.png", (2, 0.9)), scored("b.png", (1, 0.8))])
-    predictions.errors[0], predictions.choices[0] = "corrupt: at its end", 99
+    predictions.errors[0], predictions.class_indices[0] = "corrupt: at its end", 99
     row = predictions.to_table(LABELS, FACTS, PLAIN).to_pylist()[0]
     assert (row["status"], row["label"], row["class_index"], row["probability"]) == (
         "failed",

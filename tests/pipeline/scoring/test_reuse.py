@@ -195,7 +195,7 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
     assert (len(images), len(decoded), len(set(decoded)), taken) == (2 * COUNT - 4, COUNT, COUNT, 0)
     half = COUNT - 4
     assert predictions.sha256[:half] == predictions.sha256[-half:]
-    assert np.array_equal(predictions.choices[:half], predictions.choices[-half:])
+    assert np.array_equal(predictions.class_indices[:half], predictions.class_indices[-half:])
     assert np.array_equal(predictions.probabilities[:half], predictions.probabilities[-half:])
     assert predictions.probabilities.min() > 0
 
@@ -428,7 +428,7 @@ def table_of(
     predictions.errors = [None] * (len(digests) - failed) + ["corrupt: at its end"] * failed
     random = np.random.default_rng(len(digests))
     for place in range(len(digests)):
-        predictions.choices[place] = random.permutation(CLASSES)[:top_k]
+        predictions.class_indices[place] = random.permutation(CLASSES)[:top_k]
         predictions.probabilities[place] = np.sort(random.random(top_k, np.float32))[::-1]
         predictions.widths[place], predictions.heights[place] = random.integers(1, 9, 2)
     facts = RunFacts("digits", "1", "0" * 64, "run", "now")
@@ -472,7 +472,7 @@ def test_no_image_gets_the_answer_of_other_bytes(
     for place, digest in enumerate(asked):
         if place in taken:
             source = scored.index(digest)
-            for column in ("choices", "probabilities", "widths", "heights"):
+            for column in ("class_indices", "probabilities", "widths", "heights"):
                 assert np.array_equal(getattr(predictions, column)[place], getattr(table, column)[source])
         else:
             assert predictions.widths[place] == predictions.probabilities[place].max() == 0
