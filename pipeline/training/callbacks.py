@@ -97,9 +97,9 @@ class ProgressReporter:
 
 
 class Checkpointer:
-    """Keeps the history, the weights of the best epoch, and the checkpoint to resume from.
+    """Keeps the history, the weights of the chosen epoch, and the checkpoint to resume from.
 
-    The best epoch is the last one, or with early stopping the one with the lowest validation loss. Its
+    The chosen epoch is the last one, or with early stopping the one with the lowest validation loss. Its
     weights are those that were validated: the moving average if the recipe asks for one.
     """
 
@@ -120,7 +120,7 @@ class Checkpointer:
 
     @property
     def chosen_epoch(self) -> int:
-        """The best epoch, counted from 1."""
+        """The epoch whose weights are kept, counted from 1."""
         return self._chosen(self.state.history) + 1
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:

@@ -35,7 +35,7 @@ class TrainingState:
     Attributes:
         network: The variables of the network, including those of its random number generators.
         optimizer: The variables of the optimizer; its step also drives the learning rate schedule.
-        weights: The weights of the best epoch so far.
+        weights: The weights of the epoch chosen so far.
         history: One row per epoch.
     """
 

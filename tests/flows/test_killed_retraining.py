@@ -32,7 +32,7 @@ def test_what_a_killed_run_registered_is_judged_by_the_next(
     (killed,) = (store / "runs").iterdir()
     answer = run("retrain", "digits", *settings)
     assert answer.code == 0, answer.errors
-    assert "digits@1 was registered by a run that was killed, and is judged now" in answer.errors
+    assert "judging digits@1, which was registered by an interrupted run" in answer.errors
     assert aliases_of(store, "digits") == {"champion": 2}
     assert re.search(r'"champion":\s*\[\s*1\s*\]', (store / "models/digits/aliases.json").read_text())
     assert pending_versions(store, "digits") == []
