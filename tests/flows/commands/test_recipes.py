@@ -40,7 +40,7 @@ TABLE = """\
 #
 # Kernels have 324 parameters. Fully connected layers between the same volumes would have
 # 37,748,736: 116,508 times as many.
-# A receptive field larger than the image reaches into the padding.
+# A receptive field larger than the image extends into the padding.
 """
 
 
@@ -117,7 +117,7 @@ def test_an_application_says_what_is_known_of_it(show: Show) -> None:
     overrides = [word for setting in settings for word in ("--set", setting)]
     shown = show("folder", *overrides)
     assert "application: name MobileNetV2, weights imagenet, frozen_layers all" in shown
-    assert "not looked into" in shown
+    assert "not analyzed" in shown
     told = network(show("folder", *overrides, "--json"))
     assert (told["layers"][0]["output"], told["layers"][0]["parameters"]) == ([3, 3, 1280], 2_257_984)
     assert told["multiply_adds"] is None

@@ -251,7 +251,7 @@ def test_the_list_shows_what_is_damaged_and_ends_with_one(run: Run, store: Path)
     assert "1 of 3 entries" in answer.last_error
     lines = answer.output.splitlines()
     assert [line.split()[0] for line in lines] == ["digits@1", "digits@2", "digits@3"]
-    assert "champion, which is damaged: " in lines[1]
+    assert "champion, damaged: " in lines[1]
     assert "accuracy 0.9000" in lines[2]
     told = run("models", "list", "--store", store, "--json").json["models"]
     assert [entry["error"] is None for entry in told] == [True, False, True]
