@@ -8,7 +8,7 @@ import typer
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pixelmill.pipeline.artifacts import read_json, read_manifest
 from pixelmill.pipeline.bundles import PARITY_FILE
-from pixelmill.pipeline.export.loading import PixelRange
+from pixelmill.pipeline.export.keras_loader import PixelRange
 from pixelmill.pipeline.export.requests import ExportRequest, export_on_request
 from pixelmill.pipeline.locations import parse_location
 

@@ -18,7 +18,7 @@ _NEEDED_TO_SCORE = {
 }
 
 
-def describe_itself(class_names: tuple[str, ...], preprocessing: dict[str, object]) -> dict[str, str]:
+def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, object]) -> dict[str, str]:
     """The metadata entries that scoring needs."""
     return {
         CLASS_NAMES: json.dumps(class_names, ensure_ascii=False),
@@ -41,7 +41,7 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
             "an ONNX file whose metadata contains its class names and preprocessing",
             "Use a bundle exported by pixelmill; another program wrote or rewrote this file.",
         )
-    beside = describe_itself(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
+    beside = scoring_metadata(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
     differing = [name for name in _NEEDED_TO_SCORE if found[name] != beside[name]]
     if differing:
         file = _NEEDED_TO_SCORE[differing[0]]

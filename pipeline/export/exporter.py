@@ -22,7 +22,7 @@ from pixelmill.pipeline.bundles import (
 from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
 from pixelmill.pipeline.drift import PredictionCounts
-from pixelmill.pipeline.export.drafting import draft_bundle
+from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities

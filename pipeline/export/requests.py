@@ -13,7 +13,7 @@ from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset, from_folder
-from pixelmill.pipeline.export.loading import PixelRange
+from pixelmill.pipeline.export.keras_loader import PixelRange
 from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import (

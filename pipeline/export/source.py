@@ -12,7 +12,12 @@ from pixelmill.pipeline.config import ExportSpec, ImageSpec, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.evaluation import Evaluation
-from pixelmill.pipeline.export.loading import PixelRange, inspect_network, require_keras_file, require_labels
+from pixelmill.pipeline.export.keras_loader import (
+    PixelRange,
+    inspect_network,
+    require_keras_file,
+    require_labels,
+)
 from pixelmill.pipeline.export.outputs import require_one_class_per_image
 from pixelmill.pipeline.export.runtimes import OnnxVersion, choose_version
 from pixelmill.pipeline.processes import run_in_spawned_process

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from pixelmill.pipeline.artifacts import MANIFEST, publishing, write_json
 from pixelmill.pipeline.bundles import BASELINE_FILE, LABELS_FILE, MODEL_FILE, ONNX_FILE, PREPROCESSING_FILE
-from pixelmill.pipeline.bundles.metadata import describe_itself
+from pixelmill.pipeline.bundles.metadata import scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
 from pixelmill.pipeline.config.layers import (
@@ -170,7 +170,7 @@ def _bundled_photographs() -> list[Image.Image]:
 
 def _publish_bundle(kind: Kind, folder: Path) -> None:
     """Make a model and export it as a retraining run does, but for the training."""
-    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.draft import write_onnx
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
     from pixelmill.pipeline.training.network import build_network
 
@@ -185,7 +185,7 @@ def _publish_bundle(kind: Kind, folder: Path) -> None:
         network.save(staging / MODEL_FILE)
         preprocessing = describe_preprocessing(kind.image)
         class_names = tuple(f"class_{number}" for number in range(CLASSES))
-        metadata = describe_itself(class_names, preprocessing)
+        metadata = scoring_metadata(class_names, preprocessing)
         (staging / ONNX_FILE).write_bytes(write_onnx(network, kind.image, ExportSpec(), metadata))
         write_json(staging / LABELS_FILE, class_names)
         write_json(staging / PREPROCESSING_FILE, preprocessing)

@@ -120,7 +120,7 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
 
 
 def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> None:
-    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.draft import write_onnx
 
     (folder / ONNX_FILE).write_bytes(write_onnx(network, image, ExportSpec(), {}))
     write_array(folder / _TENSORS, tensors)

@@ -22,8 +22,8 @@ PROGRAMS = Path(__file__).parents[1] / "javascript"
 
 def export_for_all(bundle: Path, image: ImageSpec, folder: Path) -> None:
     """Write a file for each release, and one in the next opset, which it should refuse."""
-    from pixelmill.pipeline.export.drafting import write_onnx
-    from pixelmill.pipeline.export.loading import load_network
+    from pixelmill.pipeline.export.draft import write_onnx
+    from pixelmill.pipeline.export.keras_loader import load_network
 
     network = load_network(bundle / "model.keras")
     for release in RELEASES:

@@ -67,7 +67,7 @@ def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
     choose_device("cpu")
     import keras
 
-    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.draft import write_onnx
     from pixelmill.pipeline.export.precision import in_precision
 
     exported = {}

@@ -85,7 +85,7 @@ def _write_odd_files(keras: Any, folder: Path) -> None:
 def refusals(files: list[Path]) -> list[str]:
     """What is said of each file by what loads it; run it in a process of its own."""
     from pixelmill.pipeline.errors import PixelmillError
-    from pixelmill.pipeline.export.loading import inspect_network
+    from pixelmill.pipeline.export.keras_loader import inspect_network
 
     said = []
     for file in files:
@@ -98,7 +98,7 @@ def refusals(files: list[Path]) -> list[str]:
 
 def describe(files: list[Path]) -> list[tuple[int, str]]:
     """The number of outputs and the last activation of each network; run it in a process of its own."""
-    from pixelmill.pipeline.export.loading import inspect_network
+    from pixelmill.pipeline.export.keras_loader import inspect_network
 
     found = [inspect_network(file) for file in files]
     return [(facts.outputs, facts.activation) for facts in found]

@@ -37,7 +37,7 @@ def measure(name: str, files: Sequence[Path], work: Path) -> Measured:
     import_tensorflow()
     choose_device("cpu")
 
-    from pixelmill.pipeline.export.drafting import write_onnx
+    from pixelmill.pipeline.export.draft import write_onnx
     from pixelmill.pipeline.export.prediction import measure_noise, predict, predict_files
     from pixelmill.pipeline.images import decode
     from pixelmill.pipeline.inference import load_session

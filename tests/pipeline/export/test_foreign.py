@@ -15,7 +15,7 @@ from pixelmill.pipeline.bundles.metadata import require_metadata
 from pixelmill.pipeline.bundles.verification import verify_bundle
 from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.errors import GateRefused, PixelmillError, RequestError
-from pixelmill.pipeline.export.loading import require_labels
+from pixelmill.pipeline.export.keras_loader import require_labels
 from pixelmill.pipeline.export.outputs import (
     require_logits,
     require_one_class_per_image,

@@ -127,8 +127,8 @@ def test_weights_come_from_a_file_and_frozen_layers_stay(reference: KerasReferen
 def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]], int, int, Probabilities]:
     """Build an application at several sizes, and export the smallest."""
     keras = start()
-    from pixelmill.pipeline.export.drafting import write_onnx
-    from pixelmill.pipeline.export.loading import load_network
+    from pixelmill.pipeline.export.draft import write_onnx
+    from pixelmill.pipeline.export.keras_loader import load_network
     from pixelmill.pipeline.training.network import build_network
 
     outputs = []

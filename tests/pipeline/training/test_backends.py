@@ -12,8 +12,8 @@ import pytest
 from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.export.drafting import write_onnx
-from pixelmill.pipeline.export.loading import load_network
+from pixelmill.pipeline.export.draft import write_onnx
+from pixelmill.pipeline.export.keras_loader import load_network
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training import TrainedModel, trainer
 from pixelmill.pipeline.training.backends import Device, chosen_backend, mirror, start_backend

@@ -138,8 +138,8 @@ def count_parameters(name: str) -> int:
 
 
 def build(case: str, folder: Path) -> Built:
-    from pixelmill.pipeline.export.drafting import write_onnx
-    from pixelmill.pipeline.export.loading import load_network
+    from pixelmill.pipeline.export.draft import write_onnx
+    from pixelmill.pipeline.export.keras_loader import load_network
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
     from pixelmill.pipeline.training.network import build_network
 

@@ -8,12 +8,12 @@ from typing import Any
 from pixelmill.pipeline.artifacts import write_json
 from pixelmill.pipeline.bundles import LABELS_FILE, MODEL_FILE, ONNX_FILE, PREPROCESSING_FILE
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden, write_golden
-from pixelmill.pipeline.bundles.metadata import describe_itself
+from pixelmill.pipeline.bundles.metadata import scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pixelmill.pipeline.export.graph import serialize, standardize
-from pixelmill.pipeline.export.loading import accept_uint8, add_softmax, load_network, require_labels
+from pixelmill.pipeline.export.keras_loader import accept_uint8, add_softmax, load_network, require_labels
 from pixelmill.pipeline.export.outputs import final_activation, require_logits
 from pixelmill.pipeline.export.prediction import measure_noise, predict, predict_files
 from pixelmill.pipeline.export.runtimes import choose_version
@@ -68,7 +68,7 @@ def draft_bundle(
     write_json(folder / LABELS_FILE, source.class_names)
     write_json(folder / PREPROCESSING_FILE, preprocessing)
     metadata = {
-        **describe_itself(source.class_names, preprocessing),
+        **scoring_metadata(source.class_names, preprocessing),
         **{
             name: str(source.facts[fact])
             for name, fact in _METADATA_FROM_MANIFEST.items()
