@@ -174,7 +174,7 @@ def test_a_network_is_described_as_it_is(models: Path) -> None:
 @pytest.mark.parametrize(
     ("activation", "outputs", "words"),
     [
-        ("sigmoid", 3, r"final activation is sigmoid: .*`from_logits` does not help"),
+        ("sigmoid", 3, r"final activation is sigmoid .*`from_logits` does not help"),
         ("hard_sigmoid", 3, "final activation is hard_sigmoid"),
         ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
         ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add `from_logits`"),
