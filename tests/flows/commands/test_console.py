@@ -26,4 +26,4 @@ def test_an_override_is_shown_as_it_is_written_there(run: Run, tmp_path: Path) -
     answer = run("retrain", "digits", "--set", "epochs", "--store", tmp_path)
     assert answer.last_error.endswith("For example: --set training.epochs=3.")
     answer = run("retrain", "folder", "--set", f"dataset.path={tmp_path / 'none'}", "--store", tmp_path)
-    assert answer.last_error.endswith("Name it: --set dataset.path=FOLDER.")
+    assert answer.last_error.endswith("Set it with --set dataset.path=FOLDER.")
