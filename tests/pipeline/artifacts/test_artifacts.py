@@ -41,7 +41,7 @@ from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
 from pixelmill.pipeline.locations import children, content_of, parse_location
 from tests.s3 import S3Server, s3_server
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OLD, NEW = "old text\n", "new text\n" * 20_000
 FILES = {"model.bin": b"\0\1\2" * 1000, "labels.json": b'["a"]', "report/index.html": b"<p>\xc3\xa9</p>"}
 

@@ -20,7 +20,7 @@ from pixelmill.pipeline.artifacts import (
 )
 from pixelmill.pipeline.artifacts.temporaries import hold, temporary_folder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OWNER = """
 import pathlib, sys
 from pixelmill.pipeline.artifacts import publishing, replacing, scratch_folder

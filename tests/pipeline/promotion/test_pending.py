@@ -26,7 +26,7 @@ from pixelmill.pipeline.registry import (
 )
 from tests.pipeline.registry.test_registry import register, write_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def judge(store: Path, bundle: ModelBundle, **limits: float) -> Promotion:

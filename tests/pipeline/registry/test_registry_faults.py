@@ -32,7 +32,7 @@ from pixelmill.pipeline.registry import (
 from tests.conftest import Run, list_files_anew
 from tests.pipeline.registry.test_registry import register, write_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
