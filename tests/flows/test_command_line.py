@@ -87,7 +87,7 @@ def test_promote_and_rollback(run: Run, store: Path) -> None:
         "version": 2,
     }
     assert run("models", "show", "digits@champion", "--store", store, "--json").json["version"] == 2
-    assert "version 1 now" in run("models", "rollback", "digits", "--store", store).output
+    assert "now version 1" in run("models", "rollback", "digits", "--store", store).output
     refused(run("models", "rollback", "digits", "--store", store), 2, "no earlier version")
     assert run("models", "show", "digits@champion", "--store", store, "--json").json["version"] == 1
 

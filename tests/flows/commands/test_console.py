@@ -19,7 +19,7 @@ def test_a_field_is_shown_as_the_option_of_its_command(
     answer = run(*score, "--executor", "dask")
     assert answer.last_error.startswith("pixelmill: --executor dask with --dask-address None; expected")
     answer = run("models", "show", "none@1", "--store", tmp_path)
-    assert answer.last_error.endswith("or name another store with --store.")
+    assert answer.last_error.endswith("or choose another store with --store.")
 
 
 def test_an_override_is_shown_as_it_is_written_there(run: Run, tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def test_an_image_is_named_by_its_row_or_by_its_file(
 
 def test_an_image_that_has_no_row_is_told_the_nearest(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
-    with pytest.raises(RequestError, match=r"no row; .* nearest are a/0000"):
+    with pytest.raises(RequestError, match=r"no row .* nearest are a/0000"):
         explain("a/000007.png")
     with pytest.raises(RequestError, match=r"nearest are .*a/00019\.png"):
         explain("somewhere/else/entirely/00019.png")
