@@ -24,11 +24,11 @@ pytestmark = pytest.mark.xdist_group("prefect-server")
 SCRIPT = """
 import json, sys
 from pixelmill.flows.batch_scoring import score
-from pixelmill.pipeline.scoring import cluster
+from pixelmill.pipeline.scoring import dask_engine
 
 if __name__ == "__main__":
     store, images, output, address = sys.argv[1:]
-    cluster.SECONDS_A_SHARD = 0.02
+    dask_engine.SECONDS_A_SHARD = 0.02
     manifest = score("digits@1", images, output, store=store, executor="dask", dask_address=address)
     print(json.dumps(manifest))
 """
