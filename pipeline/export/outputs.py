@@ -9,9 +9,8 @@ import numpy.typing as npt
 
 from pixelmill.pipeline.errors import GateRefused, RequestError
 from pixelmill.pipeline.export.prediction import FilePredictions
-from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.inference import ROUNDING, Probabilities
 
-_ROUNDING = 1e-3
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 _UNKNOWN = "unknown"
 # Layers and ops that do not change the values of their input.
@@ -28,9 +27,9 @@ def are_probabilities(predictions: Probabilities) -> npt.NDArray[np.bool_]:
     """Whether each row of float32 [images, classes] is finite, non-negative and adds up to 1."""
     rows = predictions.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        adds_up = np.abs(rows.sum(axis=1) - 1) <= _ROUNDING
+        adds_up = np.abs(rows.sum(axis=1) - 1) <= ROUNDING
         is_valid: npt.NDArray[np.bool_] = (
-            np.isfinite(rows).all(axis=1) & (rows >= -_ROUNDING).all(axis=1) & adds_up
+            np.isfinite(rows).all(axis=1) & (rows >= -ROUNDING).all(axis=1) & adds_up
         )
     return is_valid
 
@@ -156,7 +155,7 @@ def require_probabilities(
 
 
 def _are_between_0_and_1(rows: Probabilities) -> bool:
-    return bool(rows.min() >= -_ROUNDING and rows.max() <= 1 + _ROUNDING)
+    return bool(rows.min() >= -ROUNDING and rows.max() <= 1 + ROUNDING)
 
 
 def _looks_like_sigmoid(path: Path, rows: Probabilities) -> RequestError:
