@@ -74,7 +74,34 @@ class Cifar10Source(Part):
     validation_fraction: ValidationFraction = 0.1
 
 
-class FolderSource(Part):
+class OwnImages(Part):
+    """What all datasets of your own images have in common."""
+
+    test_fraction: TestFraction = 0.2
+    validation_fraction: ValidationFraction = 0.1
+    max_unreadable_fraction: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.01, description="Maximum share of unreadable image files; above it, the run fails."
+    )
+    classes: tuple[Text, ...] | None = Field(
+        default=None,
+        description="The classes in the order of the outputs; null: those that the data has, in natural "
+        "order, after those of the newest version.",
+    )
+    allow_removed_classes: bool = Field(
+        default=False,
+        description="Whether classes of the newest version may be missing from the data; their outputs stay.",
+    )
+    near_duplicates: bool = Field(
+        default=True, description="Whether nearly equal images are kept in the same split."
+    )
+    corrections: Text | None = Field(
+        default=None,
+        description="A CSV file that corrects labels: columns sha256 or path, label (a class, or `exclude`), "
+        "and optionally who and when.",
+    )
+
+
+class FolderSource(OwnImages):
     """A folder of your own images, with one subfolder per class.
 
     Classes are in the natural order of the subfolders' names. Duplicate files are always in the same split.
@@ -86,11 +113,6 @@ class FolderSource(Part):
         default=None,
         description="A separate folder of test images with the same subfolders, if there is one; "
         "test_fraction is then not used.",
-    )
-    test_fraction: TestFraction = 0.2
-    validation_fraction: ValidationFraction = 0.1
-    max_unreadable_fraction: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.01, description="Maximum share of unreadable image files; above it, the run fails."
     )
 
 
