@@ -6,12 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from pixelmill.pipeline.config import FolderSource, Recipe
-from pixelmill.pipeline.config.layers import Application
 from pixelmill.pipeline.datasets.download import count_classes
 from pixelmill.pipeline.datasets.folders import check_folders
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
+from pixelmill.pipeline.layers.application import Application
 from pixelmill.pipeline.locations import is_remote
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")

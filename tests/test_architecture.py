@@ -16,10 +16,10 @@ OPTIONS_OF_PIP = {"--no-deps", "--only-binary", "--retries", "--disable-pip-vers
 # From the bottom up: a package or module knows only those on the floors below its own, and of its own floor
 # only what `BESIDE` names.
 FLOORS = (
-    {"clutter", "config", "display", "drift", "file_names", "labels", "progress", "resources", "telemetry"}
-    | {"templates"},
-    {"errors"},
-    {"images", "layers", "locations", "processes"},
+    {"clutter", "display", "drift", "errors", "file_names", "labels", "part", "progress", "resources"}
+    | {"telemetry", "templates"},
+    {"config", "layers"},
+    {"images", "locations", "processes"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions"},
     {"prediction", "readiness", "registry", "training"},
@@ -27,6 +27,8 @@ FLOORS = (
     {"explain", "export", "promotion"},
 )
 BESIDE = {
+    "config": {"layers"},
+    "errors": {"display"},
     "explain": {"export"},
     "image_encoding": {"images"},
 }
@@ -35,7 +37,7 @@ HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "
 # The flows themselves, and what stands around their functions.
 WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo")
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
-ALLOWED_KERAS = ("pipeline/training/", "pipeline/export/")
+ALLOWED_KERAS = ("pipeline/layers/", "pipeline/training/", "pipeline/export/")
 
 
 def name_of(path: Path) -> str:

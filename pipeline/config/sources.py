@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pixelmill.pipeline.config.part import Fraction, Number, Part, Text
+from pixelmill.pipeline.part import Fraction, Number, Part, Text
 
 TestFraction = Annotated[
     Fraction, Field(description="Share of the images of each class held out for the test set.")

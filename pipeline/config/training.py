@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pixelmill.pipeline.config.part import Number, Part, Positive
+from pixelmill.pipeline.part import Number, Part, Positive
 
 
 class LearningRate(Part):

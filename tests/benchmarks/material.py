@@ -15,18 +15,13 @@ from pixelmill.pipeline.bundles import BASELINE_FILE, LABELS_FILE, MODEL_FILE, O
 from pixelmill.pipeline.bundles.metadata import scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import (
-    Activation,
-    BatchNormalization,
-    Convolution,
-    Dense,
-    GlobalPooling,
-    Layer,
-    ModelSpec,
-    Pooling,
-    Softmax,
-)
 from pixelmill.pipeline.drift import CONFIDENCE_BINS, PredictionCounts
+from pixelmill.pipeline.layers import Layer, ModelSpec
+from pixelmill.pipeline.layers.activation import Activation, Softmax
+from pixelmill.pipeline.layers.convolution import Convolution
+from pixelmill.pipeline.layers.dense import Dense
+from pixelmill.pipeline.layers.normalization import BatchNormalization
+from pixelmill.pipeline.layers.pooling import GlobalPooling, Pooling
 from pixelmill.pipeline.processes import run_in_spawned_process, spawned_pool
 from pixelmill.pipeline.resources import processor_limit
 

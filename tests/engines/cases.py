@@ -11,9 +11,9 @@ import numpy as np
 from pixelmill.pipeline.artifacts import write_array
 from pixelmill.pipeline.bundles import ONNX_FILE
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import ModelSpec
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.layers import ModelSpec
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 

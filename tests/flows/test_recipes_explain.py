@@ -9,8 +9,8 @@ import pytest
 
 from pixelmill.flows.command_line import app
 from pixelmill.pipeline.config import Recipe
-from pixelmill.pipeline.config.part import Part
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.part import Part
 from pixelmill.pipeline.recipes.annotations import TAGS, parts_in
 from pixelmill.pipeline.recipes.fields import list_groups
 from tests.conftest import PIXELMILL

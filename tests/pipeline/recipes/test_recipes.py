@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelmill.pipeline.config import DatasetSource, FolderSource, Recipe
-from pixelmill.pipeline.config.layers import Application, Convolution
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers.application import Application
+from pixelmill.pipeline.layers.convolution import Convolution
 from pixelmill.pipeline.recipes import dump_recipe, load_recipe, parse_recipe, shipped_recipes
 from pixelmill.pipeline.recipes.yaml_text import dump_yaml, parse_yaml
 

@@ -10,11 +10,15 @@ import numpy.typing as npt
 import pytest
 
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import ApplicationName, ModelSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import Probabilities, load_session
-from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.layers.applications import APPLICATIONS, INCLUDE_PREPROCESSING, SCALINGS
+from pixelmill.pipeline.layers import ModelSpec, summarize_layers
+from pixelmill.pipeline.layers.application import (
+    APPLICATIONS,
+    INCLUDE_PREPROCESSING,
+    SCALINGS,
+    ApplicationName,
+)
 from pixelmill.pipeline.processes import run_in_spawned_process
 
 CLASSES = 3
