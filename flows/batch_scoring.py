@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pixelmill.flows.page import show_table
-from pixelmill.flows.refusals import ending_refused
+from pixelmill.flows.refusals import refusal_as_state
 from pixelmill.flows.scoring_parameters import as_flow
 from pixelmill.pipeline.bundles import Precision
 from pixelmill.pipeline.locations import parse_location
@@ -15,15 +15,15 @@ from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.dask_engine import run_shards
-from pixelmill.pipeline.scoring.passed_over import format_passed_over
 from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
+from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard
 
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)
-@ending_refused
+@refusal_as_state
 @as_flow
 def score(
     model: str,
@@ -105,6 +105,6 @@ def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         description=f"{plan.facts.model_name}@{plan.facts.model_version} over {plan.request.images}",
     )
     get_run_logger().info("%d rows in %s", table.manifest["listed"], table.folder)
-    if passed_over := format_passed_over(table.manifest["passed_over_kinds"]):
-        get_run_logger().info("passed over: %s", passed_over)
+    if skipped := format_skipped(table.manifest["passed_over_kinds"]):
+        get_run_logger().info("skipped: %s", skipped)
     return table

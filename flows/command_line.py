@@ -8,7 +8,7 @@ import typer
 
 from pixelmill.flows.commands.console import (
     explain_os_error,
-    explain_remote_trouble,
+    explain_remote_error,
     name_options,
     show_pipeline_warnings,
 )
@@ -21,7 +21,7 @@ from pixelmill.flows.commands.retrain import retrain
 from pixelmill.flows.commands.score import score
 from pixelmill.flows.commands.verify import verify
 from pixelmill.flows.general_options import quietable, take_general_options
-from pixelmill.flows.interrupts import ending_on_signals
+from pixelmill.flows.interrupts import handling_signals
 from pixelmill.flows.prefect_session import ServerLostError
 from pixelmill.pipeline.errors import ExitCode, PixelmillError
 from pixelmill.pipeline.locations import is_remote_error
@@ -49,7 +49,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with ending_on_signals():
+        with handling_signals():
             app()
     except PixelmillError as error:
         print(f"pixelmill: {name_options(str(error))}", file=sys.stderr, flush=True)
@@ -62,7 +62,7 @@ def main() -> None:
     except Exception as error:
         if not is_remote_error(error):
             raise
-        print(f"pixelmill: {explain_remote_trouble(error)}", file=sys.stderr)
+        print(f"pixelmill: {explain_remote_error(error)}", file=sys.stderr)
         sys.exit(ExitCode.WORK_FAILED)
 
 

@@ -71,7 +71,7 @@ def explain_os_error(error: OSError) -> str:
     return f"{error.strerror or error}{place}; expected the system to allow it. Look at the path."
 
 
-def explain_remote_trouble(error: Exception) -> str:
+def explain_remote_error(error: Exception) -> str:
     """One line for what a remote store did not do, however often it was asked."""
     said = " ".join(str(error).split()) or type(error).__name__
     return (

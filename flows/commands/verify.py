@@ -54,5 +54,5 @@ def _print(verification: Verification) -> None:
 
 def _verdict(check: EngineCheck) -> str:
     if check.difference is None:
-        return printable(f"cannot run the model: {check.trouble}")
+        return printable(f"cannot run the model: {check.error}")
     return "agrees" if check.agrees else "differs"

@@ -18,7 +18,7 @@ from pixelmill.pipeline.predictions.layout import (
     table_files,
 )
 from pixelmill.pipeline.predictions.parts import read_part
-from pixelmill.pipeline.predictions.stored import StoredTable, read_table
+from pixelmill.pipeline.predictions.table import StoredTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -30,7 +30,7 @@ from pixelmill.pipeline.predictions.layout import (
     table_files,
 )
 from pixelmill.pipeline.predictions.parts import is_part
-from pixelmill.pipeline.predictions.stored import holds_table
+from pixelmill.pipeline.predictions.table import holds_table
 
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.pixelmill-tmp")
 _AT_FOLDER = -100

@@ -18,7 +18,7 @@ from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
 from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
-from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ScoringOutcome:
         workers: How many processes worked, and in `workers_reason` why so many.
         computed: Images this run answered itself, not found from an interrupted one.
         reused: Images whose answer came from an earlier table.
-        passed_over: What the listing left out.
+        skipped: What the listing left out.
         copied: Images with the bytes of another in the same block of a shard, which was scored once for both.
         seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
         stage_seconds: Over all workers, by stage: read, decode, infer, write.
@@ -132,7 +132,7 @@ class ScoringOutcome:
     computed: int
     reused: int
     copied: int
-    passed_over: PassedOver
+    skipped: SkippedFiles
     seconds: float
     startup_seconds: float
     stage_seconds: dict[str, float]

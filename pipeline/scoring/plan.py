@@ -24,7 +24,7 @@ from pixelmill.pipeline.scoring.options import check_values
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
-from pixelmill.pipeline.scoring.worker.costly import COSTLY_FOLDER
+from pixelmill.pipeline.scoring.worker.timeouts import TIMEOUTS_FOLDER
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -107,7 +107,7 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     facts = begin_run(request, describe_request(request), run)
     plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)
     remove_folder(request.shards)
-    remove_folder(request.work / COSTLY_FOLDER)
+    remove_folder(request.work / TIMEOUTS_FOLDER)
     write_json(request.work / PLAN_FILE, _dump_plan(plan))
     return plan
 

@@ -16,7 +16,7 @@ from pixelmill.pipeline.predictions.publication import (
     link_or_copy,
     publish_table,
 )
-from pixelmill.pipeline.predictions.stored import DamagedTable, listed_table
+from pixelmill.pipeline.predictions.table import DamagedTable, listed_table
 from pixelmill.pipeline.scoring import ScoringRequest
 
 _log = getLogger(__name__)

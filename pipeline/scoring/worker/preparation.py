@@ -17,8 +17,8 @@ from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.reuse import PreviousTable
-from pixelmill.pipeline.scoring.worker.costly import note_costly, read_costly
-from pixelmill.pipeline.scoring.worker.reading import reader_of
+from pixelmill.pipeline.scoring.worker.file_reader import reader_of
+from pixelmill.pipeline.scoring.worker.timeouts import read_timeouts, record_timeout
 
 _FILES_AT_ONCE = 256
 _BYTES_AT_ONCE = 4 << 20
@@ -68,17 +68,17 @@ class Preparation:
         self._previous = PreviousTable(request) if request.previous else None
         self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
         seconds = request.max_image_seconds
-        self._time = TimeLimit(seconds, partial(note_costly, request.work, seconds))
+        self._time = TimeLimit(seconds, partial(record_timeout, request.work, seconds))
         WATCH.add(self._time)
-        self._costly = read_costly(request.work)
+        self._timeouts = read_timeouts(request.work)
 
     def close(self) -> None:
         """Have the time of its images watched no more."""
         WATCH.remove(self._time)
 
-    def look_for_costly(self) -> None:
+    def reload_timeouts(self) -> None:
         """Learn of the images that took other processes too long."""
-        self._costly = read_costly(self._work)
+        self._timeouts = read_timeouts(self._work)
 
     def prepare(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
         """Read a few images and decode them; see `read`."""
@@ -125,8 +125,8 @@ class Preparation:
         with MEMORY_LIMIT.allowing(self._limits.max_memory + tensors):
             for at, content in contents:
                 sha256 = predictions.sha256[at] or ""
-                if sha256 in self._costly:
-                    predictions.errors[at] = self._costly[sha256]
+                if sha256 in self._timeouts:
+                    predictions.errors[at] = self._timeouts[sha256]
                     continue
                 self._time.begin(sha256)
                 try:

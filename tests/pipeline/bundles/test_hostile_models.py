@@ -198,7 +198,7 @@ def test_a_model_that_asks_for_a_terabyte_is_told(engine: EngineName, copy: Mode
     put(copy, huge_array)
     (check,) = verify_bundle(copy, [engine]).engines
     assert check.difference is None
-    assert check.trouble
+    assert check.error
 
 
 def test_the_model_that_runs_is_the_one_that_was_hashed(

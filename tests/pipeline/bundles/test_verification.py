@@ -35,7 +35,7 @@ def test_an_engine_gives_the_golden_probabilities(bundle: ModelBundle, name: Eng
     if ENGINES[name].version() is None:
         pytest.skip(f"{ENGINES[name].title} is not installed: pip install '.[engines]'")
     (check,) = verify_bundle(bundle, [name]).engines
-    assert check.trouble == ""
+    assert check.error == ""
     assert check.difference is not None
     assert check.difference <= check.allowed == 1e-5
     assert check.version == ENGINES[name].version()
@@ -97,7 +97,7 @@ def test_a_file_that_an_engine_cannot_run_is_told_with_its_words(
         load_session(copy.onnx_path)
     (check,) = verify_bundle(copy, [EngineName.ONNXRUNTIME]).engines
     assert check.difference is None
-    assert check.trouble.split()[0] in str(raised.value)
+    assert check.error.split()[0] in str(raised.value)
     assert not check.agrees
 
 
@@ -108,7 +108,7 @@ def test_a_model_of_another_shape_is_told(copy: ModelBundle) -> None:
     list_files_anew(copy.folder)
     (check,) = verify_bundle(copy, [EngineName.ONNXRUNTIME]).engines
     assert check.difference is None
-    assert "(4, 10)" in check.trouble
+    assert "(4, 10)" in check.error
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "labels.json", "golden/tensors.npy", "model.keras"])

@@ -51,7 +51,7 @@ def test_what_an_image_raises_is_its_failure(error: Exception, code: FailureCode
     with pytest.raises(ImageFailure) as caught:
         guard(fail, DecodingLimits())
     assert caught.value.code is code
-    assert words in caught.value.words
+    assert words in caught.value.reason
 
 
 def test_a_failure_is_one_short_line_of_text() -> None:
@@ -84,7 +84,7 @@ def test_memory_over_the_limit_is_refused_and_not_taken(
     before = peak_memory()
     failure = failure_of(data, DecodingLimits(max_memory=64 * MEGABYTE))
     assert failure.code is FailureCode.TOO_COSTLY
-    assert "67,108,864" in failure.words
+    assert "67,108,864" in failure.reason
     assert peak_memory() - before < 150 * MEGABYTE
 
 

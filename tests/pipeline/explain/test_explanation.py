@@ -27,7 +27,7 @@ from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableL
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import writing_part
-from pixelmill.pipeline.predictions.stored import open_table
+from pixelmill.pipeline.predictions.table import open_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 from tests.conftest import list_files_anew, write_images

@@ -347,7 +347,7 @@ def test_the_pixel_limit_needs_only_what_the_header_declares() -> None:
     assert len(bomb) < 100
     problem = failure(bomb)
     assert problem.code == FailureCode.TOO_MANY_PIXELS
-    assert "60000 x 60000" in problem.words
+    assert "60000 x 60000" in problem.reason
 
 
 def test_the_frame_of_a_gif_cannot_go_round_the_pixel_limit() -> None:

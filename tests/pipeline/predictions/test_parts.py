@@ -253,7 +253,7 @@ import os, sys
 from pathlib import Path
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import read_part, read_row_groups
-from pixelmill.pipeline.predictions.stored import open_table
+from pixelmill.pipeline.predictions.table import open_table
 import pyarrow.parquet
 
 def threads():

@@ -20,8 +20,8 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import EXTENSIONS
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
-from pixelmill.pipeline.scoring.passed_over import PassedOver, format_passed_over
-from pixelmill.pipeline.scoring.worker.reading import read_again, reader_of
+from pixelmill.pipeline.scoring.skipped import SkippedFiles, format_skipped
+from pixelmill.pipeline.scoring.worker.file_reader import read_again, reader_of
 
 # All bytes a file name may hold on Linux, with those that matter more often than by chance.
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & {0, ord("/")}) | st.text(
@@ -329,7 +329,7 @@ def test_links_that_lead_to_themselves_end_nothing(name: str, tmp_path: Path) ->
     assert holds_images(tmp_path) is (name == "loop.png")
     touch(tmp_path, "z.png")
     assert holds_images(tmp_path)
-    counts = PassedOver()
+    counts = SkippedFiles()
     listed = list(list_images(tmp_path, (), counts))
     assert [image.problem for image in listed] == ["a link to itself"] * (name == "loop.png") + [None]
     assert counts.total == (name == "loop")
@@ -343,7 +343,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/1.png")
     for link in ("linked", "linked.png", "d/linked"):
         (tmp_path / "images" / link).symlink_to(tmp_path / "elsewhere")
-    counts = PassedOver()
+    counts = SkippedFiles()
     assert [image.path for image in list_images(tmp_path / "images", (), counts)] == ["a.png", "d/z.png"]
     kinds = {
         "extensions": {
@@ -361,7 +361,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     }
     assert counts.describe() == kinds
     assert counts.total == 8 + 3 + 2 + 6
-    assert format_passed_over(kinds) == (
+    assert format_skipped(kinds) == (
         "8 files (.heic 2, .avif 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
         "2 hidden, clutter (@eaDir 2, Thumbs.db 2, .DS_Store 1, ._* 1)"
     )
@@ -370,21 +370,21 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     for path in (tmp_path / "images").rglob("*"):
         if path.is_file():
             system.pipe_file(f"/passed-over/{path.relative_to(tmp_path / 'images').as_posix()}", b"")
-    remote = PassedOver()
+    remote = SkippedFiles()
     assert len(list(list_images(parse_location("memory://passed-over"), (), remote))) == 2
     assert remote.describe() == {**kinds, "linked_folders": 0}
 
 
 def test_patterns_leave_clutter_out_as_well(tmp_path: Path) -> None:
     touch(tmp_path, "a.dat", "Thumbs.db", "b.png")
-    counts = PassedOver()
+    counts = SkippedFiles()
     assert [image.path for image in list_images(tmp_path, ["*"], counts)] == ["a.dat", "b.png"]
     assert counts.describe()["clutter"] == {"Thumbs.db": 1}
-    assert format_passed_over(PassedOver().describe()) == ""
+    assert format_skipped(SkippedFiles().describe()) == ""
 
 
 def test_very_many_extensions_are_counted_together() -> None:
-    counts = PassedOver()
+    counts = SkippedFiles()
     for number in range(2000):
         counts.count_file(f"file.{number}")
     assert counts.total == 2000

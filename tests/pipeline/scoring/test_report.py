@@ -13,7 +13,6 @@ from playwright.sync_api import Browser
 
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.image_encoding import encode_png
-from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.report import (
     FailedImage,
     ReportContent,
@@ -25,6 +24,7 @@ from pixelmill.pipeline.scoring.report import (
     render_scoring_report,
     share,
 )
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 
 SECTIONS = ["Labels", "Confidence", "Drift", "Failures", "Least confident", "Throughput", "Run"]
 HOSTILE = "<script>alert(1)</script>\"'&amp;<img src=http://outside.test/x onerror=alert(1)>"
@@ -41,7 +41,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "failures": {"corrupt": 4, "empty": 1},
         "labels": {"cat": 300, "dog": 895},
         "passed_over": 0,
-        "passed_over_kinds": PassedOver().describe(),
+        "passed_over_kinds": SkippedFiles().describe(),
         "drift": {"class_psi": 0.03, "confidence_psi": 0.31},
         "computed": 1000,
         "reused": 200,
@@ -152,7 +152,7 @@ def test_a_name_is_text_and_nothing_else(name: str) -> None:
             failures={word: 2},
             request=request,
             threads_reason=word,
-            passed_over_kinds={**PassedOver().describe(), "extensions": {word: 3}},
+            passed_over_kinds={**SkippedFiles().describe(), "extensions": {word: 3}},
             accuracy={
                 "images": 3,
                 "correct": 2,
@@ -220,7 +220,7 @@ def test_accuracy_is_shown_where_it_is_known() -> None:
 
 def test_what_is_passed_over_and_left_out_is_shown_where_there_is_any() -> None:
     assert "Skipped" not in read(content()).text
-    kinds = {**PassedOver().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
+    kinds = {**SkippedFiles().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
     left_out = {"not_classes": {"images": 5, "folders": 1, "images_by_folder": {"2026-01": 5}}}
     facts = {"images": 0, "correct": 0, "accuracy": None, "classes": {}, **left_out}
     text = read(content(passed_over=41, passed_over_kinds=kinds, accuracy=facts)).text
