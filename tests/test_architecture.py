@@ -113,6 +113,15 @@ def test_every_module_is_short_enough_to_read() -> None:
     assert {name: lines for name, lines in long.items() if lines > 350} == {}
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_function_fits_on_a_screen(path: Path) -> None:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    if path.parent.name == "commands":
+        lengths.pop(path.stem, None)  # A command declares an option in several lines.
+    assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
+
+
 def test_importing_everything_touches_nothing(tmp_path: Path) -> None:
     modules = [
         "pixelmill." + name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
