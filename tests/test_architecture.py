@@ -45,15 +45,15 @@ def name_of(path: Path) -> str:
 def imports(path: Path, only_top: bool = False) -> Iterator[str]:
     """Every module that a file imports; with `only_top`, those it imports when it is imported."""
     tree = ast.parse(path.read_text())
-    guarded = [
-        inner
+    guarded = {
+        id(inner)
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
         or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
         for inner in ast.walk(node)
-    ]
+    }
     for node in ast.walk(tree):
-        if only_top and any(node is inner for inner in guarded):
+        if only_top and id(node) in guarded:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

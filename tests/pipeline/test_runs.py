@@ -13,7 +13,7 @@ from pixelmill.pipeline.artifacts import publishing, temporary_sibling
 from pixelmill.pipeline.registry import register_bundle, reserve_version
 from pixelmill.pipeline.runs import begin_run, remove_abandoned
 from tests.conftest import list_files_anew
-from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.pipeline.registry.bundles import register, write_bundle
 from tests.pipeline.registry.test_registry_faults import forge
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from pixelmill.pipeline.registry import (
     register_bundle,
     reserve_version,
 )
-from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.pipeline.registry.bundles import register, write_bundle
 
 ROOT = Path(__file__).parents[3]
 

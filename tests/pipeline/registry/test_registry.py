@@ -12,73 +12,33 @@ from typing import Any
 
 import pytest
 
-from pixelmill.pipeline.artifacts import publishing, write_json
+from pixelmill.pipeline.artifacts import publishing
 from pixelmill.pipeline.bundles import (
     BASELINE_FILE,
     LABELS_FILE,
-    METRICS_FILE,
     ONNX_FILE,
-    PARITY_FILE,
     PREPROCESSING_FILE,
     ModelBundle,
-    open_bundle,
 )
 from pixelmill.pipeline.config import PromotionSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
 from pixelmill.pipeline.promotion import Promotion, promote_bundle
 from pixelmill.pipeline.registry import (
-    ModelVersion,
     aliases_of,
     find_bundle,
     list_models,
     promote_version,
-    register_bundle,
     release_version,
     reserve_version,
     rollback_alias,
     show_model,
 )
+from tests.pipeline.registry.bundles import register, versions_in, write_bundle
 
 SPAWN = multiprocessing.get_context("spawn")
 RESERVATIONS = 100
 ROUNDS = 30
 NEEDED_TO_SCORE = (ONNX_FILE, LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
-
-
-def write_bundle(
-    folder: Path, name: str, version: int, accuracy: float, labels: tuple[str, ...] = ("cat", "dog")
-) -> ModelBundle:
-    """A bundle that is one in all but its network."""
-    test = {
-        "accuracy": accuracy,
-        "accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
-        "loss": 0.5,
-        "images": 400,
-        "largest_class": {"name": labels[0], "share": 0.5},
-        "never_predicted": [],
-        "balanced_accuracy": accuracy,
-        "balanced_accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
-    }
-    rows = [{"name": label, "recall": accuracy, "images": 200, "predictions": 200} for label in labels]
-    contents: dict[str, object] = {
-        LABELS_FILE: labels,
-        PREPROCESSING_FILE: {"spec": {"height": 8, "width": 8, "channels": 1}},
-        BASELINE_FILE: {"class_counts": [1, 1], "confidence_counts": [1] * 10},
-        METRICS_FILE: {"test": test, "classes": rows},
-        PARITY_FILE: {"images": 4, "label_flips": 0, "max_abs_difference": 0.0},
-    }
-    with publishing(folder, {"kind": "model-bundle", "name": name, "version": version}) as staging:
-        (staging / ONNX_FILE).write_bytes(f"network {name} {version}".encode())
-        for file, content in contents.items():
-            write_json(staging / file, content)
-    return open_bundle(folder)
-
-
-def register(store: Path, name: str = "digits", accuracy: float = 0.9) -> ModelBundle:
-    """Register one more version as a retraining run does."""
-    version = reserve_version(store, name)
-    made = write_bundle(store / "runs" / f"{name}-{version}", name, version, accuracy)
-    return register_bundle(store, made)
 
 
 @pytest.fixture
@@ -87,14 +47,6 @@ def store(tmp_path: Path) -> Path:
     for _ in range(3):
         register(tmp_path)
     return tmp_path
-
-
-def versions_in(store: Path) -> list[ModelVersion]:
-    """What is registered, all of it undamaged."""
-    listed = list_models(store)
-    versions = [entry for entry in listed if isinstance(entry, ModelVersion)]
-    assert versions == listed
-    return versions
 
 
 def aliases_file(store: Path) -> dict[str, Any]:

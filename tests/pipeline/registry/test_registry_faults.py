@@ -30,7 +30,7 @@ from pixelmill.pipeline.registry import (
     show_model,
 )
 from tests.conftest import Run, list_files_anew
-from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.pipeline.registry.bundles import register, write_bundle
 
 ROOT = Path(__file__).parents[3]
 

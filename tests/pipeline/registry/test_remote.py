@@ -28,7 +28,7 @@ from pixelmill.pipeline.registry import (
     show_model,
 )
 from tests.conftest import Run, write_images
-from tests.pipeline.registry.test_registry import versions_in, write_bundle
+from tests.pipeline.registry.bundles import register, versions_in, write_bundle
 from tests.s3 import S3Server, s3_server
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -54,12 +54,10 @@ def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @pytest.fixture
 def registered(store: Path, tmp_path: Path) -> list[ModelBundle]:
-    return [register(store, tmp_path / f"bundle {version}", version) for version in (1, 2, 3)]
-
-
-def register(store: Path, folder: Path, version: int) -> ModelBundle:
-    assert reserve_version(store, "digits") == version
-    return register_bundle(store, write_bundle(folder, "digits", version, 0.5 + version / 10))
+    return [
+        register(store, accuracy=0.5 + version / 10, folder=tmp_path / f"bundle {version}")
+        for version in (1, 2, 3)
+    ]
 
 
 def at_once(function: Callable[..., None], *arguments: tuple[object, ...]) -> None:
@@ -256,7 +254,7 @@ def test_two_processes_that_move_aliases_lose_nothing(
 
 def test_every_request_may_fail_at_first(s3: S3Server, store: Path, tmp_path: Path) -> None:
     s3.first_fails = True
-    register(store, tmp_path / "bundle", 1)
+    register(store, folder=tmp_path / "bundle")
     promote_version(store, "digits", 1, "champion")
     assert find_bundle(store, "digits@champion").onnx_path.read_bytes() == b"network digits 1"
     assert [model.aliases for model in versions_in(store)] == [("champion",)]
@@ -275,7 +273,7 @@ def test_the_commands_work_on_a_remote_store(
     register_bundle(store, bundle)
     assert "digits@1" in call("models", "list")
     call("models", "promote", "digits@1")
-    register(store, tmp_path / "bundle", 2)
+    register(store, folder=tmp_path / "bundle")
     call("models", "promote", "digits@2")
     assert json.loads(call("models", "rollback", "digits", "--json"))["version"] == 1
     shown = json.loads(call("models", "show", "digits@champion", "--json"))

@@ -18,32 +18,17 @@ from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
 from tests.conftest import Run, write_images
 from tests.pipeline.decoding.bombs import jpeg_with_scans, png, tiff
+from tests.pipeline.scoring.decoders import HANGING_DECODER, mark_image, write_site
 
 SHARD_IMAGES = next(growing_limits())[0]
 MAX_MEMORY, MAX_SECONDS = 48 << 20, 2.0
 DATA = ["image_path", "image_sha256", "status", "label", "class_index", "probability", "width", "height"]
 
-# Run by each worker when it starts: its decoder never comes back from certain images.
-HANGING_DECODER = """
-import pixelmill.pipeline.images
-
-decode = pixelmill.pipeline.images.decode
-
-def hang(data, *arguments):
-    while data.endswith(b"hang"):
-        pass
-    return decode(data, *arguments)
-
-pixelmill.pipeline.images.decode = hang
-"""
-
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
     """Two shards, to be scored by workers whose decoder can hang."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(HANGING_DECODER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", write_site(tmp_path, HANGING_DECODER))
     write_images(tmp_path / "images", SHARD_IMAGES + 50)
     return ScoringRequest(
         bundle=bundle,
@@ -55,18 +40,12 @@ def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
-def make_hang(path: Path) -> str:
-    """An image stays whole with bytes after its end."""
-    path.write_bytes(path.read_bytes() + b"hang")
-    return path.name
-
-
 def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
     images = sorted(request_.images.iterdir())
-    hanging = {make_hang(images[place]) for place in (3, SHARD_IMAGES + 1)}
+    hanging = {mark_image(images[place], b"hang") for place in (3, SHARD_IMAGES + 1)}
     # Of the same bytes, so that nobody stays at it again.
     shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
     hanging.add(images[SHARD_IMAGES + 7].name)
@@ -98,7 +77,7 @@ def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringReques
     """The way a GPU is fed, with the CPU in its place."""
     from concurrent.futures.process import BrokenProcessPool
 
-    hanging = make_hang(min(request_.images.iterdir()))
+    hanging = mark_image(min(request_.images.iterdir()), b"hang")
     with holding_output(request_.output):
         plan = plan_scoring(request_)
         first, *_ = write_shards(plan, growing_limits())
@@ -135,11 +114,11 @@ pixelmill.pipeline.images.decode = die
 def test_a_thumbnail_that_ends_its_process_is_left_out(
     request_: ScoringRequest, tmp_path: Path, is_resumed: bool
 ) -> None:
-    (tmp_path / "site/sitecustomize.py").write_text(DEADLY_THUMBNAILS)
+    write_site(tmp_path, DEADLY_THUMBNAILS)
     images = tmp_path / "few"
     paths = write_images(images, 10)
-    for path, ending in zip(paths, (b"kill", b"error"), strict=False):
-        path.write_bytes(path.read_bytes() + ending)
+    for path, failure in zip(paths, (b"kill", b"error"), strict=False):
+        mark_image(path, failure)
     request = replace(request_, images=images)
     table = score_folder(request)
     if is_resumed:  # All rows are there, and no worker starts.
