@@ -30,18 +30,18 @@ _PATHS = 3
 @as_command
 def score(
     model: Model,
-    images: Annotated[str, typer.Argument(help="The folder to score, all levels of it; an address, too.")],
-    output: Annotated[str, typer.Option("--output", help="The folder of the table; an address, too.")],
-    precision: Annotated[Precision, typer.Option("--precision", help="Which ONNX file.")] = "fp32",
+    images: Annotated[str, typer.Argument(help="The folder or address to score, with all subfolders.")],
+    output: Annotated[str, typer.Option("--output", help="The folder or address for the table.")],
+    precision: Annotated[Precision, typer.Option("--precision", help="The ONNX file to use.")] = "fp32",
     *,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Score a folder of images: one row for every image, always."""
+    """Score a folder of images into a prediction table, with one row for every image."""
     check_store(store)
     request = ScoringRequest.from_options(find_bundle(store, model, precision), images, output, options)
-    kept = f"finished shards are kept in {output}. Run the same command again to go on."
+    kept = f"finished shards are kept in {output}. Run the same command again to resume."
     with interrupt_message(kept):
         table = score_folder(request)
     counts = table.manifest
@@ -54,7 +54,7 @@ def score(
 
 
 def _print_summary(counts: Mapping[str, Any]) -> None:
-    """Print what a person wants to know of a table, from its manifest."""
+    """Summarize a table from its manifest."""
     print(
         f"Scored {counts['scored']:,} of {counts['listed']:,} images in {counts['seconds']:.1f} s "
         f"({counts['images_per_second']:,.0f} images/s, {counts['provider']}, "

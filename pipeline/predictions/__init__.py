@@ -1,7 +1,6 @@
 """The prediction table: `columns` defines its content; `parts` and `csv_format` are its two file formats.
 
-`layout` defines the names of its files; `stored` reads a finished table, `publication` replaces it with a new
-one.
+`layout` defines the names of its files; `table` reads a finished table, `publication` replaces it.
 """
 
 from pathlib import Path

@@ -152,9 +152,9 @@ def test_globs_say_what_is_listed(run: Run, trained_store: Path, tmp_path: Path)
     assert answer.code == 0, answer.errors
     assert answer.json["request"]["globs"] == ["*.data", "scan-?"]
     assert read_predictions(tmp_path / "out")["image_path"].tolist() == ["a/00001.data", "a/scan-2"]
-    refused(run("score", "digits@1", images, *options), 2, "holds a run with globs")
+    refused(run("score", "digits@1", images, *options), 2, "contains a run with globs")
     other = ("--output", tmp_path / "other", "--store", trained_store)
-    refused(run("score", "digits@1", images, *other, "--glob", "*.jpg"), 2, "holds no images", "*.jpg")
+    refused(run("score", "digits@1", images, *other, "--glob", "*.jpg"), 2, "contains no images", "*.jpg")
 
 
 def test_folders_are_true_labels_when_asked(run: Run, trained_store: Path, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_precision_is_taken_if_the_bundle_has_it(run: Run, trained_store: Path
         assert row["class_index"] == probabilities[0].argmax()
         assert row["probability"] == pytest.approx(probabilities[0].max(), abs=1e-6)
     # Another precision is another run.
-    refused(run(*command[:-1], "fp32"), 2, "holds a run with model_sha256")
+    refused(run(*command[:-1], "fp32"), 2, "contains a run with model_sha256")
 
 
 def test_a_killed_run_goes_on_where_it_was(run: Run, trained_store: Path, tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_ctrl_c_says_how_to_go_on(trained_store: Path, tmp_path: Path) -> None:
         errors = process.stderr.read() if process.stderr else ""
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert "Run the same command again to go on" in errors.strip().splitlines()[-1]
+    assert "Run the same command again to resume" in errors.strip().splitlines()[-1]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path: Path) -> None:
@@ -376,11 +376,11 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
     assert run("score", "digits@1", tmp_path / "images", *options).code == 0
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     refused(run("score", "digits@1", tmp_path / "images", *options, "--top-k", "2"), 2, "top_k 1", "--fresh")
-    refused(run("score", "digits@1", tmp_path / "empty", *options), 2, "holds a run with images")
+    refused(run("score", "digits@1", tmp_path / "empty", *options), 2, "contains a run with images")
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     new = ("--output", tmp_path / "new", "--store", trained_store)
-    refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "holds no images")
-    refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is no folder")
+    refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "contains no images")
+    refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is not a folder")
     refused(run("score", tmp_path / "images", tmp_path / "images", *new), 2, "has no manifest.json")
     refused(run("score", output, tmp_path / "images", *new), 2, "an artifact of kind prediction-table")
     refused(run("models", "--store", tmp_path / "images/00000.png"), 2, "is a file")

@@ -164,7 +164,7 @@ def test_files_of_others_among_the_parts_stay(tmp_path: Path) -> None:
     output = table_of(tmp_path).parquet
     (output / PARTS_FOLDER / "notes.txt").write_text("mine")
     stage(output, OTHER)
-    with pytest.raises(WorkError, match=r"holds 'notes\.txt', which no scoring run wrote"):
+    with pytest.raises(WorkError, match=r"contains 'notes\.txt', which no scoring run wrote"):
         publish_table(output)
     assert (output / PARTS_FOLDER / "notes.txt").read_text() == "mine"
     assert runs_in(read_predictions(output)) == [FACTS.run_id]

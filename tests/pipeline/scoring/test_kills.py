@@ -276,6 +276,6 @@ def test_a_run_that_is_interrupted_says_how_to_go_on(scoring: Scoring, tmp_path:
     assert "Traceback" not in errors
     last = errors.strip().splitlines()[-1]
     assert last == (
-        f"pixelmill: interrupted; finished shards are kept in {output}. Run the same command again to go on."
+        f"pixelmill: interrupted; finished shards are kept in {output}. Run the same command again to resume."
     )
     scoring.finish(output)

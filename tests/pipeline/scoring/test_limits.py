@@ -142,7 +142,7 @@ def test_explain_names_what_costs_too_much(request_: ScoringRequest, trained_sto
     ("change", "words"),
     [
         ({"max_image_memory": 1000}, "`max_image_memory` 1000; expected at least 16,777,216 bytes"),
-        ({"max_image_seconds": 0.0}, "`max_image_seconds` 0.0; expected a number of seconds over 0"),
+        ({"max_image_seconds": 0.0}, "`max_image_seconds` 0.0; expected a number of seconds above 0"),
         ({"max_image_seconds": float("nan")}, "`max_image_seconds` nan"),
         ({"max_image_seconds": float("inf")}, "`max_image_seconds` inf"),
     ],

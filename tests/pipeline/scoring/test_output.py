@@ -68,7 +68,9 @@ def test_files_of_others_in_the_folder_of_the_parts_stay(request_: ScoringReques
         mine = table.folder / "predictions" / name
         mine.write_text("mine")
         for fresh in (False, True):
-            with pytest.raises(RequestError, match=f"holds 'predictions/{name}', which no scoring run wrote"):
+            with pytest.raises(
+                RequestError, match=f"contains 'predictions/{name}', which no scoring run wrote"
+            ):
                 score_folder(replace(request_, fresh=fresh))
         assert mine.read_text() == "mine"
         mine.unlink()

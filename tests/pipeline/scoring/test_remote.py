@@ -246,7 +246,7 @@ def test_a_store_that_goes_down_ends_the_run_and_it_goes_on_later(
     [
         ("s3://no-such-bucket/images", "s3://bucket/out", {}, "s3://no-such-bucket/images cannot be reached"),
         ("s3://bucket/images", "s3://no-such-bucket/out", {}, "s3://no-such-bucket/out cannot be reached"),
-        ("s3://bucket/nothing", "s3://bucket/out", {}, "s3://bucket/nothing is no folder"),
+        ("s3://bucket/nothing", "s3://bucket/out", {}, "s3://bucket/nothing is not a folder"),
         ("s3://bucket/images", "s3://bucket/out", {"AWS_ACCESS_KEY_ID": "other"}, "AWS_ACCESS_KEY_ID"),
         ("s3://bucket/images", "s3://bucket/out", {"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID"),
         (

@@ -277,7 +277,7 @@ def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest,
         (replace(request_, top_k=2), "top_k"),
         (replace(request_, bundle=replace(request_.bundle, onnx_sha256="0" * 64)), "model_sha256"),
     ):
-        with pytest.raises(RequestError, match=f"holds a run with {key}"):
+        with pytest.raises(RequestError, match=f"contains a run with {key}"):
             score_folder(other)
     assert state_of(request_.output) == before
 
@@ -285,7 +285,7 @@ def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest,
 def test_an_unfinished_run_of_another_request_is_refused_too(request_: ScoringRequest) -> None:
     score_shards(planned(request_))
     before = state_of(request_.output)
-    with pytest.raises(RequestError, match="holds a run with top_k 1"):
+    with pytest.raises(RequestError, match="contains a run with top_k 1"):
         planned(replace(request_, top_k=2))
     assert state_of(request_.output) == before
 
@@ -319,9 +319,9 @@ def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> Non
 def test_a_folder_without_images_leaves_no_output(bundle: ModelBundle, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").touch()
-    with pytest.raises(RequestError, match="holds no images"):
+    with pytest.raises(RequestError, match="contains no images"):
         score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "empty", output=tmp_path / "out"))
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "gone", output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
