@@ -67,7 +67,7 @@ def stage_of(module: str) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_imports_keep_to_the_rules(path: Path) -> None:
+def test_imports_follow_the_rules(path: Path) -> None:
     name = name_of(path)
     modules = set(imports(path))
     packages = {module.split(".")[0] for module in modules}
@@ -122,7 +122,7 @@ def test_every_function_fits_on_a_screen(path: Path) -> None:
     assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
 
 
-def test_importing_everything_touches_nothing(tmp_path: Path) -> None:
+def test_importing_has_no_side_effects(tmp_path: Path) -> None:
     modules = [
         "pixelmill." + name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for path in SOURCES

@@ -98,7 +98,7 @@ def test_the_comparison_with_keras_names_the_images(show: Show) -> None:
     assert "Variants" not in page.locator("h2").all_inner_texts()
 
 
-def test_what_is_not_known_is_left_out(show: Show) -> None:
+def test_unknown_values_are_omitted(show: Show) -> None:
     unknown = [replace(each, accuracy=None) for each in (ORIGINAL, HALVES)]
     parity = replace(PARITY, label_flips=1, tied_flips=0, files=())
     page = show(render_export_report("digits, version 3", parity, unknown))

@@ -40,9 +40,7 @@ def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
-    request_: ScoringRequest, tmp_path: Path
-) -> None:
+def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
     images = sorted(request_.images.iterdir())
     hanging = {mark_image(images[place], b"hang") for place in (3, SHARD_IMAGES + 1)}
@@ -73,7 +71,7 @@ def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
     pd.testing.assert_frame_equal(rows.loc[others, DATA], whole.loc[others, DATA])
 
 
-def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringRequest) -> None:
+def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringRequest) -> None:
     """The way a GPU is fed, with the CPU in its place."""
     from concurrent.futures.process import BrokenProcessPool
 
@@ -111,7 +109,7 @@ pixelmill.pipeline.images.decode = die
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
-def test_a_thumbnail_that_ends_its_process_is_left_out(
+def test_a_thumbnail_that_crashes_its_process_is_omitted(
     request_: ScoringRequest, tmp_path: Path, is_resumed: bool
 ) -> None:
     write_site(tmp_path, DEADLY_THUMBNAILS)
@@ -129,7 +127,7 @@ def test_a_thumbnail_that_ends_its_process_is_left_out(
     assert page.count("data:image/png;base64,") == 8
 
 
-def test_explain_names_what_costs_too_much(request_: ScoringRequest, trained_store: Path) -> None:
+def test_explain_reports_an_image_over_the_limits(request_: ScoringRequest, trained_store: Path) -> None:
     (request_.images / "00010.png").write_bytes(png(6000, 6000, 8, 6, 4))
     table = score_folder(replace(request_, max_failure_rate=1))
     explanation = explain_image(table.folder, "00010.png", trained_store, keras=False)
@@ -154,7 +152,7 @@ def test_limits_out_of_range_are_refused(
         score_folder(replace(request_, **change))  # type: ignore[arg-type]
 
 
-def test_other_limits_are_another_run(request_: ScoringRequest) -> None:
+def test_different_limits_are_a_different_run(request_: ScoringRequest) -> None:
     score_folder(request_)
     with pytest.raises(RequestError, match=r"a run with max_image_seconds 2\.0"):
         score_folder(replace(request_, max_image_seconds=3.0))
@@ -170,14 +168,14 @@ def test_other_limits_are_another_run(request_: ScoringRequest) -> None:
         ("-1GB", 2, None),
     ],
 )
-def test_the_memory_is_told_in_the_units_that_people_use(
+def test_the_memory_limit_accepts_units(
     run: Run, trained_store: Path, tmp_path: Path, size: str, code: int, kept: int | None
 ) -> None:
     write_images(tmp_path / "images", 2)
     command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out", "--json")
-    answer = run(*command, "--store", trained_store, f"--max-image-memory={size}")
-    assert answer.code == code, answer.errors
+    result = run(*command, "--store", trained_store, f"--max-image-memory={size}")
+    assert result.code == code, result.errors
     if kept:
-        assert answer.json["request"]["max_image_memory"] == kept
+        assert result.json["request"]["max_image_memory"] == kept
     else:
-        assert answer.last_error.startswith(f"pixelmill: --max-image-memory {size}; expected a size")
+        assert result.last_error.startswith(f"pixelmill: --max-image-memory {size}; expected a size")

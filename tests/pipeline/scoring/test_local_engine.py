@@ -49,9 +49,7 @@ def poison(request: ScoringRequest, index: int, failure: bytes) -> str:
     return mark_image(request.images / f"{index:05d}.png", failure)
 
 
-def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
-    request_: ScoringRequest, tmp_path: Path
-) -> None:
+def test_only_images_that_kill_their_worker_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
     crashing = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
     crashing.add(poison(request_, 300, b"memory"))
@@ -64,7 +62,7 @@ def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
     pd.testing.assert_frame_equal(rows.loc[others, data], whole.loc[others, data])
 
 
-def test_a_death_that_does_not_come_again_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_crash_that_does_not_recur_causes_no_failure(request_: ScoringRequest, tmp_path: Path) -> None:
     poison(request_, 5, b"once")
     table = score_folder(request_)
     assert (tmp_path / "site/died-once").exists()
@@ -72,14 +70,14 @@ def test_a_death_that_does_not_come_again_costs_nothing(request_: ScoringRequest
     assert table.manifest["scored"] == 2 * SHARD_IMAGES + 50
 
 
-def test_a_death_between_two_shards_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_crash_between_two_shards_causes_no_failure(request_: ScoringRequest, tmp_path: Path) -> None:
     write_site(tmp_path, DYING_BETWEEN_SHARDS)
     table = score_folder(replace(request_, workers=1))
     assert (tmp_path / "site/died-once").exists()
     assert (table.manifest["failed"], table.manifest["scored"]) == (0, 2 * SHARD_IMAGES + 50)
 
 
-def test_workers_that_never_begin_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_workers_that_never_start_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:
     write_site(tmp_path, "import os\nos._exit(1)")
     with pytest.raises(WorkError, match="died before it started a shard"):
         score_folder(request_)
