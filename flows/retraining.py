@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from pixelmill.flows.page import show_markdown, show_table
-from pixelmill.flows.refusals import ending_refused, passed
+from pixelmill.flows.refusals import refusal_as_state, require_result
 from pixelmill.flows.training_progress import progress_artifact
 from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
@@ -43,7 +43,7 @@ from pixelmill.pipeline.training.trainer import train_model
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
-@ending_refused
+@refusal_as_state
 def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate."""
     models = parse_location(store)
@@ -55,11 +55,11 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     checkpoint = checkpoint_path(dataset, recipe, work)
     model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
-    bundle = passed(export(model, evaluation, dataset, recipe, run, models))
+    bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
     # If the same command is run again, it resumes from the checkpoint up to here, and trains anew afterwards.
     remove_file(checkpoint)
-    return passed(promote(registered, recipe.promotion, models))
+    return require_result(promote(registered, recipe.promotion, models))
 
 
 def is_network_error(task: Any, run: Any, state: Any) -> bool:
@@ -146,7 +146,7 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
 
 
 @task(name="export", cache_policy=NO_CACHE)
-@ending_refused
+@refusal_as_state
 def export(
     model: TrainedModel,
     evaluation: Evaluation,
@@ -178,7 +178,7 @@ def register(bundle: ModelBundle, store: Path) -> ModelBundle:
 
 
 @task(name="promote", cache_policy=NO_CACHE)
-@ending_refused
+@refusal_as_state
 def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
     """Point the recipe's alias to the new version if it passes the gate."""
     promoted = judge_versions(store, bundle, promotion)

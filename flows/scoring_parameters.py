@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 def as_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field, in place of its `**options`.
+    """Replace the `**options` of a command by one option per field.
 
     The field `top_k` becomes `--top-k`; the option of a list is named in the singular and may be repeated;
     a size is written as `512MB`.
@@ -37,7 +37,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def as_flow(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a flow a parameter for each field, in place of its `**options`; Prefect's form shows them."""
+    """Replace the `**options` of a flow by one parameter per field, for Prefect's form."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -59,7 +59,9 @@ def absolute(path: Path) -> str:
 
 def cache_folder() -> Path:
     """The user's cache folder on this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelmill"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pixelmill")
 
 
 def workspace(store: Path) -> Path:

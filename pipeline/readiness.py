@@ -44,7 +44,7 @@ def _check_weights(recipe: Recipe) -> None:
                 raise RequestError(
                     f"weights {printable(layer.weights)!r} of the application {layer.name}",
                     "null, imagenet, or the path of an existing file",
-                    "Correct `weights`, or put the file there.",
+                    "Correct `weights`, or create the file.",
                 )
 
 
@@ -54,7 +54,7 @@ def _check_device(recipe: Recipe) -> None:
         return
     if not any(True for pattern in _GPU_DEVICES for _ in Path("/dev").glob(pattern)):
         raise RequestError(
-            f"training.device is gpu, and the system sees no GPU (none of {', '.join(_GPU_DEVICES)} in /dev)",
+            f"training.device is gpu, but there is no GPU (none of {', '.join(_GPU_DEVICES)} in /dev)",
             "a GPU with its driver, and the extra `train-gpu`",
             "Train on a machine with a GPU, or set training.device=cpu.",
         )
@@ -73,5 +73,5 @@ def _check_store(store: Path) -> None:
         raise RequestError(
             f"store {printable(str(store))} cannot be written to ({error.strerror})",
             "a folder that this user may write to",
-            "Name another with `store`.",
+            "Choose another one with `store`.",
         ) from error

@@ -27,7 +27,7 @@ EPOCHS = 6
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a finished command said."""
 
     code: int
@@ -43,7 +43,7 @@ class Answer:
         return self.errors.strip().splitlines()[-1] if self.errors.strip() else ""
 
 
-Run = Callable[..., Answer]
+Run = Callable[..., CommandResult]
 
 
 @pytest.hookimpl(trylast=True)
@@ -79,7 +79,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run(environment: dict[str, str]) -> Run:
     """Run the installed `pixelmill` command in a process of its own."""
 
-    def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Answer:
+    def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> CommandResult:
         done = subprocess.run(
             [str(PIXELMILL), *map(str, arguments)],
             capture_output=True,
@@ -89,7 +89,7 @@ def run(environment: dict[str, str]) -> Run:
             timeout=280,
             check=False,
         )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return call
 
@@ -103,10 +103,10 @@ def trained_store(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     store = shared / "trained-store"
     with FileLock(shared / "trained-store.lock"):
         if not (store / "models/digits/aliases.json").is_file():
-            answer = run(
+            result = run(
                 "retrain", "digits", "--store", store, "--set", f"training.epochs={EPOCHS}", "--json"
             )
-            assert answer.code == 0, answer.errors
+            assert result.code == 0, result.errors
     return store
 
 
@@ -179,6 +179,6 @@ def start_interruptible(
     )
 
 
-def list_files_anew(folder: Path) -> None:
+def update_manifest(folder: Path) -> None:
     """Have an artifact's manifest list its files as they are now."""
     write_json(folder / MANIFEST, {**read_json(folder / MANIFEST), "files": describe_files(folder)})

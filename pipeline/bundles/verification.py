@@ -33,14 +33,14 @@ class EngineCheck:
         difference: The largest difference from the golden probabilities, in one batch or image by image;
             None if the engine returned no predictions.
         allowed: The largest difference that the bundle's `parity.json` allows.
-        trouble: Why the engine returned no predictions; empty otherwise.
+        error: Why the engine returned no predictions; empty otherwise.
     """
 
     engine: EngineName
     version: str
     difference: float | None
     allowed: float
-    trouble: str = ""
+    error: str = ""
 
     @property
     def agrees(self) -> bool:

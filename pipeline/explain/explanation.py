@@ -12,7 +12,7 @@ from pixelmill.pipeline.explain.replay import FAILS_IN, STAGES, Facts, Replay
 from pixelmill.pipeline.images import ImageFailure, Pixels
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
-from pixelmill.pipeline.predictions.stored import StoredTable, read_table
+from pixelmill.pipeline.predictions.table import StoredTable, read_table
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring.listing import escape
 
@@ -100,7 +100,7 @@ def _replay_stages(replay: Replay, names: Sequence[str]) -> list[Stage]:
         try:
             found, row = STAGES[name](replay)
         except ImageFailure as failure:
-            found = {"failure": str(failure.code), "words": failure.words}
+            found = {"failure": str(failure.code), "words": failure.reason}
             stages.append(_stage(name, found, {"failure": replay.failure}))
             break
         if name == fails_in:

@@ -34,7 +34,7 @@ from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.scoring.deep_paths import stat_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
-from pixelmill.pipeline.scoring.worker.reading import reader_of
+from pixelmill.pipeline.scoring.worker.file_reader import reader_of
 
 Facts = dict[str, Any]
 TOLERANCE = 1e-6

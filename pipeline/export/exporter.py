@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
@@ -26,7 +27,7 @@ from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
-from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
+from pixelmill.pipeline.export.parity import Parity, choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
 from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
@@ -92,19 +93,28 @@ def export_proven(
             write_json(record, _finite(asdict(parity)))
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
-        variants = _export_variants(source, held_out, staging)
-        proof = {
-            **asdict(parity),
-            "engines": [asdict(engine) for engine in engines],
-            "variants": [asdict(variant) for variant in variants],
-        }
-        write_json(staging / PARITY_FILE, _finite(proof))
-        title = f"{source.name}, version {source.version}"
-        page = render_export_report(title, parity, variants)
-        (staging / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
-        (staging / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
+        _write_proof(source, parity, engines, _export_variants(source, held_out, staging), staging)
         write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
+
+
+def _write_proof(
+    source: ExportSource,
+    parity: Parity,
+    engines: Sequence[EngineAgreement],
+    variants: Sequence[VariantResult],
+    folder: Path,
+) -> None:
+    """Write `parity.json` and the report of the export."""
+    proof = {
+        **asdict(parity),
+        "engines": [asdict(engine) for engine in engines],
+        "variants": [asdict(variant) for variant in variants],
+    }
+    write_json(folder / PARITY_FILE, _finite(proof))
+    page = render_export_report(f"{source.name}, version {source.version}", parity, variants)
+    (folder / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
+    (folder / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
 
 
 def _require_probabilities(

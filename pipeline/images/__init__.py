@@ -16,7 +16,7 @@ from PIL import Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import bmp, gif, jpeg, png, tiff, webp
 from pixelmill.pipeline.images.failures import FailureCode, ImageFailure, failing_as
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tensors import Pixels, to_image, to_tensor, turn_upright
 
 __all__ = [
@@ -39,7 +39,7 @@ DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own limit for decompression bombs: a quarter of a gigabyte as RGB."""
 
 # For each format, the function that recognizes a file and the one that reads its header.
-_READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], StoredImage]]] = {
+_READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], EncodedImage]]] = {
     "JPEG": (jpeg.accepts, jpeg.read),
     "PNG": (png.accepts, png.read),
     "WEBP": (webp.accepts, webp.read),
@@ -114,7 +114,7 @@ def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
     return to_tensor(to_image(array), spec)
 
 
-def _read(data: bytes) -> StoredImage:
+def _read(data: bytes) -> EncodedImage:
     if not data:
         raise ImageFailure(FailureCode.EMPTY, "the file is empty")
     # This limit replaces Pillow's, which warns on the terminal and raises no specific error.

@@ -1,7 +1,6 @@
 """The prediction table: `columns` defines its content; `parts` and `csv_format` are its two file formats.
 
-`layout` defines the names of its files; `stored` reads a finished table, `publication` replaces it with a new
-one.
+`layout` defines the names of its files; `table` reads a finished table, `publication` replaces it.
 """
 
 from pathlib import Path
@@ -18,7 +17,7 @@ from pixelmill.pipeline.predictions.layout import (
     table_files,
 )
 from pixelmill.pipeline.predictions.parts import read_part
-from pixelmill.pipeline.predictions.stored import StoredTable, read_table
+from pixelmill.pipeline.predictions.table import StoredTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import USE_THREADS
-from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable
+from pixelmill.pipeline.predictions.table import DamagedTable, StoredFile, StoredTable
 
 _PATH = "image_path"
 _NEIGHBOURS = 100

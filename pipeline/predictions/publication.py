@@ -3,7 +3,7 @@
 The new table is first written to the work folder: its parts or its CSV file, its report, and its manifest
 last. From then on, it is the current table. `publish_table` moves it to its final place; it can be killed at
 any point and called again. On a local file system, the folder of parts is exchanged atomically. On an object
-store, the parts are copied one by one, and `stored` reads the table in the work folder meanwhile; other
+store, the parts are copied one by one, and `table` reads the one in the work folder meanwhile; other
 programs that read the parts should wait for the manifest.
 """
 
@@ -30,7 +30,7 @@ from pixelmill.pipeline.predictions.layout import (
     table_files,
 )
 from pixelmill.pipeline.predictions.parts import is_part
-from pixelmill.pipeline.predictions.stored import holds_table
+from pixelmill.pipeline.predictions.table import holds_table
 
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.pixelmill-tmp")
 _AT_FOLDER = -100
@@ -120,7 +120,7 @@ def _require_parts_alone(output: Path) -> None:
     foreign = foreign_files_in_parts(output)
     if foreign:
         raise WorkError(
-            f"{output / PARTS_FOLDER} holds {foreign[0]!r}, which no scoring run wrote",
+            f"{output / PARTS_FOLDER} contains {foreign[0]!r}, which no scoring run wrote",
             "only parts of a table",
             "Move it elsewhere and run the same command again; finished shards are kept.",
         )

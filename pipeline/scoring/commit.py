@@ -19,7 +19,7 @@ from pixelmill.pipeline.locations import absolute, children
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.publication import publish_table
-from pixelmill.pipeline.predictions.stored import KIND
+from pixelmill.pipeline.predictions.table import KIND
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.counts import TableCounts, UncertainRow, count_rows
 from pixelmill.pipeline.scoring.plan import LOCK_FILE, describe_request
@@ -98,8 +98,8 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "failed_images": {
             code: [image.path for image in images] for code, images in sorted(counts.failed_images.items())
         },
-        "passed_over": outcome.passed_over.total,
-        "passed_over_kinds": outcome.passed_over.describe(),
+        "passed_over": outcome.skipped.total,
+        "passed_over_kinds": outcome.skipped.describe(),
         "labels": dict(sorted(counts.labels.items())),
         "drift": measure_drift(request.bundle.baseline(), counts.predictions),
         **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),

@@ -1,4 +1,4 @@
-"""The first stage of scoring: check the request, and begin its run or find the one that it resumes."""
+"""The first stage of scoring: check the request, and start a run or resume an interrupted one."""
 
 import shutil
 import time
@@ -24,7 +24,7 @@ from pixelmill.pipeline.scoring.options import check_values
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
-from pixelmill.pipeline.scoring.worker.costly import COSTLY_FOLDER
+from pixelmill.pipeline.scoring.worker.timeouts import TIMEOUTS_FOLDER
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -33,13 +33,13 @@ _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 @contextmanager
 def holding_output(output: Path) -> Iterator[None]:
-    """Keep an output for one run, from its plan to its commit.
+    """Lock an output for one run, from its plan to its commit.
 
-    An object store has no locks: of a remote output the caller has to see that one run at a time uses it.
-    Where the request is refused, the output is left as it was found.
+    Object stores have no locks, so the caller must ensure that only one run at a time uses a remote output.
+    If the request is refused, the output is unchanged.
 
     Raises:
-        RequestError: Another run is at work there, or the output is no folder.
+        RequestError: Another run uses the output, or it is not a folder.
     """
     _require_folder(output)
     if is_remote(output):
@@ -53,9 +53,9 @@ def holding_output(output: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RequestError(
-            f"another run is at work in {output}",
-            "an output of this run's own",
-            "Wait for it to end, or choose another `output`.",
+            f"output {output} is in use by another run",
+            "an output that no other run uses",
+            "Wait until that run ends, or choose another `output`.",
         ) from None
     try:
         yield
@@ -64,7 +64,7 @@ def holding_output(output: Path) -> Iterator[None]:
             shutil.rmtree(work)
         lock.release()
         for folder in made:
-            with suppress(OSError):  # Only a folder that is empty goes.
+            with suppress(OSError):  # A folder that is not empty stays.
                 folder.rmdir()
 
 
@@ -73,9 +73,9 @@ def _require_folder(output: Path) -> None:
     if suffix in _FORMATS and not output.is_dir():
         folder = output.with_suffix("")
         raise RequestError(
-            f"`output` {output}, the name of a file",
-            "the name of a folder, which gets the table, its report and its manifest",
-            f"Write `format` {_FORMATS[suffix]} `output` {folder}: the table is then "
+            f"`output` {output}, which is named like a file",
+            "a folder for the table, its report and its manifest",
+            f"Use `format` {_FORMATS[suffix]} `output` {folder}: the table is then "
             f"{folder / (CSV_FILE if _FORMATS[suffix] == 'csv' else PARTS_FOLDER)}.",
         )
     if not is_remote(output) and output.exists() and not output.is_dir():
@@ -83,22 +83,23 @@ def _require_folder(output: Path) -> None:
 
 
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:
-    """Check a request, and begin its run or go on with an interrupted run of the same.
+    """Check a request, and start its run or resume an interrupted run of the same request.
 
-    To be called while `holding_output`.
+    Must be called inside `holding_output`.
 
     Raises:
-        RequestError: A folder without images, an output that holds something else, a value out of range.
+        RequestError: The folder contains no images, the output contains anything else, or a value is out of
+            range.
     """
     started, clock = time.time(), time.monotonic()
     _check_values(request)
     run = find_run(request, describe_request(request))
     if not holds_images(request.images, request.globs):
         raise RequestError(
-            f"folder {request.images} holds no images",
+            f"folder {request.images} contains no images",
             f"files that match {' or '.join(request.globs)}, at any depth"
             if request.globs
-            else "files with an image's extension, such as .png or .jpg, at any depth",
+            else "files with an image extension, such as .png or .jpg, at any depth",
             "Check the path.",
         )
     if request.labels_from_folders:
@@ -107,13 +108,13 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     facts = begin_run(request, describe_request(request), run)
     plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)
     remove_folder(request.shards)
-    remove_folder(request.work / COSTLY_FOLDER)
+    remove_folder(request.work / TIMEOUTS_FOLDER)
     write_json(request.work / PLAN_FILE, _dump_plan(plan))
     return plan
 
 
 def read_plan(work: Path) -> ScoringPlan:
-    """The plan of the run in a work folder, as a worker on any machine needs it."""
+    """Read the plan of a run from its work folder, on any machine."""
     content = read_json(work / PLAN_FILE)
     request = content["request"]
     for name in ("images", "output", "previous"):
@@ -121,7 +122,7 @@ def read_plan(work: Path) -> ScoringPlan:
     request["globs"] = tuple(request["globs"])
     bundle = content["bundle"]
     bundle["folder"] = Path(bundle["folder"])
-    if bundle["address"] and not bundle["folder"].is_dir():  # On another machine than the plan's.
+    if bundle["address"] and not bundle["folder"].is_dir():  # This is another machine.
         bundle["folder"] = fetch_bundle(parse_location(bundle["address"]))
     return ScoringPlan(
         ScoringRequest(bundle=ModelBundle(**bundle), **request),
@@ -151,7 +152,7 @@ def _dump_plan(plan: ScoringPlan) -> dict[str, Any]:
 
 
 def describe_request(request: ScoringRequest) -> dict[str, Any]:
-    """What must be the same for two requests to be one run."""
+    """The parameters that must be equal for a request to resume a run."""
     return {
         "model": f"{request.bundle.name}@{request.bundle.version}",
         "model_sha256": request.bundle.onnx_sha256,
@@ -175,18 +176,18 @@ def _check_values(request: ScoringRequest) -> None:
         raise RequestError(f"`top_k` {request.top_k}", f"1 to {classes} classes", "Correct the option.")
     if request.trust_mtime and request.previous is None:
         raise RequestError(
-            "`trust_mtime` without `previous`", "an earlier table to take rows from", "Correct the option."
+            "`trust_mtime` without `previous`", "an earlier table to reuse rows from", "Correct the option."
         )
     if (request.executor == "dask") != (request.dask_address is not None):
         raise RequestError(
             f"`executor` {request.executor} with `dask_address` {request.dask_address}",
-            "dask with the address of its scheduler, or local without one",
+            "dask with the address of its scheduler, or local without an address",
             "Correct the option.",
         )
-    if request.executor == "local":  # The machines of a cluster are not this one.
+    if request.executor == "local":  # The machines of a cluster may have other providers.
         require_provider(request.provider)
     for place in (request.images, request.output, request.previous):
         if place is not None:
             require_reachable(place)
     if not request.images.is_dir():
-        raise RequestError(f"{request.images} is no folder", "a folder of images", "Check the path.")
+        raise RequestError(f"{request.images} is not a folder", "a folder of images", "Check the path.")

@@ -1,4 +1,4 @@
-"""Which run an output holds: one to resume, one to replace, or one that is not to be touched."""
+"""Deciding whether a request resumes the run in its output, replaces it, or is refused."""
 
 from logging import getLogger
 from pathlib import Path
@@ -16,7 +16,7 @@ from pixelmill.pipeline.predictions.publication import (
     link_or_copy,
     publish_table,
 )
-from pixelmill.pipeline.predictions.stored import DamagedTable, listed_table
+from pixelmill.pipeline.predictions.table import DamagedTable, listed_table
 from pixelmill.pipeline.scoring import ScoringRequest
 
 _log = getLogger(__name__)
@@ -25,17 +25,17 @@ _TABLE = {MANIFEST, REPORT_FILE, CSV_FILE, PARTS_FOLDER}
 
 
 def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | None:
-    """The run that this request resumes, or None where it begins one.
+    """The run that this request resumes; None if it starts a new one.
 
-    An unfinished run counts before a finished one. With `fresh`, only an unfinished run that was
-    itself begun fresh is resumed; whatever else the output holds is replaced at the commit.
+    An unfinished run takes precedence over a finished one. With `fresh`, only an unfinished run that was
+    itself started with `fresh` is resumed; anything else in the output is replaced at the commit.
 
     Args:
-        request: What is asked for.
-        identity: What must be the same for two requests to be one run.
+        request: The request.
+        identity: The parameters that must be equal for a request to resume a run.
 
     Raises:
-        RequestError: The output holds another run, or files that no run wrote.
+        RequestError: The output contains another run, or files that no run wrote.
     """
     output, unfinished = request.output, request.work / _RUN_FILE
     runs = [path for path in (unfinished, output / MANIFEST) if path.is_file()]
@@ -50,19 +50,19 @@ def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | No
     if differing:
         key = differing[0]
         raise RequestError(
-            f"output {output} holds a run with {key} {held['request'].get(key)!r}",
-            f"{identity[key]!r}, as asked for now",
+            f"output {output} contains a run with {key} {held['request'].get(key)!r}",
+            f"{identity[key]!r}, as in this request",
             "Choose another `output`, or replace that run with `fresh`.",
         )
-    # Of a finished CSV table no parts are left to keep: scoring it once more is a new run.
+    # A finished CSV table has no parts left to keep, so scoring it again is a new run.
     return RunFacts(**held["run"]) if runs[0] == unfinished or request.format == "parquet" else None
 
 
 def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts | None) -> RunFacts:
-    """Write down which run this is, before any part of it is written, and take up its finished parts.
+    """Record the run before any part of it is written, and keep the finished parts of a resumed run.
 
     Args:
-        request: What is asked for.
+        request: The request.
         identity: See `find_run`.
         run: The run to resume; None for a new one.
     """
@@ -89,9 +89,9 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
 
 
 def _adopt_parts(request: ScoringRequest, run: RunFacts) -> None:
-    """Have the parts of the finished table among those of the run, where it is the table of this run.
+    """Add the parts of the finished table to those of the run, if it is the table of this run.
 
-    A part that is not the one which the manifest lists is left out, and its images are scored again.
+    A part that is not the one listed in the manifest is omitted, and its images are scored again.
     """
     if not (request.output / MANIFEST).is_file():
         return
@@ -116,8 +116,8 @@ def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
         foreign += [f"{PARTS_FOLDER}/{name}" for name in foreign_files_in_parts(output)]
     if foreign:
         raise RequestError(
-            f"output {output} holds {foreign[0]!r}, which no scoring run wrote",
-            "an empty or a new folder",
+            f"output {output} contains {foreign[0]!r}, which no scoring run wrote",
+            "an empty or new folder",
             "Choose another `output`.",
         )
 
@@ -129,7 +129,7 @@ def _read_run(path: Path) -> dict[str, Any]:
         content["request"].get("model")
     except (TypeError, KeyError, AttributeError):
         raise RequestError(
-            f"{path} tells of no scoring run", "what a scoring run wrote", "Choose another `output`."
+            f"{path} does not describe a scoring run", "a file written by a run", "Choose another `output`."
         ) from None
     run: dict[str, Any] = content
     return run

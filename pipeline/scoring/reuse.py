@@ -23,7 +23,7 @@ from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
 from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_part
-from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
+from pixelmill.pipeline.predictions.table import DamagedTable, StoredFile, StoredTable, read_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.listing import ListedImage
 

@@ -13,7 +13,7 @@ from pixelmill.pipeline.artifacts import replacing
 from pixelmill.pipeline.predictions.parts import part_name, part_shard_key
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
-from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
@@ -57,7 +57,7 @@ def write_shards(
     plan: ScoringPlan,
     limits: Iterable[ShardLimit],
     tapers: bool = False,
-    passed_over: PassedOver | None = None,
+    skipped: SkippedFiles | None = None,
 ) -> Iterator[Shard]:
     """List the images of a run and write the listing lazily, one shard at a time.
 
@@ -66,9 +66,9 @@ def write_shards(
         limits: The limit of each shard.
         tapers: Whether to cut the last two shards into ever smaller ones, so that no worker is left with a
             large one when all others have finished.
-        passed_over: Updated with what the listing skips.
+        skipped: Updated with what the listing skips.
     """
-    listed = list_images(plan.request.images, plan.request.globs, passed_over)
+    listed = list_images(plan.request.images, plan.request.globs, skipped)
     for number, images in enumerate(cut_images(listed, limits, tapers)):
         lines = "".join(map(_line, images)).encode()
         with replacing(shard_path(plan, number)) as temporary:

@@ -27,7 +27,7 @@ from pixelmill.pipeline.predictions.arrays import numbers_of
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.worker.reading import read_again
+from pixelmill.pipeline.scoring.worker.file_reader import read_again
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -29,13 +29,13 @@ def test_throughput_of_every_contender() -> None:
     assert all(name in told for name in ("limit", "tf.data + Keras", "Keras predict", "Pillow loop"))
 
 
-def test_the_cost_of_a_run_that_reuses() -> None:
+def test_the_cost_of_reusing_a_table() -> None:
     told = run("reuse_cost", "--small-images", "200", "--photographs", "10", "--rounds", "1")
     assert told.count("of reading and hashing") == 2
 
 
 @pytest.mark.parametrize("recipe", ["mnist", "cifar10-small"])
-def test_training_beside_pytorch(recipe: str) -> None:
+def test_training_compared_with_pytorch(recipe: str) -> None:
     told = run("train_throughput", "--recipe", recipe, "--images", "512", "--rounds", "1")
     assert told.count("of the rate from memory") == 2
     assert told.count("wall seconds, ") == (2 if find_spec("torch") else 0)

@@ -43,7 +43,7 @@ def files(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_release_reads_what_is_written_for_it_and_no_more(
+def test_a_release_loads_exactly_the_files_written_for_it(
     release: str, files: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     if shutil.which("npm") is None:

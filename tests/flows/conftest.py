@@ -35,7 +35,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_until_it_responds(url: str, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline:
         try:
@@ -64,7 +64,7 @@ def prefect_server(home: Path, **settings: str) -> Iterator[PrefectServer]:
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log)
         try:
-            wait_until_it_answers(f"{url}/api/health", process)
+            wait_until_it_responds(f"{url}/api/health", process)
             yield PrefectServer(url, environment)
         finally:
             process.terminate()

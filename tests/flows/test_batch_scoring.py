@@ -58,7 +58,7 @@ def test_the_flow_plans_scores_and_commits(
     pd.testing.assert_frame_equal(flow[data], bare[data])
 
 
-def test_too_many_failures_fail_the_run_and_leave_the_table(
+def test_too_many_failures_fail_the_run_but_keep_the_table(
     server: PrefectServer, trained_store: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"

@@ -30,7 +30,7 @@ def deployments() -> dict[str, Any]:
     return {deployment["name"]: deployment for deployment in content["deployments"]}
 
 
-def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
+def test_the_parameters_match_the_flows(deployments: dict[str, Any]) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     for deployment in deployments.values():
@@ -39,7 +39,7 @@ def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
         assert set(validated) <= set(flow.parameters.properties)
 
 
-def test_the_nightly_recipe_is_the_one_that_ships(deployments: dict[str, Any]) -> None:
+def test_the_nightly_recipe_is_the_built_in_one(deployments: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(deployments["nightly"]["parameters"]["recipe"])
     assert recipe == load_recipe("mnist")
 
@@ -53,9 +53,7 @@ def pull_step() -> Callable[[], dict[str, str]]:
 
 
 @pytest.mark.parametrize("folder", [None, "", "/no/such/folder"])
-def test_a_project_folder_that_is_missing_is_named(
-    monkeypatch: pytest.MonkeyPatch, folder: str | None
-) -> None:
+def test_a_missing_project_folder_is_reported(monkeypatch: pytest.MonkeyPatch, folder: str | None) -> None:
     monkeypatch.delenv("PIXELMILL_HOME", raising=False)
     if folder is not None:
         monkeypatch.setenv("PIXELMILL_HOME", folder)

@@ -12,7 +12,7 @@ from tests.conftest import PIXELMILL, Run, start_interruptible
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_registered_is_judged_by_the_next(
+def test_the_next_run_judges_the_version_that_a_killed_run_registered(
     run: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -30,9 +30,9 @@ def test_what_a_killed_run_registered_is_judged_by_the_next(
         pytest.skip("this machine promoted it before it could be killed")
     assert pending_versions(store, "digits") == [1]
     (killed,) = (store / "runs").iterdir()
-    answer = run("retrain", "digits", *settings)
-    assert answer.code == 0, answer.errors
-    assert "judging digits@1, which was registered by an interrupted run" in answer.errors
+    result = run("retrain", "digits", *settings)
+    assert result.code == 0, result.errors
+    assert "judging digits@1, which was registered by an interrupted run" in result.errors
     assert aliases_of(store, "digits") == {"champion": 2}
     assert re.search(r'"champion":\s*\[\s*1\s*\]', (store / "models/digits/aliases.json").read_text())
     assert pending_versions(store, "digits") == []

@@ -38,7 +38,7 @@ def data(folder: Path) -> pd.DataFrame:
     return read_predictions(folder).drop(columns=["run_id", "scored_at"])
 
 
-def kill_one_half_way(running: Cluster, parts: Path, over: threading.Event, killed: list[int]) -> None:
+def kill_one_midway(running: Cluster, parts: Path, over: threading.Event, killed: list[int]) -> None:
     victim = running.worker_processes()[0]
     while not over.is_set():
         if len(list(parts.glob("part-*.parquet"))) >= 2:
@@ -47,7 +47,7 @@ def kill_one_half_way(running: Cluster, parts: Path, over: threading.Event, kill
             return
 
 
-def test_a_killed_worker_of_the_cluster_changes_nothing(
+def test_killing_a_worker_of_the_cluster_changes_nothing(
     server: PrefectServer, trained_store: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     images, output = tmp_path / "images", tmp_path / "there"
@@ -57,7 +57,7 @@ def test_a_killed_worker_of_the_cluster_changes_nothing(
     with running_cluster(environment=server.environment) as running:
         command = [sys.executable, tmp_path / "score_once.py", trained_store, images, output, running.address]
         watcher = threading.Thread(
-            target=kill_one_half_way, args=(running, output / ".pixelmill/parts", over, killed)
+            target=kill_one_midway, args=(running, output / ".pixelmill/parts", over, killed)
         )
         watcher.start()
         done = subprocess.run(

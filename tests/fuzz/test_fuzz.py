@@ -48,7 +48,7 @@ def test_every_seed_is_scored(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_changed_files_keep_every_promise(file_format: str) -> None:
+def test_mutated_files_keep_every_guarantee(file_format: str) -> None:
     @settings(max_examples=100, deadline=None)
     @given(data=st.data())
     def run(data: st.DataObject) -> None:

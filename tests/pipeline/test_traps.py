@@ -103,7 +103,7 @@ def predictions_of(content: bytes, pixels: Pixels) -> Probabilities:
 @pytest.mark.parametrize(
     "name", ["plain", "random", "normalization", "rescaling", "approximate", "bicubic", "mixed"]
 )
-def test_what_can_be_expressed_equals_keras(
+def test_layers_that_can_be_expressed_match_keras(
     exported: dict[tuple[str, int], Exported], name: str, opset: int
 ) -> None:
     one = exported[name, opset]
@@ -130,7 +130,7 @@ def test_what_can_be_expressed_equals_keras(
     ],
 )
 @pytest.mark.parametrize("opset", [13, 17])
-def test_what_cannot_be_expressed_names_its_layer(
+def test_layers_that_cannot_be_expressed_are_reported(
     exported: dict[tuple[str, int], Exported], name: str, layer: str, instead: str, opset: int
 ) -> None:
     error = exported[name, opset].error
@@ -139,7 +139,7 @@ def test_what_cannot_be_expressed_names_its_layer(
     assert instead in str(error)
 
 
-def test_ops_of_a_later_opset_are_refused(exported: dict[tuple[str, int], Exported]) -> None:
+def test_ops_of_a_newer_opset_are_refused(exported: dict[tuple[str, int], Exported]) -> None:
     model = onnx.load_from_string(exported["plain", 17].onnx)
     model.graph.node[-1].op_type = "LayerNormalization"
     model.graph.node[-1].name = "sequential_1/last_1/op"
@@ -179,7 +179,7 @@ def test_attributes_and_inputs_of_another_opset_are_refused(
             require_standard_ops(model, refused, {"scaled": "Resizing"})
 
 
-def test_ops_of_a_runtime_of_its_own_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_ops_of_a_custom_domain_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")

@@ -36,9 +36,9 @@ from pixelmill.pipeline.scoring.shards import find_part, read_shard, shard_image
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
+from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
-from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,7 +111,7 @@ class Worker:
             crashing: The indices of images that crash a worker and must not be decoded.
         """
         self._seconds.clear()
-        self._preparation.look_for_costly()
+        self._preparation.reload_timeouts()
         request = self._plan.request
         key = shard_key(self._plan, number)
         found = find_part(self._plan, number, key)

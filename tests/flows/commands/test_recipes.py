@@ -63,7 +63,7 @@ def network(shown: str) -> Any:
     return json.loads(shown)["network"]
 
 
-def test_the_textbook_network_is_shown_as_the_textbook_counts_it(show: Show, tmp_path: Path) -> None:
+def test_a_textbook_network_has_the_counts_of_the_textbook(show: Show, tmp_path: Path) -> None:
     (tmp_path / "textbook.yaml").write_text(TEXTBOOK)
     assert show("textbook.yaml").endswith("\n\n" + TABLE)
     told = network(show("textbook.yaml", "--json"))
@@ -79,7 +79,7 @@ def test_the_textbook_network_is_shown_as_the_textbook_counts_it(show: Show, tmp
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_what_is_shown_is_the_recipe(name: str, show: Show) -> None:
+def test_the_output_loads_as_the_same_recipe(name: str, show: Show) -> None:
     assert parse_recipe(yaml.safe_load(show(name)), "shown") == load_recipe(name)
 
 
@@ -97,7 +97,7 @@ def test_the_table_needs_no_tensorflow() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_that_is_not_here_is_counted_for_a_number_of_classes(show: Show, tmp_path: Path) -> None:
+def test_a_missing_folder_is_shown_for_an_assumed_number_of_classes(show: Show, tmp_path: Path) -> None:
     assert "10 classes are assumed; set --classes N" in show("folder")
     for count in (3, 4):
         (tmp_path / "images" / str(count)).mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_a_folder_that_is_not_here_is_counted_for_a_number_of_classes(show: Show
     assert (told["classes"], told["layers"][-1]["output"]) == (37, [37])
 
 
-def test_an_application_says_what_is_known_of_it(show: Show) -> None:
+def test_an_application_shows_what_is_known(show: Show) -> None:
     settings = (
         "image.height=96",
         "image.width=96",

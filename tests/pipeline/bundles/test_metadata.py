@@ -14,7 +14,7 @@ from pixelmill.pipeline.bundles import ModelBundle, open_bundle
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import list_files_anew, write_images
+from tests.conftest import update_manifest, write_images
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -40,7 +40,7 @@ def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
     model = onnx.load(path)
     change(model)
     path.write_bytes(model.SerializeToString())
-    list_files_anew(folder)
+    update_manifest(folder)
     return open_bundle(folder)
 
 
@@ -56,7 +56,7 @@ def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
     ],
     ids=["one missing", "all missing", "another class"],
 )
-def test_a_file_that_says_too_little_or_other_things_is_refused(
+def test_missing_or_different_metadata_is_refused(
     bundle: ModelBundle, tmp_path: Path, change: Change, said: str
 ) -> None:
     write_images(tmp_path / "images", 3)
@@ -81,7 +81,7 @@ def test_data_outside_the_folder_is_never_read(bundle: ModelBundle, tmp_path: Pa
         score_folder(ScoringRequest(received, tmp_path / "images", tmp_path / "out"))
 
 
-def test_the_refusals_leave_an_earlier_table_as_it_was(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_refusal_leaves_an_earlier_table_unchanged(bundle: ModelBundle, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3)
     request = ScoringRequest(bundle, tmp_path / "images", tmp_path / "out")
     score_folder(request)

@@ -27,10 +27,10 @@ from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableL
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import writing_part
-from pixelmill.pipeline.predictions.stored import open_table
+from pixelmill.pipeline.predictions.table import open_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import list_files_anew, write_images
+from tests.conftest import update_manifest, write_images
 from tests.pipeline.predictions.tables import write_manifest
 
 STAGES = ["model", "listing", "bytes", "format", "orientation", "tensor", "onnx"]
@@ -72,7 +72,7 @@ def tamper(folder: Path, path: str, **values: object) -> None:
     (row,) = [row for row in rows if row["image_path"] == path]
     row.update(values)
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
-    list_files_anew(folder)
+    update_manifest(folder)
 
 
 def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
@@ -103,7 +103,7 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     assert (explanation.tensor == pixels).all()
 
 
-def test_changed_bytes_are_named_before_what_follows_from_them(
+def test_changed_bytes_are_reported_before_their_consequences(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     score_folder(request_)
@@ -117,7 +117,7 @@ def test_changed_bytes_are_named_before_what_follows_from_them(
     assert explain("a/00006.png").first_difference is None
 
 
-def test_equal_pixels_with_other_metadata_differ_in_their_bytes_alone(
+def test_equal_pixels_with_other_metadata_differ_only_in_their_bytes(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     score_folder(request_)
@@ -144,7 +144,7 @@ def test_equal_pixels_with_other_metadata_differ_in_their_bytes_alone(
         ({"status": "failed", "error": "melted: a code of another version"}, "tensor", ("failure",)),
     ],
 )
-def test_a_row_that_was_tampered_with_is_named(
+def test_a_tampered_row_is_reported(
     request_: ScoringRequest,
     explain: Explain,
     values: dict[str, object],
@@ -159,7 +159,7 @@ def test_a_row_that_was_tampered_with_is_named(
 
 
 @pytest.mark.parametrize(("distance", "verdict"), [(5e-7, "same"), (2e-6, "differs")])
-def test_the_line_between_same_and_different_probabilities(
+def test_the_tolerance_between_same_and_different_probabilities(
     request_: ScoringRequest, explain: Explain, distance: float, verdict: str
 ) -> None:
     score_folder(request_)
@@ -171,7 +171,9 @@ def test_the_line_between_same_and_different_probabilities(
     assert stage.found["difference"] == pytest.approx(distance, abs=1e-7)
 
 
-def test_the_other_choices_of_a_row_count(request_: ScoringRequest, explain: Explain) -> None:
+def test_the_other_top_k_predictions_of_a_row_are_compared(
+    request_: ScoringRequest, explain: Explain
+) -> None:
     score_folder(replace(request_, top_k=5))
     stage = explain("a/00003.png").stages[-1]
     assert (stage.verdict, len(stage.found["top_labels"])) == ("same", 5)
@@ -241,9 +243,7 @@ def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, e
     assert (folder.name, folder.found["failure"]) == ("listing", "not_a_file")
 
 
-def test_the_failure_of_the_replay_must_be_that_of_the_row(
-    request_: ScoringRequest, explain: Explain
-) -> None:
+def test_a_replay_with_another_failure_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:
     (request_.images / "a/00004.png").write_bytes(b"")
     score_folder(request_)
     tamper(request_.output, "a/00004.png", error="corrupt: OSError")
@@ -266,7 +266,7 @@ def test_an_image_that_kills_a_worker_does_not_kill_the_replay(
     assert (last.name, last.found["failure"], last.verdict) == ("tensor", "worker_died", "same")
 
 
-def test_a_turned_photo_is_told_as_stored_and_as_displayed(
+def test_a_rotated_photo_has_a_stored_and_a_displayed_size(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     exif = Image.Exif()
@@ -297,7 +297,7 @@ def test_another_model_is_the_first_difference(
     assert stage.row["model_sha256"] == request_.bundle.onnx_sha256
 
 
-def test_keras_is_asked_only_where_its_file_is_whole(
+def test_keras_predicts_only_with_an_undamaged_file(
     request_: ScoringRequest, explain: Explain, tmp_path: Path
 ) -> None:
     score_folder(request_)
@@ -317,7 +317,7 @@ def test_keras_is_asked_only_where_its_file_is_whole(
     assert "cannot be loaded" in refused.found["words"]
 
 
-def test_keras_that_is_not_installed_is_said(
+def test_a_missing_keras_is_reported(
     request_: ScoringRequest, explain: Explain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_folder(request_)
@@ -330,7 +330,7 @@ def test_keras_that_is_not_installed_is_said(
     assert explanation.first_difference is None
 
 
-def test_an_image_is_named_by_its_row_or_by_its_file(
+def test_an_image_can_be_given_by_its_row_or_its_file(
     request_: ScoringRequest, explain: Explain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (request_.images / "a/link.png").symlink_to(request_.images / "b/00000.png")
@@ -351,7 +351,7 @@ def test_an_image_is_named_by_its_row_or_by_its_file(
         assert explanation.first_difference is None
 
 
-def test_an_image_that_has_no_row_is_told_the_nearest(request_: ScoringRequest, explain: Explain) -> None:
+def test_an_image_without_a_row_suggests_the_nearest_ones(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
     with pytest.raises(RequestError, match=r"no row .* nearest are a/0000"):
         explain("a/000007.png")
@@ -363,7 +363,7 @@ def test_an_image_that_has_no_row_is_told_the_nearest(request_: ScoringRequest, 
         explain("")
 
 
-def test_what_is_missing_is_said(
+def test_missing_tables_models_and_folders_are_reported(
     request_: ScoringRequest, explain: Explain, trained_store: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RequestError, match=r"has no manifest\.json"):
@@ -380,7 +380,7 @@ def test_what_is_missing_is_said(
         explain("a/00007.png")
 
 
-def test_a_damaged_part_is_said(request_: ScoringRequest, explain: Explain) -> None:
+def test_a_damaged_part_is_reported(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
     (part,) = table_files(request_.output)
     part.write_bytes(part.read_bytes()[:-20])
@@ -392,7 +392,9 @@ ODD_NAMES = [b"\xff\xfe.png", b"=cmd.png", b"100%41.png", 'ä, "b".png'.encode()
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_odd_names_are_found_in_both_forms(request_: ScoringRequest, explain: Explain, form: Any) -> None:
+def test_unusual_names_are_found_in_both_formats(
+    request_: ScoringRequest, explain: Explain, form: Any
+) -> None:
     for number, name in enumerate(ODD_NAMES):
         source = request_.images / f"a/{number:05d}.png"
         shutil.copyfile(source, os.fsencode(request_.images) + b"/" + name)
@@ -453,7 +455,7 @@ def test_each_row_of_many_parts_and_row_groups_is_found(tmp_path: Path) -> None:
         assert "é/007.png" in nearest_paths(open_table(folder), "elsewhere/007.png", 4)
 
 
-def test_a_remote_table_of_remote_images(
+def test_a_remote_table_with_remote_images(
     request_: ScoringRequest, explain: Explain, trained_store: Path
 ) -> None:
     score_folder(request_)

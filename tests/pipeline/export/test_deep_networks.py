@@ -33,7 +33,7 @@ def compare(measured: Measured, predictions: Probabilities) -> Parity:
         pytest.param("ResNet50", marks=pytest.mark.slow),
     ],
 )
-def test_rounding_passes_and_another_network_does_not(name: str, tmp_path: Path) -> None:
+def test_rounding_passes_but_a_different_network_does_not(name: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     files = [tmp_path / f"{index}.png" for index in range(24)]
     for file in files:

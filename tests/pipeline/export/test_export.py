@@ -32,7 +32,7 @@ def recipe() -> Recipe:
     return load_recipe("digits", [f"training.epochs={EPOCHS}"])
 
 
-def test_the_bundle_holds_what_the_design_lists(bundle: ModelBundle) -> None:
+def test_the_bundle_contains_the_documented_files(bundle: ModelBundle) -> None:
     found = {
         path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file()
     }
@@ -43,7 +43,7 @@ def test_the_bundle_holds_what_the_design_lists(bundle: ModelBundle) -> None:
         assert fact in manifest
 
 
-def test_the_file_describes_itself_in_standard_ops(bundle: ModelBundle, recipe: Recipe) -> None:
+def test_the_file_has_metadata_and_only_standard_ops(bundle: ModelBundle, recipe: Recipe) -> None:
     model = onnx.load(bundle.onnx_path)
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
@@ -73,7 +73,7 @@ def test_the_file_describes_itself_in_standard_ops(bundle: ModelBundle, recipe: 
     assert metadata["run"] == read_manifest(bundle.folder)["run_id"]
 
 
-def test_the_test_data_replays(bundle: ModelBundle) -> None:
+def test_the_test_data_can_be_replayed(bundle: ModelBundle) -> None:
     data = bundle.folder / "test_data_set_0"
     tensors = []
     for name in ("input_0.pb", "output_0.pb"):
@@ -114,7 +114,7 @@ def test_another_process_exports_the_same_bytes(
     assert different == ["model.keras", "report/export.html"]
 
 
-def test_a_model_that_does_not_equal_keras_is_not_published(
+def test_a_model_that_differs_from_keras_is_not_published(
     source: ExportSource, held_out: HeldOut, tmp_path: Path
 ) -> None:
     # No two programs add up in exactly the same order.

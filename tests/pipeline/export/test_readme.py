@@ -92,7 +92,7 @@ def example(page: str, language: ExampleLanguage) -> str:
     return page.split(f"\n```{language}\n")[1].split("\n```\n", maxsplit=1)[0]
 
 
-def first_choice(command: list[str | Path], folder: Path) -> FirstChoice:
+def top_1(command: list[str | Path], folder: Path) -> FirstChoice:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     probability, label = done.stdout.splitlines()[0].split("  ", 1)
@@ -101,7 +101,7 @@ def first_choice(command: list[str | Path], folder: Path) -> FirstChoice:
 
 def python_program(folder: Path, page: str) -> Ask:
     (folder / "classify.py").write_text(example(page, "python"))
-    return lambda image: first_choice([sys.executable, "classify.py", image], folder)
+    return lambda image: top_1([sys.executable, "classify.py", image], folder)
 
 
 def javascript_program(folder: Path, page: str, node_modules: Path) -> Ask:
@@ -109,7 +109,7 @@ def javascript_program(folder: Path, page: str, node_modules: Path) -> Ask:
         pytest.skip("no sharp here; run `make test` where npm is")
     (folder / "node_modules").symlink_to(node_modules)
     (folder / "classify.mjs").write_text(example(page, "js"))
-    return lambda image: first_choice(["node", "classify.mjs", image], folder)
+    return lambda image: top_1(["node", "classify.mjs", image], folder)
 
 
 def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
@@ -120,7 +120,7 @@ def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
     options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-isystem{interfaces.headers}"]
     linking = [str(library), f"-Wl,-rpath,{library.parent}", "-o", "classify"]
     subprocess.run(["g++", *options, "classify.cpp", *linking], cwd=folder, check=True)
-    return lambda image: first_choice(["./classify", image], folder)
+    return lambda image: top_1(["./classify", image], folder)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def write_turned_jpeg(folder: Path, spec: ImageSpec) -> Path:
     return folder / "turned.jpg"
 
 
-def answer_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabilities:
+def prediction_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabilities:
     tensor = decode(image.read_bytes(), spec).pixels
     (probabilities,) = load_session(bundle / "model.onnx").probabilities(tensor[np.newaxis])
     return np.asarray(probabilities)
@@ -194,7 +194,7 @@ def answer_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabiliti
         ("cpp", ("plain", "enlarged")),
     ],
 )
-def test_a_program_gives_the_golden_answers(
+def test_a_program_predicts_the_golden_probabilities(
     language: ExampleLanguage,
     forms: tuple[ImageForm, ...],
     bundle: ModelBundle,
@@ -226,7 +226,7 @@ def test_a_program_prepares_an_image_as_scoring_does(
         images.append(write_turned_jpeg(tmp_path, spec))
     for image in images:
         label, probability = ask(image)
-        expected = answer_of_scoring(tmp_path, image, spec)
+        expected = prediction_of_scoring(tmp_path, image, spec)
         assert label == LABELS[expected.argmax()], image.name
         assert probability == pytest.approx(expected.max(), abs=PRINTED), image.name
 
@@ -264,7 +264,7 @@ def test_names_cannot_act_on_the_page() -> None:
     assert table.count("|") == 3 * len([line for line in table.splitlines() if line.startswith("|")])
 
 
-def test_the_page_tells_what_is_there_and_no_more() -> None:
+def test_the_page_describes_the_existing_files_only() -> None:
     page = render_readme(FACTS)
     assert "| test accuracy | 0.9877 on 1,234 images, loss 0.1000 |" in page
     assert "fp16" not in page

@@ -140,7 +140,7 @@ def bars_shown(page: Page, card: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("place", "event"), [("disk", "drop"), ("server", "drop"), ("disk", "paste")])
-def test_golden_images_give_the_golden_answers(
+def test_golden_images_have_the_golden_probabilities(
     bundle: ModelBundle, addresses: dict[str, str], visit: Open, place: str, event: str
 ) -> None:
     golden = read_golden(bundle.folder)
@@ -154,9 +154,9 @@ def test_golden_images_give_the_golden_answers(
         # A browser does not shrink a JPEG file while it decodes it.
         most_levels, tolerance = (0, 1e-5) if file.suffix == ".png" else (1, 1e-2)
         assert np.abs(shown.astype(int) - golden.tensors[number]).max() <= most_levels, file.name
-        (answer,) = session.probabilities(shown[np.newaxis, ..., :1])
-        assert np.abs(answer - golden.probabilities[number]).max() <= tolerance, file.name
-        wanted = dict(zip(bundle.labels(), answer, strict=True))
+        (result,) = session.probabilities(shown[np.newaxis, ..., :1])
+        assert np.abs(result - golden.probabilities[number]).max() <= tolerance, file.name
+        wanted = dict(zip(bundle.labels(), result, strict=True))
         best = sorted(wanted, key=lambda name: -wanted[name])[:5]
         bars = bars_shown(found.page, card)
         assert list(bars) == best, file.name
@@ -185,7 +185,7 @@ def draw(page: Page, points: list[tuple[float, float]]) -> None:
     page.mouse.up()
 
 
-def test_a_drawing_is_classified_as_it_lies_in_the_models_own_images(
+def test_a_drawing_is_centered_like_the_images_of_the_model(
     bundle: ModelBundle, addresses: dict[str, str], visit: Open
 ) -> None:
     page = visit(addresses["disk"]).page
@@ -278,7 +278,7 @@ def becomes(
     width=st.integers(8, 49),
     orientation=st.integers(1, 8),
 )
-def test_files_become_the_same_tensor_as_in_scoring(
+def test_files_decode_to_the_same_tensor_as_in_scoring(
     becomes: Callable[[bytes, ImageSpec], npt.NDArray[np.int_]],
     spec: ImageSpec,
     kind: str,
@@ -291,7 +291,7 @@ def test_files_become_the_same_tensor_as_in_scoring(
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
-def test_large_images_become_the_same_tensor(
+def test_large_images_decode_to_the_same_tensor(
     becomes: Callable[[bytes, ImageSpec], npt.NDArray[np.int_]], resize: Any
 ) -> None:
     spec = ImageSpec(height=7, width=11, channels=3, resize=resize)
@@ -301,7 +301,7 @@ def test_large_images_become_the_same_tensor(
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_jpeg_file_that_is_shrunk_comes_near(
+def test_a_downscaled_jpeg_file_is_similar(
     becomes: Callable[[bytes, ImageSpec], npt.NDArray[np.int_]], factor: int
 ) -> None:
     spec = ImageSpec(height=24, width=20, channels=3)
@@ -313,7 +313,7 @@ def test_a_jpeg_file_that_is_shrunk_comes_near(
     assert differences.mean() < 0.5
 
 
-def test_what_is_no_image_is_told_in_a_line(addresses: dict[str, str], visit: Open) -> None:
+def test_a_file_that_is_not_an_image_is_reported_in_one_line(addresses: dict[str, str], visit: Open) -> None:
     whole = encoded(Image.fromarray(noise(40, 40, 3)), "PNG")
     wrong = {
         "notes.png": (b"Not an image at all.", f"not an image: none of {', '.join(FORMATS)}"),
@@ -338,7 +338,7 @@ def test_what_is_no_image_is_told_in_a_line(addresses: dict[str, str], visit: Op
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
-def test_names_are_text_and_the_page_fits(
+def test_names_are_escaped_and_the_page_fits_the_window(
     bundle: ModelBundle, runtime: Path, tmp_path: Path, visit: Open, width: int, scheme: str
 ) -> None:
     import onnx
@@ -378,7 +378,7 @@ def test_the_keyboard_reaches_the_files(addresses: dict[str, str], visit: Open, 
     expect(page.get_by_role("status")).to_contain_text("eight.png: ")
 
 
-def test_a_browser_that_cannot_run_the_model_says_so(browser: Browser, addresses: dict[str, str]) -> None:
+def test_a_browser_that_cannot_run_the_model_reports_it(browser: Browser, addresses: dict[str, str]) -> None:
     page = browser.new_page()
     page.add_init_script("delete window.WebAssembly")
     page.goto(f"{addresses['disk']}index.html")
@@ -387,7 +387,9 @@ def test_a_browser_that_cannot_run_the_model_says_so(browser: Browser, addresses
     page.close()
 
 
-def test_the_runtime_is_found_above(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_is_found_in_a_parent_folder(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules/onnxruntime-web").symlink_to(runtime)
     (tmp_path / "below/further").mkdir(parents=True)
@@ -407,7 +409,7 @@ def test_the_runtime_is_found_above(runtime: Path, tmp_path: Path, monkeypatch: 
         (["onnxruntime-web"], "does not contain onnxruntime-web"),
     ],
 )
-def test_another_folder_is_no_runtime(package: object, words: str, tmp_path: Path) -> None:
+def test_another_folder_is_not_a_runtime(package: object, words: str, tmp_path: Path) -> None:
     if package is not None:
         write_json(tmp_path / "package.json", package)
     with pytest.raises(RequestError, match=words) as raised:
@@ -415,7 +417,9 @@ def test_another_folder_is_no_runtime(package: object, words: str, tmp_path: Pat
     assert f"npm install onnxruntime-web@{WEB_RUNTIME_VERSION}" in str(raised.value)
 
 
-def test_without_a_runtime_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_is_reported_with_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match=r"npm install onnxruntime-web@1\.30\.0"):
         find_web_runtime()

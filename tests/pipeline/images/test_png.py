@@ -81,7 +81,7 @@ def test_every_depth_shows_its_samples(color: int, depth: int, interlaced: bool)
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("color", "depth"), [pair for pair in DEPTHS if pair[0] in (GREY, COLOR)])
-def test_one_level_stands_for_transparent(color: int, depth: int, interlaced: bool) -> None:
+def test_one_level_is_transparent(color: int, depth: int, interlaced: bool) -> None:
     count = SAMPLES[color]
     samples = random_samples(depth, count)
     clear = samples[4, 5].copy()
@@ -141,7 +141,7 @@ METADATA = {
 
 @pytest.mark.parametrize("name", METADATA)
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_metadata_never_costs_an_image(
+def test_metadata_never_causes_a_failure(
     name: str, place: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     data = png(PICTURE, 8, COLOR, *([METADATA[name]] if place == "before" else []))
@@ -153,7 +153,7 @@ def test_metadata_never_costs_an_image(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_orientation_after_the_pixels_counts() -> None:
+def test_an_orientation_after_the_pixels_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
@@ -194,12 +194,12 @@ WRONG: dict[str, tuple[bytes, FailureCode]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_with_a_file(name: str) -> None:
+def test_damaged_files_are_refused_with_the_reason(name: str) -> None:
     data, code = WRONG[name]
     assert failure(SIGNATURE + data).code == code
 
 
-def test_the_end_chunk_may_be_missing_the_pixels_may_not() -> None:
+def test_the_end_chunk_may_be_missing_but_not_the_pixels() -> None:
     data = SIGNATURE + HEAD + BODY
     assert np.array_equal(decode(data, spec_of(3)).pixels, SHOWN)
     assert np.array_equal(decode(data + END[:5], spec_of(3)).pixels, SHOWN)
@@ -217,7 +217,7 @@ def pillow_loads(data: bytes) -> bool:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["plain", "color", "palette"])
-def test_no_flipped_bit_changes_a_pixel_unnoticed(kind: str) -> None:
+def test_no_flipped_bit_changes_a_pixel_silently(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     between = [TEXT, chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))]
@@ -250,13 +250,13 @@ def test_no_flipped_bit_changes_a_pixel_unnoticed(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), list(product([b"", TEXT, METADATA["XMP"]], repeat=2)))
-def test_what_lies_between_does_not_change_the_pixels(first: bytes, second: bytes) -> None:
+def test_other_chunks_do_not_change_the_pixels(first: bytes, second: bytes) -> None:
     halves = chunk(b"IDAT", RAW[:50]) + chunk(b"IDAT", b"") + chunk(b"IDAT", RAW[50:])
     data = SIGNATURE + HEAD + first + halves + second + END + b"bytes after the end"
     assert np.array_equal(decode(data, spec_of(3)).pixels, SHOWN)
 
 
-def test_a_million_chunks_are_walked_once() -> None:
+def test_a_million_chunks_are_read_in_linear_time() -> None:
     samples = random_samples(8, 1)
     data = png(samples, 8, GREY)
     at = data.index(b"IDAT") - 4

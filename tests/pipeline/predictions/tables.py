@@ -13,7 +13,7 @@ from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predicti
 from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.parts import part_name, writing_part
-from pixelmill.pipeline.predictions.stored import KIND
+from pixelmill.pipeline.predictions.table import KIND
 
 SHA256 = "0f" * 32
 FACTS = RunFacts("digits", "7", "a1" * 32, "20260131T235959Z-digits-1a2b3c", "2026-01-31T23:59:59Z")

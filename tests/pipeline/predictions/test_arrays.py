@@ -28,7 +28,7 @@ def same(made: pa.Array, expected: pa.Array) -> bool:
 
 
 @given(st.lists(texts | st.none(), max_size=40))
-def test_texts(values: list[str | None]) -> None:
+def test_strings(values: list[str | None]) -> None:
     assert same(text_array(values), pa.array(values, pa.string()))
 
 
@@ -58,6 +58,6 @@ def test_lists(nulls: "np.ndarray[Any, Any]", length: int) -> None:
     assert same(list_array(values, length, nulls), pa.array(rows, pa.list_(pa.string())))
 
 
-def test_a_text_that_is_none_is_refused() -> None:
+def test_none_is_refused_where_nulls_are_not_allowed() -> None:
     with pytest.raises(UnicodeEncodeError):
         text_array(["\udcff"])

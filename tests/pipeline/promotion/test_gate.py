@@ -53,7 +53,7 @@ def refusal(store: Path, bundle: ModelBundle, **limits: Any) -> str:
     return str(caught.value)
 
 
-def test_a_model_that_predicts_one_class_only_is_refused_and_the_class_named(tmp_path: Path) -> None:
+def test_a_model_that_predicts_only_one_class_is_refused_with_the_class(tmp_path: Path) -> None:
     bundle = register(tmp_path, [[200, 0, 0], [20, 0, 0], [2, 0, 0]])
     message = refusal(tmp_path, bundle)
     assert message.startswith(
@@ -65,7 +65,7 @@ def test_a_model_that_predicts_one_class_only_is_refused_and_the_class_named(tmp
     assert promote(tmp_path, bundle, min_balanced_accuracy=0) == 1
 
 
-def test_better_than_one_class_by_luck_is_not_better(tmp_path: Path) -> None:
+def test_a_lucky_model_is_refused(tmp_path: Path) -> None:
     lucky = register(tmp_path, [[190, 10, 0], [18, 2, 0], [2, 0, 0]])
     message = refusal(tmp_path, lucky)
     assert message.startswith("pets@1 has a balanced accuracy of 0.3500 (95% interval 0.3")
@@ -77,7 +77,7 @@ def test_better_than_one_class_by_luck_is_not_better(tmp_path: Path) -> None:
     assert promote(tmp_path, register(tmp_path, [[150, 40, 10], [3, 15, 2], [0, 1, 1]])) == 2
 
 
-def test_a_floor_of_the_balanced_accuracy_is_held(tmp_path: Path) -> None:
+def test_a_minimum_balanced_accuracy_is_required(tmp_path: Path) -> None:
     bundle = register(tmp_path, [[9, 1, 0], [0, 9, 1], [0, 0, 10]])
     message = refusal(tmp_path, bundle, min_balanced_accuracy=0.95)
     assert "balanced accuracy of 0.9333" in message
@@ -85,7 +85,7 @@ def test_a_floor_of_the_balanced_accuracy_is_held(tmp_path: Path) -> None:
     assert promote(tmp_path, bundle, min_balanced_accuracy=28 / 30) == 1
 
 
-def test_the_class_of_the_lowest_recall_is_named(tmp_path: Path) -> None:
+def test_the_class_with_the_lowest_recall_is_reported(tmp_path: Path) -> None:
     bundle = register(tmp_path, [[100, 0, 0], [0, 100, 0], [3, 3, 4]], ("cat", "dog", "fi\u202esh"))
     message = refusal(tmp_path, bundle, min_recall=0.5)
     assert r"pets@1 has a recall of 0.4000 on the 10 test images of class fi\u202esh" in message

@@ -24,7 +24,7 @@ from pixelmill.pipeline.registry import (
     register_bundle,
     reserve_version,
 )
-from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.pipeline.registry.bundles import register, write_bundle
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,7 +51,7 @@ def test_a_judged_version_is_no_longer_pending(tmp_path: Path) -> None:
     assert pending_versions(tmp_path, "digits") == [], "a person has decided"
 
 
-def test_versions_that_were_never_judged_are_judged_in_their_order(tmp_path: Path) -> None:
+def test_unjudged_versions_are_judged_in_order(tmp_path: Path) -> None:
     judge(tmp_path, register(tmp_path, accuracy=0.80))
     for accuracy in (0.90, 0.50):
         register(tmp_path, accuracy=accuracy)
@@ -83,7 +83,7 @@ def test_a_damaged_pending_version_does_not_block_others(
     assert pending_versions(tmp_path, "digits") == []
 
 
-def test_a_run_of_another_model_judges_no_pending_version(tmp_path: Path) -> None:
+def test_a_run_of_another_model_does_not_judge_pending_versions(tmp_path: Path) -> None:
     register(tmp_path, name="mnist")
     judge(tmp_path, register(tmp_path))
     assert pending_versions(tmp_path, "mnist") == [1]
@@ -115,7 +115,7 @@ def kill_at_every_step(folder: Path) -> None:
         assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def test_a_run_killed_at_any_step_leaves_no_version_that_is_never_judged(tmp_path: Path) -> None:
+def test_a_version_is_judged_whenever_its_run_is_killed(tmp_path: Path) -> None:
     call = (
         f"import pathlib, sys; from {__name__} import kill_at_every_step as f; f(pathlib.Path(sys.argv[1]))"
     )

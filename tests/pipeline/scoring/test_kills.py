@@ -142,7 +142,7 @@ def strike(process: "subprocess.Popen[str]", kill: int) -> str:
     return errors
 
 
-def appears_again(path: Path, looks_after: int = 0) -> Callable[[], bool]:
+def appears_anew(path: Path, looks_after: int = 0) -> Callable[[], bool]:
     """Whether a file is there that was not there now, at the given look after the first."""
     before, seen = stamp(path), 0
 
@@ -161,7 +161,7 @@ def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
     unfinished = set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp"))
     before = {name: stamp(path) for name, path in parts_of(output).items()}
     with scoring.start(output) as process:
-        killed = wait_for(process, appears_again(output / point, looks_after))
+        killed = wait_for(process, appears_anew(output / point, looks_after))
         if not killed:
             assert process.wait() == 0, process.stderr and process.stderr.read()
             return False
@@ -187,9 +187,7 @@ def has_failed_row(part: Path) -> bool:
 @pytest.mark.parametrize(
     "kills", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
-def test_a_run_killed_again_and_again_gives_the_table_of_one_that_was_not(
-    scoring: Scoring, tmp_path: Path, kills: int
-) -> None:
+def test_a_run_killed_repeatedly_gives_the_same_table(scoring: Scoring, tmp_path: Path, kills: int) -> None:
     dice = random.Random(kills)
     while kills > 0:
         output = tmp_path / f"out-{kills}"
@@ -208,9 +206,7 @@ def test_a_run_killed_again_and_again_gives_the_table_of_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
-    scoring: Scoring, tmp_path: Path
-) -> None:
+def test_a_killed_fresh_run_leaves_the_old_table_or_the_new_one(scoring: Scoring, tmp_path: Path) -> None:
     output = tmp_path / "out"
     scoring.finish(output)
     old = set(read_predictions(output)["run_id"])
@@ -218,7 +214,7 @@ def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
     for point in (_ANSWERED[1], *_WHOLE, PARTS_FOLDER, "report.html", "manifest.json") * 2:
         command = [*scoring.command(output), "--fresh"]
         with start_interruptible(command, scoring.environment) as process:
-            wait_for(process, appears_again(output / point, dice.choice((0, 1, 2, 50))))
+            wait_for(process, appears_anew(output / point, dice.choice((0, 1, 2, 50))))
             strike(process, signal.SIGKILL)
         rows = read_predictions(output)
         assert rows["image_path"].tolist() == scoring.undisturbed["image_path"].tolist()
@@ -229,10 +225,10 @@ def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
     scoring.finish(output)
 
 
-def test_a_run_that_is_killed_and_its_workers_are_not_can_go_on(scoring: Scoring, tmp_path: Path) -> None:
+def test_a_run_killed_without_its_workers_can_resume(scoring: Scoring, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with scoring.start(output) as process:
-        assert wait_for(process, appears_again(output / _ANSWERED[1]))
+        assert wait_for(process, appears_anew(output / _ANSWERED[1]))
         process.kill()
         process.communicate()
         while processes_of(process.pid):  # They end by themselves, or this test does by its time.
@@ -241,10 +237,10 @@ def test_a_run_that_is_killed_and_its_workers_are_not_can_go_on(scoring: Scoring
 
 
 @pytest.mark.parametrize("point", [_ANSWERED[0], _ANSWERED[2]])
-def test_a_run_whose_worker_is_killed_goes_on(scoring: Scoring, tmp_path: Path, point: str) -> None:
+def test_a_run_survives_the_kill_of_a_worker(scoring: Scoring, tmp_path: Path, point: str) -> None:
     output = tmp_path / "out"
     with scoring.start(output) as process:
-        assert wait_for(process, appears_again(output / point))
+        assert wait_for(process, appears_anew(output / point))
         os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         _, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -253,9 +249,7 @@ def test_a_run_whose_worker_is_killed_goes_on(scoring: Scoring, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("looks_after", [0, 1, 2])
-def test_ctrl_c_that_meets_workers_as_they_start_is_answered(
-    scoring: Scoring, tmp_path: Path, looks_after: int
-) -> None:
+def test_ctrl_c_works_while_workers_start(scoring: Scoring, tmp_path: Path, looks_after: int) -> None:
     looks = iter(range(-looks_after, 1))
     with scoring.start(tmp_path / "out") as process:
         assert wait_for(process, lambda: bool(workers_of(process.pid)) and next(looks) == 0)
@@ -265,17 +259,17 @@ def test_ctrl_c_that_meets_workers_as_they_start_is_answered(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_run_that_is_interrupted_says_how_to_go_on(scoring: Scoring, tmp_path: Path, seed: int) -> None:
+def test_an_interrupted_run_says_how_to_resume(scoring: Scoring, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     output = tmp_path / "out"
     point = dice.choice([_PLAN, *_LISTED, *_ANSWERED[:-1]])
     with scoring.start(output) as process:
-        assert wait_for(process, appears_again(output / point, dice.randrange(MOST_LOOKS_AFTER)))
+        assert wait_for(process, appears_anew(output / point, dice.randrange(MOST_LOOKS_AFTER)))
         errors = strike(process, signal.SIGINT)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     last = errors.strip().splitlines()[-1]
     assert last == (
-        f"pixelmill: interrupted; finished shards are kept in {output}. Run the same command again to go on."
+        f"pixelmill: interrupted; finished shards are kept in {output}. Run the same command again to resume."
     )
     scoring.finish(output)

@@ -162,7 +162,7 @@ def write_failing_files(images: Path) -> None:
         file.truncate(1 << 40)
 
 
-def write_what_is_left_out(images: Path, elsewhere: Path) -> None:
+def write_skipped_files(images: Path, elsewhere: Path) -> None:
     """Hidden files, other files, and links to folders, of which some lead back."""
     write_images(elsewhere / "folder", 2, seed=70)
     write(images / ".hidden.png", (images / "plain.png").read_bytes())
@@ -194,7 +194,7 @@ def folder(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Fol
     place = tmp_path_factory.mktemp("odd")
     write_odd_images(place / "images", place / "elsewhere")
     write_failing_files(place / "images")
-    write_what_is_left_out(place / "images", place / "elsewhere")
+    write_skipped_files(place / "images", place / "elsewhere")
     request = ScoringRequest(bundle=bundle, images=place / "images", output=place / "out", workers=1)
     table = score_folder(request)
     return Folder(request, table, read_predictions(table.folder).set_index("image_path"))
@@ -220,7 +220,7 @@ def tensor_by_pillow_alone(path: Path, background: int) -> np.ndarray:
     return np.asarray(image).reshape(1, 8, 8, 1)
 
 
-def test_every_file_has_its_row_and_nothing_else_has_one(folder: Folder) -> None:
+def test_every_image_file_has_one_row_and_nothing_else_does(folder: Folder) -> None:
     assert len(DEEP) > 300
     assert len(LONG) == 250
     assert folder.rows.index.tolist() == sorted([*SCORED, *FAILED])
@@ -230,7 +230,7 @@ def test_every_file_has_its_row_and_nothing_else_has_one(folder: Folder) -> None
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_an_odd_image_has_the_answer_that_the_model_gives_it(folder: Folder, name: str) -> None:
+def test_an_unusual_image_has_the_prediction_of_the_model(folder: Folder, name: str) -> None:
     row = folder.rows.loc[name]
     path = folder.request.images / unescape(name)
     assert row["status"] == "scored"
@@ -246,7 +246,7 @@ def test_an_odd_image_has_the_answer_that_the_model_gives_it(folder: Folder, nam
 
 
 @pytest.mark.parametrize("name", FAILED)
-def test_a_file_that_is_no_image_has_a_row_that_says_why(folder: Folder, name: str) -> None:
+def test_a_file_that_is_not_an_image_has_a_row_with_the_reason(folder: Folder, name: str) -> None:
     row = folder.rows.loc[name]
     assert row["status"] == "failed"
     assert row["error"].startswith(FAILED[name])
@@ -256,7 +256,7 @@ def test_a_file_that_is_no_image_has_a_row_that_says_why(folder: Folder, name: s
     assert pd.isna(row["image_sha256"]) != was_read
 
 
-def test_no_worker_is_lost_and_csv_holds_the_same(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_worker_crashes_and_csv_is_the_same(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     output = folder.request.output.with_name("csv")
     with caplog.at_level(logging.WARNING, logger="pixelmill.pipeline"):
         score_folder(replace(folder.request, output=output, format="csv"))
@@ -273,7 +273,7 @@ def test_no_worker_is_lost_and_csv_holds_the_same(folder: Folder, caplog: pytest
 
 
 @pytest.mark.parametrize("name", ["bomb.png", "bomb.jpg"])
-def test_a_bomb_is_refused_without_the_memory_it_asks_for(folder: Folder, name: str) -> None:
+def test_a_bomb_is_refused_without_allocating_its_memory(folder: Folder, name: str) -> None:
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
@@ -334,7 +334,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def test_what_changes_after_it_was_listed_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_file_that_changes_after_the_listing_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     for seed, name in enumerate([*CHANGES, "stays.png", "zealous.png"]):
         write(images / name, encode_png(pixels(seed, 8, 8, 1)))
@@ -368,7 +368,7 @@ def test_what_changes_after_it_was_listed_is_a_failed_row(bundle: ModelBundle, t
     assert again.index.tolist() == sorted(set(rows.index) - {"folder.png", "sub/moved.png", "vanished.png"})
 
 
-def test_a_file_that_may_not_be_read_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
     (path, *_) = write_images(tmp_path / "images", 2)
     path.chmod(0)
     if os.access(path, os.R_OK):

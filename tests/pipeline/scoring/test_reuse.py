@@ -28,7 +28,7 @@ from pixelmill.pipeline.scoring.reuse import PreviousTable, index_previous
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker, score_shard
-from tests.conftest import list_files_anew, write_images
+from tests.conftest import update_manifest, write_images
 
 COUNT = 11
 
@@ -87,7 +87,7 @@ def replace_bytes(file: Path) -> None:
 
 @pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_an_unchanged_folder_is_taken_whole(request_: ScoringRequest, form: Any, top_k: int) -> None:
+def test_an_unchanged_folder_is_reused_completely(request_: ScoringRequest, form: Any, top_k: int) -> None:
     whole = score(request_, "whole", top_k=top_k)
     first = score(request_, "first", top_k=top_k, format=form)
     assert counts(first) == (0, COUNT)
@@ -99,7 +99,7 @@ def test_an_unchanged_folder_is_taken_whole(request_: ScoringRequest, form: Any,
     pd.testing.assert_frame_equal(data(again), data(whole))
 
 
-def test_a_table_with_more_choices_gives_the_first_of_them(request_: ScoringRequest) -> None:
+def test_a_table_with_a_larger_top_k_gives_the_first_classes(request_: ScoringRequest) -> None:
     expected = data(score(request_, "two", top_k=2))
     for form in ("parquet", "csv"):
         first = score(request_, form, top_k=5, format=form)
@@ -108,7 +108,7 @@ def test_a_table_with_more_choices_gives_the_first_of_them(request_: ScoringRequ
         pd.testing.assert_frame_equal(data(again), expected)
 
 
-def test_files_of_other_names_are_known_by_their_bytes(request_: ScoringRequest) -> None:
+def test_renamed_files_are_recognized_by_their_bytes(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     before = data(first).set_index("image_sha256").drop(columns="image_path")
     (request_.images / "b").rename(request_.images / "moved")
@@ -121,7 +121,7 @@ def test_files_of_other_names_are_known_by_their_bytes(request_: ScoringRequest)
     pd.testing.assert_frame_equal(after.sort_index(), before.sort_index())
 
 
-def test_only_what_changed_is_computed(request_: ScoringRequest) -> None:
+def test_only_changed_files_are_computed(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     replace_bytes(request_.images / "a/00002.png")
     write_images(request_.images / "new", 2, seed=5)
@@ -131,7 +131,7 @@ def test_only_what_changed_is_computed(request_: ScoringRequest) -> None:
     pd.testing.assert_frame_equal(data(again), data(score(request_, "whole")))
 
 
-def test_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
+def test_failed_rows_are_retried(request_: ScoringRequest) -> None:
     bad = request_.images / "a/00001.png"
     good = bad.read_bytes()
     bad.write_bytes(b"broken")
@@ -146,7 +146,7 @@ def test_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
     assert (counts(last), last.manifest["failed"]) == ((COUNT - 1, 1), 0)
 
 
-def test_a_table_in_which_all_failed_gives_nothing(request_: ScoringRequest) -> None:
+def test_a_table_with_only_failed_rows_gives_nothing(request_: ScoringRequest) -> None:
     for file in request_.images.rglob("*.png"):
         file.write_bytes(file.read_bytes()[:20])
     for form in ("parquet", "csv"):
@@ -155,7 +155,7 @@ def test_a_table_in_which_all_failed_gives_nothing(request_: ScoringRequest) -> 
         assert (again.manifest["reused"], again.manifest["failed"]) == (0, COUNT)
 
 
-def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest) -> None:
+def test_duplicates_have_equal_rows_and_are_all_reused(request_: ScoringRequest) -> None:
     for number in range(6):
         shutil.copy(request_.images / "a/00000.png", request_.images / f"a/00000 copy {number}.png")
     shutil.copy(request_.images / "a/00000.png", request_.images / "far from it.png")
@@ -177,7 +177,7 @@ def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest)
         pd.testing.assert_frame_equal(data(again), data(first))
 
 
-def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_decoded_once(request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
 
     def noted(content: bytes, *arguments: Any) -> Any:
@@ -202,7 +202,7 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
 
 @pytest.mark.parametrize("what", ["model_sha256", "preprocessing_sha256", "top_k"])
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_table_that_does_not_fit_gives_nothing_and_says_so(
+def test_an_incompatible_table_gives_nothing_and_is_reported(
     request_: ScoringRequest, what: str, trust: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = score_folder(request_)
@@ -226,7 +226,7 @@ def test_a_table_that_does_not_fit_gives_nothing_and_says_so(
     ]
 
 
-def test_a_table_that_fits_is_taken_without_a_word(
+def test_a_compatible_table_is_reused_silently(
     request_: ScoringRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     score_after(score_folder(request_), request_)
@@ -234,7 +234,7 @@ def test_a_table_that_fits_is_taken_without_a_word(
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_row_over_the_limit_of_pixels_is_not_taken(request_: ScoringRequest, trust: bool) -> None:
+def test_a_row_over_the_pixel_limit_is_not_reused(request_: ScoringRequest, trust: bool) -> None:
     (request_.images / "large.png").write_bytes(encode_png(np.zeros((20, 20, 1), np.uint8)))
     first = score_folder(request_)
     assert first.manifest["failed"] == 0
@@ -262,7 +262,7 @@ def test_trusted_files_are_not_read(request_: ScoringRequest) -> None:
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
-def test_trusted_rows_have_all_their_choices(request_: ScoringRequest, top_k: int) -> None:
+def test_trusted_rows_have_all_their_classes(request_: ScoringRequest, top_k: int) -> None:
     first = score(request_, "first", top_k=3)
     again = score_after(first, request_, top_k=top_k, trust_mtime=True)
     assert counts(again) == (COUNT, 0)
@@ -274,7 +274,7 @@ def touch(file: Path) -> None:
     os.utime(file, ns=(after, after))
 
 
-def put_another_in_its_place(file: Path) -> None:
+def replace_by_another(file: Path) -> None:
     before = file.stat().st_mtime_ns
     beside = file.with_name("beside")
     shutil.copyfile(file, beside)
@@ -295,7 +295,7 @@ def swap_names(file: Path) -> None:
     spare.rename(other)
 
 
-@pytest.mark.parametrize("change", [touch, put_another_in_its_place, grow, swap_names])
+@pytest.mark.parametrize("change", [touch, replace_by_another, grow, swap_names])
 def test_a_file_that_may_have_changed_is_read(request_: ScoringRequest, change: Any) -> None:
     file = request_.images / "a/00000.png"
     first = score_folder(request_)
@@ -306,7 +306,7 @@ def test_a_file_that_may_have_changed_is_read(request_: ScoringRequest, change: 
     assert again.manifest["computed"] == 1
 
 
-def test_a_date_far_off_is_trusted_as_well(request_: ScoringRequest) -> None:
+def test_an_extreme_modification_time_is_trusted(request_: ScoringRequest) -> None:
     file = request_.images / "a/00000.png"
     os.utime(file, ns=(10**19, 10**19))
     os.utime(request_.images / "b/00000.png", ns=(-(10**17), -(10**17)))
@@ -315,13 +315,13 @@ def test_a_date_far_off_is_trusted_as_well(request_: ScoringRequest) -> None:
     assert counts(score_after(first, request_, trust_mtime=True)) == (COUNT, 0)
 
 
-def test_a_table_tells_from_which_files_it_was_read(request_: ScoringRequest) -> None:
+def test_a_table_records_the_facts_of_its_files(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     facts = [read_file_facts(part) for part in sorted(table.folder.glob("predictions/part-*"))]
     assert np.concatenate(facts).tolist() == [list(image[1:4]) for image in list_images(request_.images)]
 
 
-def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringRequest) -> None:
+def test_times_are_trusted_only_if_the_table_records_them(request_: ScoringRequest) -> None:
     with pytest.raises(RequestError, match="`trust_mtime` without `previous`"):
         score(request_, "again", trust_mtime=True)
     first = score(request_, "csv", format="csv")
@@ -332,12 +332,12 @@ def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringReq
     older = score_folder(request_)
     for part in older.folder.glob("predictions/part-*"):
         pd.read_parquet(part).to_parquet(part)
-    list_files_anew(older.folder)
+    update_manifest(older.folder)
     again = score_after(older, request_, trust_mtime=True)
     assert counts(again) == (COUNT, 0)
 
 
-def test_what_is_no_table_is_refused(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_folder_without_a_table_is_refused(request_: ScoringRequest, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for previous in (tmp_path / "empty", tmp_path / "gone", request_.bundle.folder):
         with pytest.raises(RequestError, match=str(previous)):
@@ -364,7 +364,7 @@ def test_a_table_without_one_of_its_parts_is_refused(request_: ScoringRequest, t
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_table_may_be_replaced_with_its_own_help(request_: ScoringRequest, trust: bool) -> None:
+def test_a_table_may_be_its_own_previous_table(request_: ScoringRequest, trust: bool) -> None:
     first = score_folder(request_)
     before = data(first)
     replace_bytes(request_.images / "a/00000.png")
@@ -375,7 +375,7 @@ def test_a_table_may_be_replaced_with_its_own_help(request_: ScoringRequest, tru
     assert data(again)["image_sha256"][0] != before["image_sha256"][0]
 
 
-def test_a_worker_that_lives_on_takes_the_table_of_the_run_at_hand(request_: ScoringRequest) -> None:
+def test_a_persistent_worker_uses_the_previous_table_of_its_run(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     request = replace(request_, output=request_.output.with_name("shared"))
     for previous, reused in ((None, 0), (first.folder, 4), (None, 0)):
@@ -390,7 +390,7 @@ def test_a_worker_that_lives_on_takes_the_table_of_the_run_at_hand(request_: Sco
             (request.work / "run.json").unlink()
 
 
-def test_true_labels_are_of_this_run(request_: ScoringRequest) -> None:
+def test_true_labels_are_those_of_the_current_run(request_: ScoringRequest) -> None:
     (request_.images / "a").rename(request_.images / "1")
     first = score(request_, "first", labels_from_folders=True)
     (request_.images / "b").rename(request_.images / "c")
@@ -449,7 +449,7 @@ def table_of(
     top_k=st.integers(1, 3),
     random=st.randoms(use_true_random=False),
 )
-def test_no_image_gets_the_answer_of_other_bytes(
+def test_no_image_gets_the_prediction_of_other_bytes(
     known: list[bytes],
     others: list[bytes],
     failed: int,
@@ -481,7 +481,7 @@ def test_no_image_gets_the_answer_of_other_bytes(
     assert not any(predictions.errors)
 
 
-def test_nothing_is_asked_of_an_earlier_table(tmp_path: Path) -> None:
+def test_an_empty_request_reads_nothing_of_an_earlier_table(tmp_path: Path) -> None:
     request, _ = table_of(tmp_path, [bytes(32)], 0, 1)
     index_previous(request)
     assert PreviousTable(request).take_same_bytes([], Predictions([], 1)) == set()

@@ -68,7 +68,7 @@ def state_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringRequest) -> None:
+def test_every_image_has_the_prediction_of_the_model(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     rows = answers(table)
     files = sorted(request_.images.rglob("*.png"))
@@ -88,7 +88,7 @@ def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringReq
     assert (rows["width"] == 8).all()
 
 
-def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> None:
+def test_the_manifest_counts_the_rows_of_the_table(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     manifest = read_manifest(table.folder)
     assert manifest["listed"] == manifest["scored"] == IMAGES
@@ -115,7 +115,7 @@ def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> N
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_a_clock_that_is_set_gives_no_odd_times(request_: ScoringRequest, hours: int) -> None:
+def test_a_clock_change_gives_no_negative_times(request_: ScoringRequest, hours: int) -> None:
     plan = planned(request_)
     # As if the clock had been set back, or forward, since the run began.
     set_plan = replace(plan, started=plan.started + 3600 * hours)
@@ -133,7 +133,7 @@ def test_the_number_of_workers_changes_nothing(request_: ScoringRequest, tmp_pat
     pd.testing.assert_frame_equal(one[data], two[data])
 
 
-def test_csv_holds_what_parquet_holds(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_csv_and_parquet_contain_the_same(request_: ScoringRequest, tmp_path: Path) -> None:
     parquet = answers(score_folder(replace(request_, top_k=3)))
     table = score_folder(replace(request_, top_k=3, format="csv", output=tmp_path / "csv"))
     csv = answers(table)
@@ -152,7 +152,7 @@ def jpeg(**options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_bad_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_every_invalid_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     (good,) = write_images(images, 1)
     (images / "empty.png").touch()
@@ -196,7 +196,7 @@ def test_every_bad_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: 
     require_failure_rate(table, 0.6)
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_table(
+def test_an_interrupted_run_resumes_and_gives_the_same_table(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
@@ -221,9 +221,7 @@ def test_a_damaged_part_is_scored_again(request_: ScoringRequest) -> None:
     assert len(answers(table)) == IMAGES
 
 
-def test_parts_with_other_bytes_in_their_middle_are_scored_again(
-    request_: ScoringRequest, tmp_path: Path
-) -> None:
+def test_parts_with_modified_bytes_are_scored_again(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
     score_shards(planned(request_))
     for name, place in (("part-00000.parquet", 0.05), ("part-00001.parquet", 0.5)):
@@ -237,7 +235,7 @@ def test_parts_with_other_bytes_in_their_middle_are_scored_again(
     pd.testing.assert_frame_equal(answers(table)[data], whole[data])
 
 
-def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
+def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: ScoringRequest) -> None:
     mended = request_.images / "a/00007.png"
     good = mended.read_bytes()
     mended.write_bytes(b"broken")
@@ -255,7 +253,7 @@ def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: Sc
     assert len(answers(last)) == IMAGES
 
 
-def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
+def test_a_changed_folder_is_detected(request_: ScoringRequest) -> None:
     score_folder(request_)
     (request_.images / "a/00000.png").unlink()
     write_images(request_.images / "c", 5, seed=9)
@@ -268,7 +266,7 @@ def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
     assert len(answers(score_folder(request_))) == SHARD_IMAGES - 1 + 5
 
 
-def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_the_output_of_another_run_is_refused_and_kept(request_: ScoringRequest, tmp_path: Path) -> None:
     score_folder(request_)
     before = state_of(request_.output)
     write_images(tmp_path / "other", 3)
@@ -277,20 +275,20 @@ def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest,
         (replace(request_, top_k=2), "top_k"),
         (replace(request_, bundle=replace(request_.bundle, onnx_sha256="0" * 64)), "model_sha256"),
     ):
-        with pytest.raises(RequestError, match=f"holds a run with {key}"):
+        with pytest.raises(RequestError, match=f"contains a run with {key}"):
             score_folder(other)
     assert state_of(request_.output) == before
 
 
-def test_an_unfinished_run_of_another_request_is_refused_too(request_: ScoringRequest) -> None:
+def test_an_unfinished_run_of_another_request_is_refused(request_: ScoringRequest) -> None:
     score_shards(planned(request_))
     before = state_of(request_.output)
-    with pytest.raises(RequestError, match="holds a run with top_k 1"):
+    with pytest.raises(RequestError, match="contains a run with top_k 1"):
         planned(replace(request_, top_k=2))
     assert state_of(request_.output) == before
 
 
-def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
+def test_fresh_replaces_another_run_only_once_the_new_one_is_complete(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     score_folder(replace(request_, format="csv"))
@@ -307,7 +305,7 @@ def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
     assert names == ["manifest.json", PARTS_FOLDER, REPORT_FILE]
 
 
-def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> None:
+def test_a_folder_with_other_files_is_refused_as_output(request_: ScoringRequest) -> None:
     request_.output.mkdir()
     (request_.output / "thesis.txt").write_text("years of work")
     for fresh in (False, True):
@@ -316,12 +314,12 @@ def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> Non
     assert [path.name for path in request_.output.iterdir()] == ["thesis.txt"]
 
 
-def test_a_folder_without_images_leaves_no_output(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_folder_without_images_creates_no_output(bundle: ModelBundle, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").touch()
-    with pytest.raises(RequestError, match="holds no images"):
+    with pytest.raises(RequestError, match="contains no images"):
         score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "empty", output=tmp_path / "out"))
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "gone", output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -345,14 +343,14 @@ def test_values_out_of_range_are_refused(
     assert not request_.output.exists()
 
 
-def test_a_gpu_that_is_not_there_is_an_error(request_: ScoringRequest) -> None:
+def test_a_missing_gpu_is_an_error(request_: ScoringRequest) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime has CUDA here")
     with pytest.raises(RequestError, match="CUDAExecutionProvider"):
         score_folder(replace(request_, provider="cuda"))
 
 
-def test_a_part_that_someone_changed_is_found_at_the_end(request_: ScoringRequest) -> None:
+def test_a_modified_part_is_detected_at_the_commit(request_: ScoringRequest) -> None:
     plan = planned(request_)
     outcome = score_shards(plan)
     shard = request_.shards / "00000.jsonl"
@@ -366,7 +364,7 @@ def test_a_part_that_someone_changed_is_found_at_the_end(request_: ScoringReques
     assert not (request_.output / "manifest.json").exists()
 
 
-def test_an_interrupted_fresh_run_goes_on_as_well(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_an_interrupted_fresh_run_resumes(request_: ScoringRequest, tmp_path: Path) -> None:
     write_images(tmp_path / "other", 3)
     score_folder(replace(request_, images=tmp_path / "other"))
     fresh = replace(request_, fresh=True)
@@ -392,7 +390,7 @@ def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
     "name",
     ["predictions", "part-00000-spark.parquet", "predictions.csv", "report.html", "manifest.json"],
 )
-def test_files_that_only_look_like_a_table_are_left_alone(request_: ScoringRequest, name: str) -> None:
+def test_files_that_resemble_a_table_are_kept(request_: ScoringRequest, name: str) -> None:
     request_.output.mkdir()
     (request_.output / name).write_text("{}")
     for fresh in (False, True):
@@ -402,7 +400,7 @@ def test_files_that_only_look_like_a_table_are_left_alone(request_: ScoringReque
     assert [path.name for path in request_.output.iterdir()] == [name]
 
 
-def test_odd_files_cost_a_row_and_nothing_more(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_unusual_files_are_failed_rows(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images, 2)
     Image.new("LAB", (9, 9)).save(images / "lab.tif")
@@ -414,7 +412,7 @@ def test_odd_files_cost_a_row_and_nothing_more(bundle: ModelBundle, tmp_path: Pa
     assert table.manifest["scored"] == 2
 
 
-def test_a_model_that_cannot_be_loaded_is_said_as_it_is(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported(request_: ScoringRequest, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(request_.bundle.folder, tmp_path / "bundle"))
     (copy / "preprocessing.json").write_text('{"spec": {}}')
     with pytest.raises(RequestError, match=r"preprocessing\.json"):

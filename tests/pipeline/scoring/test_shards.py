@@ -55,7 +55,7 @@ def write_part(folder: Path, number: int, key: str) -> Path:
     return path
 
 
-def test_shards_grow_to_a_size_and_no_further() -> None:
+def test_shards_grow_up_to_a_limit() -> None:
     limits = list(itertools.islice(growing_limits(), 2000))
     images, size = zip(*limits, strict=True)
     assert limits[0] == FIRST_LIMIT
@@ -75,7 +75,7 @@ def test_shards_grow_to_a_size_and_no_further() -> None:
     cycle=st.lists(LIMITS, min_size=1, max_size=3),
     whole=st.integers(1, 4),
 )
-def test_shards_hold_the_listing_once_and_in_order(
+def test_shards_contain_the_listing_once_and_in_order(
     sizes: list[int], cycle: list[ShardLimit], whole: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     plan = plan_of(tmp_path_factory.mktemp("plan"))
@@ -105,7 +105,7 @@ def test_shards_hold_the_listing_once_and_in_order(
     sizes=st.lists(st.integers(0, 5 << 20), max_size=400),
     limit=st.tuples(st.integers(1, 99), st.integers(1, 40 << 20)),
 )
-def test_the_last_shards_grow_smaller(sizes: list[int], limit: ShardLimit) -> None:
+def test_the_last_shards_become_smaller(sizes: list[int], limit: ShardLimit) -> None:
     images = [ListedImage(f"{place:04d}", size, 0, 0) for place, size in enumerate(sizes)]
     plain = [len(shard) for shard in cut_images(images, itertools.repeat(limit))]
     shards = list(cut_images(images, itertools.repeat(limit), tapers=True))
@@ -125,7 +125,7 @@ def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
     assert list(write_shards(plan_of(tmp_path), growing_limits())) == []
 
 
-def test_a_shard_is_listed_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_shards_are_listed_lazily(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     for name in ("a/1.png", "b/1.png"):
         (plan.request.images / name).parent.mkdir()
@@ -149,7 +149,7 @@ def test_a_large_shard_is_read_block_by_block(tmp_path: Path) -> None:
     assert [image for block in blocks for image in block] == list(list_images(plan.request.images))
 
 
-def test_what_a_shard_says_of_an_image_survives(tmp_path: Path) -> None:
+def test_the_facts_of_an_image_are_preserved_in_a_shard(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     with open(os.fsencode(plan.request.images) + b"/\xff\n%41 \xc3\xa9.png", "wb"):
         pass
@@ -168,7 +168,7 @@ def only_shard(plan: ScoringPlan) -> Shard:
     return shard
 
 
-def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -> None:
+def test_a_key_depends_on_the_run_and_the_files(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5, 6, 7)
     file = plan.request.images / "001.png"
@@ -193,7 +193,7 @@ def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -
     assert is_new(only_shard(other).shard_key), "the run is another"
 
 
-def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> None:
+def test_a_replaced_file_changes_the_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5)
     file = plan.request.images / "000.png"
@@ -206,7 +206,7 @@ def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> N
     assert only_shard(plan).shard_key != key
 
 
-def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:
+def test_a_part_is_found_only_by_its_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert find_part(plan, 0, "key") is None
     part = write_part(plan.request.parts, 0, "key")

@@ -71,7 +71,7 @@ def test_a_model_replaced_before_the_workers_load_it_ends_the_run(
     assert not list(request.parts.iterdir())
 
 
-def test_a_worker_that_starts_anew_does_not_take_another_model(
+def test_a_restarted_worker_does_not_use_another_model(
     copied: ModelBundle, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "images", 3 * SHARD_IMAGES)
@@ -96,7 +96,7 @@ def test_a_worker_that_starts_anew_does_not_take_another_model(
     assert rows["label"].tolist() == whole["label"].tolist()
 
 
-def test_other_classes_beside_the_model_end_the_run(copied: ModelBundle, tmp_path: Path) -> None:
+def test_changed_class_names_end_the_run(copied: ModelBundle, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 2)
     request = ScoringRequest(copied, tmp_path / "images", tmp_path / "out", workers=1)
     with holding_output(request.output):
@@ -107,7 +107,7 @@ def test_other_classes_beside_the_model_end_the_run(copied: ModelBundle, tmp_pat
             score_shards(plan)
 
 
-def test_explain_does_not_answer_with_another_model(
+def test_explain_does_not_use_another_model(
     copied: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "images", 2)
@@ -120,7 +120,7 @@ def test_explain_does_not_answer_with_another_model(
 
 
 @pytest.mark.parametrize("place", ["weights", "elsewhere/weights", "/{folder}/weights"])
-def test_weights_outside_the_file_are_not_loaded(
+def test_external_weights_are_not_loaded(
     copied: ModelBundle, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not from the folder of the model, and not from that of the process."""

@@ -19,7 +19,7 @@ from tests.pipeline.training.test_batches import batches, images, numbers, train
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
+def test_the_prefetcher_returns_the_batches_of_the_current_epoch(first: int) -> None:
     made = batches()
     with prefetch_batches(made, made.steps) as feed:
         # As Keras does, which looks at the first batches to learn their shapes.
@@ -30,7 +30,7 @@ def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
                 assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
 
 
-def test_an_error_while_preparing_a_batch_is_raised_where_it_is_used() -> None:
+def test_an_error_while_preparing_a_batch_is_raised_on_access() -> None:
     class Broken:
         def __len__(self) -> int:
             return 2
@@ -63,7 +63,7 @@ def as_read_by_keras() -> None:
     assert numbers(elsewhere[3]) == numbers(made[3])
 
 
-def test_keras_reads_the_batches_of_the_epoch_that_it_is_in() -> None:
+def test_keras_reads_the_batches_of_the_current_epoch() -> None:
     run_in_spawned_process(as_read_by_keras)
 
 
@@ -73,7 +73,7 @@ def own_memory() -> int:
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
-def test_a_large_file_streams_in_memory_that_does_not_grow(tmp_path: Path) -> None:
+def test_a_large_file_streams_in_constant_memory(tmp_path: Path) -> None:
     shape = (4000, 224, 224, 3)  # 600 MB that take no room on the disk.
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
     pixels = np.load(tmp_path / "images.npy", mmap_mode="r")

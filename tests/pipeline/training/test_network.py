@@ -241,7 +241,7 @@ def built(everything: Everything) -> dict[str, Built]:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_the_shipped_recipes_have_the_stated_parameters(name: str, everything: Everything) -> None:
+def test_the_built_in_recipes_have_the_documented_parameters(name: str, everything: Everything) -> None:
     recipe = load_recipe(name)
     told = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
     assert told == everything.recipes[name]
@@ -261,7 +261,7 @@ def test_every_kind_of_layer_is_in_a_case() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_volumes_and_parameters_are_those_of_keras(case: str, built: dict[str, Built]) -> None:
+def test_volumes_and_parameters_match_keras(case: str, built: dict[str, Built]) -> None:
     # What is an operation in Keras, and no layer, has no name of ours.
     listed = [row for row in rows(case) if row.settings != "function gelu"]
     assert {row.position: row.output for row in listed} == built[case].outputs
@@ -269,7 +269,7 @@ def test_volumes_and_parameters_are_those_of_keras(case: str, built: dict[str, B
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_only_pixels_of_the_receptive_field_change_a_place(case: str, built: dict[str, Built]) -> None:
+def test_only_pixels_in_the_receptive_field_change_an_output(case: str, built: dict[str, Built]) -> None:
     for row in rows(case):
         if row.position not in built[case].changes or row.field is None:
             continue
@@ -291,7 +291,7 @@ def test_only_pixels_of_the_receptive_field_change_a_place(case: str, built: dic
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_export_predicts_as_keras_does(case: str, built: dict[str, Built], folder: Path) -> None:
+def test_the_export_predicts_like_keras(case: str, built: dict[str, Built], folder: Path) -> None:
     answers = built[case].answers
     # The predictions differ between images, so a graph that ignores its input would fail.
     assert np.ptp(answers, axis=0).min() > 0.05

@@ -97,7 +97,7 @@ def test_the_same_steps_give_the_same_weights_and_averages(both: tuple[Trained, 
     assert moved == {path for path in fused.before if "frozen" not in path}
 
 
-def test_only_what_the_operation_can_do_is_left_to_it(both: tuple[Trained, Trained]) -> None:
+def test_only_supported_layers_are_fused(both: tuple[Trained, Trained]) -> None:
     _, fused = both
     taken = {name for name, kind in fused.kinds.items() if kind == "FusedBatchNormalization"}
     # What is frozen, or flat, it leaves to Keras image by image.

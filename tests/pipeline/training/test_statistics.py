@@ -114,7 +114,7 @@ def estimated() -> Estimated:
     return run_in_spawned_process(estimate)
 
 
-def test_the_statistics_are_those_of_all_images_together(estimated: Estimated) -> None:
+def test_the_statistics_are_those_of_all_images(estimated: Estimated) -> None:
     mean, variance = estimated.inputs["inner"]
     np.testing.assert_allclose(estimated.after["inner/moving_mean"], mean, rtol=1e-5)
     np.testing.assert_allclose(estimated.after["inner/moving_variance"], variance, rtol=1e-4)
@@ -124,7 +124,7 @@ def test_the_statistics_are_those_of_all_images_together(estimated: Estimated) -
     np.testing.assert_allclose(estimated.after["after_dropout/moving_variance"], variance, rtol=0.05)
 
 
-def test_nothing_else_changes_and_the_same_comes_out_again(estimated: Estimated) -> None:
+def test_nothing_else_changes_and_the_result_is_reproducible(estimated: Estimated) -> None:
     changed = {
         path for path, value in estimated.before.items() if not np.array_equal(value, estimated.after[path])
     }
@@ -181,7 +181,7 @@ def train_on_textures(folder: Path, seed: int, store: Path) -> tuple[float, floa
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))], ids=str
 )
-def test_a_few_steps_are_enough_for_textures_that_are_plainly_different(seed: int, tmp_path: Path) -> None:
+def test_a_few_steps_are_enough_for_distinct_textures(seed: int, tmp_path: Path) -> None:
     folder = write_textures(tmp_path / "textures")
     test, train, of_batches = run_in_spawned_process(train_on_textures, folder, seed, tmp_path / "store")
     assert test >= 0.95

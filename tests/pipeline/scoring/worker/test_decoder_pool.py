@@ -48,14 +48,14 @@ def score(request: ScoringRequest, make: Callable[[ScoringPlan], Worker]) -> lis
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_decoders_change_nothing_in_the_table(
+def test_decoder_processes_do_not_change_the_table(
     request_: ScoringRequest, tmp_path: Path, processes: int
 ) -> None:
     alone = score(replace(request_, output=tmp_path / "alone"), Worker)
     assert score(request_, lambda plan: Worker(plan, decoders=processes)) == alone
 
 
-def test_a_decoder_that_dies_is_told_and_leaves_no_part(
+def test_a_crashed_decoder_is_reported_and_leaves_no_part(
     request_: ScoringRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()

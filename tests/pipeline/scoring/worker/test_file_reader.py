@@ -18,7 +18,7 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
-from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER, read_again, reader_of
+from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER, read_again, reader_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:UPath 'unsteady' filesystem:UserWarning")
 NEIGHBOURS = {"a.png": b"before", "z.png": b"after"}
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8))
-def test_all_bytes_come_in_the_order_asked_for(
+def test_all_bytes_are_returned_in_the_requested_order(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("images")
@@ -59,7 +59,7 @@ def test_a_file_of_many_megabytes(tmp_path: Path) -> None:
     assert read(tmp_path, list(list_images(tmp_path))) == {"large.png": content}
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     names = [b"\xff\xfe.png", b"line\nbreak.png", b"%41.png", b"A.png", "é [1]*?.png".encode()]
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
@@ -143,7 +143,7 @@ def touch(path: Path) -> None:
     ],
 )
 @pytest.mark.timeout(60)
-def test_what_became_of_a_file_since_it_was_listed(
+def test_a_file_that_changed_since_it_was_listed(
     change: Callable[[Path], None], code: FailureCode, folder: Path
 ) -> None:
     images = list(list_images(folder))
@@ -152,7 +152,7 @@ def test_what_became_of_a_file_since_it_was_listed(
     assert read(folder, images) == {**NEIGHBOURS, "m.png": code}
 
 
-def test_a_pipe_that_someone_writes_to_is_not_read(folder: Path) -> None:
+def test_a_pipe_with_a_writer_is_not_read(folder: Path) -> None:
     images = list(list_images(folder))
     make_pipe(folder / "m.png")
     writer = os.open(folder / "m.png", os.O_RDWR)
@@ -164,7 +164,7 @@ def test_a_pipe_that_someone_writes_to_is_not_read(folder: Path) -> None:
         os.close(writer)
 
 
-def test_a_socket_in_the_place_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_instead_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = list(list_images(folder))
     (folder / "m.png").unlink()
     monkeypatch.chdir(folder)  # A socket's whole path may have 107 bytes.
@@ -173,14 +173,14 @@ def test_a_socket_in_the_place_of_a_file(folder: Path, monkeypatch: pytest.Monke
         assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
 
 
-def test_a_file_that_may_not_be_read(folder: Path) -> None:
+def test_an_unreadable_file(folder: Path) -> None:
     (folder / "m.png").chmod(0)
     if os.access(folder / "m.png", os.R_OK):
         pytest.skip("this user reads every file")
     assert read(folder, list(list_images(folder)))["m.png"] is FailureCode.UNREADABLE
 
 
-def test_a_file_whose_bytes_the_system_will_not_give() -> None:
+def test_a_file_with_a_read_error() -> None:
     # Its first page is not mapped, so that reading it gives EIO to every user.
     memory = Path("/proc/self/mem")
     facts = memory.stat()
@@ -190,7 +190,7 @@ def test_a_file_whose_bytes_the_system_will_not_give() -> None:
     assert str(content) == "unreadable: Input/output error"
 
 
-def test_a_file_that_holds_more_than_its_size_says() -> None:
+def test_a_file_that_is_longer_than_its_size() -> None:
     folder = Path("/proc/self")
     facts = (folder / "status").stat()
     image = ListedImage("status", facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -202,7 +202,7 @@ def test_a_file_too_large_is_not_read(folder: Path) -> None:
     assert read(folder, list(list_images(folder))) == {**NEIGHBOURS, "m.png": FailureCode.TOO_LARGE}
 
 
-def test_what_was_no_file_when_it_was_listed_is_not_opened(folder: Path) -> None:
+def test_an_entry_listed_with_a_problem_is_not_opened(folder: Path) -> None:
     make_pipe(folder / "m.png")
     images = list(list_images(folder))
     # Though it is a good file by now.
@@ -214,7 +214,7 @@ def test_what_was_no_file_when_it_was_listed_is_not_opened(folder: Path) -> None
     assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.NOT_A_FILE}
 
 
-def test_a_file_that_kills_workers_is_not_touched(folder: Path) -> None:
+def test_a_file_that_crashes_workers_is_not_read(folder: Path) -> None:
     images = [
         image._replace(problem=CRASHES_WORKER) if image.path == "m.png" else image
         for image in list_images(folder)
@@ -222,14 +222,14 @@ def test_a_file_that_kills_workers_is_not_touched(folder: Path) -> None:
     assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.WORKER_DIED}
 
 
-def test_a_file_with_a_date_far_off_is_read(folder: Path) -> None:
+def test_a_file_with_an_extreme_modification_time_is_read(folder: Path) -> None:
     for year_2300, before_1970 in [(10**19, -(10**17))]:
         os.utime(folder / "m.png", ns=(year_2300, year_2300))
         os.utime(folder / "a.png", ns=(before_1970, before_1970))
     assert read(folder, list(list_images(folder))) == {**NEIGHBOURS, "m.png": b"12345"}
 
 
-def test_reading_a_file_of_ones_own_changes_nothing_of_it(folder: Path) -> None:
+def test_reading_does_not_change_the_access_time(folder: Path) -> None:
     file = folder / "m.png"
     # Never read since it was written: the case in which the system notes the time of the next reading.
     os.utime(file, ns=(10**18, file.stat().st_mtime_ns))
@@ -237,7 +237,7 @@ def test_reading_a_file_of_ones_own_changes_nothing_of_it(folder: Path) -> None:
     assert file.stat().st_atime_ns == 10**18
 
 
-def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path) -> None:
+def test_a_removed_folder_is_an_error_of_the_run_not_of_its_images(folder: Path) -> None:
     images = list(list_images(folder))
     folder.rename(folder.with_name("moved"))
     with pytest.raises(WorkError, match="is no longer readable"):
@@ -245,7 +245,9 @@ def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path
 
 
 @pytest.mark.parametrize("left", [0, 5])
-def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder: Path, left: int) -> None:
+def test_running_out_of_descriptors_is_an_error_of_the_machine_not_of_the_image(
+    folder: Path, left: int
+) -> None:
     import resource
 
     for number in range(10):
@@ -269,7 +271,7 @@ def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder:
             os.close(descriptor)
 
 
-def test_reading_leaves_no_file_open(folder: Path) -> None:
+def test_reading_closes_all_files(folder: Path) -> None:
     images = list(list_images(folder))
     make_folder(folder / "m.png")
     before = len(os.listdir("/proc/self/fd"))
@@ -322,7 +324,7 @@ def put(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
-def test_a_remote_file_is_the_same_bytes(remote: Path) -> None:
+def test_a_remote_file_has_the_same_bytes(remote: Path) -> None:
     put(remote, "empty.png", b"")
     images = list(list_images(remote))
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345", "empty.png": b""}
@@ -331,7 +333,7 @@ def test_a_remote_file_is_the_same_bytes(remote: Path) -> None:
     assert read_again(remote, "m.png") == b"12345"
 
 
-def test_a_remote_name_is_no_pattern(remote: Path) -> None:
+def test_a_remote_name_is_not_a_pattern(remote: Path) -> None:
     names = ["m[1].png", "m1.png", "m*.png", "?.png", "%41.png", "sub/é.png"]
     for name in names:
         put(remote, name, name.encode())
@@ -354,7 +356,7 @@ def test_a_remote_name_is_no_pattern(remote: Path) -> None:
         (bytes(10**6), FailureCode.CHANGED),
     ],
 )
-def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, remote: Path) -> None:
+def test_a_remote_file_that_changed(content: bytes | None, code: FailureCode, remote: Path) -> None:
     images = list(list_images(remote))
     if content is None:
         (remote / "m.png").unlink()
@@ -363,7 +365,7 @@ def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, 
     assert read(remote, images) == {**NEIGHBOURS, "m.png": code}
 
 
-def test_an_empty_remote_file_that_grew(remote: Path) -> None:
+def test_an_empty_remote_file_that_has_grown(remote: Path) -> None:
     put(remote, "m.png", b"")
     images = list(list_images(remote))
     put(remote, "m.png", b"1")
@@ -380,7 +382,7 @@ def test_a_remote_file_too_large_is_not_fetched(remote: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_remote_file_is_asked_for_until_it_comes(remote: Path) -> None:
+def test_a_remote_file_is_requested_until_it_arrives(remote: Path) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError("slow down"), TimeoutError("too late"), ConnectionResetError()]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345"}
@@ -388,7 +390,7 @@ def test_a_remote_file_is_asked_for_until_it_comes(remote: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_remote_file_that_never_comes_is_a_row_with_the_last_reason(remote: Path) -> None:
+def test_a_remote_file_that_never_arrives_is_a_row_with_the_last_reason(remote: Path) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError(f"try {number}") for number in range(1000)]
     failure = reader_of(remote)(images)[1]
@@ -398,7 +400,7 @@ def test_a_remote_file_that_never_comes_is_a_row_with_the_last_reason(remote: Pa
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Path) -> None:
+def test_a_store_that_stops_responding_ends_the_run(remote: Path) -> None:
     images = list(list_images(remote))
     for name in (*NEIGHBOURS, "m.png"):
         Unsteady.failures[name] = [ConnectionRefusedError("no store") for _ in range(1000)]
@@ -408,7 +410,7 @@ def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Path) -> None
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
 @pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("not for you")])
-def test_what_another_try_will_not_mend_is_asked_for_once(error: OSError, remote: Path) -> None:
+def test_permanent_errors_are_not_retried(error: OSError, remote: Path) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [error]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}

@@ -62,7 +62,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_table_that_was_changed_is_not_read(change: str, tmp_path: Path) -> None:
+def test_a_modified_table_is_not_read(change: str, tmp_path: Path) -> None:
     alter, words = CHANGES[change]
     table = table_of(tmp_path)
     assert len(read_predictions(str(table.parquet))) == COUNT
@@ -71,7 +71,7 @@ def test_a_table_that_was_changed_is_not_read(change: str, tmp_path: Path) -> No
         read_predictions(table.parquet)
 
 
-def test_a_part_of_another_run_is_named(tmp_path: Path) -> None:
+def test_a_part_from_another_run_is_reported(tmp_path: Path) -> None:
     table, other = table_of(tmp_path / "one"), table_of(tmp_path / "two", OTHER)
     assert table.parts[2].stat().st_size == other.parts[2].stat().st_size, "only the content tells"
     shutil.copy(other.parts[2], table.parts[2])
@@ -79,7 +79,7 @@ def test_a_part_of_another_run_is_named(tmp_path: Path) -> None:
         read_predictions(table.parquet)
 
 
-def test_a_csv_file_that_was_changed_is_not_read(tmp_path: Path) -> None:
+def test_a_modified_csv_file_is_not_read(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     file = table.csv / CSV_FILE
     file.write_bytes(file.read_bytes().replace(b"cat", b"dog", 1))
@@ -97,7 +97,7 @@ def test_a_csv_file_that_was_changed_is_not_read(tmp_path: Path) -> None:
         {"kind": "prediction-table", "files": [], "run": {"run_id": "r"}, "request": {}},
     ],
 )
-def test_a_manifest_of_another_form_is_refused(manifest: object, tmp_path: Path) -> None:
+def test_a_malformed_manifest_is_refused(manifest: object, tmp_path: Path) -> None:
     write_json(tmp_path / MANIFEST, manifest)
     with pytest.raises(RequestError, match="holds no prediction table"):
         read_predictions(tmp_path)
@@ -146,7 +146,7 @@ def runs_in(frame: pd.DataFrame) -> list[str]:
 
 @pytest.mark.parametrize("new_is_csv", [False, True])
 @pytest.mark.parametrize("old", ["parquet", "csv", None])
-def test_a_table_takes_the_place_of_another(old: str | None, new_is_csv: bool, tmp_path: Path) -> None:
+def test_a_table_replaces_another_one(old: str | None, new_is_csv: bool, tmp_path: Path) -> None:
     output = tmp_path / "out"
     if old:
         table_of(tmp_path / "old")
@@ -160,17 +160,17 @@ def test_a_table_takes_the_place_of_another(old: str | None, new_is_csv: bool, t
     assert {path.name for path in output.iterdir()} == {MANIFEST, rows, WORK_FOLDER}
 
 
-def test_files_of_others_among_the_parts_stay(tmp_path: Path) -> None:
+def test_foreign_files_among_the_parts_are_kept(tmp_path: Path) -> None:
     output = table_of(tmp_path).parquet
     (output / PARTS_FOLDER / "notes.txt").write_text("mine")
     stage(output, OTHER)
-    with pytest.raises(WorkError, match=r"holds 'notes\.txt', which no scoring run wrote"):
+    with pytest.raises(WorkError, match=r"contains 'notes\.txt', which no scoring run wrote"):
         publish_table(output)
     assert (output / PARTS_FOLDER / "notes.txt").read_text() == "mine"
     assert runs_in(read_predictions(output)) == [FACTS.run_id]
 
 
-def test_where_folders_cannot_be_exchanged_one_follows_the_other(
+def test_folders_are_replaced_in_two_steps_if_they_cannot_be_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publication, "_system_exchange", lambda: None)
@@ -185,7 +185,7 @@ def test_where_folders_cannot_be_exchanged_one_follows_the_other(
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
 
 
-def test_folders_are_exchanged_in_one_step(tmp_path: Path) -> None:
+def test_folders_are_exchanged_atomically(tmp_path: Path) -> None:
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
@@ -195,7 +195,7 @@ def test_folders_are_exchanged_in_one_step(tmp_path: Path) -> None:
         assert (tmp_path / "new/file").read_text() == "old"
 
 
-def test_a_remote_table_is_whole_at_every_step(tmp_path: Path) -> None:
+def test_a_remote_table_is_complete_at_every_step(tmp_path: Path) -> None:
     place = parse_location("memory://stored/out")
     local = tmp_path / "out"
     table_of(tmp_path / "old")
@@ -231,9 +231,7 @@ while not seen or not stop.exists():
 
 
 @pytest.mark.parametrize("csv", [False, True])
-def test_a_reader_sees_one_whole_table_while_runs_replace_it_and_are_killed(
-    csv: bool, tmp_path: Path
-) -> None:
+def test_a_reader_sees_a_complete_table_while_killed_runs_replace_it(csv: bool, tmp_path: Path) -> None:
     """A real reader reads on and on, while real processes publish one table after the other and die."""
     output, stop = tmp_path / "out", tmp_path / "stop"
     table = table_of(tmp_path / "old")
