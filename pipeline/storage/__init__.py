@@ -7,9 +7,8 @@ sees either the old content or the new one. `local` and `remote` are the two imp
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
-from pixelmill.pipeline.storage.interface import Change, Storage
+from pixelmill.pipeline.storage.interface import Change, OpenFile, Storage
 from pixelmill.pipeline.storage.local import LocalStorage, flush_to_disk
 from pixelmill.pipeline.storage.location import (
     Location,
@@ -18,6 +17,7 @@ from pixelmill.pipeline.storage.location import (
     file_system,
     is_remote,
     is_remote_error,
+    local_path,
     parse_location,
     require_reachable,
     workspace,
@@ -46,6 +46,8 @@ __all__ = [
     "is_remote",
     "is_remote_error",
     "link_or_copy",
+    "local_path",
+    "make_folder",
     "move",
     "open_regular",
     "opened",
@@ -65,6 +67,11 @@ __all__ = [
     "temporary_sibling",
     "workspace",
 ]
+
+
+def make_folder(folder: Location) -> None:
+    """Create a folder and its parents unless they exist; a remote one appears with its first file."""
+    _storage_of(folder).make_folder()
 
 
 def children(folder: Location) -> list[Location]:
@@ -100,14 +107,14 @@ def read_content(path: Location, largest: int | None = None) -> bytes:
 
 
 @contextmanager
-def opened(path: Location) -> Iterator[BinaryIO]:
+def opened(path: Location) -> Iterator[OpenFile]:
     """A file, whose content stays the same while it is open even if the file is replaced."""
     with _storage_of(path).opened() as file:
         yield file
 
 
 @contextmanager
-def opened_for_reading(path: Location) -> Iterator[str | BinaryIO]:
+def opened_for_reading(path: Location) -> Iterator[str | OpenFile]:
     """A source for Arrow: the name of a local file, or the bytes of a remote one, fetched once."""
     yield _storage_of(path).source()
 

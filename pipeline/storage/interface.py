@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from pixelmill.pipeline.storage.location import Location
 
 Change: TypeAlias = Callable[[bytes | None], bytes | None]
 """From a file's content, None if there is no file, to its new content, None to leave it unchanged."""
+OpenFile: TypeAlias = BytesIO | BufferedReader
 
 
 class Storage(Protocol):
     """One location, with the operations of `pixelmill.pipeline.storage`, which documents them."""
+
+    def make_folder(self) -> None:
+        """Create the folder."""
 
     def children(self) -> list[Location]:
         """The entries of the folder."""
@@ -26,10 +31,10 @@ class Storage(Protocol):
     def read(self, largest: int | None) -> bytes:
         """The bytes of the file."""
 
-    def opened(self) -> BinaryIO:
+    def opened(self) -> OpenFile:
         """The file as it is now, whether or not it is replaced meanwhile."""
 
-    def source(self) -> str | BinaryIO:
+    def source(self) -> str | OpenFile:
         """What Arrow reads the file from."""
 
     def sha256(self) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from pixelmill.pipeline.storage.interface import Change
+from pixelmill.pipeline.storage.interface import Change, OpenFile
 from pixelmill.pipeline.storage.location import Location, file_system, is_remote
 from pixelmill.pipeline.storage.temporaries import scratch_folder
 
@@ -28,6 +28,9 @@ class RemoteStorage:
     """An address; see `Storage`."""
 
     path: "UPath"
+
+    def make_folder(self) -> None:
+        """See `Storage`. A folder appears with its first file."""
 
     def children(self) -> list[Location]:
         """See `Storage`. A missing folder is an empty one."""
@@ -68,11 +71,11 @@ class RemoteStorage:
         content: bytes = system.cat_file(name)
         return content
 
-    def opened(self) -> BinaryIO:
+    def opened(self) -> OpenFile:
         """See `Storage`. An open remote file would fail if it is replaced meanwhile."""
         return io.BytesIO(self.read(None))
 
-    def source(self) -> BinaryIO:
+    def source(self) -> OpenFile:
         """See `Storage`."""
         return self.opened()
 

@@ -43,6 +43,7 @@ def test_a_remote_path_has_the_methods_of_a_path() -> None:
     assert not folder.exists()
     (folder / "in").mkdir(parents=True)
     (folder / "in/a.txt").write_bytes(b"content")
+    assert is_remote(folder)
     system, root = file_system(folder)
     assert system.cat_file(f"{root}/in/a.txt") == b"content"
     assert (folder / "in").is_dir()
