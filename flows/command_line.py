@@ -24,7 +24,7 @@ from pixelmill.flows.general_options import quietable, take_general_options
 from pixelmill.flows.interrupts import handling_signals
 from pixelmill.flows.prefect_session import ServerLostError
 from pixelmill.pipeline.errors import ExitCode, PixelmillError
-from pixelmill.pipeline.locations import is_remote_error
+from pixelmill.pipeline.storage import is_remote_error
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -29,13 +29,13 @@ from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import from_dataset
 from pixelmill.pipeline.export.source import source_of_run
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.locations import parse_location, workspace
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.pending import judge_versions
 from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
+from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.prediction import predict_split
@@ -153,7 +153,7 @@ def export(
     dataset: PreparedDataset,
     recipe: Recipe,
     run: Path,
-    store: Path,
+    store: Location,
 ) -> ModelBundle:
     """Write the ONNX file and check its parity with Keras on every test image file."""
     version = reserve_version(store, recipe.name)
@@ -170,16 +170,16 @@ def export(
 
 
 @task(name="register", cache_policy=NO_CACHE)
-def register(bundle: ModelBundle, store: Path) -> ModelBundle:
+def register(bundle: ModelBundle, store: Location) -> ModelBundle:
     """Publish the bundle under its version."""
     registered = register_bundle(store, bundle)
-    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.folder)
+    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.address or registered.folder)
     return registered
 
 
 @task(name="promote", cache_policy=NO_CACHE)
 @refusal_as_state
-def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
+def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Location) -> Promotion:
     """Point the recipe's alias to the new version if it passes the gate."""
     promoted = judge_versions(store, bundle, promotion)
     get_run_logger().info("%s@%s is now version %d", promoted.name, promoted.alias, promoted.version)

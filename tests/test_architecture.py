@@ -19,7 +19,7 @@ FLOORS = (
     {"clutter", "display", "drift", "errors", "file_names", "labels", "part", "progress", "resources"}
     | {"telemetry", "templates"},
     {"config", "layers"},
-    {"images", "locations", "processes"},
+    {"images", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions"},
     {"prediction", "readiness", "registry", "training"},

@@ -1,7 +1,6 @@
 """`pixelmill demo`."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelmill.flows.commands.options import (
@@ -20,6 +19,7 @@ from pixelmill.flows.prefect_session import prefect_session
 
 if TYPE_CHECKING:
     from pixelmill.flows.demo import Demonstration
+    from pixelmill.pipeline.storage import Location
 
 
 def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Json = False) -> None:
@@ -42,7 +42,7 @@ def demo(store: Store = DEFAULT_STORE, overrides: Overrides = None, as_json: Jso
         _print(result, store)
 
 
-def _print(result: "Demonstration", store: Path) -> None:
+def _print(result: "Demonstration", store: "Location") -> None:
     counts, test, parity = result.table.manifest, result.model.metrics["test"], result.model.parity
     reference = f"{result.model.name}@{result.model.aliases[0]}"
     images, folder = shown(result.images), shown(result.model.folder)

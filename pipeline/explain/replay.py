@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -30,11 +29,11 @@ from pixelmill.pipeline.images import (
     ImageFailure,
 )
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
-from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.scoring.deep_paths import stat_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
 from pixelmill.pipeline.scoring.worker.file_reader import reader_of
+from pixelmill.pipeline.storage import Location, is_remote
 
 Facts = dict[str, Any]
 TOLERANCE = 1e-6
@@ -61,7 +60,7 @@ class Replay:
     """
 
     bundle: ModelBundle
-    images: Path
+    images: Location
     row: Facts
     request: Facts
     provider: str

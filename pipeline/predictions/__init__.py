@@ -3,10 +3,8 @@
 `layout` defines the names of its files; `table` reads a finished table, `publication` replaces it.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.layout import (
     CSV_FILE,
@@ -18,6 +16,7 @@ from pixelmill.pipeline.predictions.layout import (
 )
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.predictions.table import StoredTable, read_table
+from pixelmill.pipeline.storage import Location, parse_location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 
-def read_predictions(folder: str | Path) -> "pd.DataFrame":
+def read_predictions(folder: str | Location) -> "pd.DataFrame":
     """Read a prediction table in either format as a pandas DataFrame, checking the SHA-256 of each file.
 
     While a run replaces the table, either the old or the new one is read, never a mixture.

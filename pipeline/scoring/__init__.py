@@ -8,17 +8,16 @@ new one is complete.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
 from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
 from pixelmill.pipeline.scoring.skipped import SkippedFiles
+from pixelmill.pipeline.storage import Location, parse_location
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class ScoringRequest(ScoringOptions):
     """
 
     bundle: ModelBundle
-    images: Path
-    output: Path
+    images: Location
+    output: Location
 
     @classmethod
     def from_options(
-        cls, bundle: ModelBundle, images: str | Path, output: str | Path, options: Mapping[str, Any]
+        cls, bundle: ModelBundle, images: str | Location, output: str | Location, options: Mapping[str, Any]
     ) -> "ScoringRequest":
         """Create a request from a user's input.
 
@@ -59,17 +58,17 @@ class ScoringRequest(ScoringOptions):
         return cls(bundle, parse_location(images), parse_location(output), **values)
 
     @property
-    def work(self) -> Path:
+    def work(self) -> Location:
         """The folder for intermediate files of the run."""
         return self.output / WORK_FOLDER
 
     @property
-    def shards(self) -> Path:
+    def shards(self) -> Location:
         """The folder of the listing, which is split into shards."""
         return self.work / "shards"
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Location:
         """The folder of finished parts that are not committed yet."""
         return self.work / WORK_PARTS
 
@@ -145,5 +144,5 @@ class ScoringOutcome:
 class PredictionTable:
     """A finished table: its folder, and the content of its manifest."""
 
-    folder: Path
+    folder: Location
     manifest: dict[str, Any]

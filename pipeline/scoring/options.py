@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +13,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
 from pixelmill.pipeline.inference import Provider
 from pixelmill.pipeline.predictions.layout import TableFormat
+from pixelmill.pipeline.storage import Location
 
 Executor = Literal["local", "dask"]
 BYTES = "bytes"
@@ -55,7 +55,7 @@ class ScoringOptions:
     ] = "local"
     dask_address: Annotated[str | None, _option("The address of the Dask scheduler: tcp://HOST:PORT.")] = None
     previous: Annotated[
-        Path | None,
+        Location | None,
         _option("An earlier table, whose rows are reused if model, preprocessing and bytes are the same."),
     ] = None
     trust_mtime: Annotated[
@@ -173,7 +173,7 @@ def check_values(options: ScoringOptions) -> None:
     """
     for option in scoring_options():
         # A remote location has the methods of a path, but is not a `Path`.
-        if option.type == Path | None:
+        if option.type == Location | None:
             continue
         value = getattr(options, option.name)
         try:

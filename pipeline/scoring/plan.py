@@ -14,7 +14,6 @@ from pixelmill.pipeline.bundles import PREPROCESSING_FILE, ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import require_provider
-from pixelmill.pipeline.locations import absolute, is_remote, parse_location, require_reachable
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pixelmill.pipeline.registry import fetch_bundle
@@ -25,6 +24,7 @@ from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
 from pixelmill.pipeline.scoring.worker.timeouts import TIMEOUTS_FOLDER
+from pixelmill.pipeline.storage import Location, absolute, is_remote, parse_location, require_reachable
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -32,7 +32,7 @@ _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
 @contextmanager
-def holding_output(output: Path) -> Iterator[None]:
+def holding_output(output: Location) -> Iterator[None]:
     """Lock an output for one run, from its plan to its commit.
 
     Object stores have no locks, so the caller must ensure that only one run at a time uses a remote output.
@@ -68,7 +68,7 @@ def holding_output(output: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _require_folder(output: Path) -> None:
+def _require_folder(output: Location) -> None:
     suffix = output.suffix.lower()
     if suffix in _FORMATS and not output.is_dir():
         folder = output.with_suffix("")
@@ -113,7 +113,7 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     return plan
 
 
-def read_plan(work: Path) -> ScoringPlan:
+def read_plan(work: Location) -> ScoringPlan:
     """Read the plan of a run from its work folder, on any machine."""
     content = read_json(work / PLAN_FILE)
     request = content["request"]

@@ -14,6 +14,7 @@ from pixelmill.pipeline.bundles import (
     open_bundle,
 )
 from pixelmill.pipeline.registry import ModelVersion, list_models, register_bundle, reserve_version
+from pixelmill.pipeline.storage import Location, local_path
 
 
 def write_bundle(
@@ -46,7 +47,7 @@ def write_bundle(
 
 
 def register(
-    store: Path, name: str = "digits", accuracy: float = 0.9, folder: Path | None = None
+    store: Location, name: str = "digits", accuracy: float = 0.9, folder: Path | None = None
 ) -> ModelBundle:
     """Register a new version as a retraining run does.
 
@@ -57,11 +58,11 @@ def register(
         folder: A new local folder for the bundle; by default, below the store, which must then be local.
     """
     version = reserve_version(store, name)
-    folder = folder or store / "runs" / f"{name}-{version}"
+    folder = folder or local_path(store) / "runs" / f"{name}-{version}"
     return register_bundle(store, write_bundle(folder, name, version, accuracy))
 
 
-def versions_in(store: Path) -> list[ModelVersion]:
+def versions_in(store: Location) -> list[ModelVersion]:
     """The registered versions, none of which may be damaged."""
     listed = list_models(store)
     versions = [entry for entry in listed if isinstance(entry, ModelVersion)]

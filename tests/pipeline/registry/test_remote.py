@@ -14,7 +14,6 @@ import pytest
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest
 from pixelmill.pipeline.bundles import ONNX_FILE, ModelBundle, open_bundle
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.locations import cache_folder, parse_location
 from pixelmill.pipeline.registry import (
     AliasMoved,
     aliases_of,
@@ -27,6 +26,7 @@ from pixelmill.pipeline.registry import (
     rollback_alias,
     show_model,
 )
+from pixelmill.pipeline.storage import Location, cache_folder, parse_location
 from tests.conftest import Run, write_images
 from tests.pipeline.registry.bundles import register, versions_in, write_bundle
 from tests.s3 import S3Server, s3_server
@@ -44,7 +44,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
     """An empty store, and an empty cache for it."""
     for name, value in {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
@@ -53,7 +53,7 @@ def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def registered(store: Path, tmp_path: Path) -> list[ModelBundle]:
+def registered(store: Location, tmp_path: Path) -> list[ModelBundle]:
     return [
         register(store, accuracy=0.5 + version / 10, folder=tmp_path / f"bundle {version}")
         for version in (1, 2, 3)
@@ -72,7 +72,7 @@ def at_once(function: Callable[..., None], *arguments: tuple[object, ...]) -> No
 
 
 def test_a_bundle_is_published_with_its_manifest_last(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     manifest = read_manifest(registered[0].folder)
     expected = {f"{FOLDER}/1/{name}" for name in (*manifest["files"], MANIFEST, ".reserved")}
@@ -84,7 +84,7 @@ def test_a_bundle_is_published_with_its_manifest_last(
 
 
 def test_a_folder_without_a_manifest_only_occupies_its_number(
-    registered: list[ModelBundle], store: Path
+    registered: list[ModelBundle], store: Location
 ) -> None:
     assert reserve_version(store, "digits") == 4
     assert [model.version for model in list_models(store)] == [1, 2, 3]
@@ -96,7 +96,7 @@ def test_a_folder_without_a_manifest_only_occupies_its_number(
 
 
 def test_a_version_is_never_published_twice(
-    s3: S3Server, registered: list[ModelBundle], store: Path, tmp_path: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location, tmp_path: Path
 ) -> None:
     other = write_bundle(tmp_path / "other", "digits", 2, 0.1)
     with pytest.raises(RequestError, match="already contains a bundle"):
@@ -107,7 +107,7 @@ def test_a_version_is_never_published_twice(
 
 
 def test_a_bundle_is_fetched_once_and_verified(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     promote_version(store, "digits", 2, "champion")
     bundle = find_bundle(store, "digits@champion")
@@ -121,7 +121,7 @@ def test_a_bundle_is_fetched_once_and_verified(
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBundle], store: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBundle], store: Location) -> None:
     for damage in (
         lambda folder: (folder / ONNX_FILE).write_bytes(b"something else"),
         lambda folder: (folder / ONNX_FILE).unlink(),
@@ -135,7 +135,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBund
 
 @pytest.mark.parametrize("content", [b"something else", None])
 def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
-    content: bytes | None, s3: S3Server, registered: list[ModelBundle], store: Path
+    content: bytes | None, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     key = f"{FOLDER}/1/{ONNX_FILE}"
     if content is None:
@@ -150,7 +150,7 @@ def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", ""])
 def test_a_manifest_that_points_out_of_its_folder_is_refused(
-    name: str, s3: S3Server, registered: list[ModelBundle], store: Path
+    name: str, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     manifest = read_manifest(store / "models/digits/1")
     manifest["files"][name] = {"sha256": "0" * 64, "size": 1}
@@ -175,7 +175,7 @@ def test_two_processes_can_fetch_at_once(registered: list[ModelBundle], tmp_path
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_promotion_and_rollback(registered: list[ModelBundle], store: Path) -> None:
+def test_promotion_and_rollback(registered: list[ModelBundle], store: Location) -> None:
     for version in (1, 2, 2, 3):
         promote_version(store, "digits", version, "champion")
     assert aliases_of(store, "digits") == {"champion": 3}
@@ -191,7 +191,7 @@ def test_promotion_and_rollback(registered: list[ModelBundle], store: Path) -> N
 
 
 def test_a_removed_aliases_file_is_created_again(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     promote_version(store, "digits", 1, "champion")
     key = f"{FOLDER}/aliases.json"
@@ -206,7 +206,7 @@ def test_a_removed_aliases_file_is_created_again(
     assert aliases_of(store, "digits") == {"latest": 2}
 
 
-def test_a_missing_bucket_is_reported_immediately(store: Path) -> None:
+def test_a_missing_bucket_is_reported_immediately(store: Location) -> None:
     with pytest.raises(FileNotFoundError):
         reserve_version(parse_location("s3://no-such-bucket/store"), "digits")
 
@@ -219,7 +219,7 @@ def reserve_many(barrier: Barrier, result: Path) -> None:
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
 def test_two_processes_never_reserve_the_same_version(
-    failing: float, s3: S3Server, store: Path, tmp_path: Path
+    failing: float, s3: S3Server, store: Location, tmp_path: Path
 ) -> None:
     s3.failing = failing
     answers = [tmp_path / "first.json", tmp_path / "second.json"]
@@ -239,7 +239,7 @@ def promote_many(barrier: Barrier, own: str, version: int) -> None:
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
 def test_two_processes_can_move_aliases(
-    failing: float, s3: S3Server, registered: list[ModelBundle], store: Path
+    failing: float, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     s3.failing = failing
     at_once(promote_many, ("first", 1), ("second", 2))
@@ -252,7 +252,7 @@ def test_two_processes_can_move_aliases(
     assert all(before != after for before, after in pairwise(champions))
 
 
-def test_every_first_request_may_fail(s3: S3Server, store: Path, tmp_path: Path) -> None:
+def test_every_first_request_may_fail(s3: S3Server, store: Location, tmp_path: Path) -> None:
     s3.first_fails = True
     register(store, folder=tmp_path / "bundle")
     promote_version(store, "digits", 1, "champion")
@@ -262,7 +262,7 @@ def test_every_first_request_may_fail(s3: S3Server, store: Path, tmp_path: Path)
 
 
 def test_the_commands_work_on_a_remote_store(
-    s3: S3Server, store: Path, bundle: ModelBundle, run: Run, tmp_path: Path
+    s3: S3Server, store: Location, bundle: ModelBundle, run: Run, tmp_path: Path
 ) -> None:
     def call(*arguments: object) -> str:
         result = run(*arguments, env={**s3.environment, "PIXELMILL_STORE": STORE})
@@ -297,7 +297,7 @@ def test_the_commands_work_on_a_remote_store(
     ],
 )
 def test_an_invalid_store_is_one_line(
-    address: str, changes: dict[str, str], said: str, s3: S3Server, store: Path, run: Run
+    address: str, changes: dict[str, str], said: str, s3: S3Server, store: Location, run: Run
 ) -> None:
     s3.client.put_object(Bucket="bucket", Key="file", Body=b"")
     for command in (("models", "list"), ("score", "digits@1", ".", "--output", "out"), ("retrain", "digits")):

@@ -16,6 +16,7 @@ from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import Run, write_images
 from tests.pipeline.decoding.bombs import jpeg_with_scans, png, tiff
 from tests.pipeline.scoring.decoders import HANGING_DECODER, mark_image, write_site
@@ -42,7 +43,7 @@ def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
-    images = sorted(request_.images.iterdir())
+    images = sorted(local_path(request_.images).iterdir())
     hanging = {mark_image(images[place], b"hang") for place in (3, SHARD_IMAGES + 1)}
     # Of the same bytes, so that nobody stays at it again.
     shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
@@ -75,7 +76,7 @@ def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringReques
     """The way a GPU is fed, with the CPU in its place."""
     from concurrent.futures.process import BrokenProcessPool
 
-    hanging = mark_image(min(request_.images.iterdir()), b"hang")
+    hanging = mark_image(min(local_path(request_.images).iterdir()), b"hang")
     with holding_output(request_.output):
         plan = plan_scoring(request_)
         first, *_ = write_shards(plan, growing_limits())

@@ -12,6 +12,7 @@ from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 from tests.pipeline.scoring.decoders import CRASHING_DECODER, mark_image, write_site
 
@@ -46,7 +47,7 @@ def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def poison(request: ScoringRequest, index: int, failure: bytes) -> str:
     """Make the decoder fail on one of the images; returns its name."""
-    return mark_image(request.images / f"{index:05d}.png", failure)
+    return mark_image(local_path(request.images) / f"{index:05d}.png", failure)
 
 
 def test_only_images_that_kill_their_worker_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import absolute, children, file_system, is_remote, parse_location
+from pixelmill.pipeline.storage import absolute, children, file_system, is_remote, parse_location
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_a_remote_path_has_the_methods_of_a_path() -> None:
     assert not folder.exists()
     (folder / "in").mkdir(parents=True)
     (folder / "in/a.txt").write_bytes(b"content")
+    assert is_remote(folder)
     system, root = file_system(folder)
     assert system.cat_file(f"{root}/in/a.txt") == b"content"
     assert (folder / "in").is_dir()
