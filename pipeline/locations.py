@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from pydantic import PlainSerializer, PlainValidator
 
 from pixelmill.pipeline.errors import RequestError
 
@@ -55,6 +57,10 @@ def file_system(path: Path) -> "tuple[AbstractFileSystem, str]":
 def absolute(path: Path) -> str:
     """An absolute path or address that means the same in every process."""
     return str(path) if is_remote(path) else str(path.resolve())
+
+
+Location = Annotated[Path, PlainValidator(parse_location), PlainSerializer(absolute)]
+"""A path or an address that pydantic reads and writes as text, for another process or machine."""
 
 
 def cache_folder() -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
-from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.locations import Location, parse_location
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
 from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
@@ -32,8 +32,8 @@ class ScoringRequest(ScoringOptions):
     """
 
     bundle: ModelBundle
-    images: Path
-    output: Path
+    images: Location
+    output: Location
 
     @classmethod
     def from_options(

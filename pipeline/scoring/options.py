@@ -13,6 +13,7 @@ from pixelmill.pipeline.decoding import DEFAULT_MAX_MEMORY, DEFAULT_MAX_SECONDS
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
 from pixelmill.pipeline.inference import Provider
+from pixelmill.pipeline.locations import Location
 from pixelmill.pipeline.predictions.layout import TableFormat
 
 Executor = Literal["local", "dask"]
@@ -57,7 +58,7 @@ class ScoringOptions:
         str | None, _option("The address of the cluster's scheduler: tcp://HOST:PORT.")
     ] = None
     previous: Annotated[
-        Path | None,
+        Location | None,
         _option("An earlier table: its rows are reused where model, preprocessing and bytes are the same."),
     ] = None
     trust_mtime: Annotated[
@@ -130,7 +131,7 @@ class Option:
 @cache
 def scoring_options() -> tuple[Option, ...]:
     """All options, in their order."""
-    hints = get_type_hints(ScoringOptions, include_extras=True)
+    hints, types = get_type_hints(ScoringOptions, include_extras=True), get_type_hints(ScoringOptions)
     found = []
     for field in fields(ScoringOptions):
         annotation = hints[field.name]
@@ -139,7 +140,7 @@ def scoring_options() -> tuple[Option, ...]:
         found.append(
             Option(
                 field.name,
-                annotation.__origin__,
+                types[field.name],
                 annotation,
                 field.default,
                 info.description or "",

@@ -1,8 +1,11 @@
 """Which run an output holds: one to resume, one to replace, or one that is not to be touched."""
 
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from pixelmill.pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_folder, write_json
 from pixelmill.pipeline.clutter import is_clutter
@@ -24,6 +27,24 @@ _RUN_FILE = "run.json"
 _TABLE = {MANIFEST, REPORT_FILE, CSV_FILE, PARTS_FOLDER}
 
 
+@dataclass(frozen=True)
+class _HeldRun:
+    """The run of an output, in its own file while it is unfinished and in the table's manifest afterwards.
+
+    Attributes:
+        request: What must be the same for two requests to be one run.
+        run: Its facts.
+        fresh: Whether it was begun with `fresh`.
+    """
+
+    request: dict[str, Any]
+    run: RunFacts
+    fresh: bool = False
+
+
+_RUN = TypeAdapter(_HeldRun)
+
+
 def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | None:
     """The run that this request resumes, or None where it begins one.
 
@@ -43,19 +64,19 @@ def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | No
     _require_no_foreign_file(output, _TABLE if held else set())
     if held is None:
         return None
-    differing = [key for key in identity if held["request"].get(key) != identity[key]]
+    differing = [key for key in identity if held.request.get(key) != identity[key]]
     if request.fresh:
-        resumes = not differing and runs[0] == unfinished and held.get("fresh") is True
-        return RunFacts(**held["run"]) if resumes else None
+        resumes = not differing and runs[0] == unfinished and held.fresh
+        return held.run if resumes else None
     if differing:
         key = differing[0]
         raise RequestError(
-            f"output {output} holds a run with {key} {held['request'].get(key)!r}",
+            f"output {output} holds a run with {key} {held.request.get(key)!r}",
             f"{identity[key]!r}, as asked for now",
             "Choose another `output`, or replace that run with `fresh`.",
         )
     # Of a finished CSV table no parts are left to keep: scoring it once more is a new run.
-    return RunFacts(**held["run"]) if runs[0] == unfinished or request.format == "parquet" else None
+    return held.run if runs[0] == unfinished or request.format == "parquet" else None
 
 
 def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts | None) -> RunFacts:
@@ -84,7 +105,8 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
         run_id=new_run_id(request.bundle.name),
         scored_at=now(),
     )
-    write_json(request.work / _RUN_FILE, {"request": identity, "run": vars(run), "fresh": request.fresh})
+    held = _HeldRun(identity, run, request.fresh)
+    write_json(request.work / _RUN_FILE, _RUN.dump_python(held, mode="json"))
     return run
 
 
@@ -122,14 +144,10 @@ def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
         )
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+def _read_run(path: Path) -> _HeldRun:
     try:
-        RunFacts(**content["run"])
-        content["request"].get("model")
-    except (TypeError, KeyError, AttributeError):
+        return _RUN.validate_python(read_json(path))
+    except ValidationError:
         raise RequestError(
             f"{path} tells of no scoring run", "what a scoring run wrote", "Choose another `output`."
         ) from None
-    run: dict[str, Any] = content
-    return run
