@@ -13,7 +13,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest, sha256_of, ve
 from pixelmill.pipeline.artifacts.manifests import FileFacts, malformed
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.storage import Location
+from pixelmill.pipeline.storage import LocalPath
 
 ONNX_FILE = "model.onnx"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -70,7 +70,7 @@ class ModelBundle:
         address: The remote bundle that `folder` is a copy of; None for a local bundle.
     """
 
-    folder: Path
+    folder: LocalPath
     name: str
     version: int
     onnx_sha256: str

@@ -130,7 +130,7 @@ class Option:
 @cache
 def scoring_options() -> tuple[Option, ...]:
     """All options, in the order of the fields."""
-    hints = get_type_hints(ScoringOptions, include_extras=True)
+    hints, types = get_type_hints(ScoringOptions, include_extras=True), get_type_hints(ScoringOptions)
     found = []
     for field in fields(ScoringOptions):
         annotation = hints[field.name]
@@ -139,7 +139,7 @@ def scoring_options() -> tuple[Option, ...]:
         found.append(
             Option(
                 field.name,
-                annotation.__origin__,
+                types[field.name],
                 annotation,
                 field.default,
                 info.description or "",

@@ -4,17 +4,16 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from pixelmill.pipeline.artifacts import read_json, remove_folder, write_json
-from pixelmill.pipeline.bundles import PREPROCESSING_FILE, ModelBundle
-from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.bundles import PREPROCESSING_FILE
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import require_provider
-from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pixelmill.pipeline.registry import fetch_bundle
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
@@ -28,6 +27,7 @@ from pixelmill.pipeline.storage import Location, absolute, is_remote, parse_loca
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
+_PLAN = TypeAdapter(ScoringPlan)
 _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
@@ -109,46 +109,22 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)
     remove_folder(request.shards)
     remove_folder(request.work / TIMEOUTS_FOLDER)
-    write_json(request.work / PLAN_FILE, _dump_plan(plan))
+    write_plan(plan)
     return plan
+
+
+def write_plan(plan: ScoringPlan) -> None:
+    """Write a plan to the work folder of a run, with paths that mean the same to every worker."""
+    write_json(plan.request.work / PLAN_FILE, _PLAN.dump_python(plan, mode="json"))
 
 
 def read_plan(work: Location) -> ScoringPlan:
     """Read the plan of a run from its work folder, on any machine."""
-    content = read_json(work / PLAN_FILE)
-    request = content["request"]
-    for name in ("images", "output", "previous"):
-        request[name] = request[name] and parse_location(request[name])
-    request["globs"] = tuple(request["globs"])
-    bundle = content["bundle"]
-    bundle["folder"] = Path(bundle["folder"])
-    if bundle["address"] and not bundle["folder"].is_dir():  # This is another machine.
-        bundle["folder"] = fetch_bundle(parse_location(bundle["address"]))
-    return ScoringPlan(
-        ScoringRequest(bundle=ModelBundle(**bundle), **request),
-        RunFacts(**content["run"]),
-        tuple(content["labels"]),
-        ImageSpec(**content["image"]),
-        content["started"],
-        content["clock"],
-    )
-
-
-def _dump_plan(plan: ScoringPlan) -> dict[str, Any]:
-    request = {**vars(plan.request)}
-    bundle = {**vars(request.pop("bundle"))}
-    bundle["folder"] = absolute(bundle["folder"])
-    for name in ("images", "output", "previous"):
-        request[name] = request[name] and absolute(request[name])
-    return {
-        "request": request,
-        "bundle": bundle,
-        "run": vars(plan.facts),
-        "labels": plan.labels,
-        "image": plan.image.model_dump(),
-        "started": plan.started,
-        "clock": plan.clock,
-    }
+    plan = _PLAN.validate_python(read_json(work / PLAN_FILE))
+    bundle = plan.request.bundle
+    if bundle.address and not bundle.folder.is_dir():  # This is another machine.
+        bundle = replace(bundle, folder=fetch_bundle(parse_location(bundle.address)))
+    return replace(plan, request=replace(plan.request, bundle=bundle))
 
 
 def describe_request(request: ScoringRequest) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Deciding whether a request resumes the run in its output, replaces it, or is refused."""
 
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from pixelmill.pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_folder, write_json
 from pixelmill.pipeline.clutter import is_clutter
@@ -20,6 +23,24 @@ from pixelmill.pipeline.storage import Location, children, link_or_copy, make_fo
 _log = getLogger(__name__)
 _RUN_FILE = "run.json"
 _TABLE = {MANIFEST, REPORT_FILE, CSV_FILE, PARTS_FOLDER}
+
+
+@dataclass(frozen=True)
+class _HeldRun:
+    """The run of an output, in its own file while it is unfinished and in the table's manifest afterwards.
+
+    Attributes:
+        request: What must be the same for two requests to be one run.
+        run: Its facts.
+        fresh: Whether it was begun with `fresh`.
+    """
+
+    request: dict[str, Any]
+    run: RunFacts
+    fresh: bool = False
+
+
+_RUN = TypeAdapter(_HeldRun)
 
 
 def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | None:
@@ -41,19 +62,19 @@ def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | No
     _require_no_foreign_file(output, _TABLE if held else set())
     if held is None:
         return None
-    differing = [key for key in identity if held["request"].get(key) != identity[key]]
+    differing = [key for key in identity if held.request.get(key) != identity[key]]
     if request.fresh:
-        resumes = not differing and runs[0] == unfinished and held.get("fresh") is True
-        return RunFacts(**held["run"]) if resumes else None
+        resumes = not differing and runs[0] == unfinished and held.fresh
+        return held.run if resumes else None
     if differing:
         key = differing[0]
         raise RequestError(
-            f"output {output} contains a run with {key} {held['request'].get(key)!r}",
+            f"output {output} contains a run with {key} {held.request.get(key)!r}",
             f"{identity[key]!r}, as in this request",
             "Choose another `output`, or replace that run with `fresh`.",
         )
     # A finished CSV table has no parts left to keep, so scoring it again is a new run.
-    return RunFacts(**held["run"]) if runs[0] == unfinished or request.format == "parquet" else None
+    return held.run if runs[0] == unfinished or request.format == "parquet" else None
 
 
 def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts | None) -> RunFacts:
@@ -81,7 +102,8 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
         run_id=new_run_id(request.bundle.name),
         scored_at=now(),
     )
-    write_json(request.work / _RUN_FILE, {"request": identity, "run": vars(run), "fresh": request.fresh})
+    held = _HeldRun(identity, run, request.fresh)
+    write_json(request.work / _RUN_FILE, _RUN.dump_python(held, mode="json"))
     return run
 
 
@@ -119,14 +141,10 @@ def _require_no_foreign_file(output: Location, ours: set[str]) -> None:
         )
 
 
-def _read_run(path: Location) -> dict[str, Any]:
-    content = read_json(path)
+def _read_run(path: Location) -> _HeldRun:
     try:
-        RunFacts(**content["run"])
-        content["request"].get("model")
-    except (TypeError, KeyError, AttributeError):
+        return _RUN.validate_python(read_json(path))
+    except ValidationError:
         raise RequestError(
             f"{path} does not describe a scoring run", "a file written by a run", "Choose another `output`."
         ) from None
-    run: dict[str, Any] = content
-    return run

@@ -11,6 +11,7 @@ from pathlib import Path
 from pixelmill.pipeline.storage.interface import Change, OpenFile, Storage
 from pixelmill.pipeline.storage.local import LocalStorage, flush_to_disk
 from pixelmill.pipeline.storage.location import (
+    LocalPath,
     Location,
     absolute,
     cache_folder,
@@ -33,6 +34,7 @@ from pixelmill.pipeline.storage.temporaries import (
 
 __all__ = [
     "Change",
+    "LocalPath",
     "Location",
     "absolute",
     "cache_folder",

@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from pydantic import PlainSerializer, PlainValidator
 
 from pixelmill.pipeline.errors import RequestError
 
@@ -15,8 +17,13 @@ if TYPE_CHECKING:
 
     Location: TypeAlias = Path | UPath
 else:
-    # Importing `upath` takes 90 ms, which only those who give an address should pay.
-    Location: TypeAlias = Path
+    # Importing `upath` takes 90 ms, which only those who give an address should pay. Pydantic reads and writes
+    # a location as text that means the same in every process and on every machine.
+    Location: TypeAlias = Annotated[
+        Path,
+        PlainValidator(lambda value: parse_location(value)),
+        PlainSerializer(lambda value: absolute(value)),
+    ]
 
 # The client packages of remote file systems, whose errors are not OSErrors.
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "paramiko", "requests")
@@ -70,6 +77,10 @@ def file_system(address: "UPath") -> "tuple[AbstractFileSystem, str]":
 def absolute(location: Location) -> str:
     """An absolute path or address that means the same in every process."""
     return str(location) if is_remote(location) else str(location.resolve())
+
+
+LocalPath = Annotated[Path, PlainSerializer(absolute)]
+"""A path on this machine that pydantic writes as text which means the same in every process."""
 
 
 def cache_folder() -> Path:

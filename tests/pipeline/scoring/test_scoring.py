@@ -356,9 +356,8 @@ def test_a_modified_part_is_detected_at_the_commit(request_: ScoringRequest) -> 
     plan = planned(request_)
     outcome = score_shards(plan)
     shard = request_.shards / "00000.jsonl"
-    lines = shard.read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert rows[0][0] == "a/00000.png"
+    (images,) = map(json.loads, shard.read_text().splitlines())
+    assert images[0][0] == "a/00000.png"
     part = request_.parts / "part-00001.parquet"
     part.unlink()
     with pytest.raises(WorkError, match="shard 1 has no part"):
