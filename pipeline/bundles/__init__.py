@@ -13,7 +13,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest, sha256_of, ve
 from pixelmill.pipeline.artifacts.manifests import FileFacts, malformed
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.storage import LocalPath
+from pixelmill.pipeline.storage import LocalPath, Location
 
 ONNX_FILE = "model.onnx"
 Precision = Literal["fp32", "fp16", "int8"]

@@ -21,8 +21,8 @@ else:
     # a location as text that means the same in every process and on every machine.
     Location: TypeAlias = Annotated[
         Path,
-        PlainValidator(lambda value: parse_location(value)),
-        PlainSerializer(lambda value: absolute(value)),
+        PlainValidator(lambda value: parse_location(value)),  # noqa: PLW0108  # Defined below.
+        PlainSerializer(lambda value: absolute(value)),  # noqa: PLW0108  # Defined below.
     ]
 
 # The client packages of remote file systems, whose errors are not OSErrors.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pixelmill.pipeline.locations import is_remote, parse_location
 
 from pixelmill.pipeline.artifacts import read_json, write_json
 from pixelmill.pipeline.bundles import ModelBundle
@@ -16,6 +15,7 @@ from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.plan import read_plan, write_plan
 from pixelmill.pipeline.scoring.resume import find_run
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 
 def plan_of(folder: Path, **changes: Any) -> ScoringPlan:
