@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they say of memory holds; their rates are for people to read."""
+"""The benchmarks run, and their claims about memory hold; their rates are not tested."""
 
 import subprocess
 import sys
@@ -45,5 +45,5 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     few, many = compare(tmp_path, 10_000, 300_000)
     assert many.manifest["listed"] == many.manifest["scored"] == 300_000
     assert many.peak_memory < 600e6
-    # Thirty times the files; what grows is what Python keeps of one folder's names.
+    # Thirty times as many files; only the list of names in one folder grows.
     assert many.peak_memory < few.peak_memory + 100e6

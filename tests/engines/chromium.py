@@ -1,4 +1,4 @@
-"""The program that asks onnxruntime-web in headless Chromium.
+"""Predicting with onnxruntime-web in headless Chromium.
 
 `python -m tests.engines.chromium QUESTIONS ANSWERS`
 """
@@ -41,7 +41,7 @@ def _serving(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Answer every question of a file, in a page whose server has what a web site would hold."""
+    """Predict every case in a file, in a page from a local server."""
     questions, answers = map(Path, sys.argv[1:])
     asked = json.loads(questions.read_text())
     with TemporaryDirectory() as name:

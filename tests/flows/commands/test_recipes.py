@@ -49,7 +49,7 @@ Show = Callable[..., str]
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Show:
-    """`pixelmill recipes show` in an empty folder, in this process: it is asked a dozen times."""
+    """`pixelmill recipes show` in an empty folder; in this process, because it runs a dozen times."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> str:

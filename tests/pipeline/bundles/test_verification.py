@@ -1,4 +1,4 @@
-"""`verify`: a bundle's files, its golden vectors, and the engines that are installed here."""
+"""`verify`: the files of a bundle, its golden vectors, and the installed engines."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One image replayed and compared with its row: which stages agree, and the first that does not."""
+"""One image replayed and compared with its row, and the first stage that differs."""
 
 import hashlib
 import io
@@ -113,7 +113,7 @@ def test_changed_bytes_are_reported_before_their_consequences(
     assert first(explanation).differing == ("image_sha256",)
     assert first(explanation).found["image_sha256"] == sha256_of(request_.images / "a/00001.png")
     assert verdicts(explanation)["onnx"] == "differs"
-    # Its neighbours are untouched.
+    # Its neighbours are unchanged.
     assert explain("a/00006.png").first_difference is None
 
 
@@ -217,7 +217,7 @@ def test_a_failed_row_fails_again_with_the_same_code(
     assert last.verdict == "same"
     assert explanation.first_difference is None
     assert explanation.tensor is None
-    # Mended, it is a difference; where the row knows the bytes, they are the first.
+    # Once repaired, the image differs; if the row has a hash, first in its bytes.
     path.unlink()
     path.write_bytes(good)
     mended = explain("a/00004.png")
@@ -321,7 +321,7 @@ def test_a_missing_keras_is_reported(
     request_: ScoringRequest, explain: Explain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_folder(request_)
-    # Python's own mark of a module that cannot be imported.
+    # Python uses None for a module that cannot be imported.
     monkeypatch.setitem(sys.modules, "keras", None)
     explanation = explain("a/00007.png", keras=True)
     stage = explanation.stages[-1]

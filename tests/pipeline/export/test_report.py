@@ -1,4 +1,4 @@
-"""The page about the exported files as a browser shows it."""
+"""The report of an export in a browser."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ Show = Callable[..., Page]
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
-    """Show a page; it asked for nothing but itself, and does not scroll sideways."""
+    """Show a page, and check that it loads nothing else and does not scroll horizontally."""
     pages = []
 
     def open_page(html: str, width: int = 1280, scheme: str = "light") -> Page:

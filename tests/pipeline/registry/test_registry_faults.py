@@ -1,4 +1,4 @@
-"""The registry where bundles are damaged, forged or foreign, and where processes are killed or race."""
+"""The registry with damaged, forged or foreign bundles, and with killed and concurrent processes."""
 
 import json
 import logging
@@ -140,7 +140,7 @@ def test_a_replaced_version_is_detected(store: Path) -> None:
         promote_version(store, "digits", 2, "champion")
 
 
-def test_only_the_stores_own_versions_are_found_for_promotion(store: Path, tmp_path: Path) -> None:
+def test_only_versions_in_the_store_are_found_for_promotion(store: Path, tmp_path: Path) -> None:
     theirs = write_bundle(tmp_path / "theirs/models/digits/2", "digits", 2, 0.1)
     own = store / "models/digits/2"
     (tmp_path / "link").symlink_to(own)

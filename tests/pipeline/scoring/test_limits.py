@@ -44,7 +44,7 @@ def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
     images = sorted(request_.images.iterdir())
     hanging = {mark_image(images[place], b"hang") for place in (3, SHARD_IMAGES + 1)}
-    # Of the same bytes, so that nobody stays at it again.
+    # A duplicate, which must not hang another worker.
     shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
     hanging.add(images[SHARD_IMAGES + 7].name)
     large = {
@@ -72,7 +72,7 @@ def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_
 
 
 def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringRequest) -> None:
-    """The way a GPU is fed, with the CPU in its place."""
+    """As with a GPU, but on the CPU."""
     from concurrent.futures.process import BrokenProcessPool
 
     hanging = mark_image(min(request_.images.iterdir()), b"hang")
@@ -90,7 +90,7 @@ def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringReques
     assert hanging == "00000.png"
 
 
-# A thumbnail has colours, and a tensor of these models has none.
+# Thumbnails are RGB, while the tensors of these models are grey.
 DEADLY_THUMBNAILS = """
 import os, signal
 import pixelmill.pipeline.images
@@ -119,7 +119,7 @@ def test_a_thumbnail_that_crashes_its_process_is_omitted(
         mark_image(path, failure)
     request = replace(request_, images=images)
     table = score_folder(request)
-    if is_resumed:  # All rows are there, and no worker starts.
+    if is_resumed:  # All rows exist, so no worker starts.
         table = score_folder(request)
         assert table.manifest["computed"] == 0
     assert (table.manifest["scored"], table.manifest["failed"]) == (10, 0)

@@ -21,7 +21,7 @@ from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]
 
-# Run by each worker when it starts: the first to end its second shard replaces the model, and dies of it.
+# Run by each worker when it starts: the first one to finish its second shard replaces the model and dies.
 SWAPPING_WORKER = """
 import os, signal
 from pathlib import Path
@@ -41,7 +41,7 @@ Path.unlink = swap
 
 
 def with_other_classes(model: Path, changed: Path) -> None:
-    """Write a model that answers with the classes in another order, and says nothing of it."""
+    """Write a model that predicts the classes in another order, with the same metadata."""
     content = onnx.load(model)
     (output,) = content.graph.output
     for node in content.graph.node:
@@ -123,7 +123,7 @@ def test_explain_does_not_use_another_model(
 def test_external_weights_are_not_loaded(
     copied: ModelBundle, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not from the folder of the model, and not from that of the process."""
+    """Neither from the folder of the model nor from the working folder."""
     model = onnx.load(copied.onnx_path)
     weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     (tmp_path / "elsewhere").mkdir()

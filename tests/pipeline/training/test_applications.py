@@ -41,7 +41,7 @@ def image(side: int) -> ImageSpec:
 
 
 def start() -> Any:
-    """Keras, on this process's processors."""
+    """Start Keras on the processors of this process."""
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
@@ -148,7 +148,7 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
 
 
 def compare_scaling(keras: Any, name: ApplicationName) -> None:
-    """Hold our scaling against the layers that the application would scale with itself."""
+    """Compare our scaling with the layers that the application would use."""
     own = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(64, 64, 3))
     theirs: Any = RAMP
     for layer in own.layers:

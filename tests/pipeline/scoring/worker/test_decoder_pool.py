@@ -1,4 +1,4 @@
-"""Decoding in processes ahead of one that infers: the way a GPU is fed, here with the CPU in its place."""
+"""Decoding in processes ahead of inference, as with a GPU, but on the CPU."""
 
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +17,7 @@ from pixelmill.pipeline.scoring.worker.decoder_pool import IMAGES_A_SLOT
 from pixelmill.pipeline.scoring.worker.worker import Worker
 from tests.conftest import write_images
 
-# More groups of files than there are slots, and a part of one.
+# More groups of files than slots, and a partial one.
 IMAGES = 7 * IMAGES_A_SLOT + 5
 
 
