@@ -20,7 +20,7 @@ from pixelmill.pipeline.processes import spawned_pool
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, forget, prepare
 
@@ -78,7 +78,7 @@ def compare(workload: Workload, earlier: ScoringRequest, output: Path, on_disk: 
 def seconds_to_score(request: ScoringRequest) -> float:
     """Score with an earlier table; returns the seconds without the start of the workers."""
     start = time.perf_counter()
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         planning = time.perf_counter() - start
         outcome = score_shards(plan)

@@ -368,7 +368,7 @@ def test_missing_tables_models_and_folders_are_reported(
 ) -> None:
     with pytest.raises(RequestError, match=r"has no manifest\.json"):
         explain("a/00007.png")
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         explain_image(request_.bundle.folder, "a/00007.png", trained_store)
     score_folder(request_)
     with pytest.raises(RequestError, match=r"a table of digits@1.*`store`, or .* `model`"):

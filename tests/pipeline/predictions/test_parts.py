@@ -278,7 +278,7 @@ def test_a_folder_without_a_finished_table_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=MANIFEST):
             read_predictions(folder)
     write_json(table.parquet / MANIFEST, {"kind": "model-bundle", "files": {}})
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         read_predictions(table.parquet)
 
 

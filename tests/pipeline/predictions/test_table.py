@@ -20,7 +20,7 @@ from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publication, read_predictions
 from pixelmill.pipeline.predictions.columns import RunFacts
-from pixelmill.pipeline.predictions.publication import awaits_publication, exchange_folders, publish_table
+from pixelmill.pipeline.predictions.publication import exchange_folders, is_publication_pending, publish_table
 from tests.pipeline.predictions.tables import FACTS, Row, Table, scored, write_manifest
 
 COUNT = 60
@@ -99,7 +99,7 @@ def test_a_modified_csv_file_is_not_read(tmp_path: Path) -> None:
 )
 def test_a_malformed_manifest_is_refused(manifest: object, tmp_path: Path) -> None:
     write_json(tmp_path / MANIFEST, manifest)
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         read_predictions(tmp_path)
 
 
@@ -152,9 +152,9 @@ def test_a_table_replaces_another_one(old: str | None, new_is_csv: bool, tmp_pat
         table_of(tmp_path / "old")
         (tmp_path / "old" / old).rename(output)
     stage(output, OTHER, new_is_csv)
-    assert awaits_publication(output)
+    assert is_publication_pending(output)
     publish_table(output)
-    assert not awaits_publication(output)
+    assert not is_publication_pending(output)
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
     rows = CSV_FILE if new_is_csv else PARTS_FOLDER
     assert {path.name for path in output.iterdir()} == {MANIFEST, rows, WORK_FOLDER}
@@ -248,12 +248,12 @@ def test_a_reader_sees_a_complete_table_while_killed_runs_replace_it(csv: bool, 
         for number in range(16):
             facts = (OTHER, FACTS)[number % 2]
             # The next run first completes a publication that was killed.
-            if awaits_publication(output):
+            if is_publication_pending(output):
                 publish_table(output)
             stage(output, facts, csv)
             publish_and_die(output, number)
             assert len(set(read_predictions(output)["run_id"])) == 1
-        if awaits_publication(output):
+        if is_publication_pending(output):
             publish_table(output)
     finally:
         stop.touch()

@@ -12,7 +12,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.explain.explanation import explain_image
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
@@ -76,7 +76,7 @@ def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringReques
     from concurrent.futures.process import BrokenProcessPool
 
     hanging = mark_image(min(request_.images.iterdir()), b"hang")
-    with holding_output(request_.output):
+    with lock_output(request_.output):
         plan = plan_scoring(request_)
         first, *_ = write_shards(plan, growing_limits())
         worker = Worker(plan, decoders=2)

@@ -26,7 +26,7 @@ from pixelmill.pipeline.predictions import CSV_FILE, read_predictions
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.listing import unescape
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
@@ -340,7 +340,7 @@ def test_a_file_that_changes_after_the_listing_is_a_failed_row(bundle: ModelBund
         write(images / name, encode_png(pixels(seed, 8, 8, 1)))
     request = ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", workers=1)
     before = read_predictions(score_folder(replace(request, output=tmp_path / "before")).folder)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         (shard,) = write_shards(plan, growing_limits())
         for name, (change, _) in CHANGES.items():

@@ -23,7 +23,7 @@ from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, read_file_facts, writing_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import list_images
-from pixelmill.pipeline.scoring.plan import describe_request, holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import describe_request, lock_output, plan_scoring
 from pixelmill.pipeline.scoring.reuse import PreviousTable, index_previous
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
@@ -380,7 +380,7 @@ def test_a_persistent_worker_uses_the_previous_table_of_its_run(request_: Scorin
     request = replace(request_, output=request_.output.with_name("shared"))
     for previous, reused in ((None, 0), (first.folder, 4), (None, 0)):
         # In this process, like a cluster's worker that scores shards of several runs.
-        with holding_output(request.output):
+        with lock_output(request.output):
             plan = plan_scoring(replace(request, previous=previous, fresh=True))
             shard = next(write_shards(plan, growing_limits()))
             result = score_shard(str(request.work), shard.number)

@@ -24,7 +24,7 @@ from pixelmill.pipeline.predictions.parts import part_name
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.listing import ListedImage
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import write_images
@@ -55,12 +55,12 @@ def answers(table: PredictionTable) -> pd.DataFrame:
 
 def planned(request: ScoringRequest) -> ScoringPlan:
     """A plan whose run does not continue, as if it had been killed."""
-    with holding_output(request.output):
+    with lock_output(request.output):
         return plan_scoring(request)
 
 
 def committed(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
-    with holding_output(plan.request.output):
+    with lock_output(plan.request.output):
         return commit_table(plan, outcome)
 
 
@@ -380,7 +380,7 @@ def test_an_interrupted_fresh_run_resumes(request_: ScoringRequest, tmp_path: Pa
 
 
 def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
-    with holding_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
+    with lock_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
         score_folder(request_)
     assert not request_.output.exists()
     assert score_folder(request_).manifest["failed"] == 0

@@ -11,7 +11,7 @@ import pytest
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.predictions.parts import part_name, read_part
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.decoder_pool import IMAGES_A_SLOT
 from pixelmill.pipeline.scoring.worker.worker import Worker
@@ -33,7 +33,7 @@ def request_(bundle: ModelBundle, tmp_path: Path) -> ScoringRequest:
 
 
 def score(request: ScoringRequest, make: Callable[[ScoringPlan], Worker]) -> list[dict[str, object]]:
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         assert len(list(write_shards(plan, growing_limits()))) == 1
         worker = make(plan)
