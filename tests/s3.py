@@ -123,13 +123,13 @@ def s3_server() -> Iterator[S3Server]:
 
     def front(environ: dict[str, Any], start: StartResponse) -> Answer:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        asked = f"{path}?{environ['QUERY_STRING']}"
+        requested = f"{path}?{environ['QUERY_STRING']}"
         if "test-setup" in environ.get("HTTP_USER_AGENT", ""):
             return answer(environ, start)
         state.before(method, path)
         fails = state.chance.random() < state.failing
-        fails |= state.first_fails and (method, asked, True) not in state.requests
-        state.requests.append((method, asked, fails))
+        fails |= state.first_fails and (method, requested, True) not in state.requests
+        state.requests.append((method, requested, fails))
         if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("403 Forbidden", [("Content-Type", "application/xml")])

@@ -109,14 +109,14 @@ def test_everything_at_the_top_is_documented() -> None:
         "pyproject.toml",
     }
     (tree,) = blocks("docs/architecture.md", "text")
-    told = {line.split("/")[0] for line in tree.splitlines() if not line.startswith(" ")}
-    assert {path.split("/")[0] for path in tracked} == conventional | told
+    described = {line.split("/")[0] for line in tree.splitlines() if not line.startswith(" ")}
+    assert {path.split("/")[0] for path in tracked} == conventional | described
 
 
 def test_the_documented_floors_are_the_checked_ones() -> None:
     rows = re.findall(r"^    (\d)  (.*)$", PAGES["docs/architecture.md"], re.MULTILINE)
-    told = {int(number): set(names.split(", ")) for number, names in rows}
-    assert told == dict(enumerate(FLOORS, start=1))
+    described = {int(number): set(names.split(", ")) for number, names in rows}
+    assert described == dict(enumerate(FLOORS, start=1))
 
 
 def test_the_modules_on_the_path_of_an_image_exist() -> None:
@@ -179,9 +179,9 @@ def test_the_documented_columns_are_those_of_the_table() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
     columns = schema(TableLayout(top_k=2, true_labels=True))
     assert [name for name, _ in rows] == columns.names
-    told = {"string": "string", "int32": "int32", "float": "float", "list": "list"}
+    described = {"string": "string", "int32": "int32", "float": "float", "list": "list"}
     for name, kind in rows:
-        assert str(columns.field(name).type).startswith(told[kind])
+        assert str(columns.field(name).type).startswith(described[kind])
     assert all(f"`{code}`" in page for code in FailureCode)
 
 

@@ -95,8 +95,8 @@ def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> Non
 
 def has_torch(python: str) -> bool:
     """Whether an interpreter has PyTorch; prints a message if not."""
-    asked = [python, "-c", "import torch"]
-    if shutil.which(python) and subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+    requested = [python, "-c", "import torch"]
+    if shutil.which(python) and subprocess.run(requested, capture_output=True, check=False).returncode == 0:
         return True
     print(f"no PyTorch in {python}: without it; pip install torch into an environment of its own,")
     print("and name its interpreter with --torch-python")

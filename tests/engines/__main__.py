@@ -37,8 +37,8 @@ def _measure(engine: MatrixEngine, cases: Sequence[Case]) -> Row | None:
     except Exception as error:  # noqa: BLE001  # What an engine that cannot run a file raises is its own.
         print(f"{engine.title}: {error}", flush=True)
         return None
-    told = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
-    print(f"{engine.title} {answers.version}: {told}", flush=True)
+    described = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
+    print(f"{engine.title} {answers.version}: {described}", flush=True)
     # Unlike `max`, this does not ignore NaN.
     largest = float(np.max(list(differences.values())))
     return Row(engine.title, answers.version, largest, engine.needed)

@@ -117,7 +117,7 @@ def _require(there: bool, how_to_get_it: str) -> None:
 
 
 def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answers:
-    asked = [
+    requested = [
         {
             "name": case.name,
             "model": str(case.onnx_path),
@@ -128,7 +128,7 @@ def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answer
     ]
     with TemporaryDirectory() as folder:
         questions, answers = Path(folder, "questions.json"), Path(folder, "answers.json")
-        questions.write_text(json.dumps(asked))
+        questions.write_text(json.dumps(requested))
         done = subprocess.run(
             [*command, questions, answers], cwd=ROOT, capture_output=True, text=True, check=False
         )

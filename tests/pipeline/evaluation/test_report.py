@@ -122,9 +122,9 @@ def test_warnings_are_shown_at_the_top(browser: Browser, tmp_path: Path) -> None
         warnings=("2 files were left out",),
     )
     page = open_page(browser, path, 1280, "light")
-    told = page.locator(".warning p").all_inner_texts()
-    assert told[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
-    assert told[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
+    described = page.locator(".warning p").all_inner_texts()
+    assert described[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
+    assert described[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
     tiles = page.locator(".tile").all_inner_texts()
     assert tiles[0].startswith("90.00%\ntest accuracy (59.58% to 98.21%)")
     assert tiles[1].startswith("50.00%\nbalanced accuracy")

@@ -81,9 +81,9 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     score_folder(request_)
     explanation = explain("a/00007.png", keras=True)
     assert list(verdicts(explanation)) == [*STAGES, "keras"]
-    told = ("model", "bytes", "orientation", "onnx", "keras")
+    described = ("model", "bytes", "orientation", "onnx", "keras")
     assert verdicts(explanation) == {
-        name: "same" if name in told else "not recorded" for name in [*STAGES, "keras"]
+        name: "same" if name in described else "not recorded" for name in [*STAGES, "keras"]
     }
     assert explanation.first_difference is None
     found = {stage.name: stage.found for stage in explanation.stages}
@@ -220,10 +220,10 @@ def test_a_failed_row_fails_again_with_the_same_code(
     # Once repaired, the image differs; if the row has a hash, first in its bytes.
     path.unlink()
     path.write_bytes(good)
-    mended = explain("a/00004.png")
-    assert list(verdicts(mended)) == STAGES
-    assert verdicts(mended)[stage] == "differs"
-    assert first(mended).name == ("bytes" if stage not in ("listing", "bytes") else stage)
+    repaired = explain("a/00004.png")
+    assert list(verdicts(repaired)) == STAGES
+    assert verdicts(repaired)[stage] == "differs"
+    assert first(repaired).name == ("bytes" if stage not in ("listing", "bytes") else stage)
 
 
 def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:

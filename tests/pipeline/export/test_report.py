@@ -35,10 +35,10 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
         (tmp_path / "export.html").write_text(html, encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         pages.append(page)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
         page.goto((tmp_path / "export.html").as_uri())
-        assert asked == [(tmp_path / "export.html").as_uri()]
+        assert requested == [(tmp_path / "export.html").as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         return page
 

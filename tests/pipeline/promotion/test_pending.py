@@ -138,6 +138,6 @@ def test_a_version_is_judged_whenever_its_run_is_killed(tmp_path: Path) -> None:
     assert seen == {
         (False, False, False),
         (True, False, True),
-        (True, True, True),  # Promoted, and killed before that was noted: judged once more.
+        (True, True, True),  # Promoted, and killed before that was noted: judged again.
         (True, True, False),
     }

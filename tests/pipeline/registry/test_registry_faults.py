@@ -65,10 +65,10 @@ def start(program: str, *arguments: object) -> "subprocess.Popen[str]":
 ROLLBACK = """
 import pathlib, sys
 from pixelmill.pipeline.registry import rollback_alias
-told = []
+described = []
 def tell(event, arguments):
-    if event == "fcntl.flock" and not told:
-        told.append(event)
+    if event == "fcntl.flock" and not described:
+        described.append(event)
         print("waits for the lock", flush=True)
 sys.addaudithook(tell)
 print(rollback_alias(pathlib.Path(sys.argv[1]), "digits", "champion"), flush=True)
@@ -253,9 +253,9 @@ def test_the_list_shows_damaged_versions_with_exit_code_1(run: Run, store: Path)
     assert [line.split()[0] for line in lines] == ["digits@1", "digits@2", "digits@3"]
     assert "champion, damaged: " in lines[1]
     assert "accuracy 0.9000" in lines[2]
-    told = run("models", "list", "--store", store, "--json").json["models"]
-    assert [entry["error"] is None for entry in told] == [True, False, True]
-    assert (told[1]["version"], told[1]["aliases"]) == (2, ["champion"])
+    described = run("models", "list", "--store", store, "--json").json["models"]
+    assert [entry["error"] is None for entry in described] == [True, False, True]
+    assert (described[1]["version"], described[1]["aliases"]) == (2, ["champion"])
 
 
 def test_unreadable_aliases_do_not_hide_the_versions(store: Path) -> None:

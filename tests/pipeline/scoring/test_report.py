@@ -51,7 +51,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "stage_seconds": {"decode": 3.0, "infer": 1.5, "read": 0.5, "write": 1.0},
         "provider": "CPUExecutionProvider",
         "threads": 2,
-        "threads_reason": "as asked for",
+        "threads_reason": "as requested for",
         "request": {
             "model": "pets@3",
             "model_sha256": "c" * 64,
@@ -303,12 +303,12 @@ def test_the_report_is_self_contained_and_fits_the_window(
     path = tmp_path / "report.html"
     path.write_text(render_scoring_report(facts), encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    asked: list[str] = []
+    requested: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(path.as_uri())
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     overflowing = "[...document.querySelectorAll('.card, .tile')].filter(e => e.scrollWidth > e.clientWidth)"

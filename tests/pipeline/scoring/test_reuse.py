@@ -435,9 +435,9 @@ def table_of(
     with writing_part(folder / "previous/predictions" / part_name(0), request.layout, "key") as part:
         table = predictions.to_table(request.bundle.labels(), facts, request.layout)
         part.write(table, file_facts([(1, 2, 3)] * len(digests)))
-    told = {"request": describe_request(request), "run": vars(facts)}
+    described = {"request": describe_request(request), "run": vars(facts)}
     files = describe_files(folder / "previous")
-    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **told})
+    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **described})
     return request, predictions
 
 
@@ -460,16 +460,16 @@ def test_no_image_gets_the_prediction_of_other_bytes(
     failed = min(failed, len(known))
     request, table = table_of(tmp_path_factory.mktemp("previous"), known, failed, top_k)
     index_previous(request)
-    asked = [*known, *others]
-    random.shuffle(asked)
-    predictions = Predictions([f"new {number}.png" for number in range(len(asked))], top_k)
-    predictions.sha256 = [digest.hex() for digest in asked]
-    places = [place for place in range(len(asked)) if place % 5]
+    requested = [*known, *others]
+    random.shuffle(requested)
+    predictions = Predictions([f"new {number}.png" for number in range(len(requested))], top_k)
+    predictions.sha256 = [digest.hex() for digest in requested]
+    places = [place for place in range(len(requested)) if place % 5]
     taken = PreviousTable(request).take_same_bytes(places, predictions)
     assert taken <= set(places)
     scored = known[: len(known) - failed]
     prefixes = [digest[:8] for digest in scored]
-    for place, digest in enumerate(asked):
+    for place, digest in enumerate(requested):
         if place in taken:
             source = scored.index(digest)
             for column in ("class_indices", "probabilities", "widths", "heights"):

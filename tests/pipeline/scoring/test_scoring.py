@@ -236,9 +236,9 @@ def test_parts_with_modified_bytes_are_scored_again(request_: ScoringRequest, tm
 
 
 def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: ScoringRequest) -> None:
-    mended = request_.images / "a/00007.png"
-    good = mended.read_bytes()
-    mended.write_bytes(b"broken")
+    repaired = request_.images / "a/00007.png"
+    good = repaired.read_bytes()
+    repaired.write_bytes(b"broken")
     first = score_folder(request_)
     assert first.manifest["failed"] == 1
     before = answers(first)
@@ -246,7 +246,7 @@ def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: Scorin
     assert (again.manifest["computed"], again.manifest["failed"]) == (1, 1)
     pd.testing.assert_frame_equal(answers(again), before)
     # Once repaired, its size and time differ from the listing, so its shard is scored again.
-    mended.write_bytes(good)
+    repaired.write_bytes(good)
     last = score_folder(request_)
     assert last.manifest["failed"] == 0
     assert last.manifest["run"] == first.manifest["run"]

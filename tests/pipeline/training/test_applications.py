@@ -176,8 +176,8 @@ def test_the_properties_of_an_application_match_keras_and_the_export(
 ) -> None:
     outputs, parameters, layers, answers = run_in_spawned_process(measure, name, tmp_path)
     facts = APPLICATIONS[name]
-    told = [summarize_layers(model(name), image(side), CLASSES)[0] for side in sizes(name)]
-    assert outputs == [row.output for row in told]
+    described = [summarize_layers(model(name), image(side), CLASSES)[0] for side in sizes(name)]
+    assert outputs == [row.output for row in described]
     assert (parameters, layers) == (facts.parameters, facts.layers)
     side = sizes(name)[0]
     session, pixels = load_session(tmp_path / "model.onnx"), noise(side)

@@ -244,9 +244,9 @@ def built(everything: Everything) -> dict[str, Built]:
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_the_built_in_recipes_have_the_documented_parameters(name: str, everything: Everything) -> None:
     recipe = load_recipe(name)
-    told = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
-    assert told == everything.recipes[name]
-    assert told <= {"mnist": 8_000}.get(name, told)
+    described = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
+    assert described == everything.recipes[name]
+    assert described <= {"mnist": 8_000}.get(name, described)
 
 
 def test_every_kind_of_layer_is_in_a_case() -> None:

@@ -192,8 +192,8 @@ def test_every_setting_learns_and_saves_in_full_precision(trained: Trained, name
 @pytest.mark.parametrize("name", TRAININGS)
 def test_validation_and_statistics_are_those_of_the_saved_model(trained: Trained, name: str) -> None:
     model = trained.models[name]
-    told = (model.validation_loss, model.validation_accuracy)
-    assert told == pytest.approx(trained.evaluated[name], rel=1e-4)
+    described = (model.validation_loss, model.validation_accuracy)
+    assert described == pytest.approx(trained.evaluated[name], rel=1e-4)
     found, kept = trained.normalized[name]
     # A few images are not in a full batch.
     np.testing.assert_allclose(kept, found, atol=0.01)

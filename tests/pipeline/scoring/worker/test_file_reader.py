@@ -287,7 +287,7 @@ class Unsteady(MemoryFileSystem):  # type: ignore[misc]
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     failures: ClassVar[dict[str, list[Exception]]] = {}
-    asked: ClassVar[Counter[str]] = Counter()
+    requested: ClassVar[Counter[str]] = Counter()
     lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
@@ -297,7 +297,7 @@ class Unsteady(MemoryFileSystem):  # type: ignore[misc]
     def cat_file(self, path: str, *arguments: Any, **options: Any) -> bytes:
         name = path.rpartition("/")[2]
         with self.lock:
-            self.asked[name] += 1
+            self.requested[name] += 1
             due = self.failures.get(name)
             if due:
                 raise due.pop(0)
@@ -310,7 +310,7 @@ def remote(request: pytest.FixtureRequest) -> Iterator[Path]:
     kind: str = request.param
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
     Unsteady.failures.clear()
-    Unsteady.asked.clear()
+    Unsteady.requested.clear()
     system = fsspec.filesystem(kind)
     for name, content in {**NEIGHBOURS, "m.png": b"12345"}.items():
         system.pipe_file(f"/test-reading/{name}", content)
@@ -340,10 +340,10 @@ def test_a_remote_name_is_not_a_pattern(remote: Path) -> None:
     images = list(list_images(remote))
     assert set(read(remote, images).values()) == {*map(str.encode, names), *NEIGHBOURS.values(), b"12345"}
     odd = [image for image in images if image.path in ("m*.png", "?.png")]
-    Unsteady.asked.clear()
+    Unsteady.requested.clear()
     assert read(remote, odd) == {"m*.png": b"m*.png", "?.png": b"?.png"}
     # No other file was fetched for its pattern.
-    assert set(Unsteady.asked) <= {"m*.png", "?.png"}
+    assert set(Unsteady.requested) <= {"m*.png", "?.png"}
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_a_remote_file_too_large_is_not_fetched(remote: Path) -> None:
         for image in list_images(remote)
     ]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.TOO_LARGE}
-    assert Unsteady.asked["m.png"] == 0
+    assert Unsteady.requested["m.png"] == 0
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
@@ -386,7 +386,7 @@ def test_a_remote_file_is_requested_until_it_arrives(remote: Path) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError("slow down"), TimeoutError("too late"), ConnectionResetError()]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345"}
-    assert Unsteady.asked == {"a.png": 1, "m.png": 4, "z.png": 1}
+    assert Unsteady.requested == {"a.png": 1, "m.png": 4, "z.png": 1}
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
@@ -394,8 +394,8 @@ def test_a_remote_file_that_never_arrives_is_a_row_with_the_last_reason(remote: 
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError(f"try {number}") for number in range(1000)]
     failure = reader_of(remote)(images)[1]
-    assert str(failure) == f"unreadable: try {Unsteady.asked['m.png'] - 1}"
-    assert 1 < Unsteady.asked["m.png"] < 20
+    assert str(failure) == f"unreadable: try {Unsteady.requested['m.png'] - 1}"
+    assert 1 < Unsteady.requested["m.png"] < 20
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
 
 
@@ -414,4 +414,4 @@ def test_permanent_errors_are_not_retried(error: OSError, remote: Path) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [error]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
-    assert Unsteady.asked["m.png"] == 1
+    assert Unsteady.requested["m.png"] == 1
