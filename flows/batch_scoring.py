@@ -14,7 +14,7 @@ from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.dask_engine import run_shards
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.tally import Tally
@@ -45,7 +45,7 @@ def score(
     """
     bundle = find_bundle(parse_location(store), model, precision)
     request = ScoringRequest.from_options(bundle, images, output, options)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_run(request)
         outcome = score_images(plan) if request.executor == "local" else score_on_cluster(plan)
         table = commit(plan, outcome)

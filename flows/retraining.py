@@ -57,7 +57,7 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
     evaluation = evaluate(model, dataset, recipe, run)
     bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
-    # If the same command is run again, it resumes from the checkpoint up to here, and trains anew afterwards.
+    # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
     return require_result(promote(registered, recipe.promotion, models))
 

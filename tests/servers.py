@@ -1,4 +1,4 @@
-"""A web server on loopback that can be told to misbehave as real ones do."""
+"""A web server on loopback that can simulate failures."""
 
 import threading
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ class FileServer:
     """Serves bytes by name, with ranges.
 
     Attributes:
-        files: What it has.
-        break_after: Bytes after which a response breaks off, one entry a response, until used up.
-        honours_ranges: Whether it answers a range with that range or with the whole file.
+        files: The files, by name.
+        break_after: The number of bytes after which each of the next responses breaks off.
+        honours_ranges: Whether it responds to a range request with that range or with the complete file.
         requests: The name and the `Range` header of each request.
     """
 
@@ -27,7 +27,7 @@ class FileServer:
 
 @contextmanager
 def serving(server: FileServer) -> Iterator[FileServer]:
-    """Run the server on a free port of 127.0.0.1 while the block lasts."""
+    """Run the server on a free port of 127.0.0.1 during the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""The rules of who imports whom, read from the source. `docs/architecture.md` explains them."""
+"""The rules for imports, checked on the source. `docs/architecture.md` explains them."""
 
 import ast
 import re
@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = sorted(ROOT.glob("pipeline/**/*.py"))
 SOURCES = sorted([*PIPELINE, *ROOT.glob("flows/**/*.py")])
 OPTIONS_OF_PIP = {"--no-deps", "--only-binary", "--retries", "--disable-pip-version-check", "--dest"}
-# From the bottom up: a package or module knows only those on the floors below its own, and of its own floor
-# only what `BESIDE` names.
+# From the bottom up: a package or module may import only from lower floors, and from its own floor only what
+# `BESIDE` lists.
 FLOORS = (
     {"clutter", "display", "drift", "errors", "file_names", "labels", "part", "progress", "resources"}
     | {"telemetry", "templates"},
@@ -34,7 +34,7 @@ BESIDE = {
 }
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "onnx", "onnx_ir", "onnxslim"}
-# The flows themselves, and what stands around their functions.
+# The flows, and modules for their functions.
 WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo")
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
 ALLOWED_KERAS = ("pipeline/layers/", "pipeline/training/", "pipeline/export/")

@@ -15,7 +15,7 @@ _OVERRIDE = re.compile(r"`(\w+(?:\.\w+)*=[^`]*)`")
 _options: dict[str, str] = {}
 
 
-def know_options(context: typer.Context) -> None:
+def remember_options(context: typer.Context) -> None:
     """Remember the options of the running command by the names of their parameters."""
     _options.clear()
     for parameter in context.command.params:

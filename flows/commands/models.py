@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelmill.flows.commands.console import know_options
+from pixelmill.flows.commands.console import remember_options
 from pixelmill.flows.commands.options import (
     DEFAULT_STORE,
     Json,
@@ -29,7 +29,7 @@ models_app = typer.Typer(help="Manage registered versions and the aliases that p
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """Manage registered versions; without a command, list them."""
-    know_options(context)
+    remember_options(context)
     if context.invoked_subcommand is None:
         models_list(store, as_json)
     else:

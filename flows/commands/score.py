@@ -58,7 +58,7 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
     print(
         f"Scored {counts['scored']:,} of {counts['listed']:,} images in {counts['seconds']:.1f} s "
         f"({counts['images_per_second']:,.0f} images/s, {counts['provider']}, "
-        f"{counts['threads']} processes)."
+        f"{counts['threads']} process{'es' * (counts['threads'] != 1)})."
     )
     if counts["reused"]:
         print(f"  taken from {printable(counts['previous'])}: {counts['reused']:,}")

@@ -37,7 +37,7 @@ _AT_FOLDER = -100
 _EXCHANGE = 2
 
 
-def awaits_publication(output: Location) -> bool:
+def is_publication_pending(output: Location) -> bool:
     """Whether the work folder holds a complete table, because its run was killed while publishing it."""
     return (output / WORK_FOLDER / MANIFEST).is_file()
 

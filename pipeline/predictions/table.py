@@ -192,7 +192,7 @@ def _read_manifest(folder: Location, file: Location) -> dict[str, Any]:
     manifest = read_json(file)
     if not _is_well_formed(manifest):
         raise RequestError(
-            f"{folder} holds no prediction table",
+            f"{folder} contains no prediction table",
             "the output of `pixelmill score`",
             "Check the path.",
         )

@@ -22,7 +22,7 @@ from pixelmill.pipeline.scoring.shards import Shard, shard_images
 from pixelmill.pipeline.scoring.worker.timeouts import read_timeouts
 from pixelmill.pipeline.scoring.worker.worker import (
     ShardResult,
-    begun_mark,
+    marker_file,
     score_shard,
     start_worker,
     try_images,
@@ -104,7 +104,7 @@ class WorkerPool:
         return future
 
     def _handle_death(self, error: BaseException, has_progressed: bool) -> Iterator[ShardResult]:
-        marks = {number: begun_mark(self.marks, number) for number in self._waiting}
+        marks = {number: marker_file(self.marks, number) for number in self._waiting}
         if self._has_new_timeout():
             _log.warning(
                 "an image exceeded the decoding time limit and its worker was stopped; it is skipped"

@@ -32,7 +32,7 @@ _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
 @contextmanager
-def holding_output(output: Location) -> Iterator[None]:
+def lock_output(output: Location) -> Iterator[None]:
     """Lock an output for one run, from its plan to its commit.
 
     Object stores have no locks, so the caller must ensure that only one run at a time uses a remote output.
@@ -85,7 +85,7 @@ def _require_folder(output: Location) -> None:
 def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     """Check a request, and start its run or resume an interrupted run of the same request.
 
-    Must be called inside `holding_output`.
+    Must be called inside `lock_output`.
 
     Raises:
         RequestError: The folder contains no images, the output contains anything else, or a value is out of

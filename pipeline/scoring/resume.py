@@ -12,8 +12,8 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.publication import (
-    awaits_publication,
     foreign_files_in_parts,
+    is_publication_pending,
     publish_table,
 )
 from pixelmill.pipeline.predictions.table import DamagedTable, listed_table
@@ -85,7 +85,7 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
         identity: See `find_run`.
         run: The run to resume; None for a new one.
     """
-    if awaits_publication(request.output):
+    if is_publication_pending(request.output):
         publish_table(request.output)
     resumes = run is not None and (request.work / _RUN_FILE).is_file()
     if not resumes:

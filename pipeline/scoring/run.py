@@ -15,7 +15,7 @@ from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.dask_engine import score_on_cluster
 from pixelmill.pipeline.scoring.local_engine import WorkerPool
 from pixelmill.pipeline.scoring.options import Executor
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.report import load_template
 from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shards
 from pixelmill.pipeline.scoring.skipped import SkippedFiles
@@ -151,7 +151,7 @@ def score_folder(request: ScoringRequest) -> PredictionTable:
         RequestError: The request is invalid.
         WorkError: Scoring failed; finished shards are kept, and running again resumes.
     """
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         outcome = score_shards(plan)
         return commit_table(plan, outcome)

@@ -38,7 +38,7 @@ _STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
 
 
 def ignore_progress(progress: TrainingProgress) -> None:
-    """Report to nobody: the default where only the terminal shows progress."""
+    """Ignore a progress report, which is the default if only the terminal shows progress."""
 
 
 def train_model(

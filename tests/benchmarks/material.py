@@ -1,4 +1,4 @@
-"""What the benchmark scores: JPEG files made of bundled pictures, and models with random weights."""
+"""The data of the benchmarks: JPEG files made from bundled pictures, and models with random weights."""
 
 import os
 import random
@@ -50,9 +50,7 @@ _HALVE: list[Layer] = [Pooling(layer="max_pooling")]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of images to score: their size and JPEG quality on disk, the network they are for, and the
-    batch that one core infers fastest.
-    """
+    """A kind of images: size, JPEG quality, network, and the fastest batch size for one core."""
 
     name: str
     width: int
@@ -65,7 +63,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Workload:
-    """A kind's files, below a folder with one subfolder per class, and the bundle to score them with."""
+    """The files of a kind, in one subfolder per class, and the bundle to score them with."""
 
     kind: Kind
     images: Path
@@ -97,7 +95,7 @@ PHOTOGRAPHS = Kind(
 
 
 def prepare(kind: Kind, images: int, folder: Path) -> Workload:
-    """Make the images and the bundle of a kind, or take those that an earlier run left in `folder`."""
+    """Create the images and the bundle of a kind, or reuse those of an earlier run in `folder`."""
     workload = Workload(kind, folder / f"{kind.name}-{images}", folder / f"{kind.name}-model")
     if not workload.images.exists():
         partial = folder / f"{kind.name}-{images}.partial"
@@ -112,14 +110,14 @@ def prepare(kind: Kind, images: int, folder: Path) -> Workload:
         partial.rename(workload.images)
     if not (workload.bundle / MANIFEST).exists():
         run_in_spawned_process(_publish_bundle, kind, workload.bundle)
-    # From the memory of the system, whoever comes first: no disk is measured here.
+    # Read the files once, so that every contender reads them from the page cache.
     for file in workload.files():
         Path(file).read_bytes()
     return workload
 
 
 def forget(files: Iterable[str]) -> None:
-    """Have the system drop from its memory what files hold, so that they are read from the disk."""
+    """Drop files from the page cache, so that they are read from the disk."""
     os.sync()
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
@@ -138,7 +136,7 @@ def _write_images(kind: Kind, folder: Path, first: int, images: int) -> None:
 
 
 def _vary(photograph: Image.Image, kind: Kind, chance: random.Random) -> Image.Image:
-    """Crop, perhaps mirror, lighten or darken, and resize, each by chance."""
+    """Randomly crop, mirror, lighten or darken, and resize."""
     scale = chance.uniform(0.4, 1) * min(photograph.width / kind.width, photograph.height / kind.height)
     width, height = scale * kind.width, scale * kind.height
     left = chance.uniform(0, photograph.width - width)
@@ -154,7 +152,7 @@ def _vary(photograph: Image.Image, kind: Kind, chance: random.Random) -> Image.I
 
 
 def _bundled_photographs() -> list[Image.Image]:
-    """Pictures that scikit-image and scikit-learn bring along, so that nothing is downloaded."""
+    """Pictures included in scikit-image and scikit-learn, so that nothing is downloaded."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
@@ -164,7 +162,7 @@ def _bundled_photographs() -> list[Image.Image]:
 
 
 def _publish_bundle(kind: Kind, folder: Path) -> None:
-    """Make a model and export it as a retraining run does, but for the training."""
+    """Create a model and export it like a retraining run, without training."""
     from pixelmill.pipeline.export.draft import write_onnx
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
     from pixelmill.pipeline.training.network import build_network

@@ -1,5 +1,4 @@
-"""Every engine gives Keras's probabilities, in one batch and image by image, for every shipped recipe and
-the layers that none of them has."""
+"""Every engine predicts the probabilities of Keras, in one batch and image by image, for every layer."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ from tests.engines.cases import OTHER_LAYERS, Case, make_cases
 from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
 from tests.engines.table import PAGE, Row, read_table, write_table
 
-# The networks are made once, by the one worker that gets these tests.
+# The networks are created once, in the one worker that runs these tests.
 pytestmark = pytest.mark.xdist_group("engines")
 
 

@@ -1,4 +1,4 @@
-"""The command as users and their scripts meet it: output, exit codes, errors in one line."""
+"""The command as users and scripts run it: output, exit codes, errors in one line."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def refused(result: CommandResult, code: int, *words: str) -> None:
 
 @pytest.fixture
 def store(trained_store: Path, tmp_path: Path) -> Path:
-    """A copy of the store with one promoted model, free to be changed."""
+    """A copy of the store with one promoted model, which tests may modify."""
     return Path(shutil.copytree(trained_store / "models", tmp_path / "store/models")).parent
 
 
@@ -271,7 +271,7 @@ def test_rows_are_reused_from_an_earlier_table(run: Run, trained_store: Path, tm
 
 
 def quantize(bundle: Path, images: Path) -> None:
-    """Add an 8-bit variant to a bundle as an export does: the file, and its entry in the manifest."""
+    """Add an 8-bit variant to a bundle like an export: the file, and its entry in the manifest."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -284,7 +284,7 @@ def quantize(bundle: Path, images: Path) -> None:
             return None
 
     variant = bundle / "model.int8.onnx"
-    # Not the softmax: what it gives would no longer add up to 1.
+    # Except the softmax, whose output would no longer add up to 1.
     quantize_static(bundle / "model.onnx", variant, Reader(), op_types_to_quantize=["Conv", "MatMul"])
     update_manifest(bundle)
 
@@ -308,7 +308,7 @@ def test_a_precision_is_used_if_the_bundle_has_it(run: Run, trained_store: Path,
         (probabilities,) = session.run(None, {"image": pixels})
         assert row["class_index"] == probabilities[0].argmax()
         assert row["probability"] == pytest.approx(probabilities[0].max(), abs=1e-6)
-    # Another precision is another run.
+    # A different precision is a different run.
     refused(run(*command[:-1], "fp32"), 2, "contains a run with model_sha256")
 
 
@@ -351,7 +351,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path
     write_images(tmp_path / "images", 3000)
     disk = tmp_path / "disk"
     score = f"{PIXELMILL} score digits@1 {tmp_path}/images --store {trained_store}"
-    # An earlier table lies on the same disk; the second one no longer fits beside it.
+    # An earlier table is on the same disk, and a second one does not fit.
     script = (
         f"{score} --output {disk}/first >/dev/null 2>&1; echo first $?; "
         f"cp -r {disk}/first {tmp_path}/before; "

@@ -22,7 +22,7 @@ def test_the_demo_runs_on_digits_if_mnist_is_unavailable(run: Run, tmp_path: Pat
     assert match
     assert float(match[1]) >= 0.97
     assert "Scored 359 of 359 files" in result.output
-    # The folder's subfolders are the true labels, so the table must agree as often as the test said.
+    # The subfolders are the true labels, so the agreement must equal the test accuracy.
     agreement = float(match[1])
     assert f"{agreement:.2%} agree" in result.output
     for line in ("report", "bundle", "prediction table"):
@@ -32,7 +32,7 @@ def test_the_demo_runs_on_digits_if_mnist_is_unavailable(run: Run, tmp_path: Pat
     images = sorted((tmp_path / "artifacts/demo").glob("*-images/*/*.png"))
     assert len(images) == 359
     assert {path.parent.name for path in images} == set("0123456789")
-    # What it says to try next is tried.
+    # The suggested commands work.
     commands = [shlex.split(line) for line in result.output.partition("Next:")[2].strip().splitlines()]
     assert len(commands) == 3
     for command in commands[:2]:

@@ -1,4 +1,4 @@
-"""The deployments that ship: their parameters fit the flows, and a real server schedules them."""
+"""The built-in deployments: their parameters match the flows, and a real server schedules them."""
 
 import os
 import pkgutil
@@ -45,7 +45,7 @@ def test_the_nightly_recipe_is_the_built_in_one(deployments: dict[str, Any]) -> 
 
 
 def pull_step() -> Callable[[], dict[str, str]]:
-    """What a worker does first, as `prefect.yaml` has it."""
+    """The pull step in `prefect.yaml`, which a worker runs first."""
     (step,) = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())["pull"]
     ((name, inputs),) = step.items()
     function: Callable[..., dict[str, str]] = pkgutil.resolve_name(name)
@@ -93,7 +93,7 @@ def deploy_and_wait_for_a_scheduled_run(server: PrefectServer) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     deadline = time.monotonic() + SECONDS_TO_SCHEDULE
     scheduled: list[Any] = []
-    # With a SQLAlchemy that Prefect does not know, its scheduler fails silently and none ever appears.
+    # With an unsupported SQLAlchemy, Prefect's scheduler fails silently and creates no runs.
     while not scheduled and time.monotonic() < deadline:
         scheduled = ask(
             server,

@@ -1,4 +1,4 @@
-"""What every command takes: `--version`, `-h`, `--quiet`, and completion by the shell."""
+"""The options of every command: `--version`, `-h`, `--quiet`, and shell completion."""
 
 from importlib.metadata import version
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at whatever moment: one line, exit code 130 or 143, no traceback."""
+"""Ctrl-C and SIGTERM at any time: one line, exit code 130 or 143, no traceback."""
 
 import signal
 import subprocess
@@ -70,7 +70,7 @@ def test_terminated_scoring_ends_its_workers(trained_store: Path, tmp_path: Path
     ]
     process = start_interruptible([*command, "--store", str(trained_store), "--workers", "1"])
     assert process.stderr is not None
-    # A line comes every few seconds, once images are scored.
+    # Once images are scored, a line is printed every few seconds.
     assert any(line.lstrip().startswith("score:") for line in process.stderr)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""`pixelmill retrain` killed between register and promote, and the run after it."""
+"""`pixelmill retrain` killed between registration and promotion, and the next run."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def test_the_next_run_judges_the_version_that_a_killed_run_registered(
     for line in process.stderr:
         if line.startswith("register"):
             break
-    # The whole group: with the command goes the server that Prefect started for it.
+    # The whole process group, which includes the server that was started for the command.
     os.killpg(process.pid, signal.SIGKILL)
     process.stderr.read()
     assert process.wait() == -signal.SIGKILL
@@ -36,7 +36,7 @@ def test_the_next_run_judges_the_version_that_a_killed_run_registered(
     assert aliases_of(store, "digits") == {"champion": 2}
     assert re.search(r'"champion":\s*\[\s*1\s*\]', (store / "models/digits/aliases.json").read_text())
     assert pending_versions(store, "digits") == []
-    # Its model is registered, so its results stay; what marked it as at work is gone.
+    # Its model is registered, so its results are kept; the marker of the running process is removed.
     assert (killed / "evaluation/metrics.json").is_file()
     assert not list(store.rglob("*.pixelmill-tmp"))
     assert not list(store.rglob(".owner"))

@@ -1,4 +1,4 @@
-"""`pixelmill recipes explain`: every field of a recipe, as its types have it."""
+"""`pixelmill recipes explain`: every field of a recipe, as defined by its types."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def fields_of(shown: str) -> dict[str, Any]:
 
 
 def names_below(part: type[Part]) -> set[str]:
-    """The names of all fields that a recipe may have, read from the types in another way."""
+    """The names of all fields of a recipe, read from the types in a different way."""
     found = set()
     for name, field in part.model_fields.items():
         inner = list(parts_in(field.annotation))

@@ -1,4 +1,4 @@
-"""A gate that refuses ends a flow run in the state `Refused`: one line on Prefect's page, exit code 3."""
+"""A refusal by a gate ends a flow run in the state `Refused`: one line in Prefect's UI, exit code 3."""
 
 import os
 import subprocess
@@ -29,13 +29,13 @@ if __name__ == "__main__":
 
 
 def logged(server: PrefectServer, run: Any) -> list[str]:
-    """What Prefect's page shows as the run's log, its tasks' included."""
+    """The log of a run in Prefect's UI, including its tasks."""
     logs = ask(server, "logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
     return [log["message"] for log in logs]
 
 
 def states(server: PrefectServer, run: Any) -> dict[str, tuple[str, str]]:
-    """The type and the name of each task's state."""
+    """The type and the name of the state of each task."""
     tasks = ask(server, "task_runs/filter", task_runs={}, flow_runs={"id": {"any_": [run["id"]]}})
     return {task["name"].rsplit("-", 1)[0]: (task["state"]["type"], task["state"]["name"]) for task in tasks}
 

@@ -1,4 +1,4 @@
-"""The retraining flow on a real Prefect server, seen through its API and on its page."""
+"""The retraining flow on a real Prefect server, observed through its API and its UI."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ STAGES = {"download", "prepare", "train", "evaluate", "export", "register", "pro
 
 @pytest.fixture(scope="module")
 def retrained(server: PrefectServer, run: Run, tmp_path_factory: pytest.TempPathFactory) -> CommandResult:
-    """`pixelmill retrain digits` against the server, with a store of its own."""
+    """`pixelmill retrain digits` with the server and a separate store."""
     store = tmp_path_factory.mktemp("store")
     result = run(
         "retrain",
@@ -127,7 +127,7 @@ def test_a_corrupt_download_is_one_line_and_loses_nothing(
             "dataset.package_index=false",
             env=server.environment,
         )
-        # Asked again and again, as the network's trouble deserves, the first file each time.
+        # Network errors are retried, so the first file is requested each time.
         assert [name for name, _ in mirror.requests] == ["train-images-idx3-ubyte.gz"] * 3
     assert result.code == 1
     assert result.last_error.startswith("pixelmill: no source provided train-images-idx3-ubyte")
@@ -159,7 +159,7 @@ IMBALANCED = {"cat": 1_000, "dog": 100, "fish": 12}
 def test_a_model_that_predicts_only_the_largest_class_is_refused(
     server: PrefectServer, run: Run, tmp_path: Path
 ) -> None:
-    # Nothing tells the classes apart: what is learned is which of them is the largest.
+    # The images do not differ between the classes, so the model only learns which class is the largest.
     for seed, (name, count) in enumerate(IMBALANCED.items()):
         write_images(tmp_path / "pets" / name, count, seed)
     recipe = {
@@ -223,7 +223,7 @@ def test_a_terminated_run_ends_immediately(
     number: int,
 ) -> None:
     command = [str(PIXELMILL), "retrain", "digits", "--store", str(tmp_path / "store")]
-    # Long enough to be interrupted, whatever the machine.
+    # Long enough to be interrupted on any machine.
     command += ["--set", "training.epochs=10000"]
     settings = {**environment, **(server.environment if with_server else {})}
     process = start_interruptible(command, settings)
@@ -233,10 +233,10 @@ def test_a_terminated_run_ends_immediately(
         seen += line
         if line.lstrip().startswith("train:"):
             break
-    # A terminal tells the whole group; what stops a service may tell the command alone.
+    # A terminal signals the whole process group; a service manager may signal only the command.
     tell = os.killpg if number == signal.SIGINT else os.kill
     tell(process.pid, number)
-    # Reading ends when nobody is left to write: no process outlives the interrupt.
+    # Reading ends once no process has the pipe open, so no process outlives the interrupt.
     seen += process.stderr.read()
     assert process.wait() == 128 + number
     assert "Traceback" not in seen
@@ -254,7 +254,7 @@ def test_a_killed_run_resumes_from_its_last_epoch(
     arguments = ["retrain", "digits", "--store", str(tmp_path), "--set", "training.epochs=40"]
     process = start_interruptible([str(PIXELMILL), *arguments], environment)
     assert process.stderr is not None
-    # The accuracy is known once an epoch is over and its state is on the disk.
+    # The accuracy is reported once the epoch is complete and its checkpoint is written.
     assert any("validation accuracy" in line for line in process.stderr)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

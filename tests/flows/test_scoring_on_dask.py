@@ -1,4 +1,4 @@
-"""The scoring flow on a real Prefect server and a real Dask cluster, of which a worker is killed half-way."""
+"""The scoring flow on a real Prefect server and a real Dask cluster; one of the workers is killed midway."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
-# Shards of so little work that a small folder has many.
+# Shards with so little work that a small folder has many.
 SCRIPT = """
 import json, sys
 from pixelmill.flows.batch_scoring import score
@@ -77,7 +77,7 @@ def test_killing_a_worker_of_the_cluster_changes_nothing(
     assert "Dask cluster" in manifest["threads_reason"]
     here = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "here"))
     pd.testing.assert_frame_equal(data(output), data(local_path(here.folder)))
-    # On Prefect's page the shards are tasks of their own, told by a folder and a number.
+    # In Prefect's UI, each shard is a task, whose parameters are a folder and a number.
     (run,) = ask(server, "flow_runs/filter", flows={"name": {"any_": ["score shards"]}}, limit=1)
     shards = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
     assert len(shards) == len(list((output / "predictions").glob("part-*.parquet")))

@@ -1,4 +1,4 @@
-"""The command and the flow take every option of a scoring run, and its default, from one place."""
+"""The command and the flow get every option of a scoring run, and its default, from one place."""
 
 import inspect
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Prefect server that a command starts for itself: it ends with the command; no trouble of it hangs."""
+"""The temporary Prefect server of a command: it ends with the command, and its errors never block."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SECONDS_TO_END = 60
 
 @contextmanager
 def training(store: Path, environment: dict[str, str], *settings: str) -> Iterator["subprocess.Popen[str]"]:
-    """A `pixelmill retrain digits` that has begun to train."""
+    """A `pixelmill retrain digits` that has started training."""
     options = [word for setting in settings for word in ("--set", setting)]
     command = [str(PIXELMILL), "retrain", "digits", "--store", str(store), *options]
     process = start_interruptible(command, environment)
@@ -41,7 +41,7 @@ def server_of(process: "subprocess.Popen[str]") -> psutil.Process:
 
 @pytest.fixture
 def prefect(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """An environment with a database of this test's own."""
+    """An environment with a separate database."""
     return {**environment, "PREFECT_HOME": str(tmp_path / "prefect")}
 
 

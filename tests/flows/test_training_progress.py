@@ -1,4 +1,4 @@
-"""The progress of training on Prefect's page: whatever the server does, training never waits for it."""
+"""Training progress in Prefect's UI: training never waits for the server."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Deployed flows on a worker: what it reaches, and how its runs end on Prefect's page."""
+"""Deployed flows on a worker: the hosts it contacts, and how its runs end in Prefect's UI."""
 
 import os
 import re
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-server")]
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A server with nothing but the shipped deployments."""
+    """A server with only the built-in deployments."""
     with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
         environment = {**os.environ, **server.environment}
         for command in (
@@ -38,7 +38,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServ
 
 
 def environment_of_the_page() -> dict[str, str]:
-    """What `docs/deployment.md` has its reader export, but for places."""
+    """The variables that `docs/deployment.md` exports, except paths and addresses."""
     text = PAGE.read_text()
     pairs = [pair for line in re.findall(r"^export (.*)$", text, re.MULTILINE) for pair in line.split()]
     exported = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
@@ -50,7 +50,7 @@ def environment_of_the_page() -> dict[str, str]:
 def work_once(
     server: PrefectServer, folder: Path, project: str | None, **parameters: str
 ) -> tuple[Any, Traced]:
-    """Have a traced worker run the `score` deployment; gives the flow run and what the worker did."""
+    """Run the `score` deployment on a traced worker; returns the flow run and the trace."""
     switches = environment_of_the_page()
     kept = {name: value for name, value in os.environ.items() if name not in switches and name != "CI"}
     environment = {

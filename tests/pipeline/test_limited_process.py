@@ -1,4 +1,4 @@
-"""Functions that never end, take all memory or end their process."""
+"""Functions that never end, exhaust memory or end their process."""
 
 import os
 import signal

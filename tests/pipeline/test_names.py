@@ -1,4 +1,4 @@
-"""Names of files and classes: what is clutter, what is the same class, what a terminal may be given."""
+"""Names of files and classes: clutter, equal class names, and safe display."""
 
 import unicodedata
 

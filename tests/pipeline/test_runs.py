@@ -1,4 +1,4 @@
-"""The folders of retraining runs: a killed run's goes, and any other stays."""
+"""The folders of retraining runs: those of killed runs are removed, and all others are kept."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ with scratch_folder("held-out", run) as images, scratch_folder("upload") as uplo
 
 @contextmanager
 def run_at_work(store: Path) -> Iterator[tuple["subprocess.Popen[str]", Path, Path]]:
-    """Another process in the middle of a run, the run's folder, and a scratch folder of it elsewhere."""
+    """Another process during a run, the folder of the run, and a scratch folder elsewhere."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(store)],
         cwd=ROOT,

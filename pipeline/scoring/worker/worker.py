@@ -259,7 +259,7 @@ def start_worker(work: str, marks: Path) -> None:
 def score_shard(work: str, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
     """Score one shard of the run with the given work folder."""
     worker = _worker_of(work)
-    mark = None if _marks is None else begun_mark(_marks, number)
+    mark = None if _marks is None else marker_file(_marks, number)
     if mark:
         mark.touch()
     try:
@@ -278,7 +278,7 @@ def try_images(work: str, number: int, start: int, stop: int) -> None:
     _worker_of(work).predict(shard_images(plan, number)[start:stop])
 
 
-def begun_mark(marks: Path, number: int) -> Path:
+def marker_file(marks: Path, number: int) -> Path:
     """The marker file that exists while a worker scores a shard, and stays if that worker dies."""
     return marks / str(number)
 

@@ -1,4 +1,4 @@
-"""What the terminal shows of a message: the fields it names are options there."""
+"""Messages on the terminal name options instead of fields."""
 
 from pathlib import Path
 

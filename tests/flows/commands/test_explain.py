@@ -1,4 +1,4 @@
-"""`pixelmill explain` as users and their scripts meet it."""
+"""`pixelmill explain` as users and scripts run it."""
 
 import io
 import os

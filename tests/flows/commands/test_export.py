@@ -42,7 +42,7 @@ def test_a_bundle_is_exported_to_an_address(run: Run, bundle: ModelBundle, tmp_p
         assert result.json["parity"]["label_flips"] == 0
         s3.failing = 0.0
         assert contents(s3.download("bucket", "out", tmp_path / "copy")) == contents(bundle.folder)
-        # The manifest came last: before it there was no bundle.
+        # The manifest was written last, and a folder without it is not a bundle.
         written = [path for method, path, failed in s3.requests if method == "PUT" and not failed]
         assert written[-1].rstrip("?").endswith(f"out/{MANIFEST}")
         assert run(*command, env=environment).code == 2
@@ -64,7 +64,7 @@ def test_an_older_runtime_gets_an_older_opset(
     assert (model.opset_import[0].version, model.ir_version) == (14, 7)
     checked = run("verify", tmp_path / "old", "--json")
     assert checked.code == 0
-    # One that the model is written for already is no other file.
+    # If the model already has the requested version, the file is the same.
     same = run("export", bundle.folder, "--output", tmp_path / "same", "--runtime-version", "1.14")
     assert same.code == 0, same.errors
     assert contents(tmp_path / "same") == contents(bundle.folder)

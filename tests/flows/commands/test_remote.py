@@ -1,4 +1,4 @@
-"""The flows with a store in S3: what training needs is on this machine, what is published is there."""
+"""The flows with a store in S3: working files are local, and published files are remote."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def test_retraining_publishes_to_a_remote_store_while_one_request_in_ten_fails(
     assert result.code == 0, result.errors
     assert result.json["aliases"] == ["champion"]
     assert result.json["folder"] == f"{STORE}/models/digits/1"
-    # The rest is on this machine, in a folder of this store's own.
+    # All other files are on this machine, in a folder for this store.
     (work,) = (path for path in (tmp_path / "cache/pixelmill").iterdir() if path.name != "bundles")
     assert work.name.startswith("s3-bucket-store-")
     assert {path.name for path in work.iterdir()} >= {"datasets", "runs"}

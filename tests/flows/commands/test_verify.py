@@ -17,10 +17,12 @@ def test_the_table_shows_the_result_of_every_engine(run: Run, trained_store: Pat
     assert "4 of 4 golden images match their golden tensor." in lines
     (line,) = [line for line in lines if line.startswith("onnxruntime ")]
     assert line.endswith("agrees")
-    told = run("verify", "digits@champion", "--store", trained_store, "--engine", "reference", "--json").json
-    assert told["agrees"] is True
-    assert [check["engine"] for check in told["engines"]] == ["reference"]
-    assert told["engines"][0]["difference"] < 1e-5
+    described = run(
+        "verify", "digits@champion", "--store", trained_store, "--engine", "reference", "--json"
+    ).json
+    assert described["agrees"] is True
+    assert [check["engine"] for check in described["engines"]] == ["reference"]
+    assert described["engines"][0]["difference"] < 1e-5
 
 
 def test_a_difference_has_exit_code_3(run: Run, bundle: ModelBundle, tmp_path: Path) -> None:

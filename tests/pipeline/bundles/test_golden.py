@@ -1,4 +1,4 @@
-"""Golden vectors, and the preprocessing that another team writes again from its description alone."""
+"""Golden vectors, and preprocessing reimplemented from its description alone."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_the_bundle_contains_the_tensor_of_each_form(bundle: ModelBundle) -> Non
     description = read_json(bundle.folder / PREPROCESSING_FILE)
     for file, tensor in zip(golden.files, golden.tensors, strict=True):
         assert np.array_equal(tensor_of(file.read_bytes(), description), tensor), file.name
-    # The forms differ from the tensor: a reader that leaves a step out gets another one.
+    # The forms differ from the tensor, so a reader that omits a step gets a different one.
     for file in golden.files[1:]:
         with Image.open(file) as image:
             assert image.size != (8, 8) or image.mode != "L", file.name

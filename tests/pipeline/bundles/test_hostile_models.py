@@ -1,4 +1,4 @@
-"""`verify` on bundles that somebody made to read other files, to loop, to take all memory, or to mislead."""
+"""`verify` on malicious bundles, which read other files, loop, exhaust memory, or mislead."""
 
 import io
 import os
@@ -134,7 +134,7 @@ def test_an_unlisted_file_is_refused(name: str, copy: ModelBundle) -> None:
 
 
 def with_tail(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensors: list[TensorProto]) -> bytes:
-    """The model with something between its answer and its output, which is called `before` there."""
+    """The model with more nodes before its output, whose input is called `before`."""
     graph = model.graph
     for node in graph.node:
         node.output[:] = ["before" if name == "probabilities" else name for name in node.output]
@@ -144,7 +144,7 @@ def with_tail(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensors: list
 
 
 def endless_loop(model: onnx.ModelProto) -> bytes:
-    """It adds zero as often as a number of 63 bits says."""
+    """A loop that adds zero 2**63 - 1 times."""
     body = helper.make_graph(
         [helper.make_node("Add", ["x", "zero"], ["y"]), helper.make_node("Identity", ["go"], ["on"])],
         "body",
@@ -168,7 +168,7 @@ def endless_loop(model: onnx.ModelProto) -> bytes:
 
 
 def huge_array(model: onnx.ModelProto) -> bytes:
-    """It makes an array of a terabyte, and adds its smallest number, zero."""
+    """A node that allocates an array of a terabyte, and adds its minimum, zero."""
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["much"]),
         helper.make_node("ReduceMin", ["much"], ["least"], keepdims=0),
@@ -204,7 +204,7 @@ def test_a_model_that_allocates_a_terabyte_is_reported(engine: EngineName, copy:
 def test_the_model_that_runs_is_the_one_that_was_hashed(
     copy: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is swapped for another as soon as its bytes were read."""
+    """The file is replaced as soon as its bytes have been read."""
 
     def read_and_swap(folder: Path, name: str, manifest: dict[str, Any] | None = None) -> bytes:
         content = read_verified(folder, name, manifest)

@@ -1,4 +1,4 @@
-"""What an ONNX file must say of itself before it is scored with."""
+"""The metadata that an ONNX file must have for scoring."""
 
 import shutil
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def rename_a_class(model: onnx.ModelProto) -> None:
 
 
 def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
-    """A copy of a bundle whose ONNX file another program has rewritten, and whose manifest lists that."""
+    """A copy of a bundle whose ONNX file another program has rewritten, with a matching manifest."""
     shutil.copytree(bundle.folder, folder)
     path = folder / bundle.onnx_path.name
     model = onnx.load(path)

@@ -1,4 +1,4 @@
-"""`verify`: a bundle's files, its golden vectors, and the engines that are installed here."""
+"""`verify`: the files of a bundle, its golden vectors, and the installed engines."""
 
 import shutil
 from collections.abc import Callable
@@ -44,10 +44,10 @@ def test_an_engine_predicts_the_golden_probabilities(bundle: ModelBundle, name: 
 def test_all_installed_engines_are_run(bundle: ModelBundle) -> None:
     found = verify_bundle(bundle)
     require_agreement(found)
-    asked = {check.engine for check in found.engines}
-    assert {EngineName.ONNXRUNTIME, EngineName.REFERENCE} <= asked
-    assert asked | set(found.missing) == set(EngineName)
-    assert not asked & set(found.missing)
+    requested = {check.engine for check in found.engines}
+    assert {EngineName.ONNXRUNTIME, EngineName.REFERENCE} <= requested
+    assert requested | set(found.missing) == set(EngineName)
+    assert not requested & set(found.missing)
     assert found.images == 4
     assert found.files == len(read_json(bundle.folder / MANIFEST)["files"])
 

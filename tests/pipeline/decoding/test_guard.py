@@ -1,4 +1,4 @@
-"""Whatever an image raises or allocates becomes its own failure, and the process survives."""
+"""Any exception or allocation of an image becomes a failure of that image, and the process survives."""
 
 import io
 import resource
@@ -144,9 +144,9 @@ def test_damaged_jpeg_headers_are_left_to_the_decoder(content: bytes) -> None:
 
 
 def test_the_test_files_decode_without_limits(tmp_path: Path) -> None:
-    """Without limits each of the bombs is an image, so that it is the limit which refuses it.
+    """Without limits, each of the bombs decodes, so it is the limit that refuses it.
 
-    A JPEG file that repeats a scan is corrupt in any case; how many there are is told before it is decoded.
+    A JPEG file that repeats a scan is corrupt in any case, but its scans are counted before it is decoded.
     """
     for data in (png(600, 600, 8, 6, 4), tiff(10, 1024), jpeg_with_scans(100, 0)):
         assert decode(data, SPEC).pixels.shape == (28, 28, 3)

@@ -1,4 +1,4 @@
-"""Decoder processes that crash, each time because of one image."""
+"""Decoder processes that are crashed by single images."""
 
 import os
 import signal

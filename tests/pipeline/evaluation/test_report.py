@@ -1,4 +1,4 @@
-"""The report as a browser shows it: whole by itself, readable wide and narrow, light and dark."""
+"""The report in a browser: self-contained, and readable in wide, narrow, light and dark windows."""
 
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def test_the_report_of_a_thousand_classes_is_small_and_names_the_confused_pairs(
     names = tuple(f"n{index:08} and what it is called" for index in range(1000))
     labels = np.repeat(np.arange(1000), 3)
     probabilities = noisy_probabilities(labels.tolist(), 1000)
-    # Class 7 is taken for class 500, always.
+    # Class 7 is always predicted as class 500.
     probabilities[labels == 7] = np.eye(1000, dtype=np.float32)[500]
     path = write_report(tmp_path, names, labels.tolist(), probabilities, side=224)
     assert path.stat().st_size < 2_000_000
@@ -122,9 +122,9 @@ def test_warnings_are_shown_at_the_top(browser: Browser, tmp_path: Path) -> None
         warnings=("2 files were left out",),
     )
     page = open_page(browser, path, 1280, "light")
-    told = page.locator(".warning p").all_inner_texts()
-    assert told[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
-    assert told[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
+    described = page.locator(".warning p").all_inner_texts()
+    assert described[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
+    assert described[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
     tiles = page.locator(".tile").all_inner_texts()
     assert tiles[0].startswith("90.00%\ntest accuracy (59.58% to 98.21%)")
     assert tiles[1].startswith("50.00%\nbalanced accuracy")

@@ -1,4 +1,4 @@
-"""One image replayed and compared with its row: which stages agree, and the first that does not."""
+"""One image replayed and compared with its row, and the first stage that differs."""
 
 import hashlib
 import io
@@ -82,9 +82,9 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     score_folder(request_)
     explanation = explain("a/00007.png", keras=True)
     assert list(verdicts(explanation)) == [*STAGES, "keras"]
-    told = ("model", "bytes", "orientation", "onnx", "keras")
+    described = ("model", "bytes", "orientation", "onnx", "keras")
     assert verdicts(explanation) == {
-        name: "same" if name in told else "not recorded" for name in [*STAGES, "keras"]
+        name: "same" if name in described else "not recorded" for name in [*STAGES, "keras"]
     }
     assert explanation.first_difference is None
     found = {stage.name: stage.found for stage in explanation.stages}
@@ -114,7 +114,7 @@ def test_changed_bytes_are_reported_before_their_consequences(
     assert first(explanation).differing == ("image_sha256",)
     assert first(explanation).found["image_sha256"] == sha256_of(request_.images / "a/00001.png")
     assert verdicts(explanation)["onnx"] == "differs"
-    # Its neighbours are untouched.
+    # Its neighbours are unchanged.
     assert explain("a/00006.png").first_difference is None
 
 
@@ -218,13 +218,13 @@ def test_a_failed_row_fails_again_with_the_same_code(
     assert last.verdict == "same"
     assert explanation.first_difference is None
     assert explanation.tensor is None
-    # Mended, it is a difference; where the row knows the bytes, they are the first.
+    # Once repaired, the image differs; if the row has a hash, first in its bytes.
     path.unlink()
     path.write_bytes(good)
-    mended = explain("a/00004.png")
-    assert list(verdicts(mended)) == STAGES
-    assert verdicts(mended)[stage] == "differs"
-    assert first(mended).name == ("bytes" if stage not in ("listing", "bytes") else stage)
+    repaired = explain("a/00004.png")
+    assert list(verdicts(repaired)) == STAGES
+    assert verdicts(repaired)[stage] == "differs"
+    assert first(repaired).name == ("bytes" if stage not in ("listing", "bytes") else stage)
 
 
 def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:
@@ -324,7 +324,7 @@ def test_a_missing_keras_is_reported(
     request_: ScoringRequest, explain: Explain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_folder(request_)
-    # Python's own mark of a module that cannot be imported.
+    # Python uses None for a module that cannot be imported.
     monkeypatch.setitem(sys.modules, "keras", None)
     explanation = explain("a/00007.png", keras=True)
     stage = explanation.stages[-1]
@@ -371,7 +371,7 @@ def test_missing_tables_models_and_folders_are_reported(
 ) -> None:
     with pytest.raises(RequestError, match=r"has no manifest\.json"):
         explain("a/00007.png")
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         explain_image(request_.bundle.folder, "a/00007.png", trained_store)
     score_folder(request_)
     with pytest.raises(RequestError, match=r"a table of digits@1.*`store`, or .* `model`"):

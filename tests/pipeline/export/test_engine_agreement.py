@@ -1,4 +1,4 @@
-"""What the engines installed here make of an ONNX file: agreement, other labels, NaN, or nothing."""
+"""The predictions of the installed engines: agreement, other labels, NaN, or none."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ TIE_MARGIN = 2e-5
 
 
 def write_nan_model(path: Path) -> None:
-    """A file that gives NaN for every image: the logarithm of a negative number."""
+    """A file that predicts NaN for every image: the logarithm of a negative number."""
     nodes = [
         make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
         make_node("GlobalAveragePool", ["cast"], ["pooled"]),

@@ -1,4 +1,4 @@
-"""The bundle: what is in it, the same bytes from any process, and the gate before it."""
+"""The bundle: its contents, reproducible bytes, and the parity gate."""
 
 import json
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_the_file_has_metadata_and_only_standard_ops(bundle: ModelBundle, recipe
     ]
     assert (image.name, probabilities.name) == ("image", "probabilities")
     assert shapes == [["batch", 8, 8, 1], ["batch", 10]]
-    # The normalisation is folded into the convolutions, and pooling is one op.
+    # Normalization is folded into the convolutions, and pooling is one op.
     ops = {node.op_type for node in model.graph.node}
     assert "BatchNormalization" not in ops
     assert "GlobalAveragePool" in ops
@@ -87,7 +87,7 @@ def test_the_test_data_can_be_replayed(bundle: ModelBundle) -> None:
 
 @pytest.fixture(scope="module")
 def source(trained_store: Path, bundle: ModelBundle) -> ExportSource:
-    """What the run that made `digits@1` exported."""
+    """The source of the export of `digits@1`."""
     manifest = read_manifest(bundle.folder)
     run = trained_store / "runs" / manifest["run_id"]
     again = source_of_bundle(bundle, ExportSpec.model_validate(manifest["export"]))
@@ -110,14 +110,14 @@ def test_another_process_exports_the_same_bytes(
         for name, facts in read_manifest(bundle.folder)["files"].items()
         if facts != describe_file(again.folder / name)
     ]
-    # Which both say when they were written.
+    # Both contain the time of writing.
     assert different == ["model.keras", "report/export.html"]
 
 
 def test_a_model_that_differs_from_keras_is_not_published(
     source: ExportSource, held_out: HeldOut, tmp_path: Path
 ) -> None:
-    # No two programs add up in exactly the same order.
+    # The order of additions differs between programs.
     strict = replace(source, export=source.export.model_copy(update={"max_abs_difference": 1e-12}))
     with pytest.raises(
         GateRefused, match=r"another label than Keras for 0 of 359 held-out images.*; the worst is digit "

@@ -1,4 +1,4 @@
-"""Models that pixelmill did not train: exported and proven as its own are, or refused in one line."""
+"""Models that were trained elsewhere: exported and proven, or refused in one line."""
 
 import json
 import os
@@ -30,13 +30,13 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.prediction import predict_images
 from tests.pipeline.export.foreign import CLASSES, describe, refusals, write_keras_files
 
-# Its files are made once.
+# The files are created once.
 pytestmark = pytest.mark.xdist_group("foreign")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Keras files, their labels, and held-out images in folders named after their classes."""
+    """A folder with Keras files, labels, and held-out images in folders named after the classes."""
     folder = tmp_path_factory.mktemp("models")
     run_in_spawned_process(write_keras_files, folder)
     (folder / "labels.json").write_text(json.dumps(CLASSES))
@@ -86,11 +86,11 @@ def test_a_model_trained_elsewhere_becomes_a_bundle(models: Path, tmp_path: Path
     assert read_json(bundle.folder / "baseline.json")["images"] == 30
     require_metadata(load_session(bundle.onnx_path), bundle)
     assert verify_bundle(bundle).agrees
-    # The Keras file beside it is the model from pixels to probabilities: `explain` asks it.
+    # The Keras file in the bundle maps pixels to probabilities, for `explain`.
     pixels = np.random.default_rng(3).integers(0, 256, (2, 12, 16, 3), np.uint8)
     answers = run_in_spawned_process(predict_images, bundle.folder / "model.keras", pixels)
     assert np.abs(answers - load_session(bundle.onnx_path).probabilities(pixels)).max() < 1e-5
-    # What it was trained on decides: the same model for another range of pixels answers otherwise.
+    # With another pixel range, the same model predicts differently.
     assert answers.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_a_second_softmax_is_refused() -> None:
 
 
 def given(*rows: list[float]) -> FilePredictions:
-    """Outputs for some files, and one more that could not be read."""
+    """Outputs for some files, the last of which cannot be read."""
     outputs = np.array([*rows, [np.nan] * len(rows[0])], np.float32)
     return FilePredictions(outputs, np.arange(len(outputs)) < len(rows))
 
@@ -209,7 +209,7 @@ def test_probabilities_are_refused_as_logits() -> None:
             require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as sigmoid outputs"):
         require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
-    # Small logits of a layer that is known to give logits.
+    # Small logits of a layer that is known to output logits.
     require_logits(path, "linear", given([0.2, 0.8], [0.7, 0.8]))
     require_logits(path, "unknown", given([0.2, 0.8], [1.7, 0.8]))
     require_logits(path, "unknown", given([np.nan, 0.8]))

@@ -1,4 +1,4 @@
-"""Comparing an ONNX file's answers with Keras's: flips, ties, differences, and answers that are missing."""
+"""Comparing an ONNX file's predictions with Keras's: label flips, ties, differences, missing predictions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_a_missing_prediction_is_refused() -> None:
     ],
 )
 def test_a_row_that_is_not_a_distribution_is_refused_with_its_image(row: list[float]) -> None:
-    # In one of two runs, and whatever the other gives.
+    # In one of two runs, whatever the other one predicts.
     for runs in ((changed(1, row), KERAS), (KERAS, changed(1, row))):
         parity = compare(*runs, allowed=0.9)
         assert (parity.images, parity.unreadable) == (3, 0)
@@ -200,7 +200,7 @@ def test_files_are_predicted_by_a_scoring_run(bundle: ModelBundle, held_out: Hel
     assert (parity.images, parity.unreadable, parity.label_flips) == (70, 1, 0)
     assert parity.max_abs_difference < 1e-6
     assert (tmp_path / "table/manifest.json").is_file()
-    # One file's answer is another's: the proof must see it, whatever the order of the two.
+    # The predictions of two files are exchanged, which the proof must detect in either order.
     swapped = answers.copy()
     swapped[[0, 12]] = answers[[12, 0]]
     parity = measure_parity(bundle, held_out, predictions(swapped), tolerance, (3, 16), tmp_path / "again")

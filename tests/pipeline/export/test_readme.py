@@ -1,4 +1,4 @@
-"""The page in a bundle: what it tells, and its programs, run as a receiving team runs them."""
+"""The README of a bundle: its content, and its programs, run like by a receiving team."""
 
 import json
 import re
@@ -39,7 +39,7 @@ FACTS = ReadmeFacts(
     results=HeldOutResults(accuracy=0.98765, loss=0.1, images=1234),
     parity=Parity(1234, 0, 0, "", 0, 0, 2e-5, 3e-7, 1e-7, 1e-5, (1, 64), ()),
 )
-# Enlarged; shrunk, height first; shrunk, width first; the right size already.
+# Enlarged; downscaled with the height first; downscaled with the width first; already the right size.
 SHAPES = ((5, 7, 3), (40, 23, 3), (31, 100, 1), (9, 12, 3))
 SPECS = {
     "stretch": FACTS.image,
@@ -57,7 +57,7 @@ public class Prepare {
     }
 }
 """
-# The programs print six digits, and engines differ by less than one of the last.
+# The programs print six digits, and engines differ by less than one in the last.
 PRINTED = 2e-6
 
 FirstChoice = tuple[str, float]  # A label and its probability.
@@ -67,7 +67,7 @@ Program = Callable[[ExampleLanguage, str], Ask]
 
 @dataclass(frozen=True)
 class Interfaces:
-    """ONNX Runtime as programs in C++ and Java see it, and the library for Linux."""
+    """The C++ and Java interfaces of ONNX Runtime, and its library for Linux."""
 
     headers: Path
     jar: Path
@@ -83,7 +83,7 @@ def interfaces(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with zipfile.ZipFile(plugins / "Android/onnxruntime.aar") as archive:
         wanted = [name for name in archive.namelist() if name.startswith("headers/")]
         archive.extractall(folder, [*wanted, "classes.jar"])
-    # The name that programs linked with it look for.
+    # The name that linked programs look for.
     (folder / "libonnxruntime.so.1").symlink_to(plugins / "Linux/x64/libonnxruntime.so")
     return Interfaces(folder / "headers", folder / "classes.jar", folder / "libonnxruntime.so.1")
 
@@ -125,7 +125,7 @@ def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
-    """Write a page's program in some language down, and compile it where needed."""
+    """Write the program of a README in some language to a file, and compile it if needed."""
 
     def build(language: ExampleLanguage, page: str) -> Ask:
         if language == "js":
@@ -138,7 +138,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
 
 
 def write_model(folder: Path, spec: ImageSpec) -> None:
-    """A model whose probabilities change when a pixel changes by one."""
+    """A model whose probabilities change if a pixel changes by one."""
     pixels = spec.height * spec.width * spec.channels
     weights = np.random.default_rng(0).normal(size=(pixels, len(LABELS))) / 100 / np.sqrt(pixels)
     shape: list[str | int | None] = ["batch", spec.height, spec.width, spec.channels]
@@ -170,7 +170,7 @@ def write_pictures(folder: Path) -> list[Path]:
 
 
 def write_turned_jpeg(folder: Path, spec: ImageSpec) -> Path:
-    """A JPEG file that lies on its side and is too small to be shrunk while it is decoded."""
+    """A rotated JPEG file that is too small to be downscaled during decoding."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     rows, columns = np.indices((spec.width + 2, spec.height + 3))
@@ -185,7 +185,7 @@ def prediction_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabi
     return np.asarray(probabilities)
 
 
-# What the page says of each language: Python does all, the others opaque images without loss.
+# As the README says: Python supports everything, the others only opaque, lossless images.
 @pytest.mark.parametrize(
     ("language", "forms"),
     [
@@ -213,7 +213,7 @@ def test_a_program_predicts_the_golden_probabilities(
             assert probability == pytest.approx(probabilities.max(), abs=1e-5), file.name
 
 
-# A compiler takes as long as all else here together.
+# Compiling takes as long as all other tests in this file.
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("language", ["python", "js", pytest.param("cpp", marks=pytest.mark.slow)])
 def test_a_program_prepares_an_image_as_scoring_does(
@@ -238,7 +238,7 @@ def test_the_java_program_compiles_and_prepares_an_image_as_scoring_does(
     if shutil.which("javac") is None or not GSON.is_file():
         pytest.skip("no Java here: apt-get install openjdk-17-jdk-headless libgoogle-gson-java")
     (tmp_path / "Classify.java").write_text(example(render_readme(replace(FACTS, image=spec)), "java"))
-    # The Java half of ONNX Runtime comes without the native half for Linux: all but the run itself runs.
+    # The Java package of ONNX Runtime has no native library for Linux here, so no model is run.
     (tmp_path / "Prepare.java").write_text(PREPARE)
     jars = f"{GSON}:{interfaces.jar}"
     compiler = ["javac", "-Xlint:all", "-Werror", "-cp", jars, "Classify.java", "Prepare.java"]

@@ -1,4 +1,4 @@
-"""The page about the exported files as a browser shows it."""
+"""The report of an export in a browser."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,17 +28,17 @@ Show = Callable[..., Page]
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
-    """Show a page; it asked for nothing but itself, and does not scroll sideways."""
+    """Show a page, and check that it loads nothing else and does not scroll horizontally."""
     pages = []
 
     def open_page(html: str, width: int = 1280, scheme: str = "light") -> Page:
         (tmp_path / "export.html").write_text(html, encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         pages.append(page)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
         page.goto((tmp_path / "export.html").as_uri())
-        assert asked == [(tmp_path / "export.html").as_uri()]
+        assert requested == [(tmp_path / "export.html").as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         return page
 

@@ -1,4 +1,4 @@
-"""The opset and IR version for the oldest runtime of a consumer."""
+"""The opset and IR version for the oldest runtime that must load a model."""
 
 import pytest
 

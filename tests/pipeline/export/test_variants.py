@@ -1,4 +1,4 @@
-"""The files in fewer bits: valid, reproducible, measured beside the one they come from, kept or refused."""
+"""Variants of lower precision: valid, reproducible, compared with the original, published or refused."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ BOTH: tuple[ReducedPrecision, ...] = ("fp16", "int8")
 
 @pytest.fixture(scope="module")
 def dataset(trained_store: Path, bundle: ModelBundle) -> PreparedDataset:
-    """The digits that `bundle` was trained on."""
+    """The dataset on which `bundle` was trained."""
     from pixelmill.pipeline.artifacts import verify_files
 
     (folder,) = (trained_store / "datasets").glob("digits-*")
@@ -56,13 +56,13 @@ def training(dataset: PreparedDataset) -> Pixels:
 
 @pytest.fixture(scope="module")
 def variants(bundle: ModelBundle, training: Pixels) -> dict[ReducedPrecision, bytes]:
-    """What each precision makes of the bundle's file."""
+    """The bundle's file in each precision."""
     content = bundle.onnx_path.read_bytes()
     return {precision: make_variant(content, precision, training) for precision in BOTH}
 
 
 def small_network(opset: int, scale: float = 1.0) -> bytes:
-    """A finished file as an export gives it: a convolution and a dense layer over 4 x 4 grey images."""
+    """An ONNX file like an exported one: a convolution and a dense layer on 4 x 4 grey images."""
     random = np.random.default_rng(3)
     weights = {
         "part": np.float32(1 / 255),
@@ -125,7 +125,7 @@ def test_fp16_has_no_float32_and_int8_has_a_scale_per_channel(
         values, scales = (constants[name] for name in producers[node.input[1]].input[:2])
         assert values.dtype == np.int8
         assert scales.shape == values.shape[:1]
-        # Two products of such weights with bytes fit in 16 bits, as processors without VNNI add them.
+        # Two products of such weights with bytes fit into 16 bits, in which CPUs without VNNI add them.
         assert np.abs(values.astype(int)).max() == 64
         assert producers[node.input[0]].op_type == "DequantizeLinear"
 
@@ -152,7 +152,7 @@ def test_every_opset_has_its_variants(
 ) -> None:
     content, images = small_network(opset), small_images(200)
     variant = make_variant(content, precision, images[:100])
-    # What stands on standard output belongs to --json.
+    # Standard output is reserved for --json.
     assert capfd.readouterr() == ("", "")
     assert caplog.messages == []
     assert [item.version for item in onnx.load_model_from_string(variant).opset_import] == [opset]
@@ -211,7 +211,7 @@ def test_calibration_images_are_evenly_spaced(available: int, wanted: int) -> No
 def test_the_results_of_a_variant_match_its_file(
     bundle: ModelBundle, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    """A file that has learned to say 0 to everything: what is measured can be counted another way."""
+    """A model that always predicts 0, so that its results can be computed in another way."""
     model = onnx.load(bundle.onnx_path)
     bias = next(constant for constant in model.graph.initializer if list(constant.dims) == [10])
     bias.CopyFrom(numpy_helper.from_array(100 * np.eye(10, dtype=np.float32)[0], bias.name))
@@ -231,7 +231,7 @@ def test_the_results_of_a_variant_match_its_file(
 
 
 def test_nan_predictions_count_as_wrong(tmp_path: Path) -> None:
-    """Halves overflow here as they would on a GPU, though onnxruntime on a processor computes in float32."""
+    """Float16 overflows as on a GPU, although onnxruntime computes in float32 on a CPU."""
     content, images = small_network(17, scale=1e6), small_images(40)
     paths = {"fp32": tmp_path / "model.onnx", "fp16": tmp_path / "model.fp16.onnx"}
     paths["fp32"].write_bytes(content)
@@ -308,7 +308,7 @@ def test_a_variant_beyond_the_limits_is_not_published(
     bundle: ModelBundle, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     shutil.copyfile(bundle.onnx_path, tmp_path / ONNX_FILE)
-    # Calibrated on black images, int8 has no room for anything else.
+    # Calibrated on black images, int8 cannot represent any others.
     black = np.zeros((64, 8, 8, 1), np.uint8)
     test = dataset.split("test")
     results = export_variants(

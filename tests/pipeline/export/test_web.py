@@ -1,4 +1,4 @@
-"""The page that classifies in a browser, from a disk and from a server."""
+"""The page that classifies images in a browser, from a disk and from a server."""
 
 import base64
 import io
@@ -52,7 +52,7 @@ SHOWN = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, 
 
 @dataclass
 class Visit:
-    """An open page, what it asked for, and what it complained of."""
+    """An open page, its requests and its errors."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ def base64_of(content: bytes) -> str:
 
 
 def write_page(bundle: ModelBundle, runtime: Path, folder: Path) -> Path:
-    """A folder with all that the page is made from, and the page."""
+    """Write the page into a folder, with all files that it is built from."""
     folder.mkdir()
     shutil.copyfile(bundle.onnx_path, folder / ONNX_FILE)
     shutil.copytree(bundle.folder / GOLDEN_FOLDER, folder / GOLDEN_FOLDER)
@@ -87,7 +87,7 @@ def folder(bundle: ModelBundle, runtime: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def addresses(folder: Path) -> Iterator[dict[str, str]]:
-    """The page's address on the disk and on a server that serves its folder, and nothing else."""
+    """The address of the page on the disk, and on a server for its folder."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
@@ -127,7 +127,7 @@ def give(page: Page, files: list[tuple[str, bytes]], event: str = "drop") -> Non
 
 
 def tensor_shown(page: Page, card: str) -> Pixels:
-    """The model's input as the page shows it; uint8 [height, width, 3]."""
+    """The input of the model, as shown on the page; uint8 [height, width, 3]."""
     canvas = page.locator(f"{card} .tensor")
     height, width = canvas.evaluate("canvas => [canvas.height, canvas.width]")
     return np.array(canvas.evaluate(SHOWN), np.uint8).reshape(height, width, 4)[..., :3]
@@ -151,7 +151,7 @@ def test_golden_images_have_the_golden_probabilities(
         card = f".result:nth-child({number + 1})"
         assert found.page.locator(f"{card} .file").inner_text() == file.name
         shown = tensor_shown(found.page, card)
-        # A browser does not shrink a JPEG file while it decodes it.
+        # A browser does not downscale a JPEG file during decoding.
         most_levels, tolerance = (0, 1e-5) if file.suffix == ".png" else (1, 1e-2)
         assert np.abs(shown.astype(int) - golden.tensors[number]).max() <= most_levels, file.name
         (result,) = session.probabilities(shown[np.newaxis, ..., :1])
@@ -174,7 +174,7 @@ def test_the_policy_forbids_other_hosts(addresses: dict[str, str], visit: Open, 
 
 
 def draw(page: Page, points: list[tuple[float, float]]) -> None:
-    """One stroke; places are shares of the pad's sides."""
+    """Draw one stroke; positions are shares of the pad's size."""
     box = page.locator("#canvas").bounding_box()
     assert box is not None
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
@@ -189,7 +189,7 @@ def test_a_drawing_is_centered_like_the_images_of_the_model(
     bundle: ModelBundle, addresses: dict[str, str], visit: Open
 ) -> None:
     page = visit(addresses["disk"]).page
-    # Small and in a corner: it has to be enlarged and brought to the middle.
+    # Small and in a corner, so it has to be enlarged and centered.
     draw(page, [(0.1, 0.1), (0.1, 0.35)])
     expect(page.get_by_role("status")).to_contain_text("Drawing: ")
     shown = tensor_shown(page, "#drawing")
@@ -245,7 +245,7 @@ FILES: dict[str, Callable[[Pixels, int], bytes]] = {
 }
 SPECS = st.builds(
     ImageSpec,
-    # From here up no JPEG file of the sizes below is shrunk while it is decoded.
+    # At this size and above, no JPEG file of the sizes below is downscaled during decoding.
     height=st.integers(25, 60),
     width=st.integers(25, 60),
     channels=st.sampled_from([1, 3]),
@@ -258,7 +258,7 @@ SPECS = st.builds(
 def becomes(
     browser: Browser, addresses: dict[str, str]
 ) -> Iterator[Callable[[bytes, ImageSpec], npt.NDArray[np.int_]]]:
-    """What the page makes of a file: levels [height, width, channels]."""
+    """The tensor that the page decodes a file to, [height, width, channels]."""
     page = browser.new_page()
     page.goto(f"{addresses['disk']}index.html")
 
@@ -351,7 +351,7 @@ def test_names_are_escaped_and_the_page_fits_the_window(
         if entry.key == CLASS_NAMES:
             entry.value = json.dumps(hostile)
     onnx.save(model, copy / ONNX_FILE)
-    write_web_page(copy, runtime)  # Without golden vectors: only what takes drawings has use for them.
+    write_web_page(copy, runtime)  # Without golden vectors, which only the drawing pad uses.
     found = visit(f"{(copy / WEB_FOLDER).as_uri()}/", width, color_scheme=scheme)
     assert not found.page.locator("#drawing").is_visible()
     give(found.page, [(f"{HOSTILE}.png", encoded(Image.fromarray(noise(8, 8, 3)), "PNG"))])

@@ -113,7 +113,7 @@ def test_samples_with_any_mask(bits: int, widths: tuple[int, ...], order: list[i
             expected[..., channel] = sample * 255 // most
     body = padded(values.astype(f"<u{bits // 8}"))
     used = masks[: 4 if size >= 56 else 3]
-    if size == 40:  # The masks lie behind this header.
+    if size == 40:  # The masks follow this header.
         data = bmp(struct.pack("<3I", *used) + body, bits, compression=MASKS, start=14 + 40 + 12)
     else:
         data = bmp(body, bits, size=size, compression=MASKS, masks=tuple(used))
@@ -126,7 +126,9 @@ def test_16_bits_match_another_reader(masks: tuple[int, ...]) -> None:
     body = struct.pack("<3I", *masks) + padded(values)
     data = bmp(body, 16, compression=MASKS, start=14 + 40 + 12)
     got = decode(data, SPEC).pixels.astype(int)
-    assert np.abs(got - read_by_another(data)).max() <= 8  # OpenCV shifts, and does not reach white.
+    assert (
+        np.abs(got - read_by_another(data)).max() <= 8
+    )  # OpenCV shifts the bits, so white becomes light grey.
     if masks[0] == 0x7C00:
         assert np.array_equal(decode(bmp(padded(values), 16), SPEC).pixels, got)
 

@@ -1,4 +1,4 @@
-"""One decoder for every stage: formats, damage, orientation, transparency, geometry."""
+"""The decoder: formats, damage, orientation, transparency, geometry."""
 
 import io
 import struct
@@ -43,7 +43,7 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def colourful(height: int = HEIGHT, width: int = WIDTH) -> Pixels:
-    """Different pixels everywhere, so that no turn or shift goes unnoticed."""
+    """Different pixels everywhere, so that any rotation or shift is noticed."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -67,7 +67,7 @@ LAB = encoded(Image.new("LAB", (WIDTH, HEIGHT)), "TIFF")
 
 
 def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file written by hand, with right checksums, whatever its chunks say."""
+    """A PNG file with valid checksums and any chunks."""
     parts = [b"\x89PNG\r\n\x1a\n"]
     for name, data in chunks:
         checksum = struct.pack(">I", zlib.crc32(name + data))
@@ -92,7 +92,7 @@ def failure(data: bytes, spec: ImageSpec = SPEC, **options: int) -> ImageFailure
 
 
 def accepts_or_fails(data: bytes, spec: ImageSpec) -> None:
-    """Any bytes give an image of the right form or an ImageFailure; other exceptions and warnings fail."""
+    """Check that any bytes give a valid image or an ImageFailure, and no other exception or warning."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -210,7 +210,7 @@ def test_a_palette_image_without_its_palette_is_a_failure() -> None:
 
 
 def rotated(orientation: int, upright: Pixels) -> Pixels:
-    """The pixels as a camera stores them; the EXIF standard's table, turned round."""
+    """The pixels as a camera stores them; the inverse of the table in the EXIF standard."""
     return {
         1: upright,
         2: upright[:, ::-1],
@@ -329,7 +329,7 @@ def test_a_transparent_grey_level_or_colour() -> None:
 
 
 def test_a_cmyk_jpeg_becomes_rgb() -> None:
-    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # Magenta and yellow: red.
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # Magenta and yellow give red.
     result = decode(encoded(image, "JPEG", quality=95), ImageSpec(height=16, width=16, channels=3))
     np.testing.assert_allclose(result.pixels, np.full((16, 16, 3), (255, 0, 0)), atol=4)
 
@@ -352,7 +352,7 @@ def test_the_pixel_limit_needs_only_the_header() -> None:
 
 def test_the_frame_of_a_gif_cannot_bypass_the_pixel_limit() -> None:
     data = bytearray(VALID["gif"])
-    frame = data.index(b"\x2c\0\0\0\0")  # The image descriptor, whose size may exceed the screen's.
+    frame = data.index(b"\x2c\0\0\0\0")  # The image descriptor, whose size may exceed that of the screen.
     data[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
     assert failure(bytes(data)).code == FailureCode.TOO_MANY_PIXELS
 
@@ -364,7 +364,7 @@ def test_the_pixel_limit_is_inclusive() -> None:
 
 
 def bars() -> bytes:
-    """Twelve by four pixels: a red, a green and a blue square."""
+    """An image of 12 x 4 pixels: a red, a green and a blue square."""
     image = np.zeros((4, 12, 3), np.uint8)
     for square in range(3):
         image[:, 4 * square : 4 * square + 4, square] = 255

@@ -1,4 +1,4 @@
-"""Truncated or damaged JPEG files are never scored, even where decoders make up the missing pixels."""
+"""Truncated or damaged JPEG files are never scored, even if decoders fill in missing pixels."""
 
 import io
 import re
@@ -74,7 +74,7 @@ def test_a_truncated_file_is_corrupt_even_with_its_end_marker(
         assert failure(data[:cut] + END, spec).code == FailureCode.CORRUPT, cut
         assert failure(data[:cut] + END + b"bytes after the end", spec).code == FailureCode.CORRUPT, cut
         assert failure(data[:cut], spec).code == FailureCode.CORRUPT, cut
-    for found in _MARKER.finditer(data, start, len(data) - 2):  # Restarts, and other scans.
+    for found in _MARKER.finditer(data, start, len(data) - 2):  # Restart markers, and further scans.
         assert failure(data[: found.start()] + END, spec).code == FailureCode.CORRUPT, found
 
 
@@ -89,7 +89,7 @@ def test_extraneous_bytes_are_harmless_and_hide_no_damage(mode: str, options: di
         assert np.array_equal(decode(padded, FULL).pixels, whole)
         assert np.array_equal(decode_with_pillow(padded, FULL).pixels, whole)
         assert np.array_equal(decode(padded + b"after the end", FULL).pixels, whole)
-        # The first warning is about the harmless bytes; the cut comes after it.
+        # The first warning is about the harmless bytes, before the truncation.
         if place != places[-1]:
             cut = len(padded) - 2 - (len(data) - place) // 3
             assert failure(padded[:cut] + END).code == FailureCode.CORRUPT
@@ -139,7 +139,7 @@ def test_a_missing_restart_marker_is_corrupt() -> None:
 
 
 def patched(data: bytes, marker: bytes, offset: int, value: bytes) -> bytes:
-    """Bytes replaced that many behind a marker."""
+    """The file with bytes replaced at an offset after a marker."""
     at = data.index(marker) + offset
     return data[:at] + value + data[at + len(value) :]
 
@@ -200,7 +200,7 @@ def test_any_subsampling_gives_an_image_or_a_failure() -> None:
 def test_true_441_subsampling_is_decoded() -> None:
     flat = np.full((32, 32, 3), (200, 40, 90), np.uint8)
     wide = simplejpeg.encode_jpeg(flat, quality=95, colorsubsampling="411")
-    # Where all blocks are the same, four beside each other can be said to lie under each other.
+    # If all blocks are equal, four blocks in a row can be declared as a column.
     high = patched(wide, b"\xff\xc0", 11, b"\x14")
     assert high != wide
     got = decode(high, ImageSpec(height=32, width=32, channels=3)).pixels

@@ -32,7 +32,7 @@ def random_samples(bits: int, count: int, seed: int = 0) -> Samples:
 
 
 def in_8_bits(samples: Samples, bits: int) -> Pixels:
-    """What a viewer shows: few levels spread from black to white, of many the upper eight bits."""
+    """The displayed values: few levels are scaled to 0..255, of many the upper eight bits are kept."""
     if bits >= 8:
         return (samples >> (bits - 8)).astype(np.uint8)
     return np.round(samples / ((1 << bits) - 1) * 255).astype(np.uint8)
@@ -45,7 +45,7 @@ def failure(data: bytes) -> ImageFailure:
 
 
 def layouts() -> Iterator[dict[str, Any]]:
-    """Byte orders, strips and tiles, planes, compressions: nothing that changes what is shown."""
+    """Byte orders, strips and tiles, planes and compressions, which do not change the pixels."""
     shapes: list[dict[str, Any]] = [{}, {"rows": 4}, {"tile": (16, 16)}, {"tile": (32, 48)}]
     for order, planar, compression, shape in product("<>", (1, 2), (1, 8, 32773), shapes):
         yield {"order": order, "planar": planar, "compression": compression, **shape}
@@ -81,7 +81,7 @@ def test_samples_match_another_reader(layout: dict[str, Any], bits: int) -> None
     for photometric, count in ((BLACK_IS_ZERO, 1), (RGB, 3))[: 1 if bits == 1 else 2]:
         samples = random_samples(bits, count)
         data = TiffFile(samples, bits, photometric, **layout).encode()
-        if layout.get("fill_order") == 2:  # tifffile reverses the bits of 16-bit samples in a way of its own.
+        if layout.get("fill_order") == 2:  # tifffile reverses the bits of 16-bit samples differently.
             read = read_with_opencv(data)
             read = read.reshape(samples.shape)[..., ::-1] // (255 if bits == 1 else 1)
         else:
@@ -218,7 +218,7 @@ def test_samples_without_a_meaning_are_ignored() -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_cmyk(bits: int) -> None:
     samples = np.zeros((HEIGHT, WIDTH, 4), np.uint16 if bits == 16 else np.uint8)
-    samples[..., 1:3] = (1 << bits) - 1  # Magenta and yellow: red.
+    samples[..., 1:3] = (1 << bits) - 1  # Magenta and yellow give red.
     expected = np.full((HEIGHT, WIDTH, 3), (255, 0, 0))
     assert np.array_equal(decode(TiffFile(samples, bits, CMYK).encode(), spec_of(3)).pixels, expected)
     other = TiffFile(samples, bits, CMYK, tags={332: (3, [2])})
@@ -230,7 +230,7 @@ def test_ycbcr_of_full_resolution() -> None:
     samples = np.asarray(picture)
     page = TiffFile(samples, 8, YCBCR, tags={530: (3, [1, 1])})
     assert np.array_equal(decode(page.encode(), spec_of(3)).pixels, np.asarray(picture.convert("RGB")))
-    # Without the tag, or with others, there are fewer samples than pixels, or another formula.
+    # Without the tag, or with other values, the samples are subsampled or have another formula.
     assert failure(TiffFile(samples, 8, YCBCR).encode()).code == FailureCode.UNSUPPORTED
     video = {530: (3, [1, 1]), 532: (5, [16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1])}
     assert failure(TiffFile(samples, 8, YCBCR, tags=video).encode()).code == FailureCode.UNSUPPORTED

@@ -21,7 +21,7 @@ masked = numbers.flatmap(lambda values: st.tuples(st.just(values), hnp.arrays(bo
 
 
 def same(made: pa.Array, expected: pa.Array) -> bool:
-    """Equal in type, nulls and every bit of every value."""
+    """Whether arrays are equal in type, nulls and every bit of every value."""
     made.validate(full=True)
     assert (made.type, made.null_count) == (expected.type, expected.null_count)
     return bool(made.equals(expected) or repr(made.to_pylist()) == repr(expected.to_pylist()))  # NaN
@@ -40,7 +40,7 @@ def test_numbers(values: "np.ndarray[Any, Any]") -> None:
 @given(masked)
 def test_numbers_and_nulls(case: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]") -> None:
     values, nulls = case
-    # From plain values, because pyarrow's own mask takes NaN for a null as well.
+    # From plain values, because pyarrow's mask also turns NaN into null.
     plain = [None if null else value for value, null in zip(values.tolist(), nulls, strict=True)]
     assert same(number_array(values, nulls), pa.array(plain, pa.from_numpy_dtype(values.dtype)))
 

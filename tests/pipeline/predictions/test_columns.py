@@ -154,7 +154,7 @@ def test_pasted_rows_replace_the_same_number_of_rows(
     others = others[: len(rows)]
     start = data.draw(st.integers(0, len(rows) - len(others)))
     stop = start + len(others)
-    # Rows keep their own paths.
+    # Rows keep their paths.
     others = [replace(other, path=row.path) for other, row in zip(others, rows[start:stop], strict=True)]
     predictions = predictions_of(rows, top_k)
     predictions.paste(start, predictions_of(others, top_k))

@@ -27,7 +27,7 @@ from tests.pipeline.predictions.tables import (
 
 @pytest.fixture(scope="module")
 def scratch() -> "itertools.count[int]":
-    """Numbers for fresh folders: hypothesis runs a test many times in one `tmp_path`."""
+    """Numbers for new folders, because hypothesis runs a test many times in one `tmp_path`."""
     return itertools.count()
 
 

@@ -175,7 +175,7 @@ def test_a_part_is_intact_only_with_its_original_rows(tmp_path: Path) -> None:
             wrong += read_part(damaged) != rows
         else:
             broken += 1
-    # Parquet has checksums of a page's content, and none of the few bytes that say how to read it.
+    # Parquet has checksums of the content of pages, but not of their headers.
     assert broken > 500
     assert wrong < broken / 100
     damaged.write_bytes(data[:-1])
@@ -245,7 +245,7 @@ print("pandas" in sys.modules)
     not Path("/proc/self/task").is_dir(), reason="needs Linux, which lists a process's threads"
 )
 def test_reading_leaves_no_threads(tmp_path: Path) -> None:
-    # One that lets go of a Python file while the process exits aborts it.
+    # A thread that releases a Python file while the process exits would abort it.
     code = """
 import os, sys
 from pathlib import Path
@@ -278,7 +278,7 @@ def test_a_folder_without_a_finished_table_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=MANIFEST):
             read_predictions(folder)
     write_json(table.parquet / MANIFEST, {"kind": "model-bundle", "files": {}})
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         read_predictions(table.parquet)
 
 

@@ -19,7 +19,7 @@ from pixelmill.pipeline.artifacts import MANIFEST, read_json, write_json
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publication, read_predictions
 from pixelmill.pipeline.predictions.columns import RunFacts
-from pixelmill.pipeline.predictions.publication import awaits_publication, exchange_folders, publish_table
+from pixelmill.pipeline.predictions.publication import exchange_folders, is_publication_pending, publish_table
 from pixelmill.pipeline.storage import parse_location
 from tests.pipeline.predictions.tables import FACTS, Row, Table, scored, write_manifest
 
@@ -36,7 +36,7 @@ def table_of(folder: Path, facts: RunFacts = FACTS) -> Table:
 
 
 def rewrite(part: Path) -> None:
-    """The same part with one label changed, as any program writes Parquet."""
+    """The same part with one label changed, written like by any other program."""
     frame = pd.read_parquet(part)
     frame.loc[0, "label"] = "other"
     frame.to_parquet(part)
@@ -99,7 +99,7 @@ def test_a_modified_csv_file_is_not_read(tmp_path: Path) -> None:
 )
 def test_a_malformed_manifest_is_refused(manifest: object, tmp_path: Path) -> None:
     write_json(tmp_path / MANIFEST, manifest)
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         read_predictions(tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_other_programs_read_the_csv_file(tmp_path: Path) -> None:
 
 
 def stage(output: Path, facts: RunFacts, csv: bool = False) -> None:
-    """Lay a whole new table into the work folder of an output."""
+    """Write a complete new table into the work folder of an output."""
     work, new = output / WORK_FOLDER, output.with_name(f"{output.name} new")
     table = table_of(new, facts)
     write_manifest(table.csv if csv else table.parquet, facts.run_id)
@@ -152,9 +152,9 @@ def test_a_table_replaces_another_one(old: str | None, new_is_csv: bool, tmp_pat
         table_of(tmp_path / "old")
         (tmp_path / "old" / old).rename(output)
     stage(output, OTHER, new_is_csv)
-    assert awaits_publication(output)
+    assert is_publication_pending(output)
     publish_table(output)
-    assert not awaits_publication(output)
+    assert not is_publication_pending(output)
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
     rows = CSV_FILE if new_is_csv else PARTS_FOLDER
     assert {path.name for path in output.iterdir()} == {MANIFEST, rows, WORK_FOLDER}
@@ -176,7 +176,7 @@ def test_folders_are_replaced_in_two_steps_if_they_cannot_be_exchanged(
     monkeypatch.setattr(publication, "_system_exchange", lambda: None)
     output = table_of(tmp_path).parquet
     stage(output, OTHER)
-    # Between the two steps a reader finds the new table where it still lies.
+    # Between the two steps, a reader finds the new table in the work folder.
     (output / PARTS_FOLDER).rename(output / WORK_FOLDER / "aside")
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
     (output / WORK_FOLDER / "aside").rename(output / PARTS_FOLDER)
@@ -232,7 +232,7 @@ while not seen or not stop.exists():
 
 @pytest.mark.parametrize("csv", [False, True])
 def test_a_reader_sees_a_complete_table_while_killed_runs_replace_it(csv: bool, tmp_path: Path) -> None:
-    """A real reader reads on and on, while real processes publish one table after the other and die."""
+    """A reader reads continuously, while processes publish one table after the other and are killed."""
     output, stop = tmp_path / "out", tmp_path / "stop"
     table = table_of(tmp_path / "old")
     (table.csv if csv else table.parquet).rename(output)
@@ -247,13 +247,13 @@ def test_a_reader_sees_a_complete_table_while_killed_runs_replace_it(csv: bool, 
     try:
         for number in range(16):
             facts = (OTHER, FACTS)[number % 2]
-            # The last step of a publication that was killed is made by the next run, before its own.
-            if awaits_publication(output):
+            # The next run first completes a publication that was killed.
+            if is_publication_pending(output):
                 publish_table(output)
             stage(output, facts, csv)
             publish_and_die(output, number)
             assert len(set(read_predictions(output)["run_id"])) == 1
-        if awaits_publication(output):
+        if is_publication_pending(output):
             publish_table(output)
     finally:
         stop.touch()
@@ -263,7 +263,7 @@ def test_a_reader_sees_a_complete_table_while_killed_runs_replace_it(csv: bool, 
 
 
 def publish_and_die(output: Path, call: int) -> None:
-    """Publish in a process that is killed before its n-th change of a name."""
+    """Publish in a process that is killed before its n-th rename."""
     child = os.fork()
     if child == 0:
         kill_before_change(call % 8)
@@ -275,7 +275,7 @@ def publish_and_die(output: Path, call: int) -> None:
 
 
 def kill_before_change(count: int) -> None:
-    """Have this process killed when it is about to rename, exchange or remove for the n-th time."""
+    """Kill this process before it renames, exchanges or removes for the n-th time."""
     left = [count]
     changes = {"os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "ctypes.call_function"}
 

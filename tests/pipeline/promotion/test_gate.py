@@ -1,4 +1,4 @@
-"""The gate on results as they are measured: imbalance, single classes, and versions of other classes."""
+"""The gate on measured results: imbalance, single classes, and versions with other classes."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ NAMES = ("cat", "dog", "fish")
 
 
 def register(store: Path, confusion: list[list[int]], names: tuple[str, ...] = NAMES) -> ModelBundle:
-    """Register a version whose model predicts so: at [i, j], how many images of class i are named j."""
+    """Register a version with a confusion matrix: [i, j] counts images of class i predicted as j."""
     true, predicted, labels = [], [], range(len(names))
     for i in labels:
         for j in labels:
@@ -73,7 +73,7 @@ def test_a_lucky_model_is_refused(tmp_path: Path) -> None:
         " on 222 test images; expected an interval above 0.3333, the result of always predicting one class"
         in message
     )
-    # Fewer images right, and still a model that tells the classes apart.
+    # Fewer correct predictions, but the model distinguishes the classes.
     assert promote(tmp_path, register(tmp_path, [[150, 40, 10], [3, 15, 2], [0, 1, 1]])) == 2
 
 

@@ -1,4 +1,4 @@
-"""Versions that were registered by a killed run and never judged."""
+"""Versions that a killed run registered, so that they were not judged."""
 
 import itertools
 import logging
@@ -56,7 +56,7 @@ def test_unjudged_versions_are_judged_in_order(tmp_path: Path) -> None:
     for accuracy in (0.90, 0.50):
         register(tmp_path, accuracy=accuracy)
     new = register(tmp_path, accuracy=0.85)
-    # Worse than version 2, which nobody had judged; it would pass if held against version 1.
+    # Worse than version 2, which was not judged; it would pass if compared with version 1.
     with pytest.raises(GateRefused, match=r"0\.9000 of digits@2"):
         judge(tmp_path, new)
     assert history(tmp_path) == {"champion": 2}
@@ -90,7 +90,7 @@ def test_a_run_of_another_model_does_not_judge_pending_versions(tmp_path: Path) 
 
 
 def kill_at_every_step(folder: Path) -> None:
-    """Register and promote again and again, killed one step later every time, until a round is done."""
+    """Register and promote repeatedly, killed one step later each time, until a round completes."""
     for step in itertools.count():
         store = folder / f"{step:04d}"
         made = write_bundle(store / "run/bundle", "digits", reserve_version(store, "digits"), 0.9)
@@ -138,6 +138,6 @@ def test_a_version_is_judged_whenever_its_run_is_killed(tmp_path: Path) -> None:
     assert seen == {
         (False, False, False),
         (True, False, True),
-        (True, True, True),  # Promoted, and killed before that was noted: judged once more.
+        (True, True, True),  # Promoted, and killed before that was noted: judged again.
         (True, True, False),
     }

@@ -1,4 +1,4 @@
-"""Recipes: what loads, what is refused and in which words, and that a dump loads as it was."""
+"""Recipes: which ones load, the messages for invalid ones, and that a dump loads unchanged."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +18,7 @@ from pixelmill.pipeline.recipes.yaml_text import dump_yaml, parse_yaml
 
 
 def refusal(reference: object, *overrides: str) -> str:
-    """The one line with which a recipe is refused."""
+    """The error message for a recipe."""
     with pytest.raises(RequestError) as caught:
         load_recipe(str(reference), overrides)
     assert int(caught.value.exit_code) == 2
@@ -386,7 +386,7 @@ def test_plain_values_follow_yaml_1_2(text: str, value: object) -> None:
     assert (type(found), found) == (type(value), value)
 
 
-# What YAML 1.1 or 1.2 has rules for, beside any text there is.
+# Text for which YAML 1.1 or 1.2 has rules, in addition to any other text.
 LIKE_VALUES = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=300),
     st.from_regex(r"[-+]?[0-9_:.oxbeE-]{1,12}", fullmatch=True),

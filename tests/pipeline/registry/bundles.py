@@ -49,7 +49,7 @@ def write_bundle(
 def register(
     store: Location, name: str = "digits", accuracy: float = 0.9, folder: Path | None = None
 ) -> ModelBundle:
-    """Register a new version as a retraining run does.
+    """Register a new version like a retraining run.
 
     Args:
         store: The artifacts root, local or remote.

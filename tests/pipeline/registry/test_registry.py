@@ -1,4 +1,4 @@
-"""The registry under one process and under several, and the gate before an alias moves."""
+"""The registry with one and several processes, and the promotion gate."""
 
 import json
 import multiprocessing
@@ -114,7 +114,7 @@ def test_a_bundle_is_found_by_alias_version_and_folder(store: Path) -> None:
     assert shown.metrics["test"]["accuracy"] == 0.9
 
 
-def test_a_bundle_is_found_in_a_folder_whose_path_holds_an_at_sign(tmp_path: Path) -> None:
+def test_a_bundle_is_found_in_a_folder_with_an_at_sign_in_its_path(tmp_path: Path) -> None:
     made = write_bundle(tmp_path / "me@work" / "bundle", "digits", 1, 0.9)
     assert find_bundle(tmp_path, str(made.folder)) == made
 
@@ -246,7 +246,7 @@ def reserve_many(store: Path, barrier: Barrier, result: Path) -> None:
     barrier.wait()
     versions = [reserve_version(store, "digits") for _ in range(RESERVATIONS)]
     result.write_text(json.dumps(versions))
-    barrier.wait()  # A number that nothing was published under is free again when its process has ended.
+    barrier.wait()  # A reserved number without a version is released when its process ends.
 
 
 def promote_many(store: Path, barrier: Barrier, own: str, version: int) -> None:
@@ -266,7 +266,7 @@ def change_own_alias(store: Path, alias: str) -> None:
 def at_once(
     function: Callable[..., None], arguments: list[tuple[object, ...]], meanwhile: Callable[[], None]
 ) -> None:
-    """Run a function in as many spawned processes as there are arguments, from the same moment on."""
+    """Run a function in several spawned processes at the same time, one for each element of `arguments`."""
     barrier = SPAWN.Barrier(len(arguments))
     processes = [SPAWN.Process(target=function, args=(own[0], barrier, *own[1:])) for own in arguments]
     try:
@@ -350,7 +350,7 @@ def test_a_version_too_far_below_the_champion_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("old", "new", "drop"), [(0.9, 0.9, 0.0), (0.9, 0.95, 0.0), (1.0, 0.75, 0.25)])
-def test_an_equal_a_better_or_a_barely_worse_version_is_promoted(
+def test_an_equal_a_better_or_a_slightly_worse_version_is_promoted(
     old: float, new: float, drop: float, tmp_path: Path
 ) -> None:
     gate(tmp_path, register(tmp_path, accuracy=old))

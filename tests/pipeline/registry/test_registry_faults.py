@@ -1,4 +1,4 @@
-"""The registry where bundles are damaged, forged or foreign, and where processes are killed or race."""
+"""The registry with damaged, forged or foreign bundles, and with killed and concurrent processes."""
 
 import json
 import logging
@@ -65,10 +65,10 @@ def start(program: str, *arguments: object) -> "subprocess.Popen[str]":
 ROLLBACK = """
 import pathlib, sys
 from pixelmill.pipeline.registry import rollback_alias
-told = []
+described = []
 def tell(event, arguments):
-    if event == "fcntl.flock" and not told:
-        told.append(event)
+    if event == "fcntl.flock" and not described:
+        described.append(event)
         print("waits for the lock", flush=True)
 sys.addaudithook(tell)
 print(rollback_alias(pathlib.Path(sys.argv[1]), "digits", "champion"), flush=True)
@@ -140,7 +140,7 @@ def test_a_replaced_version_is_detected(store: Path) -> None:
         promote_version(store, "digits", 2, "champion")
 
 
-def test_only_the_stores_own_versions_are_found_for_promotion(store: Path, tmp_path: Path) -> None:
+def test_only_versions_in_the_store_are_found_for_promotion(store: Path, tmp_path: Path) -> None:
     theirs = write_bundle(tmp_path / "theirs/models/digits/2", "digits", 2, 0.1)
     own = store / "models/digits/2"
     (tmp_path / "link").symlink_to(own)
@@ -253,9 +253,9 @@ def test_the_list_shows_damaged_versions_with_exit_code_1(run: Run, store: Path)
     assert [line.split()[0] for line in lines] == ["digits@1", "digits@2", "digits@3"]
     assert "champion, damaged: " in lines[1]
     assert "accuracy 0.9000" in lines[2]
-    told = run("models", "list", "--store", store, "--json").json["models"]
-    assert [entry["error"] is None for entry in told] == [True, False, True]
-    assert (told[1]["version"], told[1]["aliases"]) == (2, ["champion"])
+    described = run("models", "list", "--store", store, "--json").json["models"]
+    assert [entry["error"] is None for entry in described] == [True, False, True]
+    assert (described[1]["version"], described[1]["aliases"]) == (2, ["champion"])
 
 
 def test_unreadable_aliases_do_not_hide_the_versions(store: Path) -> None:

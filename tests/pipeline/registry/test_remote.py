@@ -1,4 +1,4 @@
-"""The registry in an S3 store, under several processes and where requests fail."""
+"""The registry in an S3 store, with several processes and failing requests."""
 
 import json
 import multiprocessing
@@ -61,7 +61,7 @@ def registered(store: Location, tmp_path: Path) -> list[ModelBundle]:
 
 
 def at_once(function: Callable[..., None], *arguments: tuple[object, ...]) -> None:
-    """Run a function in as many spawned processes as there are arguments, from the same moment on."""
+    """Run a function in several spawned processes at the same time, one for each element of `arguments`."""
     barrier = SPAWN.Barrier(len(arguments))
     processes = [SPAWN.Process(target=function, args=(barrier, *own)) for own in arguments]
     for process in processes:
@@ -102,7 +102,7 @@ def test_a_version_is_never_published_twice(
     with pytest.raises(RequestError, match="already contains a bundle"):
         register_bundle(store, other)
     assert show_model(store, "digits@2").metrics["test"]["accuracy"] == 0.7
-    # Nor has any of its files changed.
+    # None of its files have changed.
     assert find_bundle(store, "digits@2").version == 2
 
 
@@ -225,7 +225,7 @@ def test_two_processes_never_reserve_the_same_version(
     answers = [tmp_path / "first.json", tmp_path / "second.json"]
     at_once(reserve_many, *[(result,) for result in answers])
     versions = [version for result in answers for version in json.loads(result.read_text())]
-    # Without a gap: a write whose answer was lost is known again.
+    # Without gaps, because a write whose response was lost is recognized.
     assert sorted(versions) == list(range(1, 2 * RESERVATIONS + 1))
 
 

@@ -39,7 +39,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def request_(
     bundle: ModelBundle, images: Path, dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ScoringRequest:
-    """Shards of so little work that a small folder has many."""
+    """Shards with so little work that a small folder has many."""
     monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 0.02)
     return ScoringRequest(
         bundle=bundle, images=images, output=tmp_path / "out", executor="dask", dask_address=dask.address
@@ -101,7 +101,7 @@ def test_the_first_shard_determines_the_size_of_the_others(
 ) -> None:
     monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 90.0)
     table = score_folder(request_)
-    # The first shard is a measurement; all the rest is less than 90 seconds of work.
+    # The first shard is a measurement, and the rest is less than 90 seconds of work.
     assert len(list((table.folder / "predictions").glob("part-*.parquet"))) == 2
 
 
@@ -135,7 +135,7 @@ def test_an_image_that_kills_its_workers_is_a_failed_row(request_: ScoringReques
     site = write_site(tmp_path, CRASHING_DECODER)
     killer = write_images(tmp_path / "images", 2)[1]
     mark_image(killer, b"kill")
-    # One death is enough here: every further one costs the start of a worker.
+    # One crash is enough here, because each one costs the start of a worker.
     environment = {"PYTHONPATH": site, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
     with running_cluster(environment=environment) as deadly:
         table = score_folder(

@@ -29,7 +29,7 @@ from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 from tests.conftest import update_manifest
 
-# By the image's first pixel, what its probabilities are multiplied with.
+# The factor of an image's probabilities, by its first pixel.
 FACTORS = {255: np.nan, 254: np.inf, 253: -1.0, 252: 2.0, 251: 0.0}
 WORDS = {
     255: "invalid_prediction: 10 of 10 probabilities are NaN",
@@ -41,7 +41,7 @@ WORDS = {
 
 
 def spoiled(bundle: ModelBundle, folder: Path) -> ModelBundle:
-    """A copy of a bundle whose model gives some images what are no probabilities."""
+    """A copy of a bundle whose outputs are not probabilities for some images."""
     shutil.copytree(bundle.folder, folder)
     model = onnx.load(folder / "model.onnx")
     (output,) = model.graph.output
@@ -80,7 +80,7 @@ def write(folder: Path, name: str, corner: int, seed: int = 0) -> None:
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path) -> ScoringRequest:
-    """Each kind of bad prediction between good ones, under every class, so that some would be correct."""
+    """Each kind of invalid prediction among valid ones, for every class, so that some would be correct."""
     images = tmp_path / "images"
     for digit in range(10):
         write(images, f"{digit}/good.png", 7)

@@ -27,7 +27,7 @@ SIZES = {
 }
 SHARDS = len(SIZES)
 BAD = "03500.png"
-# What appears in an output from the beginning of a run to its end, each a moment to strike at.
+# Files that appear in an output during a run, each of which is a point to kill it at.
 _PLAN = f"{WORK_FOLDER}/plan.json"
 _LISTED = [f"{WORK_FOLDER}/shards/{number:05d}.jsonl" for number in range(SHARDS)]
 _ANSWERED = [f"{WORK_FOLDER}/parts/{part_name(number)}" for number in range(SHARDS)]
@@ -35,7 +35,7 @@ _COMMITTED = [PARTS_FOLDER, "report.html", "manifest.json"]
 _WHOLE = [f"{WORK_FOLDER}/report.html", f"{WORK_FOLDER}/manifest.json"]
 POINTS = [f"{WORK_FOLDER}/run.json", _PLAN, *_LISTED, *_ANSWERED, *_WHOLE, *_COMMITTED]
 WRITTEN_EACH_TIME = {_PLAN, *_LISTED}
-# Between two points much happens, too: so many more looks at most, before it strikes.
+# The largest number of further observations after a point, before the run is killed.
 MOST_LOOKS_AFTER = 300
 
 Stamp = tuple[int, int]
@@ -43,7 +43,7 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True)
 class Scoring:
-    """The real command over a folder, and the table of a run that nothing disturbed."""
+    """The command on a folder, and the table of an uninterrupted run."""
 
     images: Path
     store: Path
@@ -65,7 +65,7 @@ class Scoring:
         self.require_same_table(output)
 
     def require_same_table(self, output: Path) -> None:
-        """The table of the run that nothing disturbed, and nothing beside it."""
+        """Check that the output has the table of the uninterrupted run, and no other files."""
         rows = read_predictions(output)
         data = [name for name in rows.columns if name not in ("run_id", "scored_at")]
         pd.testing.assert_frame_equal(rows[data], self.undisturbed[data])
@@ -81,7 +81,7 @@ def scoring(
     folder = tmp_path_factory.mktemp("kills")
     write_images(folder / "images", IMAGES)
     (folder / "images" / BAD).write_bytes(b"bad")
-    # What killed processes leave of their temporary files stays in the test's own folder.
+    # Temporary files of killed processes stay in the folder of the test.
     (folder / "tmp").mkdir()
     own = {**environment, "TMPDIR": str(folder / "tmp")}
     command = Scoring(folder / "images", trained_store, own, pd.DataFrame()).command(folder / "undisturbed")
@@ -93,7 +93,7 @@ def scoring(
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What changes when a file is replaced, and stays when it is moved."""
+    """A value that changes when a file is replaced, but not when it is moved."""
     try:
         facts = path.stat()
     except FileNotFoundError:
@@ -102,14 +102,14 @@ def stamp(path: Path) -> Stamp | None:
 
 
 def parts_of(output: Path) -> dict[str, Path]:
-    """The finished parts of a run, committed already or not."""
+    """The finished parts of a run, whether or not they are committed."""
     folders = (output / PARTS_FOLDER, output / WORK_FOLDER / "parts")
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     return {path.name: path for path in found if is_part(path.name)}
 
 
 def processes_of(group: int) -> dict[int, str]:
-    """The living processes of a process group: their numbers and command lines."""
+    """The running processes of a process group, with their IDs and command lines."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -126,7 +126,7 @@ def workers_of(group: int) -> list[int]:
 
 
 def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> bool:
-    """Whether it happened before the process ended."""
+    """Wait for an event; returns whether it happened before the process ended."""
     while process.poll() is None:
         if happened():
             return True
@@ -134,7 +134,7 @@ def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> 
 
 
 def strike(process: "subprocess.Popen[str]", kill: int) -> str:
-    """Send a signal to all processes of a run, wait for their end, and return what they said."""
+    """Send a signal to all processes of a run, wait for their end, and return their output."""
     os.killpg(process.pid, kill)
     _, errors = process.communicate()
     while processes_of(process.pid):
@@ -143,7 +143,7 @@ def strike(process: "subprocess.Popen[str]", kill: int) -> str:
 
 
 def appears_anew(path: Path, looks_after: int = 0) -> Callable[[], bool]:
-    """Whether a file is there that was not there now, at the given look after the first."""
+    """Whether a file exists that did not exist before, at the given observation after the first."""
     before, seen = stamp(path), 0
 
     def happened() -> bool:
@@ -155,7 +155,7 @@ def appears_anew(path: Path, looks_after: int = 0) -> Callable[[], bool]:
 
 
 def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
-    """Start a run and kill it at a point of its work that is still to come; False if it ended before."""
+    """Start a run and kill it at a point; returns False if it ended before."""
     due = [point for point in POINTS if point in WRITTEN_EACH_TIME or not (output / point).exists()]
     point, looks_after = dice.choice(due), dice.choice((0, dice.randrange(MOST_LOOKS_AFTER)))
     unfinished = set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp"))
@@ -167,7 +167,7 @@ def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
             return False
         strike(process, signal.SIGKILL)
     print(f"killed {looks_after} looks after {point}, with {len(before)} of {SHARDS} parts kept from before")
-    # A worker had at most one shard in hand: no more than that was lost.
+    # A worker had at most one unfinished shard, so no more than that was lost.
     assert len(set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp")) - unfinished) <= WORKERS
     after = parts_of(output)
     for name, path in after.items():
@@ -231,7 +231,7 @@ def test_a_run_killed_without_its_workers_can_resume(scoring: Scoring, tmp_path:
         assert wait_for(process, appears_anew(output / _ANSWERED[1]))
         process.kill()
         process.communicate()
-        while processes_of(process.pid):  # They end by themselves, or this test does by its time.
+        while processes_of(process.pid):  # They end by themselves, or this test times out.
             pass
     scoring.finish(output)
 

@@ -12,7 +12,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.explain.explanation import explain_image
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
@@ -45,7 +45,7 @@ def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
     images = sorted(local_path(request_.images).iterdir())
     hanging = {mark_image(images[place], b"hang") for place in (3, SHARD_IMAGES + 1)}
-    # Of the same bytes, so that nobody stays at it again.
+    # A duplicate, which must not hang another worker.
     shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
     hanging.add(images[SHARD_IMAGES + 7].name)
     large = {
@@ -73,11 +73,11 @@ def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_
 
 
 def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringRequest) -> None:
-    """The way a GPU is fed, with the CPU in its place."""
+    """As with a GPU, but on the CPU."""
     from concurrent.futures.process import BrokenProcessPool
 
     hanging = mark_image(min(local_path(request_.images).iterdir()), b"hang")
-    with holding_output(request_.output):
+    with lock_output(request_.output):
         plan = plan_scoring(request_)
         first, *_ = write_shards(plan, growing_limits())
         worker = Worker(plan, decoders=2)
@@ -91,7 +91,7 @@ def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringReques
     assert hanging == "00000.png"
 
 
-# A thumbnail has colours, and a tensor of these models has none.
+# Thumbnails are RGB, while the tensors of these models are grey.
 DEADLY_THUMBNAILS = """
 import os, signal
 import pixelmill.pipeline.images
@@ -120,7 +120,7 @@ def test_a_thumbnail_that_crashes_its_process_is_omitted(
         mark_image(path, failure)
     request = replace(request_, images=images)
     table = score_folder(request)
-    if is_resumed:  # All rows are there, and no worker starts.
+    if is_resumed:  # All rows exist, so no worker starts.
         table = score_folder(request)
         assert table.manifest["computed"] == 0
     assert (table.manifest["scored"], table.manifest["failed"]) == (10, 0)

@@ -1,4 +1,4 @@
-"""Listing of a folder: every image once, in the order of the table, whatever its name."""
+"""Listing a folder: every image once, in the order of the table, with any name."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from pixelmill.pipeline.scoring.skipped import SkippedFiles, format_skipped
 from pixelmill.pipeline.scoring.worker.file_reader import read_again, reader_of
 from pixelmill.pipeline.storage import parse_location
 
-# All bytes a file name may hold on Linux, with those that matter more often than by chance.
+# All bytes that a file name may contain on Linux, with the special ones more often.
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & {0, ord("/")}) | st.text(
     st.sampled_from("%aF2=\n. é\u202e"), min_size=1, max_size=8
 ).map(os.fsencode)
@@ -89,7 +89,7 @@ def test_any_tree_is_listed_completely_and_sorted(
     root = os.fsencode(tmp_path_factory.mktemp("tree"))
     wanted = set()
     for *folders, name in tree:
-        # Folders end in a letter that files do not, so that no name must be both.
+        # Folders end in a letter that files do not, so that no name is both.
         folder = os.path.join(root, *(part + b"d" for part in folders))
         os.makedirs(folder, exist_ok=True)
         file = os.path.join(folder, name + b".png")
@@ -165,7 +165,7 @@ def test_entries_that_are_not_files_are_listed_with_their_problem(
     (tmp_path / "other.png").symlink_to("one.png")
     (tmp_path / "null.png").symlink_to("/dev/null")
     (tmp_path / "below a file.png").symlink_to("null.png/x")
-    monkeypatch.chdir(tmp_path)  # A socket's whole path may have 107 bytes.
+    monkeypatch.chdir(tmp_path)  # The path of a socket may have at most 107 bytes.
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("socket.png")
         listed = list(list_images(tmp_path))
@@ -202,7 +202,7 @@ def test_long_names_and_long_paths(letter: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
-    """A folder for a tree too deep for Python to remove."""
+    """A folder for a tree that is too deep for Python to remove."""
     (tmp_path / "deep").mkdir()
     yield tmp_path / "deep"
     subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)
@@ -228,7 +228,7 @@ def test_a_path_longer_than_the_system_limit_is_listed_and_read(deep: Path, dept
 
 
 def make_deep(folder: Path, depth: int, name: str, content: bytes = b"") -> None:
-    """Folders in folders, and one image in the last, by steps that have no limit."""
+    """Create nested folders step by step, with one image in the last."""
     place = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
         with suppress(FileExistsError):
@@ -262,7 +262,7 @@ def test_a_removed_folder_ends_the_listing(tmp_path: Path) -> None:
 
 
 def as_nobody(look: Callable[[], object]) -> Any:
-    """What a look at files gives to a user who may not do everything."""
+    """Call a function as an unprivileged user; returns its result."""
     if os.geteuid():
         return json.loads(json.dumps(look()))
     reading, writing = os.pipe()
@@ -283,7 +283,7 @@ def as_nobody(look: Callable[[], object]) -> Any:
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A folder that other users reach, unlike pytest's own."""
+    """A folder that other users can access, unlike those of pytest."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -363,7 +363,7 @@ def test_skipped_files_are_counted(tmp_path: Path) -> None:
         "8 files (.heic 2, .avif 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
         "2 hidden, clutter (@eaDir 2, Thumbs.db 2, .DS_Store 1, ._* 1)"
     )
-    # The same of a remote folder, which has no links.
+    # The same in a remote folder, which has no links.
     system = fsspec.filesystem("memory")
     for path in (tmp_path / "images").rglob("*"):
         if path.is_file():

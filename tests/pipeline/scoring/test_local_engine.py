@@ -18,7 +18,7 @@ from tests.pipeline.scoring.decoders import CRASHING_DECODER, mark_image, write_
 
 SHARD_IMAGES = next(growing_limits())[0]
 
-# Dies once, when the mark of the second shard that it began is gone.
+# Dies once, after the marker of its second shard is removed.
 DYING_BETWEEN_SHARDS = """
 import os, signal
 from pathlib import Path
@@ -39,7 +39,7 @@ Path.unlink = dying_unlink
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
-    """Three shards, to be scored by workers whose decoder can die."""
+    """Three shards, to be scored by workers whose decoder can crash."""
     monkeypatch.setenv("PYTHONPATH", write_site(tmp_path, CRASHING_DECODER))
     write_images(tmp_path / "images", 2 * SHARD_IMAGES + 50)
     return ScoringRequest(bundle=bundle, images=tmp_path / "images", output=tmp_path / "out", workers=2)

@@ -1,4 +1,4 @@
-"""A folder with every kind of odd file: one correct row for each, and no crashed worker."""
+"""A folder with every kind of unusual file: one correct row for each, and no crashed worker."""
 
 import csv
 import hashlib
@@ -26,7 +26,7 @@ from pixelmill.pipeline.predictions import CSV_FILE, read_predictions
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.listing import unescape
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
@@ -35,7 +35,7 @@ from tests.conftest import write_images
 
 DEEP = "/".join(letter * 120 for letter in "abc") + "/deep.png"
 LONG = "n" * 246 + ".png"
-# By image_path as the table has it: the size that is shown.
+# The displayed size, by `image_path` in the table.
 SCORED = {
     "%2541.png": (8, 8),
     "%FF%FE.png": (8, 8),
@@ -92,7 +92,7 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def png_bomb(side: int) -> bytes:
-    """A PNG file that says it has far more pixels than it has."""
+    """A PNG file whose header declares far more pixels than it has."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -109,7 +109,7 @@ def jpeg_bomb(side: int) -> bytes:
 
 
 def write_odd_images(images: Path, elsewhere: Path) -> None:
-    """What is scored, and looks odd."""
+    """Write unusual files that can be scored."""
     small = iter(range(10, 30))
     for name in (DEEP, LONG, "plain.png", "=1+1.png", "new\nline.png", "UPPER.PNG", "%41.png", "50% off.png"):
         write(images / name, encode_png(pixels(next(small), 8, 8, 1)))
@@ -141,10 +141,10 @@ def write_odd_images(images: Path, elsewhere: Path) -> None:
 
 
 def write_failing_files(images: Path) -> None:
-    """What has an image's name, and no prediction can be made of."""
+    """Write files with image names that cannot be predicted."""
     os.mkfifo(images / "pipe.png")
     with socket.socket(socket.AF_UNIX) as bound:
-        # The path that a socket is bound to is short; where it is moved to may be long.
+        # A socket is bound to a short path and can then be moved to a long one.
         here = Path.cwd()
         os.chdir(images)
         bound.bind("socket.png")
@@ -164,7 +164,7 @@ def write_failing_files(images: Path) -> None:
 
 
 def write_skipped_files(images: Path, elsewhere: Path) -> None:
-    """Hidden files, other files, and links to folders, of which some lead back."""
+    """Write hidden files, other files, and links to folders, some of them circular."""
     write_images(elsewhere / "folder", 2, seed=70)
     write(images / ".hidden.png", (images / "plain.png").read_bytes())
     write(images / ".hidden/plain.png", (images / "plain.png").read_bytes())
@@ -202,7 +202,7 @@ def folder(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Fol
 
 
 def tensor_by_pillow_alone(path: Path, background: int) -> np.ndarray:
-    """The steps that preprocessing.json tells, written again."""
+    """The steps in `preprocessing.json`, reimplemented."""
     image: Image.Image = Image.open(path)
     if image.format == "JPEG":
         width, height = image.size
@@ -261,7 +261,7 @@ def test_no_worker_crashes_and_csv_is_the_same(folder: Folder, caplog: pytest.Lo
     output = folder.request.output.with_name("csv")
     with caplog.at_level(logging.WARNING, logger="pixelmill.pipeline"):
         score_folder(replace(folder.request, output=output, format="csv"))
-    # The pool says so whenever a worker died, though it may have ended well.
+    # The pool logs every crash of a worker, even if the run recovers.
     assert not caplog.records
     rows = read_predictions(output).set_index("image_path")
     data = [name for name in rows.columns if name not in ("run_id", "scored_at")]
@@ -280,7 +280,7 @@ def test_a_bomb_is_refused_without_allocating_its_memory(folder: Folder, name: s
         "from pathlib import Path\n"
         "from pixelmill.pipeline.config import ImageSpec\n"
         "from pixelmill.pipeline.images import ImageFailure, decode\n"
-        # As grey bytes it would be 3.6 GB.
+        # As grey bytes, it would need 3.6 GB.
         "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
         "try:\n"
         "    decode(Path(sys.argv[1]).read_bytes(), ImageSpec(height=8, width=8, channels=1))\n"
@@ -313,7 +313,7 @@ def grow(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    """Other bytes of the same length, and a later time."""
+    """Write other bytes of the same length, with a later time."""
     content, facts = path.read_bytes(), path.stat()
     path.write_bytes(bytes(reversed(content)))
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
@@ -341,7 +341,7 @@ def test_a_file_that_changes_after_the_listing_is_a_failed_row(bundle: ModelBund
         write(images / name, encode_png(pixels(seed, 8, 8, 1)))
     request = ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", workers=1)
     before = read_predictions(score_folder(replace(request, output=tmp_path / "before")).folder)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         (shard,) = write_shards(plan, growing_limits())
         for name, (change, _) in CHANGES.items():
@@ -354,11 +354,11 @@ def test_a_file_that_changes_after_the_listing_is_a_failed_row(bundle: ModelBund
     for name, (_, error) in CHANGES.items():
         assert rows.loc[name, "error"].startswith(error), name
         assert pd.isna(rows.loc[name, "label"])
-    # Who stayed has the answer it would have had, though others went from among them.
+    # The remaining images have the same predictions as without the removed ones.
     data = ["image_sha256", "status", "label", "class_index", "probability", "width", "height"]
     stayed = before.set_index("image_path").loc[["stays.png", "zealous.png"], data]
     pd.testing.assert_frame_equal(rows.loc[stayed.index, data], stayed, check_dtype=False)
-    # The next try lists what there is now, and says what is wrong with that.
+    # The next attempt lists the current files and reports their problems.
     again = read_predictions(score_folder(request).folder).set_index("image_path")
     assert again[again["status"] == "failed"].index.tolist() == [
         "emptied.png",

@@ -1,4 +1,4 @@
-"""Scoring from and to an S3 store gives the same table as a local folder, whatever faults the store has."""
+"""Scoring from and to an S3 store gives the same table as a local folder, despite any faults of the store."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def bucket(s3: S3Server) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images in folders, with odd names, the same bytes twice, one that is empty and one that is none."""
+    """Images in folders, with unusual names, duplicates, an empty file and one that is not an image."""
     folder = tmp_path_factory.mktemp("images")
     paths = write_images(folder / "a/b", 70, seed=1) + write_images(folder / "a.b", 9, seed=2)
     for name, path in zip(ODD_NAMES, paths, strict=False):
@@ -58,7 +58,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local_table(
     bundle: ModelBundle, images: Path, run: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The table of the same images on this machine, with two choices a row."""
+    """The table of the same images on this machine, with two classes per row."""
     output = tmp_path_factory.mktemp("local") / "table"
     result = score(run, {}, bundle.folder, images, output, "--top-k", 2)
     assert result.code == 0, result.errors
@@ -94,7 +94,7 @@ def test_a_remote_folder_gives_the_same_table_as_a_local_one(
     tmp_path: Path,
 ) -> None:
     s3.upload(images, "bucket", "some images")
-    # As consoles make folders: empty objects that are no images.
+    # Empty objects, with which consoles represent folders.
     for key in ("some images/", "some images/a/", "some images/empty folder.png/"):
         s3.client.put_object(Bucket="bucket", Key=key)
     result = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--top-k", 2, "--format", table_format)
@@ -106,7 +106,7 @@ def test_a_remote_folder_gives_the_same_table_as_a_local_one(
         pd.testing.assert_frame_equal(rows, local, check_dtype=False)
     else:
         pd.testing.assert_frame_equal(data(rows), data(local))
-    # And nothing is left of the run but its table.
+    # The run leaves only its table.
     left = {key.removeprefix("a table/") for key in s3.keys("bucket", "a table")}
     table = "predictions.csv" if table_format == "csv" else "predictions/part-00000.parquet"
     assert left == {"manifest.json", "report.html", table}
@@ -194,7 +194,7 @@ def test_an_earlier_remote_table_is_reused(s3: S3Server, run: Run, bundle: Model
             *option,
         )
         assert result.code == 0, result.errors
-        # All but the new one and the two that failed.
+        # All except the new one and the two that failed.
         assert result.json["computed"] == 3
         assert result.json["reused"] == result.json["listed"] - 3
 
@@ -205,7 +205,7 @@ def test_a_removed_object_is_a_failed_row(
     s3.upload(images, "bucket", "some images")
 
     def remove(method: str, path: str) -> None:
-        # After the listing was written, before anything is read.
+        # After the listing is written, before anything is read.
         if method == "PUT" and "/shards/" in path:
             s3.client.delete_object(Bucket="bucket", Key="some images/a/b/00003.png")
             s3.client.put_object(Bucket="bucket", Key="some images/a/b/00004.png", Body=b"longer" * 99)
@@ -275,7 +275,7 @@ def test_an_unreachable_address_is_one_line(
 def test_a_missing_s3fs_is_reported_with_the_install_command(
     s3: S3Server, run: Run, bundle: ModelBundle, tmp_path: Path
 ) -> None:
-    # As it is where the package is not installed: importing it fails.
+    # The import fails as if the package were not installed.
     (tmp_path / "s3fs.py").write_text("raise ImportError('No module named s3fs')")
     result = score(
         run, {**s3.environment, "PYTHONPATH": str(tmp_path)}, bundle.folder, "s3://bucket/images", TABLE
@@ -305,7 +305,7 @@ def test_a_cluster_whose_machines_share_only_the_store(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The workers find neither the driver's files nor its cache: bundle, images and table are in S3."""
+    """The workers have no access to the files or the cache of the driver; everything is in S3."""
     s3.upload(images, "bucket", "some images")
     s3.upload(bundle.folder, "bucket", "store/models/digits/1")
     for name, value in {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "driver")}.items():
@@ -320,7 +320,7 @@ def test_a_cluster_whose_machines_share_only_the_store(
             dask_address=cluster.address,
         )
         plan = plan_scoring(request)
-        # On the machine of a worker there is no such folder.
+        # This folder does not exist on the machine of a worker.
         (tmp_path / "driver").rename(tmp_path / "elsewhere")
         outcome = score_shards(plan)
         (tmp_path / "elsewhere").rename(tmp_path / "driver")

@@ -51,7 +51,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "stage_seconds": {"decode": 3.0, "infer": 1.5, "read": 0.5, "write": 1.0},
         "provider": "CPUExecutionProvider",
         "threads": 2,
-        "threads_reason": "as asked for",
+        "threads_reason": "as requested for",
         "request": {
             "model": "pets@3",
             "model_sha256": "c" * 64,
@@ -143,7 +143,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 @settings(max_examples=30, deadline=None)
 @given(name=st.one_of(st.just(HOSTILE), st.just("\u202egnp.exe\x1b[2J"), st.text(min_size=1)))
 def test_a_name_is_escaped_everywhere(name: str) -> None:
-    """Wherever it stands: as a path, an error, a label, a folder, a failure code."""
+    """As a path, an error, a label, a folder or a failure code."""
 
     def named(word: str) -> ReportContent:
         request = {**manifest()["request"], "images": word, "model": word}
@@ -166,7 +166,7 @@ def test_a_name_is_escaped_everywhere(name: str) -> None:
 
     plain, reading = read(named("plain")), read(named(name))
     assert reading.tags == plain.tags
-    # Thirteen places, the <title> among them.
+    # Thirteen places, including the title.
     everything = "".join(reading.texts)
     assert everything.count(printable(name)) >= "".join(plain.texts).count("plain") == 13
     assert not set(everything) & set("\x1b\u202e\u2066\x00\x7f")
@@ -303,24 +303,24 @@ def test_the_report_is_self_contained_and_fits_the_window(
     path = tmp_path / "report.html"
     path.write_text(render_scoring_report(facts), encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    asked: list[str] = []
+    requested: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(path.as_uri())
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     overflowing = "[...document.querySelectorAll('.card, .tile')].filter(e => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{overflowing}.length") == 0
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-    # The last column of the widest table can be brought into view, and no number is broken.
+    # The last column of the widest table can be scrolled into view, and no number is wrapped.
     page.evaluate("document.querySelector('.wide').scrollLeft = 1e6")
     last = page.evaluate("document.querySelector('td:last-child').getBoundingClientRect().right")
     assert last <= width
     heights = "new Set([...document.querySelectorAll('td')].map(cell => cell.offsetHeight)).size"
     assert page.evaluate(heights) == 1
-    # What would be cut off on a page without scroll bars is not.
+    # Nothing is cut off on a page without scroll bars.
     cut = "[...document.querySelectorAll('.path')].filter(e => e.scrollHeight > e.clientHeight + 1)"
     assert (
         width > 480 or page.evaluate(f"{cut}.filter(e => getComputedStyle(e).display == 'block').length") == 0

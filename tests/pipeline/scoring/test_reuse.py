@@ -1,4 +1,4 @@
-"""Predictions reused from an earlier table: the right ones, and none where anything differs."""
+"""Predictions reused from an earlier table: only the right ones, and none if anything differs."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, read_file_facts, writing_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import list_images
-from pixelmill.pipeline.scoring.plan import describe_request, holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import describe_request, lock_output, plan_scoring
 from pixelmill.pipeline.scoring.reuse import PreviousTable, index_previous
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
@@ -36,7 +36,7 @@ COUNT = 11
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of several parts without thousands of images."""
+    """Make small shards, so that a table has several parts without thousands of images."""
     monkeypatch.setattr("pixelmill.pipeline.scoring.shards.FIRST_LIMIT", (4, 8 << 20))
 
 
@@ -53,12 +53,12 @@ def score(request: ScoringRequest, output: str, **changes: Any) -> PredictionTab
 
 
 def score_after(table: PredictionTable, request: ScoringRequest, **changes: Any) -> PredictionTable:
-    """Score the folder with the help of an earlier table."""
+    """Score the folder with an earlier table."""
     return score(request, f"after {table.folder.name}", previous=table.folder, **changes)
 
 
 def data(table: PredictionTable) -> pd.DataFrame:
-    """What a table says of the images; the run is another in every table."""
+    """The rows of a table without the columns of the run, which differ between tables."""
     return read_predictions(table.folder).drop(columns=["run_id", "scored_at"])
 
 
@@ -67,7 +67,7 @@ def counts(table: PredictionTable) -> tuple[int, int]:
 
 
 def replace_bytes(file: Path) -> None:
-    """Other pixels in the same file: size, time of the last change and inode stay."""
+    """Replace the pixels of a file, keeping its size, modification time and inode."""
     before = file.stat()
     random = np.random.default_rng(99)
     content = next(
@@ -166,7 +166,7 @@ def test_duplicates_have_equal_rows_and_are_all_reused(request_: ScoringRequest)
     (request_.images / "bad.png").write_bytes(b"broken")
     (request_.images / "bad too.png").write_bytes(b"broken")
     first = score_folder(replace(request_, workers=1))
-    # A block of a shard scores every content once; the copy in another folder and what fails may be in two.
+    # A block of a shard scores duplicates once; copies in other folders and failures may be in two blocks.
     assert counts(first) == (0, COUNT + 9)
     assert first.manifest["computed"] in range(COUNT + 1, COUNT + 4)
     twins = data(first).query("image_path.str.startswith('a/00000') or image_path == 'far from it.png'")
@@ -256,7 +256,7 @@ def test_trusted_files_are_not_read(request_: ScoringRequest) -> None:
     trusting = score(request_, "trusting", previous=first.folder, trust_mtime=True)
     assert counts(trusting) == (COUNT, 0)
     pd.testing.assert_frame_equal(data(trusting), data(first))
-    # What was taken may be taken once more from the table that took it.
+    # Reused rows can be reused again from the table that reused them.
     once_more = score_after(trusting, request_, trust_mtime=True)
     assert counts(once_more) == (COUNT, 0)
     pd.testing.assert_frame_equal(data(once_more), data(first))
@@ -332,7 +332,7 @@ def test_times_are_trusted_only_if_the_table_records_them(request_: ScoringReque
     with pytest.raises(RequestError, match=r"`trust_mtime` with .*predictions\.csv"):
         score_after(first, request_, trust_mtime=True)
     assert not request_.output.with_name("again").exists()
-    # A table written before parts told of files is no error: its bytes still count.
+    # A table without file times is not an error, because its rows can be reused by their bytes.
     older = score_folder(request_)
     for part in local_path(older.folder).glob("predictions/part-*"):
         pd.read_parquet(part).to_parquet(part)
@@ -383,8 +383,8 @@ def test_a_persistent_worker_uses_the_previous_table_of_its_run(request_: Scorin
     first = score_folder(request_)
     request = replace(request_, output=request_.output.with_name("shared"))
     for previous, reused in ((None, 0), (first.folder, 4), (None, 0)):
-        # In this process, as a cluster's workers answer shards of one run after the other.
-        with holding_output(request.output):
+        # In this process, like a cluster's worker that scores shards of several runs.
+        with lock_output(request.output):
             plan = plan_scoring(replace(request, previous=previous, fresh=True))
             shard = next(write_shards(plan, growing_limits()))
             result = score_shard(str(request.work), shard.number)
@@ -406,7 +406,7 @@ def test_true_labels_are_those_of_the_current_run(request_: ScoringRequest) -> N
 
 
 CLASSES = 5
-# Hashes of which many share their first bytes, which no files' hashes will.
+# Hashes many of which share their first bytes, unlike those of real files.
 DIGESTS = st.builds(
     bytes.__add__,
     st.sampled_from([bytes(8), b"\xff" * 8, bytes(7) + b"\1", b"\x80" + bytes(7)])
@@ -418,7 +418,7 @@ DIGESTS = st.builds(
 def table_of(
     folder: Path, digests: list[bytes], failed: int, top_k: int
 ) -> tuple[ScoringRequest, Predictions]:
-    """A request with an earlier table whose rows have some hashes, the last of them failed ones."""
+    """A request with an earlier table whose rows have the given hashes; the last rows have failed."""
     write_json(folder / "model" / LABELS_FILE, [f"class {index}" for index in range(CLASSES)])
     write_json(folder / "model" / PREPROCESSING_FILE, {})
     request = ScoringRequest(
@@ -440,9 +440,9 @@ def table_of(
     with writing_part(folder / "previous/predictions" / part_name(0), request.layout, "key") as part:
         table = predictions.to_table(request.bundle.labels(), facts, request.layout)
         part.write(table, file_facts([(1, 2, 3)] * len(digests)))
-    told = {"request": describe_request(request), "run": vars(facts)}
+    described = {"request": describe_request(request), "run": vars(facts)}
     files = describe_files(folder / "previous")
-    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **told})
+    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **described})
     return request, predictions
 
 
@@ -465,23 +465,23 @@ def test_no_image_gets_the_prediction_of_other_bytes(
     failed = min(failed, len(known))
     request, table = table_of(tmp_path_factory.mktemp("previous"), known, failed, top_k)
     index_previous(request)
-    asked = [*known, *others]
-    random.shuffle(asked)
-    predictions = Predictions([f"new {number}.png" for number in range(len(asked))], top_k)
-    predictions.sha256 = [digest.hex() for digest in asked]
-    places = [place for place in range(len(asked)) if place % 5]
+    requested = [*known, *others]
+    random.shuffle(requested)
+    predictions = Predictions([f"new {number}.png" for number in range(len(requested))], top_k)
+    predictions.sha256 = [digest.hex() for digest in requested]
+    places = [place for place in range(len(requested)) if place % 5]
     taken = PreviousTable(request).take_same_bytes(places, predictions)
     assert taken <= set(places)
     scored = known[: len(known) - failed]
     prefixes = [digest[:8] for digest in scored]
-    for place, digest in enumerate(asked):
+    for place, digest in enumerate(requested):
         if place in taken:
             source = scored.index(digest)
             for column in ("class_indices", "probabilities", "widths", "heights"):
                 assert np.array_equal(getattr(predictions, column)[place], getattr(table, column)[source])
         else:
             assert predictions.widths[place] == predictions.probabilities[place].max() == 0
-            # Of several that begin alike only one is found; the others are computed anew.
+            # Only one of several hashes with the same first bytes is found; the others are computed again.
             assert place not in places or digest not in scored or prefixes.count(digest[:8]) > 1
     assert not any(predictions.errors)
 

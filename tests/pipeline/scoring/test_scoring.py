@@ -1,4 +1,4 @@
-"""Scoring of a folder: one correct row per file, resumed runs, and outputs that hold something else."""
+"""Scoring of a folder: one correct row per file, resumed runs, and outputs with other content."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ from pixelmill.pipeline.predictions.parts import part_name
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.listing import ListedImage
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
 from pixelmill.pipeline.storage import local_path
@@ -39,7 +39,7 @@ SIZES = [
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two shards and a bit of different images, in two folders."""
+    """Different images for a little more than two shards, in two folders."""
     write_images(tmp_path / "images/a", SHARD_IMAGES, seed=1)
     write_images(tmp_path / "images/b", SHARD_IMAGES + 3, seed=2)
     return tmp_path / "images"
@@ -55,13 +55,13 @@ def answers(table: PredictionTable) -> pd.DataFrame:
 
 
 def planned(request: ScoringRequest) -> ScoringPlan:
-    """A plan whose run is then left alone, as a killed one leaves it."""
-    with holding_output(request.output):
+    """A plan whose run does not continue, as if it had been killed."""
+    with lock_output(request.output):
         return plan_scoring(request)
 
 
 def committed(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
-    with holding_output(plan.request.output):
+    with lock_output(plan.request.output):
         return commit_table(plan, outcome)
 
 
@@ -76,7 +76,7 @@ def test_every_image_has_the_prediction_of_the_model(request_: ScoringRequest) -
     files = sorted(folder.rglob("*.png"))
     assert rows["image_path"].tolist() == [path.relative_to(folder).as_posix() for path in files]
     assert rows["image_sha256"].tolist() == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    # The same answers by another way: Pillow alone, one image at a time, onnxruntime as it comes.
+    # The same predictions in another way: with Pillow and onnxruntime, one image at a time.
     session = onnxruntime.InferenceSession(request_.bundle.onnx_path)
     for index in (0, 1, 1023, 1024, 1500, 2050):
         pixels = np.asarray(Image.open(files[index])).reshape(1, 8, 8, 1)
@@ -97,13 +97,13 @@ def test_the_manifest_counts_the_rows_of_the_table(request_: ScoringRequest) -> 
     assert manifest["failed"] == 0
     assert sum(manifest["labels"].values()) == manifest["scored"]
     assert manifest["provider"] == "CPUExecutionProvider"
-    assert manifest["threads"] in (1, 2)  # One may be done before the other has started.
+    assert manifest["threads"] in (1, 2)  # One worker may finish before the other has started.
     assert manifest["computed"] == manifest["listed"]
     assert (manifest["reused"], manifest["previous"]) == (0, None)
     assert 0 < manifest["startup_seconds"] < manifest["seconds"]
     assert "accuracy" not in manifest
     assert set(manifest["stage_seconds"]) == {"read", "decode", "infer", "write"}
-    # Random pixels are no digits: the drift must show.
+    # Random pixels are not digits, so there must be drift.
     assert manifest["drift"]["class_psi"] > 0.25
     for name, facts in manifest["files"].items():
         assert sha256_of(table.folder / name) == facts["sha256"]
@@ -119,7 +119,7 @@ def test_the_manifest_counts_the_rows_of_the_table(request_: ScoringRequest) -> 
 @pytest.mark.parametrize("hours", [-24, 24])
 def test_a_clock_change_gives_no_negative_times(request_: ScoringRequest, hours: int) -> None:
     plan = planned(request_)
-    # As if the clock had been set back, or forward, since the run began.
+    # As if the clock had been set back or forward since the run started.
     set_plan = replace(plan, started=plan.started + 3600 * hours)
     outcome = score_shards(set_plan)
     assert 0 <= outcome.startup_seconds <= outcome.seconds < 600
@@ -204,7 +204,7 @@ def test_an_interrupted_run_resumes_and_gives_the_same_table(
     whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
     plan = planned(request_)
     score_shards(plan)
-    # As if killed before the second part was there, and before anything was committed.
+    # As if killed before the second part was written and before the commit.
     (request_.parts / "part-00001.parquet").unlink()
     table = score_folder(request_)
     assert table.manifest["computed"] == SIZES[1]
@@ -238,17 +238,17 @@ def test_parts_with_modified_bytes_are_scored_again(request_: ScoringRequest, tm
 
 
 def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: ScoringRequest) -> None:
-    mended = request_.images / "a/00007.png"
-    good = mended.read_bytes()
-    mended.write_bytes(b"broken")
+    repaired = request_.images / "a/00007.png"
+    good = repaired.read_bytes()
+    repaired.write_bytes(b"broken")
     first = score_folder(request_)
     assert first.manifest["failed"] == 1
     before = answers(first)
     again = score_folder(request_)
     assert (again.manifest["computed"], again.manifest["failed"]) == (1, 1)
     pd.testing.assert_frame_equal(answers(again), before)
-    # Mended, with the size and time that the listing knew changed: its shard is scored anew.
-    mended.write_bytes(good)
+    # Once repaired, its size and time differ from the listing, so its shard is scored again.
+    repaired.write_bytes(good)
     last = score_folder(request_)
     assert last.manifest["failed"] == 0
     assert last.manifest["run"] == first.manifest["run"]
@@ -372,7 +372,7 @@ def test_an_interrupted_fresh_run_resumes(request_: ScoringRequest, tmp_path: Pa
     plan = planned(fresh)
     score_shards(plan)
     (request_.parts / "part-00002.parquet").unlink()
-    # Either way of running it again goes on; only a new --fresh after the end begins anew.
+    # It resumes with and without `fresh`; only `fresh` after the end starts a new run.
     for again in (fresh, request_):
         assert planned(again).facts == plan.facts
     table = score_folder(fresh)
@@ -381,7 +381,7 @@ def test_an_interrupted_fresh_run_resumes(request_: ScoringRequest, tmp_path: Pa
 
 
 def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
-    with holding_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
+    with lock_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
         score_folder(request_)
     assert not request_.output.exists()
     assert score_folder(request_).manifest["failed"] == 0

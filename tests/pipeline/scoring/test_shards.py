@@ -64,7 +64,7 @@ def test_shards_grow_up_to_a_limit() -> None:
     assert {later // earlier for earlier, later in itertools.pairwise(images)} == {1, 2}
     assert {size / images for images, size in limits} == {FIRST_LIMIT[1] / FIRST_LIMIT[0]}
     assert images[-1] == images[1000] == 64 * FIRST_LIMIT[0]
-    # Small ones last long enough to keep many workers busy; a billion images are not a million parts.
+    # There are enough small shards for many workers, but a billion images are not a million parts.
     assert images[:64] == (FIRST_LIMIT[0],) * 64
     assert sum(images) > 50_000_000
     assert size[-1] < 1 << 30
@@ -96,7 +96,7 @@ def test_shards_contain_the_listing_once_and_in_order(
             count >= limit[0] or (sum(held[:count]) >= limit[1] and count % whole == 0)
             for count in range(1, len(held) + 1)
         ]
-        # Full with its last image, if at all, and never before.
+        # A shard is full with its last image at the earliest.
         assert not any(full[:-1])
         assert full[-1] or images is contents[-1]
 

@@ -1,4 +1,4 @@
-"""What augmentation does to images and labels, and what it leaves alone."""
+"""The effect of augmentation on images and labels."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, *
 
 
 def blobs(count: int, size: int, row: float, column: float) -> Pixels:
-    """Images of one round spot on black; rows and columns count from the image's centre."""
+    """Images of one round spot on black; rows and columns are relative to the centre."""
     away = np.arange(size) - (size - 1) / 2
     spot = 255 * np.exp(-((away[:, None] - row) ** 2 + (away - column) ** 2) / 8)
     return np.repeat(np.rint(spot).astype(np.uint8)[None, :, :, None], count, axis=0)
 
 
 def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """Where the light of each image is, (row, column) from the image's centre."""
+    """The centroid of each image, (row, column) relative to the centre."""
     weights = pixels[..., 0].astype(float)
     away = np.arange(pixels.shape[1]) - (pixels.shape[1] - 1) / 2
     total = weights.sum(axis=(1, 2))
@@ -149,18 +149,18 @@ def test_the_images_of_a_batch_do_not_mix(shape: tuple[int, ...], spec: dict[str
 
 
 def test_an_elastic_deformation_is_smooth_and_within_its_share() -> None:
-    # What a pixel holds is where it came from.
+    # The value of a pixel is its original position.
     down, across = np.indices((60, 100)).astype(np.uint8)
     pixels = np.repeat(np.stack([across, down, down], axis=2)[None], 200, axis=0)
     changed, _ = augmented(pixels, elastic=0.03)
     away = changed[:, 10:-10, 10:-10, :2].astype(float) - pixels[:, 10:-10, 10:-10, :2]
-    # Between the points of the grid the displacements of several are averaged.
+    # Between the points of the grid, the displacements are interpolated.
     assert 0.6 * 3 < away[..., 0].std() < 3
     assert 0.6 * 1.8 < away[..., 1].std() < 1.8
     np.testing.assert_allclose(away.mean(axis=(0, 1, 2)), 0, atol=0.2)
     for axis in (1, 2):
         assert np.abs(np.diff(away, axis=axis)).max() <= 2
-    # Bent, not shifted: an image's points go different ways.
+    # Bent, not shifted: the points of an image move in different directions.
     assert (away.std(axis=(1, 2)) > 0.5).all()
 
 
@@ -200,7 +200,7 @@ def test_edge_pixels_are_replicated() -> None:
 
 def test_cutout_fills_one_square_with_the_mean_of_the_image() -> None:
     pixels, _ = random_batch(200, 20, 30, 3)
-    pixels //= 4  # No pixel is the fill by chance.
+    pixels //= 4  # No pixel has the fill value by chance.
     pixels[:, 0, 0] = 255
     changed, _ = augmented(pixels, cutout=0.5)
     areas = []

@@ -1,4 +1,4 @@
-"""The batches that training sees: every image once an epoch, and the same for a seed."""
+"""The batches of training: every image once per epoch, and the same for the same seed."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from pixelmill.pipeline.training.input_pipeline import (
 
 
 def images(count: int) -> Images:
-    """Images whose only pixel is their number."""
+    """Images with one pixel, whose value is the index."""
     numbers = np.arange(count)
     return Images(numbers.astype(np.uint8).reshape(count, 1, 1, 1), numbers % 3)
 
@@ -41,7 +41,7 @@ def test_the_order_contains_every_image_once_and_is_local(
 ) -> None:
     order = shuffled_order(count, block, window, np.random.default_rng(seed))
     assert sorted(order) == list(range(count))
-    # The file's last block may be shorter than the others, and moves the windows by less than a block.
+    # The last block may be shorter than the others, which shifts the windows by less than a block.
     for start in range(0, count, block * window):
         assert len(set(order[start : start + block * window] // block)) < window + block
 

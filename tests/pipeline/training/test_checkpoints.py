@@ -83,7 +83,11 @@ def test_only_the_same_training_has_the_same_checkpoint(
 def test_two_runs_never_share_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "_LOCK_TIMEOUT_SECONDS", 0)
     path = tmp_path / "state.npz"
-    with lock_checkpoint(path), pytest.raises(WorkError, match="another run holds"), lock_checkpoint(path):
+    with (
+        lock_checkpoint(path),
+        pytest.raises(WorkError, match="locked by another run"),
+        lock_checkpoint(path),
+    ):
         pass
     (tmp_path / ".state.npz.0a1b2c3d.pixelmill-tmp").write_bytes(b"of a run that was killed")
     with lock_checkpoint(path):

@@ -20,9 +20,9 @@ class Begun:
 
     Attributes:
         image: [1, 6, 5, 3].
-        answers: By layer, what leaves it when the image is the input of the network.
-        drawn: By path, the weights before.
-        begun: By path, the weights after.
+        answers: The output of each layer for the image.
+        drawn: The weights before, by path.
+        begun: The weights after, by path.
     """
 
     image: Array

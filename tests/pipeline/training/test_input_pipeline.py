@@ -22,7 +22,7 @@ from tests.pipeline.training.test_batches import batches, images, numbers, train
 def test_the_prefetcher_returns_the_batches_of_the_current_epoch(first: int) -> None:
     made = batches()
     with prefetch_batches(made, made.steps) as feed:
-        # As Keras does, which looks at the first batches to learn their shapes.
+        # Keras also reads the first batches to determine their shapes.
         assert numbers(feed[0]) == numbers(made[0])
         for epoch in range(first, 3):
             feed.start_epoch(epoch)
@@ -68,13 +68,13 @@ def test_keras_reads_the_batches_of_the_current_epoch() -> None:
 
 
 def own_memory() -> int:
-    """Bytes that this process has for itself, without pages of files, which the system takes back at will."""
+    """The private memory of this process in bytes, without pages of files, which the system can reclaim."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
 def test_a_large_file_streams_in_constant_memory(tmp_path: Path) -> None:
-    shape = (4000, 224, 224, 3)  # 600 MB that take no room on the disk.
+    shape = (4000, 224, 224, 3)  # 600 MB that take no space on the disk.
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
     pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
     labels = np.zeros(shape[0], np.int64)

@@ -32,13 +32,13 @@ class Estimated:
     """A network after its statistics were estimated.
 
     Attributes:
-        before: By path, the weights it began with.
-        after: The weights it ended with.
-        again: The same from the same beginning.
-        inputs: Of each layer that normalizes, what it gets at inference: mean and variance a channel.
-        check: What was returned.
-        without: What was returned for a network that does not normalize.
-        momentum: By number of steps an epoch, of the first layer that normalizes.
+        before: The initial weights, by path.
+        after: The final weights, by path.
+        again: The final weights of a second run.
+        inputs: The mean and variance per channel of each normalization layer's input at inference.
+        check: The returned check.
+        without: The result for a network without normalization.
+        momentum: The momentum of the first normalization layer, by steps per epoch.
     """
 
     before: dict[str, Array]
@@ -79,7 +79,7 @@ def estimate() -> Estimated:
     keras.utils.set_random_seed(0)
     model = network(keras)
     inner = model.get_layer("application")
-    # As a mixed-precision training may leave it: what is estimated must not depend on it.
+    # As after mixed-precision training; the statistics must not depend on it.
     inner.get_layer("inner").moving_variance.assign([np.inf, 1])
     start, before = model.get_weights(), weights_of(model)
     check = estimate_statistics(model, IMAGES, SPEC)
@@ -118,7 +118,7 @@ def test_the_statistics_are_those_of_all_images(estimated: Estimated) -> None:
     mean, variance = estimated.inputs["inner"]
     np.testing.assert_allclose(estimated.after["inner/moving_mean"], mean, rtol=1e-5)
     np.testing.assert_allclose(estimated.after["inner/moving_variance"], variance, rtol=1e-4)
-    # Its input is normalized batch by batch, and without dropout: with it, a half would be added.
+    # Its input is normalized batch by batch, without dropout, which would add a half.
     mean, variance = estimated.inputs["after_dropout"]
     np.testing.assert_allclose(estimated.after["after_dropout/moving_mean"], mean, atol=0.02)
     np.testing.assert_allclose(estimated.after["after_dropout/moving_variance"], variance, rtol=0.05)
@@ -155,7 +155,7 @@ def test_a_drop_at_inference_gives_a_one_line_warning() -> None:
 
 
 def train_on_textures(folder: Path, seed: int, store: Path) -> tuple[float, float, float]:
-    """Accuracies of the shipped recipe's model: on test images, on training images, with their statistics."""
+    """The accuracies of the recipe's model on test images, on training images, and with batch statistics."""
     recipe = load_recipe("folder", (f"dataset.path={folder}", f"training.seed={seed}"))
     dataset = prepare_dataset(download_dataset(recipe.dataset, store), recipe, store)
     model = train_model(dataset, recipe, store / "training", store / "state.npz")

@@ -31,16 +31,16 @@ STEPS = 100
 
 @dataclass(frozen=True)
 class Trained:
-    """What one process found out; Keras is loaded once."""
+    """The results of one process, so that Keras is loaded only once."""
 
     rates: dict[str, list[float]]
     models: dict[str, TrainedModel]
     dtypes: dict[str, str]
     kernels: dict[str, npt.NDArray[np.float32]]
     evaluated: dict[str, tuple[float, float]]
-    """On the validation split, by Keras: loss and accuracy of the saved model."""
+    """The loss and accuracy of the saved model on the validation split, computed by Keras."""
     normalized: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-    """On the training split, by channel: mean of the first convolution, and what the model holds it for."""
+    """The channel means of the first convolution on the training split, and the stored statistics."""
     reports: list[TrainingProgress]
     diverged: str
     out_of_memory: str
@@ -52,7 +52,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "averaged, mixed precision": {"precision": "mixed_bfloat16", "ema_momentum": 0.98, "optimizer": "sgd"},
     "stopped early": {"epochs": 50, "early_stopping": 1, "learning_rate": {"peak": 0.3}},
     "passing channels on": {"initialization": "dirac", "learning_rate": {"peak": 0.001}},
-    # Everything that has a state: random layers, a schedule, averages, early stopping, and shuffling.
+    # Everything with a state: random layers, a schedule, averages, early stopping, and shuffling.
     "everything": {
         "epochs": 3,
         "ema_momentum": 0.9,
@@ -192,10 +192,10 @@ def test_every_setting_learns_and_saves_in_full_precision(trained: Trained, name
 @pytest.mark.parametrize("name", TRAININGS)
 def test_validation_and_statistics_are_those_of_the_saved_model(trained: Trained, name: str) -> None:
     model = trained.models[name]
-    told = (model.validation_loss, model.validation_accuracy)
-    assert told == pytest.approx(trained.evaluated[name], rel=1e-4)
+    described = (model.validation_loss, model.validation_accuracy)
+    assert described == pytest.approx(trained.evaluated[name], rel=1e-4)
     found, kept = trained.normalized[name]
-    # A few of the images are in no whole batch.
+    # A few images are not in a full batch.
     np.testing.assert_allclose(kept, found, atol=0.01)
     assert model.normalization is not None
     assert model.normalization.images == 1280
@@ -273,7 +273,7 @@ def train_until_killed(dataset: PreparedDataset, folder: Path, checkpoint: Path)
 
 
 def weights_sha256(model: TrainedModel) -> str:
-    """Of the bytes of the file within the Keras file that holds the weights."""
+    """The SHA-256 of the weights inside the Keras file."""
     with zipfile.ZipFile(model.model_path) as archive:
         return hashlib.sha256(archive.read("model.weights.h5")).hexdigest()
 

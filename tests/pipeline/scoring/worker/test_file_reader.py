@@ -1,4 +1,4 @@
-"""Reading what was listed: whole and unchanged, or the reason why not, and its neighbours in any case."""
+"""Reading listed files: complete and unchanged, or the reason why not, independent of other files."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ NEIGHBOURS = {"a.png": b"before", "z.png": b"after"}
 
 
 def read(folder: Location, images: list[ListedImage]) -> dict[str, bytes | FailureCode]:
-    """What reading gives: the bytes, or the code of the failure."""
+    """The bytes of each image, or the code of the failure."""
     contents = reader_of(folder)(images)
     assert len(contents) == len(images)
     return {
@@ -167,7 +167,7 @@ def test_a_pipe_with_a_writer_is_not_read(folder: Path) -> None:
 def test_a_socket_instead_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = list(list_images(folder))
     (folder / "m.png").unlink()
-    monkeypatch.chdir(folder)  # A socket's whole path may have 107 bytes.
+    monkeypatch.chdir(folder)  # The path of a socket may have at most 107 bytes.
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("m.png")
         assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
@@ -181,7 +181,7 @@ def test_an_unreadable_file(folder: Path) -> None:
 
 
 def test_a_file_with_a_read_error() -> None:
-    # Its first page is not mapped, so that reading it gives EIO to every user.
+    # Its first page is not mapped, so reading it fails with EIO for every user.
     memory = Path("/proc/self/mem")
     facts = memory.stat()
     image = ListedImage("mem", facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -205,7 +205,7 @@ def test_a_file_too_large_is_not_read(folder: Path) -> None:
 def test_an_entry_listed_with_a_problem_is_not_opened(folder: Path) -> None:
     make_pipe(folder / "m.png")
     images = list(list_images(folder))
-    # Though it is a good file by now.
+    # Even if it is a valid file by now.
     (folder / "m.png").unlink()
     (folder / "m.png").write_bytes(b"12345")
     (failure,) = reader_of(folder)([image for image in images if image.path == "m.png"])
@@ -231,7 +231,7 @@ def test_a_file_with_an_extreme_modification_time_is_read(folder: Path) -> None:
 
 def test_reading_does_not_change_the_access_time(folder: Path) -> None:
     file = folder / "m.png"
-    # Never read since it was written: the case in which the system notes the time of the next reading.
+    # If a file has not been read since it was written, the system records the next access.
     os.utime(file, ns=(10**18, file.stat().st_mtime_ns))
     assert read(folder, list(list_images(folder)))["m.png"] == b"12345"
     assert file.stat().st_atime_ns == 10**18
@@ -263,7 +263,7 @@ def test_running_out_of_descriptors_is_an_error_of_the_machine_not_of_the_image(
             os.close(held.pop())
         with pytest.raises(OSError, match="Too many open files"):
             reader_of(folder)(images)
-        # What was opened until then is closed.
+        # The files opened until then are closed.
         held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(left))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -281,13 +281,13 @@ def test_reading_closes_all_files(folder: Path) -> None:
 
 
 class Unsteady(MemoryFileSystem):  # type: ignore[misc]
-    """A file system in memory that fails as often as it is told to before it answers."""
+    """A file system in memory that fails a given number of times before it responds."""
 
     protocol = "unsteady"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     failures: ClassVar[dict[str, list[Exception]]] = {}
-    asked: ClassVar[Counter[str]] = Counter()
+    requested: ClassVar[Counter[str]] = Counter()
     lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
@@ -297,7 +297,7 @@ class Unsteady(MemoryFileSystem):  # type: ignore[misc]
     def cat_file(self, path: str, *arguments: Any, **options: Any) -> bytes:
         name = path.rpartition("/")[2]
         with self.lock:
-            self.asked[name] += 1
+            self.requested[name] += 1
             due = self.failures.get(name)
             if due:
                 raise due.pop(0)
@@ -310,7 +310,7 @@ def remote(request: pytest.FixtureRequest) -> Iterator[Location]:
     kind: str = request.param
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
     Unsteady.failures.clear()
-    Unsteady.asked.clear()
+    Unsteady.requested.clear()
     system = fsspec.filesystem(kind)
     for name, content in {**NEIGHBOURS, "m.png": b"12345"}.items():
         system.pipe_file(f"/test-reading/{name}", content)
@@ -340,10 +340,10 @@ def test_a_remote_name_is_not_a_pattern(remote: Location) -> None:
     images = list(list_images(remote))
     assert set(read(remote, images).values()) == {*map(str.encode, names), *NEIGHBOURS.values(), b"12345"}
     odd = [image for image in images if image.path in ("m*.png", "?.png")]
-    Unsteady.asked.clear()
+    Unsteady.requested.clear()
     assert read(remote, odd) == {"m*.png": b"m*.png", "?.png": b"?.png"}
-    # And no other file was fetched for its pattern.
-    assert set(Unsteady.asked) <= {"m*.png", "?.png"}
+    # No other file was fetched for its pattern.
+    assert set(Unsteady.requested) <= {"m*.png", "?.png"}
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_a_remote_file_too_large_is_not_fetched(remote: Location) -> None:
         for image in list_images(remote)
     ]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.TOO_LARGE}
-    assert Unsteady.asked["m.png"] == 0
+    assert Unsteady.requested["m.png"] == 0
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
@@ -386,7 +386,7 @@ def test_a_remote_file_is_requested_until_it_arrives(remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError("slow down"), TimeoutError("too late"), ConnectionResetError()]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345"}
-    assert Unsteady.asked == {"a.png": 1, "m.png": 4, "z.png": 1}
+    assert Unsteady.requested == {"a.png": 1, "m.png": 4, "z.png": 1}
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
@@ -394,8 +394,8 @@ def test_a_remote_file_that_never_arrives_is_a_row_with_the_last_reason(remote: 
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError(f"try {number}") for number in range(1000)]
     failure = reader_of(remote)(images)[1]
-    assert str(failure) == f"unreadable: try {Unsteady.asked['m.png'] - 1}"
-    assert 1 < Unsteady.asked["m.png"] < 20
+    assert str(failure) == f"unreadable: try {Unsteady.requested['m.png'] - 1}"
+    assert 1 < Unsteady.requested["m.png"] < 20
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
 
 
@@ -414,4 +414,4 @@ def test_permanent_errors_are_not_retried(error: OSError, remote: Location) -> N
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [error]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
-    assert Unsteady.asked["m.png"] == 1
+    assert Unsteady.requested["m.png"] == 1
