@@ -23,7 +23,7 @@ from pixelmill.pipeline.registry.places import (
     version_folder,
     version_numbers,
 )
-from pixelmill.pipeline.registry.reservations import release_number, reserve_number
+from pixelmill.pipeline.registry.reservations import end_reservation, release_number, reserve_number
 from pixelmill.pipeline.registry.transfer import fetch_bundle, publish_bundle
 from pixelmill.pipeline.storage import Location, is_remote, parse_location
 
@@ -50,8 +50,8 @@ def register_bundle(store: Location, bundle: ModelBundle) -> ModelBundle:
     target = version_folder(store, bundle.name, bundle.version)
     mark_pending(store, bundle.name, bundle.version)
     publish_bundle(bundle.folder, target)
-    release_number(target)
-    return replace(bundle, address=str(target)) if is_remote(target) else replace(bundle, folder=target)
+    end_reservation(target)
+    return _registered(bundle, target)
 
 
 def list_models(store: Location) -> list[ModelVersion | DamagedVersion]:
@@ -93,7 +93,7 @@ def find_bundle(store: Location, reference: str, precision: Precision = "fp32") 
     folder = _find_folder(store, reference)
     bundle = open_bundle(fetch_bundle(folder), precision)
     require_identity(folder, bundle.name, bundle.version, *identity(store, folder))
-    return replace(bundle, address=str(folder)) if is_remote(folder) else bundle
+    return _registered(bundle, folder)
 
 
 def find_version(store: Location, reference: str) -> tuple[str, int]:
@@ -159,6 +159,11 @@ def identity(store: Location, folder: Location) -> tuple[str, int] | tuple[None,
         if str(version) == number and version_folder(store, name, version).resolve() == resolved:
             return name, version
     return None, None
+
+
+def _registered(bundle: ModelBundle, folder: Location) -> ModelBundle:
+    """A bundle as it is known once it lies in a store; of a remote one, it is a local copy."""
+    return replace(bundle, address=str(folder)) if is_remote(folder) else replace(bundle, folder=folder)
 
 
 def _find_folder(store: Location, reference: str) -> Location:

@@ -7,6 +7,7 @@ sees either the old content or the new one. `local` and `remote` are the two imp
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pixelmill.pipeline.storage.interface import Change, OpenFile, Storage
 from pixelmill.pipeline.storage.local import LocalStorage, flush_to_disk
@@ -31,6 +32,9 @@ from pixelmill.pipeline.storage.temporaries import (
     temporary_folder,
     temporary_sibling,
 )
+
+if TYPE_CHECKING:
+    from upath.types import StatResultType
 
 __all__ = [
     "Change",
@@ -65,6 +69,7 @@ __all__ = [
     "scratch_folder",
     "sha256_of",
     "stamp_of",
+    "stat_of",
     "temporary_folder",
     "temporary_sibling",
     "workspace",
@@ -88,6 +93,15 @@ def children(folder: Location) -> list[Location]:
 def file_sizes(folder: Location) -> dict[str, int]:
     """The sizes in bytes of the files directly in a folder, by name; empty for a missing folder."""
     return _storage_of(folder).file_sizes()
+
+
+def stat_of(path: Location) -> "StatResultType":
+    """The kind, size, time and inode of a file or folder; an inode of 0 where there is none.
+
+    Raises:
+        OSError: There is none, or it cannot be accessed.
+    """
+    return _storage_of(path).stat()
 
 
 def stamp_of(path: Location) -> object:

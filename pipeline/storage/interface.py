@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pixelmill.pipeline.storage.location import Location
+
+if TYPE_CHECKING:
+    from upath.types import StatResultType
 
 Change: TypeAlias = Callable[[bytes | None], bytes | None]
 """From a file's content, None if there is no file, to its new content, None to leave it unchanged."""
@@ -24,6 +27,9 @@ class Storage(Protocol):
 
     def file_sizes(self) -> dict[str, int]:
         """The sizes in bytes of the files directly in the folder, by name."""
+
+    def stat(self) -> "StatResultType":
+        """The kind, size, time and inode of the file or folder."""
 
     def stamp(self) -> object:
         """A value that differs once the file was replaced."""

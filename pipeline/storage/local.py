@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pixelmill.pipeline.storage.deep_paths import stat_file
 from pixelmill.pipeline.storage.interface import Change, OpenFile
 from pixelmill.pipeline.storage.location import Location, local_path
 from pixelmill.pipeline.storage.regular_files import open_regular
@@ -39,10 +40,14 @@ class LocalStorage:
             return {}
         return {path.name: path.stat().st_size for path in self.path.iterdir() if path.is_file()}
 
+    def stat(self) -> os.stat_result:
+        """See `Storage`."""
+        return stat_file(os.fspath(self.path))
+
     def stamp(self) -> object:
         """See `Storage`."""
         try:
-            facts = self.path.stat()
+            facts = self.stat()
         except OSError:
             return None
         return facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     Location: TypeAlias = Path | UPath
 else:
-    # Importing `upath` takes 90 ms, which only those who give an address should pay. Pydantic reads and writes
-    # a location as text that means the same in every process and on every machine.
+    # Importing `upath` takes 90 ms, which only those who give an address should pay. Pydantic reads and
+    # writes a location as text that means the same in every process and on every machine.
     Location: TypeAlias = Annotated[
         Path,
         PlainValidator(lambda value: parse_location(value)),  # noqa: PLW0108  # Defined below.

@@ -19,6 +19,7 @@ from pixelmill.pipeline.storage.temporaries import scratch_folder
 
 if TYPE_CHECKING:
     from upath import UPath
+    from upath.types import StatResultType
 
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
@@ -56,6 +57,10 @@ class RemoteStorage:
             for entry in entries
             if entry["type"] == "file"
         }
+
+    def stat(self) -> "StatResultType":
+        """See `Storage`."""
+        return self.path.stat()
 
     def stamp(self) -> object:
         """See `Storage`."""

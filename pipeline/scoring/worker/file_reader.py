@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.scoring.deep_paths import open_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
 from pixelmill.pipeline.storage import Location, file_system, is_remote, read_content
+from pixelmill.pipeline.storage.deep_paths import open_file
 
 _MOST_BYTES = 1 << 30
 # Opening must not block on a pipe that has replaced a file.
@@ -49,11 +49,7 @@ def read_again(folder: Location, path: str) -> bytes:
     Raises:
         OSError: The file cannot be read.
     """
-    place = folder / unescape(path)
-    if is_remote(place):
-        return read_content(place)
-    with os.fdopen(open_file(os.fspath(place), _FLAGS), "rb") as file:
-        return file.read()
+    return read_content(folder / unescape(path))
 
 
 def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:

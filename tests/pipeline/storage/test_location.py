@@ -7,7 +7,15 @@ import fsspec
 import pytest
 
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.storage import absolute, children, file_system, is_remote, parse_location
+from pixelmill.pipeline.storage import (
+    absolute,
+    children,
+    file_system,
+    is_remote,
+    local_path,
+    move,
+    parse_location,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +114,15 @@ def test_an_address_that_nothing_reaches_is_told(text: str) -> None:
 def test_an_address_that_only_another_package_reaches_is_told() -> None:
     with pytest.raises(RequestError, match="nstall"):
         parse_location(f"{uninstalled()}://bucket/folder")
+
+
+def test_an_address_is_no_local_path(tmp_path: Path) -> None:
+    address = parse_location("memory://test-locations/local")
+    with pytest.raises(TypeError, match="memory://test-locations/local"):
+        local_path(address)
+    assert local_path(tmp_path) == tmp_path
+    (tmp_path / "a").write_text("a")
+    for source, target in ((tmp_path / "a", address / "a"), (address / "a", tmp_path / "b")):
+        with pytest.raises(TypeError):
+            move(source, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
