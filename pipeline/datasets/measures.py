@@ -1,4 +1,4 @@
-"""What is measured of every image tensor when it is made, for the search for near duplicates and the audit."""
+"""What is measured of every image tensor, for the search for near duplicates and for the audit."""
 
 from typing import NamedTuple
 
