@@ -67,7 +67,7 @@ def hold_out(contents: Mapping[str, int], fraction: float, salt: str) -> set[str
 
 SINGLE = st.builds(Image, st.integers(0, 10**6), st.integers(0, 3))
 SINGLES = st.lists(SINGLE, min_size=1, max_size=120, unique_by=lambda image: image.content)
-# Groups are within a class, as those of patients with one diagnosis; copies repeat a content under a new name.
+# Groups are within a class, as those of patients with one diagnosis; copies repeat a content.
 GROUPED = st.lists(
     st.builds(
         lambda content, group, component: Image(
@@ -243,14 +243,14 @@ def test_images_beside_those_of_a_part_follow_them_unless_the_source_says_train(
         Image(4, component=1),
         Image(5, part="train", component=9),
         Image(6, part="test", component=9),
-        Image(1, part="train", name="copy.png"),
+        Image(6, part="train", name="copy.png"),
         *[Image(number) for number in range(10, 20)],
     ]
     division = divide(images)
     assert division.splits[:4] == ["test", "test", "validation", "validation"]
     assert division.splits[4:7] == ["train", "test", "train"]
     # A content that was trained on counts as a training image from now on.
-    assert division.decisions[sha256(1)] == "train"
+    assert division.decisions[sha256(6)] == "train"
     assert set(division.splits[7:]) == {"train"}
 
 
