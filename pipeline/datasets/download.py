@@ -14,8 +14,7 @@ from pixelmill.pipeline.config import (
     MnistSource,
 )
 from pixelmill.pipeline.datasets import RawDataset, cifar10, digits, fashion_mnist, mnist
-from pixelmill.pipeline.datasets.class_folders import count_folder_classes
-from pixelmill.pipeline.datasets.folders import index_folder
+from pixelmill.pipeline.datasets.folders import count_folder_classes, index_folder
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.config import MnistSource
 from pixelmill.pipeline.datasets import Images, RawDataset
-from pixelmill.pipeline.datasets.idx import read_idx, write_idx
+from pixelmill.pipeline.datasets.idx import join_images, read_idx, write_idx
 from pixelmill.pipeline.datasets.mirrors import (
     Mirror,
     MirrorFailed,
@@ -27,6 +27,7 @@ from pixelmill.pipeline.datasets.mirrors import (
 from pixelmill.pipeline.images import Pixels
 
 CLASS_NAMES = tuple("0123456789")
+SIDE = 28
 FILES = (
     WantedFile(
         "train-images-idx3-ubyte",
@@ -72,12 +73,15 @@ def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
 
 
 def read_mnist(raw: RawDataset) -> tuple[Images, Images]:
-    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1]."""
-    arrays = [read_idx(raw.files[file.name].read_bytes()) for file in FILES]
-    train_images, train_labels, test_images, test_labels = arrays
+    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
+
+    Raises:
+        WorkError: A file is truncated, is no IDX file, or does not go with the others.
+    """
+    arrays = [(file.name, read_idx(raw.files[file.name].read_bytes(), file.name)) for file in FILES]
     return (
-        Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
-        Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
+        join_images(arrays[0], arrays[1], SIDE, len(CLASS_NAMES)),
+        join_images(arrays[2], arrays[3], SIDE, len(CLASS_NAMES)),
     )
 
 
