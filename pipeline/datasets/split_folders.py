@@ -42,7 +42,7 @@ def find_split_folders(folder: Path) -> dict[Part, Path]:
     shared = len(divided) > 1 and set.intersection(*divided)
     if not (shared or (divided and len(inner) == len(subfolders))):
         return {}
-    parts = {path: _part_of(path.name) for path in subfolders}
+    parts = {path: part_of(path.name) for path in subfolders}
     is_clear = shared and len(divided) == len(subfolders) and len(set(parts.values())) == len(parts)
     if is_clear and None not in parts.values() and "train" in parts.values():
         return {part: enter(path) for path, part in parts.items() if part is not None}
@@ -60,8 +60,8 @@ def is_split_name(name: str) -> bool:
     return not _words_of(name).isdisjoint(_SPLIT_WORDS)
 
 
-def _part_of(name: str) -> Part | None:
-    """The split that a folder name means; None if it means none, or more than one."""
+def part_of(name: str) -> Part | None:
+    """The split that a name means; None if it means none, or more than one."""
     words = _words_of(name)
     found = [part for part, known in _WORDS.items() if not words.isdisjoint(known)]
     return found[0] if len(found) == 1 else None
