@@ -74,8 +74,8 @@ class ImageSpec(Part):
     )
     storage: Literal["raw", "jpeg"] = Field(
         default="raw",
-        description="How prepared images are kept on disk: raw, or as JPEG of quality 95, which takes about a "
-        "tenth of the space and changes the pixels slightly.",
+        description="How prepared images are kept on disk: raw, or as JPEG of quality 95, which takes "
+        "about a tenth of the space and changes the pixels slightly.",
     )
 
     def preprocessing(self) -> dict[str, int | str]:
