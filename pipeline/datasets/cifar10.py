@@ -3,14 +3,17 @@
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009).
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pixelmill.pipeline.config import Cifar10Source
-from pixelmill.pipeline.datasets import Images, RawDataset
 from pixelmill.pipeline.datasets.archives import read_members
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.arrays import Parts, list_arrays
+from pixelmill.pipeline.datasets.catalogue import Listing
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 from pixelmill.pipeline.errors import WorkError
 
 CLASS_NAMES = (
@@ -30,17 +33,23 @@ _RECORD = 1 + 3 * SIDE * SIDE
 _MAX_BATCH_BYTES = 10_000 * _RECORD
 
 
-def download_cifar10(source: Cifar10Source, cache: Path) -> RawDataset:
-    """Download the archive to the cache.
+def list_cifar10(source: Cifar10Source, cache: Path) -> Listing:
+    """Download the archive if it is not in the cache, and list its images.
 
     Raises:
         DownloadError: No mirror provided it.
+        WorkError: The archive has changed since it was downloaded.
     """
-    paths, provenance = fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache)
-    return RawDataset("cifar10", paths, ARCHIVE.sha256, provenance)
+    raw = DownloadedFiles(*fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache))
+    return list_arrays(partial(_load, raw), CLASS_NAMES, raw.provenance)
 
 
-def read_cifar10(raw: RawDataset) -> tuple[Images, Images]:
+def _load(raw: DownloadedFiles) -> Parts:
+    train, test = read_cifar10(raw)
+    return {"train": ("train", train), "test": ("test", test)}
+
+
+def read_cifar10(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 50,000 training and the 10,000 test images, uint8 [images, 32, 32, 3].
 
     Raises:

