@@ -30,8 +30,8 @@ from pixelmill.pipeline.datasets.split_folders import find_split_folders
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path
-from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 PARENT = "parent"
 _OUTSIDE = "outside the class folders"
