@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pixelmill.pipeline.config.audit import AuditSpec
 from pixelmill.pipeline.config.part import Fraction, Number, Part, Text
 
 TestFraction = Annotated[
@@ -99,6 +100,7 @@ class OwnImages(Part):
         description="A CSV file that corrects labels: columns sha256 or path, label (a class, or `exclude`), "
         "and optionally who and when.",
     )
+    audit: AuditSpec = AuditSpec()
 
 
 class FolderSource(OwnImages):
