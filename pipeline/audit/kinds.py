@@ -47,13 +47,14 @@ KINDS: dict[FindingKind, Kind] = {
     ),
     "duplicate": Kind(
         "duplicates",
-        "Files with the content and class of another. They are always in the same split, and count twice in "
-        "training.",
+        "Files with the content and class of another. Unless the dataset has splits of its own, both are in "
+        "the same one, where the image counts twice.",
         find_duplicates,
     ),
     "near_duplicate": Kind(
         "near duplicates",
-        "They are kept in the same split, and tell a model little that is new.",
+        "Unless the dataset has splits of its own, both are in the same one. They tell a model little "
+        "that is new.",
         find_near_duplicates,
     ),
     "contradiction": Kind(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import skimage
@@ -29,6 +30,7 @@ class Planted:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     tensors: list[Pixels] = field(default_factory=list)
+    classes: tuple[str, ...] = CLASSES
 
     def add(self, path: str, pixels: Pixels | None, **changes: Any) -> None:
         """Add an image whose class is the first part of its path; without pixels, an unreadable file."""
@@ -47,7 +49,7 @@ class Planted:
         """What is audited."""
         columns = {name: [row[name] for row in self.rows] for name in _TYPES}
         table = pa.table({name: pa.array(values, _TYPES[name]) for name, values in columns.items()})
-        return AuditInput("textures", table, np.stack(self.tensors), CLASSES, predictions)
+        return AuditInput("textures", table, np.stack(self.tensors), self.classes, predictions)
 
 
 def crops(name: str, count: int) -> list[Pixels]:
@@ -67,3 +69,37 @@ def sound(count: int = 40) -> Planted:
             split = ("test", "validation")[index] if index < 2 else "train"
             planted.add(f"{name}/{index:04}.png", pixels, split=split)
     return planted
+
+
+def every_fault() -> AuditInput:
+    """Textures with at least one fault of every kind."""
+    planted, extra = sound(), crops("brick", 60)[40:]
+    blurred = [np.asarray(cv2.GaussianBlur(pixels, (0, 0), 4), np.uint8) for pixels in extra[:3]]
+    for index, pixels in enumerate(blurred):
+        planted.add(f"brick/blurred {index}.png", pixels)
+    for index in range(4):
+        planted.add(f"brick/copy of {index}.png", planted.tensors[index + 8])
+        planted.add(
+            f"brick/next frame {index}.png", planted.tensors[index + 20] // 2 + 60, component=index + 20
+        )
+        planted.add(f"brick/dark {index}.png", extra[index] // 8)
+        planted.add(f"brick/bright {index}.png", 255 - extra[index + 4] // 8)
+        planted.add(f"brick/empty {index}.png", np.full((SIDE, SIDE, 3), 40 * index + 60, np.uint8))
+        planted.add(f"brick/large {index}.png", extra[index + 8], width=640, height=480)
+        planted.add(f"brick/banner {index}.png", extra[index + 12], width=70, height=20)
+        planted.add(f"test/brick/{index}.png", planted.tensors[index + 30], split="test", label="brick")
+        planted.add(f"grass/broken {index}.jpg", None)
+    planted.rows[4]["split"] = None
+    planted.add("grass/also a brick.png", planted.tensors[4], split=None)
+    planted.classes = (*CLASSES, "coin")
+    for index, pixels in enumerate(crops("coins", 3)):
+        planted.add(f"coin/{index}.png", pixels)
+    rows = [row for row in planted.rows if row["split"] in ("test", "validation")]
+    truth = np.array([CLASSES.index(row["label"]) for row in rows])
+    labels = truth.copy()
+    labels[:2] = 1
+    for row in rows[:2]:
+        row["label"] = "grass"
+    probabilities = np.full((len(rows), 4), 0.02, np.float32)
+    probabilities[np.arange(len(rows)), truth] = 0.94
+    return planted.given(Predictions(tuple(row["sha256"] for row in rows), labels, probabilities))
