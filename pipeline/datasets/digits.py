@@ -2,16 +2,15 @@
 
 import numpy as np
 
-from pixelmill.pipeline.datasets.arrays import Parts, list_arrays
-from pixelmill.pipeline.datasets.catalogue import Listing
 from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles
 
 CLASS_NAMES = tuple("0123456789")
 
 
-def list_digits() -> Listing:
-    """List the images. There is nothing to download: the installed scikit-learn has the data."""
-    return list_arrays(_load, CLASS_NAMES, "scikit-learn")
+def download_digits() -> DownloadedFiles:
+    """Nothing to download: the installed scikit-learn has the data."""
+    return DownloadedFiles({}, "scikit-learn")
 
 
 def read_digits() -> Images:
@@ -21,7 +20,3 @@ def read_digits() -> Images:
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     return Images(pixels[..., np.newaxis], bunch.target.astype(np.int64))
-
-
-def _load() -> Parts:
-    return {"digit": (None, read_digits())}

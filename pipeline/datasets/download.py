@@ -7,16 +7,19 @@ from typing import Any
 
 from pixelmill.pipeline.config import (
     Cifar10Source,
+    Cifar100Source,
     DatasetSource,
     DigitsSource,
     FashionMnistSource,
     FolderSource,
     MnistSource,
+    TableSource,
 )
-from pixelmill.pipeline.datasets import RawDataset, cifar10, digits, fashion_mnist, mnist
+from pixelmill.pipeline.datasets import RawDataset
+from pixelmill.pipeline.datasets.bundled import count_bundled_classes, list_bundled
 from pixelmill.pipeline.datasets.catalogue import Listing
-from pixelmill.pipeline.datasets.class_folders import count_folder_classes
-from pixelmill.pipeline.datasets.folders import list_folder
+from pixelmill.pipeline.datasets.folders import count_folder_classes, list_folder
+from pixelmill.pipeline.datasets.tables import count_table_classes, list_table
 from pixelmill.pipeline.datasets.write_catalogue import write_catalogue
 
 
@@ -28,14 +31,15 @@ class _Source:
     count_classes: Callable[[Any], int | None]
 
 
+_BUNDLED = _Source(list_bundled, count_bundled_classes)
 _SOURCES: dict[type[DatasetSource], _Source] = {
-    DigitsSource: _Source(lambda source, cache: digits.list_digits(), lambda source: len(digits.CLASS_NAMES)),
-    MnistSource: _Source(mnist.list_mnist, lambda source: len(mnist.CLASS_NAMES)),
-    FashionMnistSource: _Source(
-        fashion_mnist.list_fashion_mnist, lambda source: len(fashion_mnist.CLASS_NAMES)
-    ),
-    Cifar10Source: _Source(cifar10.list_cifar10, lambda source: len(cifar10.CLASS_NAMES)),
+    DigitsSource: _BUNDLED,
+    MnistSource: _BUNDLED,
+    FashionMnistSource: _BUNDLED,
+    Cifar10Source: _BUNDLED,
+    Cifar100Source: _BUNDLED,
     FolderSource: _Source(list_folder, count_folder_classes),
+    TableSource: _Source(list_table, count_table_classes),
 }
 
 

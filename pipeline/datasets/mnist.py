@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.config import MnistSource
-from pixelmill.pipeline.datasets.arrays import Parts, list_arrays
-from pixelmill.pipeline.datasets.catalogue import Listing
-from pixelmill.pipeline.datasets.idx import read_idx, write_idx
+from pixelmill.pipeline.datasets.idx import join_images, read_idx, write_idx
 from pixelmill.pipeline.datasets.images import Images
 from pixelmill.pipeline.datasets.mirrors import (
     DownloadedFiles,
@@ -31,6 +28,7 @@ from pixelmill.pipeline.datasets.mirrors import (
 from pixelmill.pipeline.images import Pixels
 
 CLASS_NAMES = tuple("0123456789")
+SIDE = 28
 FILES = (
     WantedFile(
         "train-images-idx3-ubyte",
@@ -73,28 +71,16 @@ def download_mnist(source: MnistSource, cache: Path) -> DownloadedFiles:
     return DownloadedFiles(*fetch_files(FILES, mirrors, cache))
 
 
-def list_mnist(source: MnistSource, cache: Path) -> Listing:
-    """Download the data if it is not in the cache, and list its images.
+def read_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
+    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
 
     Raises:
-        DownloadError: No mirror provided it.
+        WorkError: A file is truncated, is no IDX file, or does not go with the others.
     """
-    raw = download_mnist(source, cache)
-    return list_arrays(partial(_load, raw), CLASS_NAMES, raw.provenance)
-
-
-def _load(raw: DownloadedFiles) -> Parts:
-    train, test = read_mnist(raw)
-    return {"train": ("train", train), "test": ("test", test)}
-
-
-def read_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
-    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1]."""
-    arrays = [read_idx(raw.files[file.name].read_bytes()) for file in FILES]
-    train_images, train_labels, test_images, test_labels = arrays
+    arrays = [(file.name, read_idx(raw.files[file.name].read_bytes(), file.name)) for file in FILES]
     return (
-        Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
-        Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
+        join_images(arrays[0], arrays[1], SIDE, len(CLASS_NAMES)),
+        join_images(arrays[2], arrays[3], SIDE, len(CLASS_NAMES)),
     )
 
 

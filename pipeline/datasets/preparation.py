@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ def prepare_dataset(
     return PreparedDataset.from_manifest(folder, manifest)
 
 
-def _reusable(folder: Path, tensors: TensorStore) -> dict[str, object] | None:
+def _reusable(folder: Path, tensors: TensorStore) -> dict[str, Any] | None:
     """The manifest of a prepared dataset whose tensors are all there; one without them is removed."""
     if not (folder / MANIFEST).exists():
         return None

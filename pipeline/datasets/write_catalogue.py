@@ -16,7 +16,7 @@ from pixelmill.pipeline.datasets import RawDataset
 from pixelmill.pipeline.datasets.catalogue import Catalogue, ListedImage, Listing, Reader
 from pixelmill.pipeline.datasets.catalogue_rows import read_rows
 from pixelmill.pipeline.datasets.class_folders import natural_order
-from pixelmill.pipeline.datasets.contents import Contents
+from pixelmill.pipeline.datasets.contents import Contents, hash_content
 from pixelmill.pipeline.datasets.duplicates import duplicate_warnings, find_contradictions, require_enough
 from pixelmill.pipeline.datasets.hash_cache import HashCache
 from pixelmill.pipeline.display import printable
@@ -150,7 +150,7 @@ def _read_all(
 
 def _read(reader: Reader, image: ListedImage) -> _Hashed:
     try:
-        return _Hashed(image, hashlib.sha256(reader.read(image.place)).hexdigest())
+        return _Hashed(image, hash_content(reader.read(image.place)).hexdigest())
     except ImageFailure as failure:
         return _Hashed(image, None, str(failure))
 

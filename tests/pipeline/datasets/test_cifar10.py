@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, store: Path) -> dict[str, Pixels]:
     )
     test = dataset.split("test")
     assert test.labels.tolist() == list(range(CLASSES)) * EACH
-    return {"test": test.pixels, "train": dataset.split("train").pixels}
+    return {"test": np.asarray(test.pixels), "train": np.asarray(dataset.split("train").pixels)}
 
 
 def test_cifar10_comes_from_the_mirror_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
