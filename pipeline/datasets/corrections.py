@@ -1,0 +1,223 @@
+"""Corrections of labels: a CSV file that is laid over a dataset, whose files stay as they are."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelmill.pipeline.datasets.catalogue import ListedImage
+from pixelmill.pipeline.datasets.table_files import read_header, read_rows
+from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.file_names import unescape
+from pixelmill.pipeline.labels import normalize_label
+from pixelmill.pipeline.locations import is_remote, parse_location
+from pixelmill.pipeline.recipes.spelling import did_you_mean
+
+EXCLUDE = "exclude"
+_COLUMNS = ("sha256", "path", "label", "who", "when")
+_MAX_NAMES = 3
+
+
+class Correction(NamedTuple):
+    """One row of a file of corrections.
+
+    Attributes:
+        place: Where it is, for messages.
+        sha256: SHA-256 of the content that it is for, in lower case; empty if it is for a path.
+        path: The name or origin of the image that it is for; empty if it is for a content.
+        label: The class, or `exclude`.
+        who: Who made it; may be empty.
+        when: When it was made; may be empty.
+    """
+
+    place: str
+    sha256: str
+    path: str
+    label: str
+    who: str
+    when: str
+
+
+@dataclass
+class AppliedCorrections:
+    """What a file of corrections did to a dataset; complete once the stream is consumed.
+
+    Attributes:
+        relabelled: Number of images that got another class.
+        excluded: Number of images that were left out.
+        unchanged: Number of images that had the class already.
+        unmatched: The rows that are for no image.
+    """
+
+    relabelled: int = 0
+    excluded: int = 0
+    unchanged: int = 0
+    unmatched: list[Correction] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """The numbers for a manifest."""
+        return {
+            "relabelled": self.relabelled,
+            "excluded": self.excluded,
+            "unchanged": self.unchanged,
+            "unmatched": len(self.unmatched),
+        }
+
+    def warnings(self) -> Iterator[str]:
+        """A warning about rows that are for no image."""
+        if self.unmatched:
+            shown = ", ".join(printable(row.place) for row in self.unmatched[:_MAX_NAMES])
+            more = len(self.unmatched) - _MAX_NAMES
+            yield (
+                f"{len(self.unmatched)} corrections are for no image of the dataset: {shown}"
+                f"{f', and {more} more' if more > 0 else ''}"
+            )
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """Corrections by what they are for.
+
+    Attributes:
+        by_sha256: Those for a content, by its SHA-256.
+        by_path: Those for a path.
+    """
+
+    by_sha256: Mapping[str, Correction]
+    by_path: Mapping[str, Correction]
+
+    @property
+    def rows(self) -> Iterator[Correction]:
+        """All corrections."""
+        yield from self.by_sha256.values()
+        yield from self.by_path.values()
+
+
+def read_corrections(path: str) -> Corrections:
+    """Read a CSV file with the columns `sha256` or `path` (or both), `label`, and optionally `who` and `when`.
+
+    Raises:
+        RequestError: It cannot be read, lacks a column or a value, or two rows contradict each other.
+    """
+    file = parse_location(path)
+    if not is_remote(file) and not Path(path).is_file():
+        raise RequestError(
+            f"dataset.corrections {printable(path)} does not exist",
+            "a CSV file with the columns sha256 or path, and label",
+            "Correct dataset.corrections, or set it to null.",
+        )
+    _require_columns(path, read_header(file))
+    by_sha256: dict[str, Correction] = {}
+    by_path: dict[str, Correction] = {}
+    for row in read_rows(file):
+        values = {name: row.values.get(name, "") for name in _COLUMNS}
+        values["sha256"] = values["sha256"].lower()
+        values["label"] = normalize_label(values["label"])
+        correction = Correction(row.place, **values)
+        # The SHA-256 is the more exact of the two; a path may come to mean another image.
+        known, key = (by_sha256, correction.sha256) if correction.sha256 else (by_path, correction.path)
+        if not key or not correction.label:
+            raise RequestError(
+                f"{printable(row.place)} of the corrections has no {'label' if key else 'sha256 or path'}",
+                "a sha256 or path and a label in every row",
+                "Correct or remove the row.",
+            )
+        _require_agreement(known.setdefault(key, correction), correction, key)
+    return Corrections(by_sha256, by_path)
+
+
+def apply_corrections(
+    images: Iterable[tuple[ListedImage, str]],
+    corrections: Corrections,
+    class_names: Iterable[str],
+    applied: AppliedCorrections,
+) -> Iterator[tuple[ListedImage, str]]:
+    """Lay corrections over a stream of images.
+
+    A path is compared with the name and the origin of an image, escaped or not. Equal contents need only one
+    correction by SHA-256. The stream is not held in memory.
+
+    Args:
+        images: Images with the SHA-256 of their contents, in hexadecimal.
+        corrections: The corrections.
+        class_names: The classes that a label may be; empty: those that the images have.
+        applied: Counts what was done; updated.
+
+    Yields:
+        The images that are not excluded, with their corrected classes.
+
+    Raises:
+        RequestError: Two corrections contradict each other about an image; or a label is no class, which is
+            known only at the end of the stream if `class_names` is empty.
+    """
+    classes = set(class_names)
+    seen: set[str] = set()
+    used: set[str] = set()
+    if classes:
+        _require_classes(corrections, classes)
+    for image, sha256 in images:
+        seen.add(image.class_name)
+        found = list(_matching(image, sha256, corrections))
+        used.update(correction.place for correction in found)
+        for other in found[1:]:
+            _require_agreement(found[0], other, image.name)
+        label = found[0].label if found else image.class_name
+        if label == EXCLUDE and found:
+            applied.excluded += 1
+            continue
+        applied.relabelled += label != image.class_name
+        applied.unchanged += bool(found) and label == image.class_name
+        yield (replace(image, class_name=label) if label != image.class_name else image), sha256
+    applied.unmatched += (row for row in corrections.rows if row.place not in used)
+    if not classes:
+        _require_classes(corrections, seen)
+
+
+def _matching(image: ListedImage, sha256: str, corrections: Corrections) -> Iterator[Correction]:
+    if sha256 in corrections.by_sha256:
+        yield corrections.by_sha256[sha256]
+    if corrections.by_path:
+        names = {image.name, image.origin, unescape(image.name), unescape(image.origin)}
+        yield from (corrections.by_path[name] for name in sorted(names) if name in corrections.by_path)
+
+
+def _require_columns(path: str, columns: list[str]) -> None:
+    if "label" in columns and ("sha256" in columns or "path" in columns):
+        return
+    missing = "label" if "label" not in columns else "path"
+    raise RequestError(
+        f"dataset.corrections {printable(path)} has no column {missing!r}",
+        f"the columns sha256 or path, and label, in place of {', '.join(map(printable, columns)) or 'none'}",
+        did_you_mean(missing, columns).replace("Did you mean", "Rename").replace("?", "?")
+        or "Add a line with the names of the columns.",
+    )
+
+
+def _require_agreement(first: Correction, second: Correction, name: str) -> None:
+    if first.label != second.label:
+        told = (f"{printable(row.label)!r} in {_describe(row)}" for row in (first, second))
+        raise RequestError(
+            f"two corrections of {printable(name)} contradict each other: {' and '.join(told)}",
+            "one label for each image",
+            "Remove one of the rows.",
+        )
+
+
+def _describe(row: Correction) -> str:
+    words = [printable(row.place)]
+    if row.who:
+        words.append(f"by {printable(row.who)}")
+    if row.when:
+        words.append(f"of {printable(row.when)}")
+    return " ".join(words)
+
+
+def _require_classes(corrections: Corrections, classes: set[str]) -> None:
+    for row in corrections.rows:
+        if row.label != EXCLUDE and row.label not in classes:
+            raise RequestError(
+                f"{printable(row.place)} of the corrections has the label {row.label!r}",
+                f"`{EXCLUDE}` or one of the {len(classes)} classes",
+                did_you_mean(row.label, sorted(classes)) or "Correct it, or add images of that class first.",
+            )
