@@ -95,7 +95,7 @@ class Corrections:
 
 
 def read_corrections(path: str) -> Corrections:
-    """Read a CSV file with the columns `sha256` or `path` (or both), `label`, and optionally `who` and `when`.
+    """Read a CSV file with the columns `sha256` or `path` (or both), `label`, and maybe `who` and `when`.
 
     Raises:
         RequestError: It cannot be read, lacks a column or a value, or two rows contradict each other.
@@ -189,8 +189,7 @@ def _require_columns(path: str, columns: list[str]) -> None:
     raise RequestError(
         f"dataset.corrections {printable(path)} has no column {missing!r}",
         f"the columns sha256 or path, and label, in place of {', '.join(map(printable, columns)) or 'none'}",
-        did_you_mean(missing, columns).replace("Did you mean", "Rename").replace("?", "?")
-        or "Add a line with the names of the columns.",
+        did_you_mean(missing, columns) or "Add a line with the names of the columns.",
     )
 
 

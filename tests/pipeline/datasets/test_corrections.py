@@ -112,7 +112,7 @@ def test_a_file_without_its_columns_is_one_line(tmp_path: Path) -> None:
     assert "has no column 'path'" in refusal(write(tmp_path, header="file,label"))
 
 
-@given(st.dictionaries(st.integers(0, 3), st.sampled_from(["cat", "dog", "exclude"])))
+@given(wanted=st.dictionaries(st.integers(0, 3), st.sampled_from(["cat", "dog", "exclude"])))
 def test_any_corrections_are_what_the_images_get(
     wanted: dict[int, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
