@@ -19,10 +19,10 @@ FLOORS = (
     {"clutter", "config", "display", "drift", "file_names", "labels", "progress", "resources", "telemetry"}
     | {"templates"},
     {"errors"},
-    {"images", "layers", "locations", "processes"},
+    {"images", "layers", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions"},
-    {"prediction", "readiness", "registry", "training"},
+    {"audit", "prediction", "readiness", "registry", "training"},
     {"evaluation", "runs", "scoring"},
     {"explain", "export", "promotion"},
 )
@@ -31,7 +31,12 @@ BESIDE = {
     "image_encoding": {"images"},
 }
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
-HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "onnx", "onnxslim"}
+HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "onnx", "onnxslim"} | {
+    "cleanlab",
+    "cv2",
+    "imagehash",
+    "scipy",
+}
 # The flows themselves, and what stands around their functions.
 WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo")
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)

@@ -14,8 +14,10 @@ from pixelmill.pipeline.config import (
     FashionMnistSource,
     MnistSource,
 )
-from pixelmill.pipeline.datasets import Images, RawDataset, cifar10, cifar100, digits, fashion_mnist, mnist
+from pixelmill.pipeline.datasets import cifar10, cifar100, digits, fashion_mnist, mnist
 from pixelmill.pipeline.datasets.catalogue import ListedImage, Listing, Part
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles
 from pixelmill.pipeline.images import Pixels
 
 Kind = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100"]
@@ -50,7 +52,13 @@ class ArrayReader:
             place: Its name, such as `train 17`.
         """
         title, _, index = place.partition(" ")
-        return _read(self)[title].pixels[int(index)]
+        pixels: Pixels = _read(self)[title].pixels[int(index)]
+        return pixels
+
+    @staticmethod
+    def release() -> None:
+        """Release the memory of the arrays, which are loaded again when they are needed."""
+        _read.cache_clear()
 
 
 def list_bundled(source: BundledSource, cache: Path) -> Listing:
@@ -59,13 +67,23 @@ def list_bundled(source: BundledSource, cache: Path) -> Listing:
     Raises:
         DownloadError: No mirror provided the data.
     """
-    (kind,) = get_args(type(source).model_fields["source"].annotation)
     raw = _download(source, cache)
-    reader = ArrayReader(kind, tuple(raw.files.items()))
+    reader = ArrayReader(_kind_of(source), tuple(raw.files.items()))
     return Listing(_list(reader), reader, CLASS_NAMES[reader.kind], raw.provenance)
 
 
-def _download(source: BundledSource, cache: Path) -> RawDataset:
+def count_bundled_classes(source: BundledSource) -> int:
+    """The number of classes of a dataset that is arrays."""
+    return len(CLASS_NAMES[_kind_of(source)])
+
+
+def _kind_of(source: BundledSource) -> Kind:
+    kind: Kind
+    (kind,) = get_args(type(source).model_fields["source"].annotation)
+    return kind
+
+
+def _download(source: BundledSource, cache: Path) -> DownloadedFiles:
     match source:
         case DigitsSource():
             return digits.download_digits()
@@ -88,7 +106,7 @@ def _list(reader: ArrayReader) -> Iterator[ListedImage]:
             yield ListedImage(name, name, name, class_names[label], _PARTS[title], sha256=sha256)
 
 
-_READERS: Mapping[Kind, Callable[[RawDataset], tuple[Images, Images]]] = {
+_READERS: Mapping[Kind, Callable[[DownloadedFiles], tuple[Images, Images]]] = {
     "mnist": mnist.read_mnist,
     "fashion-mnist": fashion_mnist.read_fashion_mnist,
     "cifar10": cifar10.read_cifar10,
@@ -100,5 +118,5 @@ _READERS: Mapping[Kind, Callable[[RawDataset], tuple[Images, Images]]] = {
 def _read(reader: ArrayReader) -> dict[str, Images]:
     if reader.kind == "digits":
         return {"digit": digits.read_digits()}
-    train, test = _READERS[reader.kind](RawDataset(reader.kind, dict(reader.files), "", ""))
+    train, test = _READERS[reader.kind](DownloadedFiles(dict(reader.files), ""))
     return {"train": train, "test": test}

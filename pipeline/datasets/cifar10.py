@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pixelmill.pipeline.config import Cifar10Source
-from pixelmill.pipeline.datasets import Images, RawDataset
 from pixelmill.pipeline.datasets.archives import read_members
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 from pixelmill.pipeline.errors import WorkError
 
 CLASS_NAMES = (
@@ -30,17 +30,16 @@ _RECORD = 1 + 3 * SIDE * SIDE
 _MAX_BATCH_BYTES = 10_000 * _RECORD
 
 
-def download_cifar10(source: Cifar10Source, cache: Path) -> RawDataset:
+def download_cifar10(source: Cifar10Source, cache: Path) -> DownloadedFiles:
     """Download the archive to the cache.
 
     Raises:
         DownloadError: No mirror provided it.
     """
-    paths, provenance = fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache)
-    return RawDataset("cifar10", paths, ARCHIVE.sha256, provenance)
+    return DownloadedFiles(*fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache))
 
 
-def read_cifar10(raw: RawDataset) -> tuple[Images, Images]:
+def read_cifar10(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 50,000 training and the 10,000 test images, uint8 [images, 32, 32, 3].
 
     Raises:

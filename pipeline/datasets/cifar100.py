@@ -6,10 +6,10 @@ A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009).
 from pathlib import Path
 
 from pixelmill.pipeline.config import Cifar100Source
-from pixelmill.pipeline.datasets import Images, RawDataset
 from pixelmill.pipeline.datasets.archives import read_members
 from pixelmill.pipeline.datasets.cifar10 import SIDE, read_records
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 
 CLASS_NAMES = (
     *("apple", "aquarium_fish", "baby", "bear", "beaver"),
@@ -45,17 +45,16 @@ _LABEL_BYTES = 2
 _MAX_BYTES = 50_000 * (_LABEL_BYTES + 3 * SIDE * SIDE)
 
 
-def download_cifar100(source: Cifar100Source, cache: Path) -> RawDataset:
+def download_cifar100(source: Cifar100Source, cache: Path) -> DownloadedFiles:
     """Download the archive to the cache.
 
     Raises:
         DownloadError: No mirror provided it.
     """
-    paths, provenance = fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache)
-    return RawDataset("cifar100", paths, ARCHIVE.sha256, provenance)
+    return DownloadedFiles(*fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache))
 
 
-def read_cifar100(raw: RawDataset) -> tuple[Images, Images]:
+def read_cifar100(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 50,000 training and the 10,000 test images, uint8 [images, 32, 32, 3].
 
     Raises:

@@ -13,7 +13,7 @@ from pixelmill.pipeline.datasets.remote_files import list_remote, list_remote_fo
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.locations import is_remote, require_reachable
+from pixelmill.pipeline.storage import is_remote, require_reachable
 
 _MAX_NAMES = 8
 

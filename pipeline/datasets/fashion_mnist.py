@@ -5,14 +5,13 @@ Algorithms" (2017).
 """
 
 import gzip
-import hashlib
 import zlib
 from pathlib import Path
 
 from pixelmill.pipeline.config import FashionMnistSource
-from pixelmill.pipeline.datasets import Images, RawDataset
 from pixelmill.pipeline.datasets.idx import join_images, read_idx
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 
@@ -47,18 +46,16 @@ SIDE = 28
 _MAX_CONTENT_BYTES = 1 << 26
 
 
-def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> RawDataset:
+def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> DownloadedFiles:
     """Download the four files to the cache.
 
     Raises:
         DownloadError: No mirror provided them.
     """
-    paths, provenance = fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache)
-    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
-    return RawDataset("fashion-mnist", paths, fingerprint, provenance)
+    return DownloadedFiles(*fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache))
 
 
-def read_fashion_mnist(raw: RawDataset) -> tuple[Images, Images]:
+def read_fashion_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
 
     Raises:

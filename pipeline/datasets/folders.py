@@ -1,18 +1,13 @@
 """Datasets from a folder with one subfolder per class, on this machine or at an address."""
 
-import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
-from logging import getLogger
 from pathlib import Path
 
-from pixelmill.pipeline.artifacts import sha256_of, write_text
 from pixelmill.pipeline.config import FolderSource
-from pixelmill.pipeline.datasets import RawDataset
 from pixelmill.pipeline.datasets.catalogue import ListedImage, Listing, Part
 from pixelmill.pipeline.datasets.class_folders import (
     ClassFolder,
@@ -22,7 +17,6 @@ from pixelmill.pipeline.datasets.class_folders import (
     require_disjoint_folders,
     require_folder,
 )
-from pixelmill.pipeline.datasets.duplicates import LabelledFile, drop_contradictions, duplicate_warnings
 from pixelmill.pipeline.datasets.image_files import (
     FoundFile,
     describe_excluded,
@@ -35,9 +29,9 @@ from pixelmill.pipeline.datasets.remote_files import list_remote, walk_remote_im
 from pixelmill.pipeline.datasets.split_folders import find_split_folders
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.file_names import escape_path, unescape
-from pixelmill.pipeline.locations import is_remote, parse_location
+from pixelmill.pipeline.file_names import escape_path
 from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 PARENT = "parent"
 _OUTSIDE = "outside the class folders"
@@ -140,80 +134,6 @@ def _find_parts(source: FolderSource) -> tuple[PartFolder, ...]:
         prefix = "" if part in named else _prefix(root, folder)
         found.append(PartFolder(part, root, prefix, find_classes(root, key), 1))
     return tuple(found)
-
-
-def index_folder(source: FolderSource, cache: Path) -> RawDataset:
-    """Hash the images of a listing; to be replaced by the catalogue."""
-    listing = list_folder(source, cache)
-    files = [
-        LabelledFile(
-            Path(unescape(image.place)),
-            image.name,
-            image.class_name,
-            sha256_of(Path(unescape(image.place))),
-            "test" if image.part == "test" else "train",
-        )
-        for image in listing.images
-    ]
-    kept, dropped = drop_contradictions(files)
-    listing.warnings.extend(duplicate_warnings(printable(source.path), kept, dropped))
-    for folder in check_folders(source):
-        _require_enough(folder, kept, dropped)
-    lines = [
-        json.dumps(
-            {
-                "path": str(f.path),
-                "name": f.name,
-                "class_name": f.class_name,
-                "sha256": f.sha256,
-                "part": f.part,
-            }
-        )
-        for f in kept
-    ]
-    names = _sha256(json.dumps([f.name, f.class_name, f.sha256, f.part]) for f in kept)
-    index = cache / f"{_sha256(lines)}.jsonl"
-    write_text(index, "\n".join(lines) + "\n")
-    for line in listing.warnings:
-        getLogger(__name__).warning("%s", line)
-    return RawDataset(
-        "folder",
-        {"index.jsonl": index, "train": Path(listing.provenance)},
-        _sha256(json.dumps([file.class_name, file.sha256, file.part]) for file in kept),
-        listing.provenance,
-        names,
-        tuple(listing.warnings),
-        listing.left_out,
-    )
-
-
-def _sha256(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def read_index(raw: RawDataset) -> list[LabelledFile]:
-    """The files of `index_folder`."""
-    rows = (json.loads(line) for line in raw.files["index.jsonl"].read_text(encoding="utf-8").splitlines())
-    return [LabelledFile(**{**row, "path": Path(row["path"])}) for row in rows]
-
-
-def _require_enough(
-    folder: PartFolder, kept: Sequence[LabelledFile], dropped: Sequence[LabelledFile]
-) -> None:
-    contents: dict[str, set[str]] = {entry.name: set() for entry in folder.classes}
-    for file in kept:
-        if (file.part == "test") == (folder.part == "test"):
-            contents[file.class_name].add(file.sha256)
-    few = [(name, len(found)) for name, found in contents.items() if len(found) < folder.min_images]
-    shared = sorted({file.class_name for file in dropped} & {name for name, _ in few})
-    if shared:
-        raise RequestError(
-            f"class {shared[0]!r} has few images that no other class has",
-            f"at least {folder.min_images}",
-            f"Check the images that other classes share with {', '.join(map(printable, shared))}.",
-        )
-    if few:
-        raise _too_few(folder, few)
 
 
 def _prefix(root: Path, folder: Path) -> str:

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 
-from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.datasets.images import Images
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 

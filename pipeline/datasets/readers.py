@@ -9,7 +9,7 @@ from typing import Any
 from pixelmill.pipeline.decoding.files import read_file
 from pixelmill.pipeline.file_names import escape_path, unescape
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.locations import file_system, is_remote, is_remote_error, parse_location
+from pixelmill.pipeline.storage import file_system, is_remote, is_remote_error, parse_location
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pixelmill.pipeline.datasets.image_files import FoundFile, exclusion_reason, kind_reason
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import file_system, is_remote_error
+from pixelmill.pipeline.storage import file_system, is_remote_error
 
 NAMELESS = "folders without a name"
 # What fsspec's file systems call a hash or version of the content, and the time of modification.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.datasets.remote_files import list_remote, remote_stamp
-from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.storage import parse_location
 
 
 class _Folder(NamedTuple):

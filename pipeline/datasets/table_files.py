@@ -13,7 +13,7 @@ from pixelmill.pipeline.datasets.readers import address_of
 from pixelmill.pipeline.datasets.remote_files import list_remote
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import (
+from pixelmill.pipeline.storage import (
     file_system,
     is_remote,
     is_remote_error,

@@ -24,9 +24,9 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.storage import parse_location
 
 _LOOKED_FOR = 100
 
