@@ -9,14 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pixelmill.pipeline.artifacts import (
-    flush_to_disk,
-    read_json,
-    remove_leftovers,
-    sha256_of,
-    temporary_folder,
-    write_json,
-)
+from pixelmill.pipeline.artifacts import read_json, sha256_of, write_json
 from pixelmill.pipeline.config import ArchiveSource, FolderSource, OwnImages, ParquetSource, TableSource
 from pixelmill.pipeline.datasets.catalogue import ListedImage, Listing
 from pixelmill.pipeline.datasets.class_folders import enter
@@ -30,12 +23,15 @@ from pixelmill.pipeline.datasets.unpacking import UnpackingLimits, archive_forma
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import DownloadError, PixelmillError, RequestError
 from pixelmill.pipeline.file_names import escape_path
-from pixelmill.pipeline.locations import (
+from pixelmill.pipeline.storage import (
     file_system,
+    flush_to_disk,
     is_remote,
     is_remote_error,
     parse_location,
+    remove_leftovers,
     require_reachable,
+    temporary_folder,
 )
 
 _log = getLogger(__name__)

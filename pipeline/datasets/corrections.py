@@ -11,8 +11,8 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import unescape
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 EXCLUDE = "exclude"
 _COLUMNS = ("sha256", "path", "label", "who", "when")
@@ -41,7 +41,7 @@ class Correction(NamedTuple):
 
 @dataclass
 class AppliedCorrections:
-    """What a file of corrections did to a dataset; complete once the stream is consumed.
+    """What a file of corrections did to a dataset.
 
     Attributes:
         relabelled: Number of images that got another class.
@@ -127,51 +127,70 @@ def read_corrections(path: str) -> Corrections:
     return Corrections(by_sha256, by_path)
 
 
-def apply_corrections(
-    images: Iterable[tuple[ListedImage, str]],
-    corrections: Corrections,
-    class_names: Iterable[str],
-    applied: AppliedCorrections,
-) -> Iterator[tuple[ListedImage, str]]:
-    """Lay corrections over a stream of images.
+class Corrector:
+    """Lays corrections over images, one after the other.
 
-    A path is compared with the name and the origin of an image, escaped or not. Equal contents need only one
-    correction by SHA-256. The stream is not held in memory.
+    A path is compared with the name and the origin of an image, escaped or not. A correction by SHA-256 is
+    for all images with that content.
 
-    Args:
-        images: Images with the SHA-256 of their contents, in hexadecimal.
-        corrections: The corrections.
-        class_names: The classes that a label may be; empty: those that the images have.
-        applied: Counts what was done; updated.
-
-    Yields:
-        The images that are not excluded, with their corrected classes.
-
-    Raises:
-        RequestError: Two corrections contradict each other about an image; or a label is no class, which is
-            known only at the end of the stream if `class_names` is empty.
+    Attributes:
+        applied: What was done so far.
     """
-    classes = set(class_names)
-    seen: set[str] = set()
-    used: set[str] = set()
-    if classes:
-        _require_classes(corrections, classes)
-    for image, sha256 in images:
-        seen.add(image.class_name)
-        found = list(_matching(image, sha256, corrections))
-        used.update(correction.place for correction in found)
+
+    def __init__(self, corrections: Corrections, class_names: Iterable[str] = ()) -> None:
+        """Check the labels if the classes are known.
+
+        Args:
+            corrections: The corrections.
+            class_names: The classes that a label may be; empty: those that the images have.
+
+        Raises:
+            RequestError: A label is no class.
+        """
+        self.applied = AppliedCorrections()
+        self._corrections = corrections
+        self._classes = set(class_names)
+        self._seen: set[str] = set()
+        self._used: set[str] = set()
+        if self._classes:
+            _require_classes(corrections, self._classes)
+
+    def correct(self, image: ListedImage, sha256: str) -> ListedImage | None:
+        """The image with its corrected class; None if it is excluded.
+
+        Args:
+            image: An image as it was listed.
+            sha256: SHA-256 of its content, in hexadecimal; empty if it cannot be read.
+
+        Raises:
+            RequestError: Two corrections of it contradict each other.
+        """
+        self._seen.add(image.class_name)
+        found = list(_matching(image, sha256, self._corrections))
+        if not found:
+            return image
+        self._used.update(correction.place for correction in found)
         for other in found[1:]:
             _require_agreement(found[0], other, image.name)
-        label = found[0].label if found else image.class_name
-        if label == EXCLUDE and found:
-            applied.excluded += 1
-            continue
-        applied.relabelled += label != image.class_name
-        applied.unchanged += bool(found) and label == image.class_name
-        yield (replace(image, class_name=label) if label != image.class_name else image), sha256
-    applied.unmatched += (row for row in corrections.rows if row.place not in used)
-    if not classes:
-        _require_classes(corrections, seen)
+        label = found[0].label
+        if label == EXCLUDE:
+            self.applied.excluded += 1
+            return None
+        if label == image.class_name:
+            self.applied.unchanged += 1
+            return image
+        self.applied.relabelled += 1
+        return replace(image, class_name=label)
+
+    def finish(self) -> None:
+        """Note the corrections that were for no image.
+
+        Raises:
+            RequestError: A label is no class of the images.
+        """
+        self.applied.unmatched += (row for row in self._corrections.rows if row.place not in self._used)
+        if not self._classes:
+            _require_classes(self._corrections, self._seen)
 
 
 def _matching(image: ListedImage, sha256: str, corrections: Corrections) -> Iterator[Correction]:

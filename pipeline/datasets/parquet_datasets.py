@@ -20,15 +20,15 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path, unescape
 from pixelmill.pipeline.images import FailureCode, ImageFailure
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.locations import (
+from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.storage import (
     file_system,
     is_remote,
     is_remote_error,
     parse_location,
     require_reachable,
 )
-from pixelmill.pipeline.progress import progress
-from pixelmill.pipeline.recipes.spelling import did_you_mean
 
 _METADATA = b"huggingface"
 _BATCH_ROWS = 1 << 14
@@ -125,11 +125,13 @@ def check_parquet(source: ParquetSource) -> tuple[str, ...]:
 
 
 def count_parquet_classes(source: ParquetSource) -> int | None:
-    """The number of classes.
+    """The number of classes; None if the files are not on this machine.
 
     Raises:
         RequestError: `check_parquet` fails.
     """
+    if is_remote(parse_location(source.path)) or not find_parquet_files(source.path):
+        return None
     return len(check_parquet(source))
 
 

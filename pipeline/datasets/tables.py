@@ -19,14 +19,21 @@ from pixelmill.pipeline.datasets.image_files import stamp_of
 from pixelmill.pipeline.datasets.readers import FileReader, address_of
 from pixelmill.pipeline.datasets.remote_stamps import RemoteStamps
 from pixelmill.pipeline.datasets.split_folders import part_of
-from pixelmill.pipeline.datasets.table_files import TableRow, find_tables, folder_of, read_header, read_rows
+from pixelmill.pipeline.datasets.table_files import (
+    TableRow,
+    find_files,
+    find_tables,
+    folder_of,
+    read_header,
+    read_rows,
+)
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path
 from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.recipes.spelling import did_you_mean
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 _LOOKED_FOR = 100
 
@@ -107,11 +114,13 @@ def check_table(source: TableSource) -> _Survey:
 
 
 def count_table_classes(source: TableSource) -> int | None:
-    """The number of classes in a table.
+    """The number of classes in a table; None if it is not on this machine.
 
     Raises:
         RequestError: `check_table` fails.
     """
+    if is_remote(parse_location(source.path)) or not find_files(source.path):
+        return None
     return len(check_table(source).class_names)
 
 

@@ -7,11 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelmill.pipeline.datasets.catalogue import ListedImage
-from pixelmill.pipeline.datasets.corrections import (
-    AppliedCorrections,
-    apply_corrections,
-    read_corrections,
-)
+from pixelmill.pipeline.datasets.corrections import AppliedCorrections, Corrector, read_corrections
 from pixelmill.pipeline.errors import RequestError
 
 
@@ -32,9 +28,10 @@ def write(folder: Path, *rows: str, header: str = "sha256,path,label,who,when") 
 
 def applied_to(path: str, classes: tuple[str, ...] = ()) -> tuple[dict[str, str], AppliedCorrections]:
     """The class of each remaining image by name, and what was done."""
-    applied = AppliedCorrections()
-    corrected = apply_corrections(IMAGES, read_corrections(path), classes, applied)
-    return {found.name: found.class_name for found, _ in corrected}, applied
+    corrector = Corrector(read_corrections(path), classes)
+    corrected = [corrector.correct(*found) for found in IMAGES]
+    corrector.finish()
+    return {found.name: found.class_name for found in corrected if found}, corrector.applied
 
 
 def refusal(path: str, classes: tuple[str, ...] = ()) -> str:
@@ -64,9 +61,9 @@ def test_corrections_by_hash_and_path_change_labels_and_exclude(tmp_path: Path) 
 
 def test_two_columns_are_enough_and_escaped_names_are_known(tmp_path: Path) -> None:
     odd = ListedImage("cat/caf%E9.png", "", "/pets/cat/caf%E9.png", "cat")
-    applied = AppliedCorrections()
     path = write(tmp_path, "cat/caf%E9.png,dog", header="path,label")
-    ((found, _),) = apply_corrections([(odd, "0" * 64)], read_corrections(path), ("cat", "dog"), applied)
+    found = Corrector(read_corrections(path), ("cat", "dog")).correct(odd, "0" * 64)
+    assert found is not None
     assert found.class_name == "dog"
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pixelmill.pipeline.config import MnistSource
-from pixelmill.pipeline.datasets import RawDataset, fashion_mnist
+from pixelmill.pipeline.datasets import fashion_mnist
 from pixelmill.pipeline.datasets.idx import read_idx, write_idx
-from pixelmill.pipeline.datasets.mirrors import MirrorFailed
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, MirrorFailed
 from pixelmill.pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_mnist
 from pixelmill.pipeline.errors import DownloadError, WorkError
 from tests.servers import FileServer, serving
@@ -118,11 +118,11 @@ def test_files_that_are_damaged_or_do_not_go_together_are_one_line(
     for file, content in zip(FILES, contents, strict=True):
         (tmp_path / file.name).write_bytes(content)
         (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(content))
-    plain = RawDataset("mnist", {file.name: tmp_path / file.name for file in FILES}, "", "")
+    plain = DownloadedFiles({file.name: tmp_path / file.name for file in FILES}, "")
     zipped = {file.name: tmp_path / file.name for file in fashion_mnist.FILES}
     for raw, read in (
         (plain, read_mnist),
-        (RawDataset("fashion-mnist", zipped, "", ""), fashion_mnist.read_fashion_mnist),
+        (DownloadedFiles(zipped, ""), fashion_mnist.read_fashion_mnist),
     ):
         with pytest.raises(WorkError) as caught:
             read(raw)
