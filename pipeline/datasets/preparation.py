@@ -43,7 +43,7 @@ from pixelmill.pipeline.progress import progress
 _log = getLogger(__name__)
 _FORMAT = 4
 _REJECTED = "rejected.json"
-_PLACES = {"path", "test_path", "validation_path", "root", "mirrors", "package_index"}
+_PLACES = {"path", "test_path", "validation_path", "root", "mirrors", "package_index", "corrections"}
 
 
 def prepare_dataset(
@@ -81,7 +81,11 @@ def prepare_dataset(
             manifest = verify_files(folder)
         tensors.verify(manifest["segments"], read_all=verify_data)
         warnings = [*raw.warnings, *manifest["split_warnings"]]
-        facts = {"warnings": warnings, "left_out": dict(raw.left_out)}
+        facts = {
+            "warnings": warnings,
+            "left_out": dict(raw.left_out),
+            "corrections": dict(raw.corrections),
+        }
         if any(manifest.get(key) != value for key, value in facts.items()):
             manifest = {**manifest, **facts}
             write_json(folder / MANIFEST, manifest)
