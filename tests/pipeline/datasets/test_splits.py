@@ -263,6 +263,15 @@ def test_validation_images_are_taken_from_the_training_part_of_a_source_without_
     assert division.splits[21] == "validation"
 
 
+def test_test_images_are_taken_from_the_training_part_of_a_source_without_them() -> None:
+    images = [Image(number, part="validation" if number < 10 else "train") for number in range(60)]
+    earlier: dict[str, SplitName] = {sha256(20): "test", sha256(21): "validation"}
+    division = divide(images, FIFTH, earlier)
+    assert Counter(division.splits) == {"validation": 10, "train": 38, "test": 12}
+    assert division.splits[20] == "test"
+    assert division.splits[21] != "validation"
+
+
 def test_a_source_without_test_images_needs_a_share() -> None:
     with pytest.raises(RequestError, match="dataset without test images"):
         divide([Image(1), Image(2)], Fractions(None, 0.1))
