@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from pixelmill.flows.commands.audit import audit
 from pixelmill.flows.commands.console import (
     explain_os_error,
     explain_remote_trouble,
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(take_general_options)
+app.command("audit")(quietable(audit))
 app.command("score")(quietable(score))
 app.command("explain")(quietable(explain))
 app.command("export")(quietable(export))

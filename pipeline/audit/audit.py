@@ -1,6 +1,5 @@
 """Looking for all kinds of findings, and what follows from them."""
 
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,12 @@ from pixelmill.pipeline.artifacts import write_json, write_text
 from pixelmill.pipeline.audit import AUDIT_FILE, PAGE_FILE, Audit, AuditInput, Finding
 from pixelmill.pipeline.audit.kinds import KINDS
 from pixelmill.pipeline.audit.page import render_page
+from pixelmill.pipeline.config import DatasetSource
 from pixelmill.pipeline.config.audit import AuditSpec, FindingKind
+from pixelmill.pipeline.config.sources import OwnImages
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import GateRefused
 
-_log = getLogger(__name__)
 _MAX_NAMED = 3
 
 
@@ -25,6 +25,18 @@ def audit_images(given: AuditInput, spec: AuditSpec) -> Audit:
     }
     stopped = tuple(kind for kind, found in findings.items() if found and getattr(spec, kind) == "stop")
     return Audit(len(given.images), findings, stopped)
+
+
+def spec_of(source: DatasetSource) -> AuditSpec:
+    """What to look for in a dataset; the defaults for those that a package or a mirror provides."""
+    return source.audit if isinstance(source, OwnImages) else AuditSpec()
+
+
+def look_at(given: AuditInput, spec: AuditSpec, folder: Path) -> Audit:
+    """Audit images and write `audit.json` and the page to a folder."""
+    audit = audit_images(given, spec)
+    write_audit(audit, given, folder)
+    return audit
 
 
 def write_audit(audit: Audit, given: AuditInput, folder: Path) -> Path:
@@ -62,15 +74,28 @@ def describe_audit(audit: Audit, given: AuditInput) -> dict[str, Any]:
     }
 
 
-def log_findings(audit: Audit) -> None:
-    """One line for each kind that was found, as a warning."""
-    for kind, found in audit.findings.items():
-        if found:
-            _log.warning("%s: %s", KINDS[kind].title, count_and_name(found))
+def summarize_findings(audit: Audit, folder: Path) -> str | None:
+    """One line with the number of findings of each kind and where the page is; None without findings."""
+    counts = [f"{len(found):,} {KINDS[kind].title}" for kind, found in audit.findings.items() if found]
+    return f"the audit found {', '.join(counts)}: {folder / PAGE_FILE}" if counts else None
 
 
-def require_unstopped(audit: Audit, page: Path) -> None:
+def explain_imbalance(audit: Audit) -> str | None:
+    """One line about the smallest class, and what to do; None if no class is small."""
+    found = audit.findings.get("imbalance", ())
+    if not found:
+        return None
+    more = f", and {len(found) - 1:,} more classes are small" if len(found) > 1 else ""
+    smallest = printable(f"class {found[0].path} has {found[0].reason}")
+    return f"{smallest}{more}. Add images, or set `training.class_weights=balanced`."
+
+
+def require_unstopped(audit: Audit, folder: Path) -> None:
     """Refuse a dataset with findings of a kind that stops.
+
+    Args:
+        audit: The findings.
+        folder: Where they were written.
 
     Raises:
         GateRefused: There are some; names the first kind.
@@ -79,7 +104,7 @@ def require_unstopped(audit: Audit, page: Path) -> None:
         raise GateRefused(
             f"the audit found {KINDS[kind].title}: {count_and_name(audit.findings[kind])}",
             f"none, because dataset.audit.{kind} is stop",
-            f"See {page}, then correct the dataset or set `dataset.audit.{kind}=warn`.",
+            f"See {folder / PAGE_FILE}, then correct the dataset or set `dataset.audit.{kind}=warn`.",
         )
 
 

@@ -4,8 +4,8 @@
 
 ARCHIVE is a `.tar.gz` of CIFAR-10 as image files, `train/CLASS/NAME.jpg`. The classes are cut in alphabetical
 order from N images to a tenth of that, each smaller than the one before by the same factor: Cui et al., 2019,
-arXiv:1901.05555. The test set is 200 further images of each class. Every seed trains `cifar10-small` once
-with each setting, one after the other.
+arXiv:1901.05555. The test set is 200 further images of each class. Every seed trains the recipe `folder`
+once with each setting, one after the other.
 """
 
 import argparse
@@ -63,21 +63,21 @@ def train(dataset: PreparedDataset, recipe: Recipe, folder: Path) -> Metrics:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("archive", type=Path)
-    parser.add_argument("--largest", type=int, default=1000, metavar="N")
-    parser.add_argument("--epochs", type=int, default=8, metavar="N")
+    parser.add_argument("--largest", type=int, default=500, metavar="N")
+    parser.add_argument("--epochs", type=int, default=15, metavar="N")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(options.archive, folder, options.largest)
         overrides = (
-            "dataset.source=folder",
             f"dataset.path={folder / 'train'}",
             f"dataset.test_path={folder / 'test'}",
             f"training.epochs={options.epochs}",
-            "training.precision=mixed_bfloat16",
+            "name=cut",
+            "dataset.near_duplicates=false",
         )
-        recipe = load_recipe("cifar10-small", overrides)
+        recipe = load_recipe("folder", overrides)
         dataset = prepare_dataset(download_dataset(recipe.dataset, folder), recipe, folder)
         print(f"{dataset.counts} images, {options.epochs} epochs", flush=True)
         recalls: dict[str, list[float]] = defaultdict(list)
@@ -86,7 +86,7 @@ def main() -> None:
             for setting in SETTINGS:
                 chosen = (*overrides, f"training.seed={seed}", f"training.class_weights={setting}")
                 run = folder / f"{setting}-{seed}"
-                metrics = train(dataset, load_recipe("cifar10-small", chosen), run)
+                metrics = train(dataset, load_recipe("folder", chosen), run)
                 recalls[setting].append(metrics.balanced_accuracy)
                 smallest[setting].append(float(np.mean([row.recall for row in metrics.classes[-3:]])))
                 print(f"seed {seed}, {setting}: macro recall {metrics.balanced_accuracy:.4f}", flush=True)

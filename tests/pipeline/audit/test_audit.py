@@ -197,7 +197,7 @@ def test_a_kind_that_stops_is_refused_with_names(planted: Planted) -> None:
     audit = stopped(planted)
     assert audit.stopped == ("unreadable",)
     with pytest.raises(GateRefused) as refusal:
-        require_unstopped(audit, Path("audit/index.html"))
+        require_unstopped(audit, Path("audit"))
     assert str(refusal.value) == (
         "the audit found unreadable files: 1 (brick/broken.png); expected none, because "
         "dataset.audit.unreadable is stop. See audit/index.html, then correct the dataset or set "
