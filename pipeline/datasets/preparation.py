@@ -113,8 +113,9 @@ def _key(raw: RawDataset, recipe: Recipe, history: ModelHistory | None) -> str:
     settings = recipe.dataset.model_dump(exclude=_PLACES)
     image = TensorStore(Path(), recipe.image).folder.name
     # A ledger never changes what it has decided, so the splits of the same images stay the same.
-    is_remembered = history is not None and isinstance(recipe.dataset, OwnImages)
-    model = [recipe.name, history.class_names] if is_remembered else None
+    model = None
+    if history is not None and isinstance(recipe.dataset, OwnImages):
+        model = [recipe.name, history.class_names]
     parts = [_FORMAT, raw.fingerprint, raw.names_sha256, raw.class_names, settings, image, model]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
