@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from pixelmill.flows.commands.audit import audit
 from pixelmill.flows.commands.console import (
     explain_os_error,
     explain_remote_error,
@@ -32,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(take_general_options)
-for command in (demo, retrain, score, export, verify, explain):
+for command in (demo, retrain, audit, score, export, verify, explain):
     app.command()(quietable(command))
 for name, group in (("models", models_app), ("recipes", recipes_app)):
     for registered in group.registered_commands:

@@ -22,7 +22,7 @@ FLOORS = (
     {"images", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions"},
-    {"prediction", "readiness", "registry", "training"},
+    {"audit", "prediction", "readiness", "registry", "training"},
     {"evaluation", "runs", "scoring"},
     {"explain", "export", "promotion"},
 )
@@ -33,7 +33,22 @@ BESIDE = {
     "image_encoding": {"images"},
 }
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
-HEAVY = {"keras", "tensorflow", "tf2onnx", "prefect", "sklearn", "matplotlib", "onnx", "onnx_ir", "onnxslim"}
+HEAVY = {
+    "keras",
+    "tensorflow",
+    "tf2onnx",
+    "prefect",
+    "sklearn",
+    "matplotlib",
+    "onnx",
+    "onnx_ir",
+    "onnxslim",
+} | {
+    "cleanlab",
+    "cv2",
+    "imagehash",
+    "scipy",
+}
 # The flows, and modules for their functions.
 WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo")
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)

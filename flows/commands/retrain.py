@@ -6,6 +6,7 @@ from pixelmill.flows.commands.options import (
     Overrides,
     RecipeReference,
     Store,
+    VerifyData,
     check_store,
     print_model,
 )
@@ -17,6 +18,7 @@ def retrain(
     recipe: RecipeReference,
     overrides: Overrides = None,
     store: Store = DEFAULT_STORE,
+    verify_data: VerifyData = False,
     as_json: Json = False,
 ) -> None:
     """Download and prepare a dataset, then train, evaluate, export, register and promote a model."""
@@ -32,6 +34,6 @@ def retrain(
     with prefect_session():
         from pixelmill.flows.retraining import retrain as run_flow
 
-        promotion = run_flow(checked, str(store))
+        promotion = run_flow(checked, str(store), verify_data)
     model = show_model(store, f"{promotion.name}@{promotion.version}")
     print_model(model, as_json)

@@ -55,7 +55,7 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
         },
         "steps": [*_DECODING, *_conversion(spec)],
         "scaling": "none: the graph takes uint8 and scales inside",
-        "spec": spec.model_dump(),
+        "spec": spec.preprocessing(),
     }
 
 

@@ -18,6 +18,7 @@ from pixelmill.pipeline.bundles import (
     PARITY_FILE,
     RECIPE_FILE,
     REPORT_FILE,
+    TRAINING_IMAGES_FILE,
     ModelBundle,
 )
 from pixelmill.pipeline.bundles.engines import ENGINES
@@ -33,12 +34,13 @@ from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import ExportSource
+from pixelmill.pipeline.export.training_images import write_training_images
 from pixelmill.pipeline.export.variants import VariantResult, export_variants
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import dump_recipe
 
 _log = getLogger(__name__)
-_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
+_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE, TRAINING_IMAGES_FILE)
 
 
 def export_proven(
@@ -84,6 +86,8 @@ def export_proven(
         keras = load_predictions(predictions)
         _require_probabilities(source, held_out, keras, staging)
         _write_results(source, held_out, keras, staging)
+        if source.dataset is not None:
+            write_training_images(source.dataset, staging / TRAINING_IMAGES_FILE)
         if source.recipe is not None:
             (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
         draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))

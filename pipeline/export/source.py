@@ -6,11 +6,11 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
-from pixelmill.pipeline.artifacts import MANIFEST, read_json, read_manifest, verify_files
+from pixelmill.pipeline.artifacts import read_json, verify_files
 from pixelmill.pipeline.bundles import MODEL_FILE, ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import ExportSpec, ImageSpec, Recipe
-from pixelmill.pipeline.datasets import PreparedDataset
-from pixelmill.pipeline.errors import PixelmillError, RequestError
+from pixelmill.pipeline.datasets import PreparedDataset, read_prepared
+from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.export.keras_loader import (
     PixelRange,
@@ -37,7 +37,9 @@ class ExportSource:
         export: The export settings, including the parity tolerance.
         facts: Additional entries of the bundle's manifest: run, dataset, recipe, seed.
         recipe: The recipe that trained the model; None if it was trained elsewhere.
-        results: The folder of the evaluation, whose metrics, baseline and report are copied to the bundle.
+        results: The folder of the evaluation, whose metrics, baseline and report are copied to the bundle, or
+            of another bundle, from which the list of training images is copied as well.
+        dataset: The dataset of the run, whose images the bundle lists; None if there was no run.
         pixel_range: The range of pixels that the model expects; models trained by pixelmill take 0 to 255.
         from_logits: Whether to add a softmax to the outputs.
     """
@@ -51,6 +53,7 @@ class ExportSource:
     facts: dict[str, object] = field(default_factory=dict)
     recipe: Recipe | None = None
     results: Path | None = None
+    dataset: PreparedDataset | None = None
     pixel_range: PixelRange = "0..255"
     from_logits: bool = False
 
@@ -79,6 +82,7 @@ def source_of_run(
         },
         recipe=recipe,
         results=evaluation.folder,
+        dataset=dataset,
     )
 
 
@@ -125,14 +129,12 @@ def source_of_bundle(bundle: ModelBundle, export: ExportSpec) -> ExportSource:
 def find_dataset(store: Path, bundle: ModelBundle) -> PreparedDataset | None:
     """The prepared dataset on which a bundle's model was trained, or None if the local store lacks it."""
     manifest = read_bundle_manifest(bundle.folder)
-    for folder in sorted((store / "datasets").glob(f"*/{MANIFEST}")):
-        try:
-            found = read_manifest(folder.parent)
-        except PixelmillError:
-            continue
-        same_data = found.get("fingerprint") == manifest.get("dataset_fingerprint")
-        if same_data and found.get("image") == bundle.image_spec().model_dump():
-            return PreparedDataset.from_manifest(folder.parent, verify_files(folder.parent))
+    for folder, found in read_prepared(store).items():
+        same_data = found["fingerprint"] == manifest.get("dataset_fingerprint")
+        if same_data and found["image"] == bundle.image_spec().preprocessing():
+            dataset = PreparedDataset.from_manifest(folder, verify_files(folder))
+            if dataset.tensors().is_complete(found["segments"]):
+                return dataset
     return None
 
 

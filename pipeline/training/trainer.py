@@ -19,6 +19,7 @@ from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
 from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
 from pixelmill.pipeline.training.checkpoints import lock_checkpoint, read_state
+from pixelmill.pipeline.training.class_weights import weighted
 from pixelmill.pipeline.training.initialization import initialize_dirac
 from pixelmill.pipeline.training.input_pipeline import (
     BatchPrefetcher,
@@ -161,13 +162,14 @@ def _fit(
     folder: Path,
 ) -> None:
     classes = len(dataset.class_names)
-    batches = TrainingBatches(dataset.split("train"), classes, training)
+    images = dataset.split("train")
+    batches = TrainingBatches(images, classes, training)
     validation = ValidationBatches(dataset.split("validation"), classes, device.count)
     history = checkpointer.state.history
     first = len(history)
     total = (training.epochs - first) * batches.steps * training.batch_size
     with (
-        prefetch_batches(batches, batches.steps) as feed,
+        prefetch_batches(weighted(batches, images.labels, classes, training), batches.steps) as feed,
         prefetch_batches(validation, len(validation)) as validation_feed,
         progress("train", total, "images") as advance,
     ):

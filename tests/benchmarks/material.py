@@ -96,8 +96,19 @@ PHOTOGRAPHS = Kind(
 
 def prepare(kind: Kind, images: int, folder: Path) -> Workload:
     """Create the images and the bundle of a kind, or reuse those of an earlier run in `folder`."""
-    workload = Workload(kind, folder / f"{kind.name}-{images}", folder / f"{kind.name}-model")
-    if not workload.images.exists():
+    workload = Workload(kind, write_images(kind, images, folder), folder / f"{kind.name}-model")
+    if not (workload.bundle / MANIFEST).exists():
+        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
+    # Read the files once, so that every contender reads them from the page cache.
+    for file in workload.files():
+        Path(file).read_bytes()
+    return workload
+
+
+def write_images(kind: Kind, images: int, folder: Path) -> Path:
+    """Create the images of a kind, or reuse those of an earlier run in `folder`."""
+    written = folder / f"{kind.name}-{images}"
+    if not written.exists():
         partial = folder / f"{kind.name}-{images}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         with spawned_pool(processor_limit().count) as pool:
@@ -107,13 +118,8 @@ def prepare(kind: Kind, images: int, folder: Path) -> Workload:
             ]
             for future in made:
                 future.result()
-        partial.rename(workload.images)
-    if not (workload.bundle / MANIFEST).exists():
-        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
-    # Read the files once, so that every contender reads them from the page cache.
-    for file in workload.files():
-        Path(file).read_bytes()
-    return workload
+        partial.rename(written)
+    return written
 
 
 def forget(files: Iterable[str]) -> None:

@@ -29,6 +29,12 @@ def test_throughput_of_every_contender() -> None:
     assert all(name in described for name in ("limit", "tf.data + Keras", "Keras predict", "Pillow loop"))
 
 
+def test_preparation_beside_tf_data() -> None:
+    described = run("prepare_throughput", "--small-images", "200", "--photographs", "20", "--rounds", "1")
+    assert described.count("of the limit") == 2
+    assert described.count("tf.data") == 2
+
+
 def test_the_cost_of_reusing_a_table() -> None:
     described = run("reuse_cost", "--small-images", "200", "--photographs", "10", "--rounds", "1")
     assert described.count("of reading and hashing") == 2

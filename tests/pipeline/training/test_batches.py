@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pixelmill.pipeline.config import TrainingSpec
 from pixelmill.pipeline.datasets import Images
 from pixelmill.pipeline.training.input_pipeline import (
-    Batch,
+    KerasBatch,
     TrainingBatches,
     ValidationBatches,
     shuffled_order,
@@ -31,7 +31,7 @@ def batches(count: int = 50, **fields: Any) -> TrainingBatches:
     return TrainingBatches(images(count), 3, training(**fields))
 
 
-def numbers(batch: Batch) -> list[int]:
+def numbers(batch: KerasBatch) -> list[int]:
     return [int(number) for number in batch[0].ravel()]
 
 
