@@ -82,7 +82,8 @@ def _reduce(values: Hashes, found: list[Pairs], limit: int, bits: int) -> tuple[
 
 
 def _distance(values: Hashes, pairs: Pairs) -> npt.NDArray[np.uint8]:
-    return np.bitwise_count(values[pairs[:, 0]] ^ values[pairs[:, 1]])
+    bits: npt.NDArray[np.uint8] = np.bitwise_count(values[pairs[:, 0]] ^ values[pairs[:, 1]])
+    return bits
 
 
 def _similar_values(values: Hashes) -> Iterator[Pairs]:
