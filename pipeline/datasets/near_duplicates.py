@@ -19,7 +19,7 @@ MAX_COMPONENT = 1000
 MAX_DIFFERENCE = 0.12
 # Drawings and digits on a plain ground have little that tells them apart, so they must be closer.
 _MAX_DIFFERENCE_ON_PLAIN = 0.04
-_PLAIN_SHARE, _PLAIN_LEVELS, _PLAIN_CONTRAST = 0.35, 16, 48
+_PLAIN_SHARE, _PLAIN_LEVELS, _PLAIN_CONTRAST = 0.35, 16, 32
 _COARSE, _FINE = 8, 32
 # Images of hardly any contrast, such as a clear sky, differ by noise alone: a variance in grey levels.
 _NOISE = 16.0
