@@ -33,7 +33,7 @@ def check_coverage(
     missing = {
         split: [
             repr(printable(class_names[label]))
-            for label in np.flatnonzero(np.bincount(found, minlength=len(class_names)) == 0)
+            for label in np.flatnonzero(np.bincount(found, minlength=len(class_names)) == 0).tolist()
             if class_names[label] not in removed
         ]
         for split, found in labels.items()

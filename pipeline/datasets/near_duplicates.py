@@ -181,7 +181,8 @@ def _are_plain(thumbnails: Pixels) -> npt.NDArray[np.bool_]:
     darkest, brightest = levels.min(1, keepdims=True), levels.max(1, keepdims=True)
     dark = (levels <= darkest + _PLAIN_LEVELS).mean(axis=1)
     bright = (levels >= brightest - _PLAIN_LEVELS).mean(axis=1)
-    return (np.maximum(dark, bright) > _PLAIN_SHARE) & (levels.std(axis=1) > _PLAIN_CONTRAST)
+    plain: npt.NDArray[np.bool_] = np.maximum(dark, bright) > _PLAIN_SHARE
+    return plain & (levels.std(axis=1) > _PLAIN_CONTRAST)
 
 
 def _differences(one: Pixels, two: Pixels) -> Floats:
