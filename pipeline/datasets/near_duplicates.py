@@ -181,8 +181,9 @@ def _are_plain(thumbnails: Pixels) -> npt.NDArray[np.bool_]:
     darkest, brightest = levels.min(1, keepdims=True), levels.max(1, keepdims=True)
     dark = (levels <= darkest + _PLAIN_LEVELS).mean(axis=1)
     bright = (levels >= brightest - _PLAIN_LEVELS).mean(axis=1)
-    plain: npt.NDArray[np.bool_] = np.maximum(dark, bright) > _PLAIN_SHARE
-    return plain & (levels.std(axis=1) > _PLAIN_CONTRAST)
+    has_ground = np.maximum(dark, bright) > _PLAIN_SHARE
+    plain: npt.NDArray[np.bool_] = has_ground & (levels.std(axis=1) > _PLAIN_CONTRAST)
+    return plain
 
 
 def _differences(one: Pixels, two: Pixels) -> Floats:
