@@ -22,6 +22,7 @@ from pixelmill.flows.commands.options import (
     Overrides,
     RecipeReference,
     Store,
+    VerifyData,
     check_store,
     describe_model,
     how_to_call,
@@ -133,6 +134,7 @@ def retrain(
     recipe: RecipeReference,
     overrides: Overrides = None,
     store: Store = DEFAULT_STORE,
+    verify_data: VerifyData = False,
     as_json: Json = False,
 ) -> None:
     """Download and prepare a dataset, then train, evaluate, export, register and promote a model."""
@@ -148,7 +150,7 @@ def retrain(
     with prefect_session():
         from pixelmill.flows.retraining import retrain as run_flow
 
-        promotion = run_flow(checked, str(store))
+        promotion = run_flow(checked, str(store), verify_data)
     model = show_model(store, f"{promotion.name}@{promotion.version}")
     print_model(model, as_json)
 

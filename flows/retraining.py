@@ -14,7 +14,9 @@ from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
 from pixelmill.pipeline.config import DatasetSource, PromotionSpec, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset, RawDataset
+from pixelmill.pipeline.datasets.division import ModelHistory
 from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.ledger import ledger_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError, NoSourceError
 from pixelmill.pipeline.evaluation import PROBABILITIES_FILE, Evaluation
@@ -33,7 +35,7 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.pending import judge_versions
 from pixelmill.pipeline.readiness import check_readiness
-from pixelmill.pipeline.registry import register_bundle, release_version, reserve_version
+from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
 from pixelmill.pipeline.storage import parse_location, workspace
 from pixelmill.pipeline.training import TrainedModel, read_history
@@ -44,14 +46,18 @@ from pixelmill.pipeline.training.trainer import train_model
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
 @ending_refused
-def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
-    """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate."""
+def retrain(recipe: Recipe, store: str | Path = "artifacts", verify_data: bool = False) -> Promotion:
+    """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate.
+
+    With `verify_data`, files and tensors are read again although their sizes and times have not changed.
+    """
     models = parse_location(store)
     check_readiness(recipe, models)
     work = workspace(models)
     run = begin_run(models, recipe.name)
-    raw = download(recipe.dataset, work)
-    dataset = prepare(raw, recipe, work)
+    raw = download(recipe.dataset, work, verify_data)
+    history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
+    dataset = passed(prepare(raw, recipe, work, history, verify_data))
     checkpoint = checkpoint_path(dataset, recipe, work)
     model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
@@ -81,17 +87,20 @@ def is_network_error(task: Any, run: Any, state: Any) -> bool:
     retry_jitter_factor=0.5,
     retry_condition_fn=is_network_error,
 )
-def download(source: DatasetSource, store: Path) -> RawDataset:
-    """Download and verify the data."""
-    raw = download_dataset(source, store)
+def download(source: DatasetSource, store: Path, verify_data: bool) -> RawDataset:
+    """Download and verify the data, and list its images with the hashes of their contents."""
+    raw = download_dataset(source, store, verify_data=verify_data)
     get_run_logger().info("%s from %s", raw.source, raw.provenance)
     return raw
 
 
 @task(name="prepare", cache_policy=NO_CACHE)
-def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
-    """Convert the images to tensors, and split them into training, validation and test sets."""
-    dataset = prepare_dataset(raw, recipe, store)
+@ending_refused
+def prepare(
+    raw: RawDataset, recipe: Recipe, store: Path, history: ModelHistory, verify_data: bool
+) -> PreparedDataset:
+    """Convert new images to tensors, and split all into training, validation and test sets."""
+    dataset = prepare_dataset(raw, recipe, store, history, verify_data=verify_data)
     # A recipe may specify the number of outputs, which is checked now that the classes are known.
     summarize_layers(recipe.model, recipe.image, len(dataset.class_names))
     counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from pixelmill.pipeline.config import FolderSource, Recipe
+from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.config.layers import Application
-from pixelmill.pipeline.datasets.download import count_classes
-from pixelmill.pipeline.datasets.folders import check_folders
+from pixelmill.pipeline.datasets.download import check_source, count_classes
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
@@ -20,14 +19,13 @@ _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 def check_readiness(recipe: Recipe, store: Path) -> None:
     """Reject a retraining run that cannot succeed.
 
-    It checks the dataset's folders and classes (without reading any image), the number of outputs of the
+    It checks the dataset and its classes (without reading any image), the number of outputs of the
     network, weights files, the requested device, and the store.
 
     Raises:
         RequestError: The first problem found.
     """
-    if isinstance(recipe.dataset, FolderSource):
-        check_folders(recipe.dataset)
+    check_source(recipe.dataset)
     classes = count_classes(recipe.dataset)
     if classes is not None:
         summarize_layers(recipe.model, recipe.image, classes)

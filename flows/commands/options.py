@@ -27,6 +27,10 @@ Store = Annotated[
         help="The artifacts root, a folder or an address.",
     ),
 ]
+VerifyData = Annotated[
+    bool,
+    typer.Option("--verify-data", help="Read files and tensors again whose size and time have not changed."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
 Overrides = Annotated[
     list[str] | None,

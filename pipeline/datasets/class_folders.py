@@ -187,7 +187,7 @@ def enter(folder: Path) -> Path:
     seen = {folder.resolve()}
     while True:
         with os.scandir(folder) as entries:
-            first_two = list(islice(entries, 2))
+            first_two = list(islice((entry for entry in entries if not is_clutter(entry.name)), 2))
         if len(first_two) != 1 or not (inside := list_subfolders(folder)) or inside[0].resolve() in seen:
             return folder
         folder = inside[0]

@@ -99,9 +99,9 @@ def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
 
 
 def count_folder_classes(source: FolderSource) -> int | None:
-    """The number of classes in a folder; None if it does not exist."""
+    """The number of classes in a folder; None if it is not on this machine."""
     folder = parse_location(source.path)
-    if not is_remote(folder) and not folder.is_dir():
+    if is_remote(folder) or not folder.is_dir():
         return None
     return len(_find_parts(source)[0].classes)
 

@@ -50,8 +50,7 @@ def find_tables(path: str, key: str = "dataset.path") -> list[Path]:
     Raises:
         RequestError: There is none, or the address cannot be reached.
     """
-    location = parse_location(path)
-    found = _find_remote(location) if is_remote(location) else _find_here(path)
+    found = find_files(path)
     if not found:
         raise RequestError(
             f"{key} {printable(path)} names no table",
@@ -59,6 +58,16 @@ def find_tables(path: str, key: str = "dataset.path") -> list[Path]:
             f"Set it with `{key}=TABLE`.",
         )
     return found
+
+
+def find_files(path: str) -> list[Path]:
+    """As `find_tables`; empty if there is none.
+
+    Raises:
+        RequestError: The address cannot be reached.
+    """
+    location = parse_location(path)
+    return _find_remote(location) if is_remote(location) else _find_here(path)
 
 
 def read_header(file: Path) -> list[str]:

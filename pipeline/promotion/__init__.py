@@ -120,7 +120,7 @@ def _check_balance(new: _Version, promotion: PromotionSpec) -> _Shortfall | None
 
 
 def _check_recall(new: _Version, promotion: PromotionSpec) -> _Shortfall | None:
-    lowest = min(new.classes, key=lambda row: float(row["recall"]))
+    lowest = min((row for row in new.classes if row["images"]), key=lambda row: float(row["recall"]))
     if lowest["recall"] >= promotion.min_recall - 1e-9:
         return None
     return _Shortfall(

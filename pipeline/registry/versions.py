@@ -1,12 +1,13 @@
 """Registered versions: reserving numbers, publishing bundles, finding and reading them."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pixelmill.pipeline.artifacts import require_only_listed, verify_files
-from pixelmill.pipeline.bundles import ModelBundle, Precision, open_bundle, read_bundle_manifest
+from pixelmill.pipeline.artifacts import read_verified, require_only_listed, verify_files
+from pixelmill.pipeline.bundles import LABELS_FILE, ModelBundle, Precision, open_bundle, read_bundle_manifest
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.registry.alias_file import read_aliases
 from pixelmill.pipeline.registry.model_version import (
@@ -95,6 +96,21 @@ def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> M
     bundle = open_bundle(fetch_bundle(folder), precision)
     require_identity(folder, bundle.name, bundle.version, *identity(store, folder))
     return replace(bundle, address=str(folder)) if is_remote(folder) else bundle
+
+
+def newest_classes(store: Path, name: str) -> tuple[str, ...]:
+    """The classes of the newest version of a model, in the order of its outputs; empty without a version.
+
+    Raises:
+        RequestError: The version's `labels.json` is malformed.
+        WorkError: It does not match the version's manifest.
+    """
+    versions = version_numbers(store, name)
+    if not versions:
+        return ()
+    folder = version_folder(store, name, versions[-1])
+    names: tuple[str, ...] = tuple(json.loads(read_verified(folder, LABELS_FILE)))
+    return names
 
 
 def find_version(store: Path, reference: str) -> tuple[str, int]:

@@ -103,8 +103,19 @@ PHOTOGRAPHS = Kind(
 
 def prepare(kind: Kind, images: int, folder: Path) -> Workload:
     """Make the images and the bundle of a kind, or take those that an earlier run left in `folder`."""
-    workload = Workload(kind, folder / f"{kind.name}-{images}", folder / f"{kind.name}-model")
-    if not workload.images.exists():
+    workload = Workload(kind, write_images(kind, images, folder), folder / f"{kind.name}-model")
+    if not (workload.bundle / MANIFEST).exists():
+        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
+    # From the memory of the system, whoever comes first: no disk is measured here.
+    for file in workload.files():
+        Path(file).read_bytes()
+    return workload
+
+
+def write_images(kind: Kind, images: int, folder: Path) -> Path:
+    """Make the images of a kind, or take those that an earlier run left in `folder`."""
+    written = folder / f"{kind.name}-{images}"
+    if not written.exists():
         partial = folder / f"{kind.name}-{images}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         with spawned_pool(processor_limit().count) as pool:
@@ -114,13 +125,8 @@ def prepare(kind: Kind, images: int, folder: Path) -> Workload:
             ]
             for future in made:
                 future.result()
-        partial.rename(workload.images)
-    if not (workload.bundle / MANIFEST).exists():
-        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
-    # From the memory of the system, whoever comes first: no disk is measured here.
-    for file in workload.files():
-        Path(file).read_bytes()
-    return workload
+        partial.rename(written)
+    return written
 
 
 def forget(files: Iterable[str]) -> None:

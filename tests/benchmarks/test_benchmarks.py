@@ -29,6 +29,12 @@ def test_throughput_of_every_contender() -> None:
     assert all(name in told for name in ("limit", "tf.data + Keras", "Keras predict", "Pillow loop"))
 
 
+def test_preparation_beside_tf_data() -> None:
+    told = run("prepare_throughput", "--small-images", "200", "--photographs", "20", "--rounds", "1")
+    assert told.count("of the limit") == 2
+    assert told.count("tf.data") == 2
+
+
 def test_the_cost_of_a_run_that_reuses() -> None:
     told = run("reuse_cost", "--small-images", "200", "--photographs", "10", "--rounds", "1")
     assert told.count("of reading and hashing") == 2
