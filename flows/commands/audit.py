@@ -47,8 +47,6 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the images of a dataset; exit code 3 on findings that the recipe stops at."""
-    from pixelmill.pipeline.locations import workspace
-
     from pixelmill.pipeline.audit.audit import describe_audit, look_at, require_unstopped, spec_of
     from pixelmill.pipeline.audit.collection import collect
     from pixelmill.pipeline.datasets.download import download_dataset
