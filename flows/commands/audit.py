@@ -67,13 +67,19 @@ def audit(
 
 def _load(images: str, overrides: tuple[str, ...]) -> "Recipe":
     """The recipe, or that of a folder, table or archive with the images of the recipe `folder`."""
+    from pixelmill.pipeline.config.sources import name_after_folder
     from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
     suffix = PurePath(images).suffix.lower()
     if images in shipped_recipes() or suffix in (".yaml", ".yml"):
         return load_recipe(images, overrides)
     source = _SOURCES.get(suffix, "folder")
-    return load_recipe("folder", (f"dataset.source={source}", f"dataset.path={images}", *overrides))
+    defaults = (
+        f"name={name_after_folder(images)}",
+        f"dataset.source={source}",
+        f"dataset.path={images}",
+    )
+    return load_recipe("folder", (*defaults, *overrides))
 
 
 def _print(made: "Audit", folder: Path) -> None:
