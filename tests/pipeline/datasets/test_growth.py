@@ -156,7 +156,7 @@ def test_jpeg_storage_is_nearly_the_same_and_smaller(tmp_path: Path) -> None:
 
     from pixelmill.pipeline.image_encoding import encode_png
 
-    scene = data.astronaut()
+    scene = data.astronaut()  # type: ignore[no-untyped-call]
     for name, start in (("left", 0), ("right", 200)):
         (tmp_path / "scenes" / name).mkdir(parents=True)
         for index in range(6):
