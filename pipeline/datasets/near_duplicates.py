@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.datasets import SplitName
-from pixelmill.pipeline.datasets.similar_hashes import Hashes, Pairs, similar_pairs
+from pixelmill.pipeline.datasets.similar_hashes import Hashes, Pairs, distinct, similar_pairs
 from pixelmill.pipeline.images import Pixels
 
 MAX_COMPONENT = 1000
 # The largest difference of near duplicates, relative to their contrast; see `_differences`.
 MAX_DIFFERENCE = 0.12
+# Drawings and digits on a plain ground have little that tells them apart, so they must be closer.
+_MAX_DIFFERENCE_ON_PLAIN = 0.04
+_PLAIN_SHARE, _PLAIN_LEVELS, _PLAIN_CONTRAST = 0.35, 16, 32
 _COARSE, _FINE = 8, 32
 # Images of hardly any contrast, such as a clear sky, differ by noise alone: a variance in grey levels.
 _NOISE = 16.0
@@ -123,12 +126,13 @@ def find_pairs(
     pairs = similar_pairs(hashes)
     if settled is not None:
         pairs = pairs[~(settled[pairs[:, 0]] & settled[pairs[:, 1]])]
-    pairs, _ = _confirm(pairs, _thumbnails(np.unique(pairs), tensors, _COARSE), np.unique(pairs))
+    rows = distinct(pairs)
+    coarse = _thumbnails(rows, tensors, _COARSE)
     found = [(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
         some = pairs[start : start + _PAIRS_AT_ONCE]
-        rows = np.unique(some)
-        found.append(_confirm(some, _thumbnails(rows, tensors, _FINE), rows))
+        one, two = np.searchsorted(rows, some).T
+        found.append(_confirm(some[_differences(coarse[one], coarse[two]) <= MAX_DIFFERENCE], tensors))
     return np.concatenate([part for part, _ in found]), np.concatenate([part for _, part in found])
 
 
@@ -141,22 +145,45 @@ def _thumbnails(rows: Pairs, tensors: Tensors, side: int) -> Pixels:
     made = np.empty((len(rows), size[1], size[0], channels), np.uint8)
     for start in range(0, len(rows), _IMAGES_AT_ONCE):
         for index, pixels in enumerate(tensors[rows[start : start + _IMAGES_AT_ONCE]], start):
-            small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            # Fine detail moves with a crop of one pixel.
-            made[index] = (cv2.blur(small, (3, 3)) if min(size) > _COARSE else small).reshape(made.shape[1:])
+            made[index] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(made.shape[1:])
     return made
 
 
-def _confirm(pairs: Pairs, thumbnails: Pixels, rows: Pairs) -> tuple[Pairs, Floats]:
-    """The pairs that differ little, and by how much; `rows` are the images of the thumbnails, sorted."""
+def _confirm(pairs: Pairs, tensors: Tensors) -> tuple[Pairs, Floats]:
+    """The pairs that differ little in detail, and by how much."""
+    rows = distinct(pairs)
+    thumbnails = _thumbnails(rows, tensors, _FINE)
     places = np.searchsorted(rows, pairs)
-    found = [np.zeros(0, np.float32)]
-    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        one, two = places[start : start + _PAIRS_AT_ONCE].T
-        found.append(_differences(thumbnails[one], thumbnails[two]))
-    differences = np.concatenate(found)
-    near = differences <= MAX_DIFFERENCE
+    blurred = _blurred(thumbnails)
+    differences = _differences(blurred[places[:, 0]], blurred[places[:, 1]])
+    near = np.flatnonzero(differences <= MAX_DIFFERENCE)
+    if not len(near):
+        return pairs[near], differences[near]
+    one, two = places[near].T
+    sharp = _differences(thumbnails[one], thumbnails[two])
+    near = near[(sharp <= _MAX_DIFFERENCE_ON_PLAIN) | ~_are_plain(thumbnails[one])]
     return pairs[near], differences[near]
+
+
+def _blurred(thumbnails: Pixels) -> Pixels:
+    """Thumbnails without fine detail, which moves with a crop of one pixel."""
+    import cv2
+
+    if min(thumbnails.shape[1:3]) <= _COARSE:
+        return thumbnails
+    made = [cv2.blur(pixels, (3, 3)).reshape(pixels.shape) for pixels in thumbnails]
+    return np.stack(made) if made else thumbnails
+
+
+def _are_plain(thumbnails: Pixels) -> npt.NDArray[np.bool_]:
+    """Whether images have strong contrast and a ground of the darkest or brightest level, bool [images]."""
+    levels = thumbnails.reshape(len(thumbnails), thumbnails[:1].size).astype(np.int16)
+    darkest, brightest = levels.min(1, keepdims=True), levels.max(1, keepdims=True)
+    dark = (levels <= darkest + _PLAIN_LEVELS).mean(axis=1)
+    bright = (levels >= brightest - _PLAIN_LEVELS).mean(axis=1)
+    has_ground = np.maximum(dark, bright) > _PLAIN_SHARE
+    plain: npt.NDArray[np.bool_] = has_ground & (levels.std(axis=1) > _PLAIN_CONTRAST)
+    return plain
 
 
 def _differences(one: Pixels, two: Pixels) -> Floats:

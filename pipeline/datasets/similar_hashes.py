@@ -40,13 +40,18 @@ def similar_pairs(hashes: Hashes) -> Pairs:
     order = np.argsort(hashes, kind="stable").astype(np.int64)
     values, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
     found = [_rows_of(_nearest_values(values), order, starts, counts), _equal_rows(order, counts)]
-    return _distinct(np.sort(np.concatenate(found), axis=1), len(hashes))
+    return _each_once(np.sort(np.concatenate(found), axis=1), len(hashes))
 
 
-def _distinct(pairs: Pairs, count: int) -> Pairs:
+def distinct(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each non-negative number once, sorted; the hash table of `np.unique` is slow for regular ones."""
+    ordered = np.sort(numbers, axis=None)
+    return ordered[np.diff(ordered, prepend=-1) > 0]
+
+
+def _each_once(pairs: Pairs, count: int) -> Pairs:
     """Each pair of indices below `count` once, sorted."""
-    codes = np.sort(pairs[:, 0] * max(count, 1) + pairs[:, 1])
-    codes = codes[np.diff(codes, prepend=-1) > 0]
+    codes = distinct(pairs[:, 0] * max(count, 1) + pairs[:, 1])
     return np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
 
 
@@ -68,7 +73,7 @@ def _nearest_values(values: Hashes) -> Pairs:
 
 def _reduce(values: Hashes, found: list[Pairs], limit: int, bits: int) -> tuple[Pairs, int]:
     """The distinct pairs that differ in at most so many bits that there are no more than `limit`."""
-    pairs = _distinct(np.sort(np.concatenate(found), axis=1), len(values))
+    pairs = _each_once(np.sort(np.concatenate(found), axis=1), len(values))
     distances = _distance(values, pairs)
     totals = np.cumsum(np.bincount(distances, minlength=MAX_BITS + 1))
     while bits and totals[bits] > limit:
@@ -77,7 +82,8 @@ def _reduce(values: Hashes, found: list[Pairs], limit: int, bits: int) -> tuple[
 
 
 def _distance(values: Hashes, pairs: Pairs) -> npt.NDArray[np.uint8]:
-    return np.bitwise_count(values[pairs[:, 0]] ^ values[pairs[:, 1]])
+    bits: npt.NDArray[np.uint8] = np.bitwise_count(values[pairs[:, 0]] ^ values[pairs[:, 1]])
+    return bits
 
 
 def _similar_values(values: Hashes) -> Iterator[Pairs]:

@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -85,7 +86,7 @@ def brighter(image: Image.Image, levels: int) -> Image.Image:
     return image.point(lambda value: value + levels)
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "saved as JPEG of another quality": lambda image: as_jpeg(image, 60),
     "saved as JPEG of low quality": lambda image: as_jpeg(image, 30),
     "enlarged by a tenth": lambda image: image.resize((TILE * 11 // 10,) * 2, Image.Resampling.BICUBIC),

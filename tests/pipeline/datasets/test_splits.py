@@ -59,8 +59,8 @@ def hold_out(contents: Mapping[str, int], fraction: float, salt: str) -> set[str
     for found, label in contents.items():
         of_class[label].append(found)
     aside: set[str] = set()
-    for found in of_class.values():
-        order = sorted(found, key=lambda item: hashlib.sha256(f"{salt}{item}".encode()).digest())
+    for members in of_class.values():
+        order = sorted(members, key=lambda item: hashlib.sha256(f"{salt}{item}".encode()).digest())
         aside.update(order[: min(max(1, round(len(order) * fraction)), len(order) - 1)])
     return aside
 
