@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -33,6 +34,9 @@ from pixelmill.pipeline.storage import (
     require_reachable,
     temporary_folder,
 )
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _log = getLogger(__name__)
 _WEB = ("http://", "https://")
@@ -114,10 +118,13 @@ def _fetch(source: ArchiveSource, folder: Path) -> str:
 
 
 def _fetch_and_unpack(source: ArchiveSource, folder: Path) -> str:
-    archive = parse_location(source.path)
-    if not source.path.startswith(_WEB) and not is_remote(archive):
-        return _unpack(source, archive, folder)
-    fetched = _download(source, folder / "partial")
+    if source.path.startswith(_WEB):
+        fetched = _download(source, folder / "partial")
+    else:
+        archive = parse_location(source.path)
+        if not is_remote(archive):
+            return _unpack(source, archive, folder)
+        fetched = _fetch_remote(source, archive, folder / "partial")
     try:
         return _unpack(source, fetched, folder)
     finally:
@@ -145,17 +152,20 @@ def _unpack(source: ArchiveSource, archive: Path, folder: Path) -> str:
 
 
 def _download(source: ArchiveSource, partial: Path) -> Path:
-    """The archive as a file on this machine, below `partial`."""
-    if source.path.startswith(_WEB):
-        try:
-            return download_file(source.path, partial, source.max_bytes)
-        except MirrorFailed as error:
-            raise DownloadError(
-                f"{printable(source.path)} cannot be downloaded ({error})",
-                "a server that has the archive",
-                "Check dataset.path and the network, or download it yourself and set its path.",
-            ) from error
-    system, name = file_system(parse_location(source.path))
+    """An archive on a web server as a file below `partial`."""
+    try:
+        return download_file(source.path, partial, source.max_bytes)
+    except MirrorFailed as error:
+        raise DownloadError(
+            f"{printable(source.path)} cannot be downloaded ({error})",
+            "a server that has the archive",
+            "Check dataset.path and the network, or download it yourself and set its path.",
+        ) from error
+
+
+def _fetch_remote(source: ArchiveSource, archive: "UPath", partial: Path) -> Path:
+    """An archive at an address as a file below `partial`."""
+    system, name = file_system(archive)
     partial.mkdir(parents=True, exist_ok=True)
     target = partial / hashlib.sha256(source.path.encode()).hexdigest()
     try:

@@ -23,6 +23,7 @@ from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.recipes.spelling import did_you_mean
 from pixelmill.pipeline.storage import (
+    Location,
     file_system,
     is_remote,
     is_remote_error,
@@ -135,7 +136,7 @@ def count_parquet_classes(source: ParquetSource) -> int | None:
     return len(check_parquet(source))
 
 
-def find_parquet_files(path: str) -> list[Path]:
+def find_parquet_files(path: str) -> list[Location]:
     """The Parquet files in a folder, its subfolder `data`, or subfolders called after splits; or one file.
 
     Raises:
@@ -202,7 +203,7 @@ def _class_of(label: object, names: tuple[str, ...], place: str) -> str:
     )
 
 
-def _class_names(parquet: Any, source: ParquetSource, file: Path) -> tuple[str, ...]:
+def _class_names(parquet: Any, source: ParquetSource, file: Location) -> tuple[str, ...]:
     """The names of the classes in the metadata; empty if it has none."""
     schema = parquet.schema_arrow
     for field in ("image_column", "label_column"):
@@ -222,7 +223,7 @@ def _class_names(parquet: Any, source: ParquetSource, file: Path) -> tuple[str, 
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _opened(file: Location) -> Iterator[Any]:
     import pyarrow
 
     try:
@@ -237,7 +238,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _opened_parquet(file: Path) -> Iterator[Any]:
+def _opened_parquet(file: Location) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     if is_remote(file):

@@ -33,7 +33,7 @@ from pixelmill.pipeline.file_names import escape_path
 from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.recipes.spelling import did_you_mean
-from pixelmill.pipeline.storage import is_remote, parse_location
+from pixelmill.pipeline.storage import Location, is_remote, parse_location
 
 _LOOKED_FOR = 100
 
@@ -222,7 +222,7 @@ def read_entries(source: TableSource) -> Iterator[TableEntry]:
             )
 
 
-def _require_columns(source: TableSource, file: Path, columns: list[str]) -> None:
+def _require_columns(source: TableSource, file: Location, columns: list[str]) -> None:
     fields = ["path_column", "label_column"]
     fields += [
         name
@@ -248,7 +248,7 @@ def _required(row: TableRow, column: str) -> str:
     return value
 
 
-def _root(source: TableSource, file: Path) -> str:
+def _root(source: TableSource, file: Location) -> str:
     return folder_of(file) if source.root is None else address_of(parse_location(source.root))
 
 
@@ -274,6 +274,6 @@ def _local_stamp(file: str) -> str:
         return ""  # Reading the file will report the error.
 
 
-def _stamp(file: Path) -> str:
+def _stamp(file: Location) -> str:
     text = address_of(file)
     return RemoteStamps().of(text) if "://" in text else _local_stamp(text)
