@@ -6,7 +6,7 @@ from pixelmill.pipeline.errors import RequestError
 
 _NEEDED_TO_RETRAIN = (
     *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
-    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
+    *("cleanlab", "cv2", "httpx", "imagehash", "jinja2", "matplotlib", "scipy", "sklearn"),
 )
 
 

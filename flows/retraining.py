@@ -11,9 +11,12 @@ from pixelmill.flows.page import show_markdown, show_table
 from pixelmill.flows.refusals import ending_refused, passed
 from pixelmill.flows.training_progress import progress_artifact
 from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
+from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
+from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, summarize_findings
+from pixelmill.pipeline.audit.retraining import audit_retraining
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
 from pixelmill.pipeline.config import DatasetSource, PromotionSpec, Recipe
-from pixelmill.pipeline.datasets import PreparedDataset, RawDataset
+from pixelmill.pipeline.datasets import PreparedDataset, RawDataset, SplitName
 from pixelmill.pipeline.datasets.division import ModelHistory
 from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.ledger import ledger_folder
@@ -38,7 +41,7 @@ from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
 from pixelmill.pipeline.storage import parse_location, workspace
-from pixelmill.pipeline.training import TrainedModel, read_history
+from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.prediction import predict_split
 from pixelmill.pipeline.training.trainer import train_model
@@ -58,9 +61,11 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts", verify_data: bool =
     raw = download(recipe.dataset, work, verify_data)
     history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
     dataset = passed(prepare(raw, recipe, work, history, verify_data))
+    passed(audit(raw, dataset, recipe, work, run))
     checkpoint = checkpoint_path(dataset, recipe, work)
     model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
+    passed(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
     bundle = passed(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
     # If the same command is run again, it resumes from the checkpoint up to here, and trains anew afterwards.
@@ -108,6 +113,18 @@ def prepare(
     return dataset
 
 
+@task(name="audit", cache_policy=NO_CACHE)
+@ending_refused
+def audit(raw: RawDataset, dataset: PreparedDataset, recipe: Recipe, store: Path, run: Path) -> Audit:
+    """Look for what is wrong with the images, before they are trained on."""
+    found = audit_retraining(raw, dataset, recipe, store, run / AUDIT_FOLDER)
+    for line in (summarize_findings(found, run / AUDIT_FOLDER), explain_imbalance(found)):
+        if line:
+            get_run_logger().warning(line)
+    require_unstopped(found, run / AUDIT_FOLDER)
+    return found
+
+
 @task(name="train", cache_policy=NO_CACHE)
 def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
     """Train the network in a separate process."""
@@ -152,6 +169,29 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
     test = read_json(evaluation.folder / METRICS_FILE)["test"]
     get_run_logger().info("test accuracy %s; balanced %s", describe_accuracy(test), describe_balance(test))
     return evaluation
+
+
+@task(name="audit labels", cache_policy=NO_CACHE)
+@ending_refused
+def audit_labels(
+    model: TrainedModel,
+    evaluation: Evaluation,
+    raw: RawDataset,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    store: Path,
+    run: Path,
+) -> Audit:
+    """Look for wrong labels among the images that the model was not trained on."""
+    predictions: dict[SplitName, Path] = {
+        "validation": model.folder / VALIDATION_FILE,
+        "test": evaluation.probabilities,
+    }
+    found = audit_retraining(raw, dataset, recipe, store, run / AUDIT_FOLDER, predictions)
+    if found.findings.get("label_error"):
+        get_run_logger().warning(summarize_findings(found, run / AUDIT_FOLDER))
+    require_unstopped(found, run / AUDIT_FOLDER)
+    return found
 
 
 @task(name="export", cache_policy=NO_CACHE)

@@ -47,11 +47,10 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the images of a dataset; exit code 3 on findings that the recipe stops at."""
-    from pixelmill.pipeline.locations import workspace
-
     from pixelmill.pipeline.audit.audit import describe_audit, look_at, require_unstopped, spec_of
     from pixelmill.pipeline.audit.collection import collect
     from pixelmill.pipeline.datasets.download import download_dataset
+    from pixelmill.pipeline.storage import workspace
 
     recipe = _load(images, tuple(overrides or ()))
     check_store(store)
@@ -68,13 +67,19 @@ def audit(
 
 def _load(images: str, overrides: tuple[str, ...]) -> "Recipe":
     """The recipe, or that of a folder, table or archive with the images of the recipe `folder`."""
+    from pixelmill.pipeline.config.sources import name_after_folder
     from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
     suffix = PurePath(images).suffix.lower()
     if images in shipped_recipes() or suffix in (".yaml", ".yml"):
         return load_recipe(images, overrides)
     source = _SOURCES.get(suffix, "folder")
-    return load_recipe("folder", (f"dataset.source={source}", f"dataset.path={images}", *overrides))
+    defaults = (
+        f"name={name_after_folder(images)}",
+        f"dataset.source={source}",
+        f"dataset.path={images}",
+    )
+    return load_recipe("folder", (*defaults, *overrides))
 
 
 def _print(made: "Audit", folder: Path) -> None:

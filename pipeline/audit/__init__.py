@@ -11,6 +11,7 @@ from pixelmill.pipeline.inference import Probabilities
 if TYPE_CHECKING:
     import pyarrow as pa
 
+AUDIT_FOLDER = "audit"
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "index.html"
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pixelmill.pipeline.artifacts import write_json, write_text
 from pixelmill.pipeline.audit import AUDIT_FILE, PAGE_FILE, Audit, AuditInput, Finding
 from pixelmill.pipeline.audit.kinds import KINDS
@@ -53,7 +55,7 @@ def write_audit(audit: Audit, given: AuditInput, folder: Path) -> Path:
 def describe_audit(audit: Audit, given: AuditInput) -> dict[str, Any]:
     """The content of `audit.json`: `images`, `findings` by kind, `stopped`, and `stopped_by`, the kinds."""
     rows = [finding.row for found in audit.findings.values() for finding in found if finding.row is not None]
-    known = given.images.select(["sha256", "label", "split"]).take(rows).to_pylist()
+    known = given.images.select(["sha256", "label", "split"]).take(np.array(rows, np.int64)).to_pylist()
     columns = dict(zip(rows, known, strict=True))
     return {
         "images": audit.images,

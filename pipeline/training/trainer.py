@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from pixelmill.pipeline.artifacts import publishing
+from pixelmill.pipeline.artifacts import publishing, write_array
 from pixelmill.pipeline.bundles import MODEL_FILE
 from pixelmill.pipeline.config import Recipe, TrainingSpec
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import progress
-from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel
+from pixelmill.pipeline.training import HISTORY_FILE, VALIDATION_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
 from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
 from pixelmill.pipeline.training.checkpoints import lock_checkpoint, read_state
@@ -86,6 +86,7 @@ def train_model(
     with publishing(folder, facts) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
+        write_array(staging / VALIDATION_FILE, validation.probabilities)
     return TrainedModel(
         folder=folder,
         parameters=model.count_params(),

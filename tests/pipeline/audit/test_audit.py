@@ -16,6 +16,7 @@ from pixelmill.pipeline.audit.audit import (
     count_and_name,
     describe_audit,
     require_unstopped,
+    summarize_findings,
     write_audit,
 )
 from pixelmill.pipeline.audit.columns import first_of_each
@@ -56,6 +57,13 @@ def test_each_kind_has_a_response_and_an_entry() -> None:
 
 def test_nothing_is_found_where_nothing_is_wrong(planted: Planted) -> None:
     assert found_in(planted) == {}
+
+
+def test_without_findings_the_files_are_written_too(planted: Planted, tmp_path: Path) -> None:
+    audit = audit_images(planted.given(), AuditSpec())
+    write_audit(audit, planted.given(), tmp_path)
+    assert not any(read_json(tmp_path / "audit.json")["findings"].values())
+    assert summarize_findings(audit, tmp_path) is None
 
 
 def test_an_unreadable_file_is_found(planted: Planted) -> None:
