@@ -219,6 +219,7 @@ RUN = {
     "README.md": {"retrain", "models", "score", "explain", "export"},
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"recipes", "retrain"},
+    "docs/audit.md": {"audit"},
     "docs/scoring.md": {"score", "explain"},
     "docs/bundle.md": {"export", "verify"},
     "docs/deployment.md": {"score"},

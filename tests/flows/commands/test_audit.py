@@ -121,7 +121,14 @@ def test_a_table_is_audited_with_its_splits_and_groups(run: Run, tmp_path: Path)
     assert all("of the same group as" in reason for reason in leaks)
 
 
-@pytest.mark.parametrize("what", ["nowhere", "nothing.yaml", "nothing.csv"])
+def test_a_folder_too_small_to_train_on_is_audited(run: Run, tmp_path: Path) -> None:
+    write_sound(tmp_path / "images", 1)
+    answer = run("audit", tmp_path / "images", "--store", tmp_path / "store", "--json")
+    assert answer.code == 0, answer.errors
+    assert answer.json["images"] == 3
+
+
+@pytest.mark.parametrize("what", ["nowhere", "nothing.yaml"])
 def test_what_is_not_there_is_one_line(run: Run, tmp_path: Path, what: str) -> None:
     answer = run("audit", tmp_path / what, "--store", tmp_path / "store")
     assert answer.code == 2
