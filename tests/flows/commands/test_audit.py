@@ -121,11 +121,14 @@ def test_a_table_is_audited_with_its_splits_and_groups(run: Run, tmp_path: Path)
     assert all("of the same group as" in reason for reason in leaks)
 
 
-def test_a_folder_too_small_to_train_on_is_audited(run: Run, tmp_path: Path) -> None:
-    write_sound(tmp_path / "images", 1)
-    answer = run("audit", tmp_path / "images", "--store", tmp_path / "store", "--json")
+def test_a_folder_that_cannot_be_trained_on_is_audited(run: Run, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_sound(images, 3)
+    for path in (images / "brick").iterdir():
+        (images / "grass" / path.name).write_bytes(path.read_bytes())
+    answer = run("audit", images, "--store", tmp_path / "store", "--json")
     assert answer.code == 0, answer.errors
-    assert answer.json["images"] == 3
+    assert len(answer.json["findings"]["contradiction"]) == 6
 
 
 @pytest.mark.parametrize("what", ["nowhere", "nothing.yaml"])
