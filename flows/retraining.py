@@ -40,7 +40,7 @@ from pixelmill.pipeline.promotion.pending import judge_versions
 from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
-from pixelmill.pipeline.storage import parse_location, workspace
+from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.prediction import predict_split
@@ -202,7 +202,7 @@ def export(
     dataset: PreparedDataset,
     recipe: Recipe,
     run: Path,
-    store: Path,
+    store: Location,
 ) -> ModelBundle:
     """Write the ONNX file and check its parity with Keras on every test image file."""
     version = reserve_version(store, recipe.name)
@@ -219,16 +219,16 @@ def export(
 
 
 @task(name="register", cache_policy=NO_CACHE)
-def register(bundle: ModelBundle, store: Path) -> ModelBundle:
+def register(bundle: ModelBundle, store: Location) -> ModelBundle:
     """Publish the bundle under its version."""
     registered = register_bundle(store, bundle)
-    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.folder)
+    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.address or registered.folder)
     return registered
 
 
 @task(name="promote", cache_policy=NO_CACHE)
 @ending_refused
-def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
+def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Location) -> Promotion:
     """Point the recipe's alias to the new version if it passes the gate."""
     promoted = judge_versions(store, bundle, promotion)
     get_run_logger().info("%s@%s is now version %d", promoted.name, promoted.alias, promoted.version)

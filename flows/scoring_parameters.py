@@ -4,13 +4,13 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
 from pixelmill.flows.commands.options import format_size, parse_size
 from pixelmill.pipeline.scoring.options import BYTES, Option, scoring_options
+from pixelmill.pipeline.storage import Location
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +67,7 @@ def _command_parameter(option: Option) -> inspect.Parameter:
     kind, default, metavar = option.type, option.default, None
     if kind == tuple[str, ...]:
         kind, default, metavar = list[str] | None, None, "PATTERN"
-    elif kind == Path | None:
+    elif kind == Location | None:
         kind = str | None
     elif option.unit == BYTES:
         kind, default, metavar = str, format_size(default), "SIZE"
@@ -77,7 +77,7 @@ def _command_parameter(option: Option) -> inspect.Parameter:
 
 
 def _flow_parameter(option: Option) -> inspect.Parameter:
-    kind = str | None if option.type == Path | None else option.annotation
+    kind = str | None if option.type == Location | None else option.annotation
     return inspect.Parameter(
         option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind
     )

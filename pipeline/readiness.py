@@ -11,12 +11,12 @@ from pixelmill.pipeline.datasets.download import check_source, count_classes
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.storage import is_remote
+from pixelmill.pipeline.storage import Location, is_remote
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 
 
-def check_readiness(recipe: Recipe, store: Path) -> None:
+def check_readiness(recipe: Recipe, store: Location) -> None:
     """Reject a retraining run that cannot succeed.
 
     It checks the dataset and its classes (without reading any image), the number of outputs of the
@@ -58,7 +58,7 @@ def _check_device(recipe: Recipe) -> None:
         )
 
 
-def _check_store(store: Path) -> None:
+def _check_store(store: Location) -> None:
     if is_remote(store):
         return
     place = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())

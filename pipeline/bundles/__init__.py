@@ -13,6 +13,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest, sha256_of, ve
 from pixelmill.pipeline.artifacts.manifests import FileFacts, malformed
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.storage import Location
 
 ONNX_FILE = "model.onnx"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -122,7 +123,7 @@ class ModelBundle:
         return read_json(self.folder / BASELINE_FILE)
 
 
-def read_bundle_manifest(folder: Path) -> dict[str, Any]:
+def read_bundle_manifest(folder: Location) -> dict[str, Any]:
     """Read a bundle's manifest and validate the fields that pixelmill uses.
 
     Raises:

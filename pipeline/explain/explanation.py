@@ -14,7 +14,7 @@ from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.stored import StoredTable, read_table
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring.listing import escape
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import Location, parse_location
 
 Verdict = Literal["same", "differs", "not recorded"]
 
@@ -59,7 +59,7 @@ class Explanation:
 
 
 def explain_image(
-    predictions: Path, image: str, store: Path, model: str | None = None, keras: bool = True
+    predictions: Location, image: str, store: Location, model: str | None = None, keras: bool = True
 ) -> Explanation:
     """Predict one image of a table again and compare every stage with its row.
 
@@ -164,7 +164,7 @@ def _escape_parts(path: str) -> str:
     return "/".join(escape(part) for part in path.split("/"))
 
 
-def _require_bundle(store: Path, model: str | None, request: Facts) -> ModelBundle:
+def _require_bundle(store: Location, model: str | None, request: Facts) -> ModelBundle:
     try:
         return find_bundle(store, model or request["model"], request.get("precision", "fp32"))
     except RequestError as error:

@@ -4,7 +4,6 @@
 one.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelmill.pipeline.predictions.csv_format import read_csv
@@ -18,7 +17,7 @@ from pixelmill.pipeline.predictions.layout import (
 )
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.predictions.stored import StoredTable, read_table
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import Location, parse_location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +33,7 @@ __all__ = [
 ]
 
 
-def read_predictions(folder: str | Path) -> "pd.DataFrame":
+def read_predictions(folder: str | Location) -> "pd.DataFrame":
     """Read a prediction table in either format as a pandas DataFrame, checking the SHA-256 of each file.
 
     While a run replaces the table, either the old or the new one is read, never a mixture.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.artifacts import read_json, verify_files
@@ -13,6 +12,7 @@ from pixelmill.pipeline.errors import GateRefused, RequestError
 from pixelmill.pipeline.evaluation.summary import name_some
 from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.registry import AliasMoved, aliases_of, promote_version, show_model
+from pixelmill.pipeline.storage import Location
 
 _log = getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Shortfall:
     expected: str
 
 
-def promote_bundle(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -> Promotion:
+def promote_bundle(store: Location, bundle: ModelBundle, promotion: PromotionSpec) -> Promotion:
     """Point the recipe's alias to a registered bundle if its metrics on the test images pass the gate.
 
     Raises:
@@ -70,7 +70,7 @@ def promote_bundle(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -
         return Promotion(bundle.name, bundle.version, promotion.alias, current)
 
 
-def _judge(store: Path, bundle: ModelBundle, promotion: PromotionSpec, current: int | None) -> None:
+def _judge(store: Location, bundle: ModelBundle, promotion: PromotionSpec, current: int | None) -> None:
     new = _read(store, f"{bundle.name}@{bundle.version}")
     shortfall = (
         _check_accuracy(new, promotion) or _check_balance(new, promotion) or _check_recall(new, promotion)
@@ -131,7 +131,7 @@ def _check_recall(new: _Version, promotion: PromotionSpec) -> _Shortfall | None:
 
 
 def _check_champion(
-    store: Path, new: _Version, reference: str, promotion: PromotionSpec
+    store: Location, new: _Version, reference: str, promotion: PromotionSpec
 ) -> _Shortfall | None:
     try:
         old = _read(store, reference)
@@ -166,7 +166,7 @@ def _class_difference(new: _Version, old: _Version) -> str:
     return "; ".join(parts)
 
 
-def _read(store: Path, reference: str) -> _Version:
+def _read(store: Location, reference: str) -> _Version:
     model = show_model(store, reference)
     verify_files(model.folder, only=(METRICS_FILE, LABELS_FILE))
     return _Version(

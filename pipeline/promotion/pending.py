@@ -1,18 +1,18 @@
 """Judging all pending versions: first those registered by interrupted runs, then the new one."""
 
 from logging import getLogger
-from pathlib import Path
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import PromotionSpec
 from pixelmill.pipeline.errors import GateRefused, PixelmillError
 from pixelmill.pipeline.promotion import Promotion, promote_bundle
 from pixelmill.pipeline.registry import aliases_of, find_bundle, mark_judged, pending_versions
+from pixelmill.pipeline.storage import Location
 
 _log = getLogger(__name__)
 
 
-def judge_versions(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -> Promotion:
+def judge_versions(store: Location, bundle: ModelBundle, promotion: PromotionSpec) -> Promotion:
     """Promote a new version if it passes the gate, after the earlier versions of interrupted runs.
 
     Versions are judged in order, against the same limits. An earlier version is skipped if the alias
@@ -36,7 +36,7 @@ def judge_versions(store: Path, bundle: ModelBundle, promotion: PromotionSpec) -
         raise
 
 
-def _judge_earlier(store: Path, name: str, version: int, promotion: PromotionSpec) -> None:
+def _judge_earlier(store: Location, name: str, version: int, promotion: PromotionSpec) -> None:
     reference = f"{name}@{version}"
     current = aliases_of(store, name).get(promotion.alias, 0)
     if current > version:

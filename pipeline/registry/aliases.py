@@ -2,13 +2,13 @@
 
 import re
 from logging import getLogger
-from pathlib import Path
 
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.registry.alias_file import Aliases, change_aliases, read_aliases
 from pixelmill.pipeline.registry.pending import mark_judged
 from pixelmill.pipeline.registry.places import version_numbers
 from pixelmill.pipeline.registry.versions import no_model, verify_version
+from pixelmill.pipeline.storage import Location
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _log = getLogger(__name__)
@@ -18,12 +18,14 @@ class AliasMoved(Exception):
     """Another process moved an alias after it was read and before it could be moved."""
 
 
-def aliases_of(store: Path, name: str) -> dict[str, int]:
+def aliases_of(store: Location, name: str) -> dict[str, int]:
     """The version that each alias of a model points to."""
     return read_aliases(store, name).aliases
 
 
-def promote_version(store: Path, name: str, version: int, alias: str, replacing: int | None = None) -> None:
+def promote_version(
+    store: Location, name: str, version: int, alias: str, replacing: int | None = None
+) -> None:
     """Point an alias to a version after verifying all of the version's files.
 
     Args:
@@ -60,7 +62,7 @@ def promote_version(store: Path, name: str, version: int, alias: str, replacing:
     mark_judged(store, name, version)
 
 
-def rollback_alias(store: Path, name: str, alias: str) -> int:
+def rollback_alias(store: Location, name: str, alias: str) -> int:
     """Point an alias back to its previous version, and return that version.
 
     Versions that were removed or are damaged are skipped, the latter with a warning.
@@ -92,7 +94,7 @@ def rollback_alias(store: Path, name: str, alias: str) -> int:
     return change_aliases(store, name, point_back)
 
 
-def _is_intact(store: Path, name: str, version: int) -> bool:
+def _is_intact(store: Location, name: str, version: int) -> bool:
     try:
         verify_version(store, name, version)
     except (PixelmillError, OSError) as error:

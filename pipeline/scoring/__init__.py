@@ -8,7 +8,6 @@ until the new table is whole.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.bundles import ModelBundle
@@ -18,7 +17,7 @@ from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
 from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
 from pixelmill.pipeline.scoring.passed_over import PassedOver
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import Location, parse_location
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,12 @@ class ScoringRequest(ScoringOptions):
     """
 
     bundle: ModelBundle
-    images: Path
-    output: Path
+    images: Location
+    output: Location
 
     @classmethod
     def from_options(
-        cls, bundle: ModelBundle, images: str | Path, output: str | Path, options: Mapping[str, Any]
+        cls, bundle: ModelBundle, images: str | Location, output: str | Location, options: Mapping[str, Any]
     ) -> "ScoringRequest":
         """Make a request of what a user wrote.
 
@@ -59,17 +58,17 @@ class ScoringRequest(ScoringOptions):
         return cls(bundle, parse_location(images), parse_location(output), **values)
 
     @property
-    def work(self) -> Path:
+    def work(self) -> Location:
         """Where the run keeps what is not a table yet."""
         return self.output / WORK_FOLDER
 
     @property
-    def shards(self) -> Path:
+    def shards(self) -> Location:
         """The listing, cut into files of paths."""
         return self.work / "shards"
 
     @property
-    def parts(self) -> Path:
+    def parts(self) -> Location:
         """The table's finished parts, until they are committed."""
         return self.work / WORK_PARTS
 
@@ -143,5 +142,5 @@ class ScoringOutcome:
 class PredictionTable:
     """A finished table: its folder, and its manifest's content."""
 
-    folder: Path
+    folder: Location
     manifest: dict[str, Any]

@@ -5,17 +5,16 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import NamedTuple
 
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import escape, unescape
 from pixelmill.pipeline.images import EXTENSIONS
-from pixelmill.pipeline.scoring.deep_paths import scan_folder, stat_file
 from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.remote_listing import first_remote_folders, walk_remote
-from pixelmill.pipeline.storage import is_remote
+from pixelmill.pipeline.storage import Location, is_remote
+from pixelmill.pipeline.storage.deep_paths import scan_folder, stat_file
 
 __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
 # These errors are about the machine, not about the folder being listed.
@@ -43,7 +42,7 @@ class ListedImage(NamedTuple):
 
 
 def list_images(
-    folder: Path, globs: Sequence[str] = (), passed_over: PassedOver | None = None
+    folder: Location, globs: Sequence[str] = (), passed_over: PassedOver | None = None
 ) -> Iterator[ListedImage]:
     """List the files with an image extension below a folder, sorted by path in the order of the table.
 
@@ -66,7 +65,7 @@ def list_images(
     return _list_local(os.fspath(folder), globs, counts)
 
 
-def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
+def holds_images(folder: Location, globs: Sequence[str] = ()) -> bool:
     """Whether there is anything to list. Stops at the first image found.
 
     Raises:
@@ -93,7 +92,7 @@ def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
     return False
 
 
-def first_folders(folder: Path) -> Iterator[str]:
+def first_folders(folder: Location) -> Iterator[str]:
     """The names of the immediate subfolders in any order, without hidden ones and clutter.
 
     Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +13,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
 from pixelmill.pipeline.inference import Provider
 from pixelmill.pipeline.predictions.layout import TableFormat
+from pixelmill.pipeline.storage import Location
 
 Executor = Literal["local", "dask"]
 BYTES = "bytes"
@@ -57,7 +57,7 @@ class ScoringOptions:
         str | None, _option("The address of the cluster's scheduler: tcp://HOST:PORT.")
     ] = None
     previous: Annotated[
-        Path | None,
+        Location | None,
         _option("An earlier table: its rows are reused where model, preprocessing and bytes are the same."),
     ] = None
     trust_mtime: Annotated[
@@ -172,8 +172,8 @@ def check_values(options: ScoringOptions) -> None:
         RequestError: A value is of another type than its field, or out of its range.
     """
     for option in scoring_options():
-        # A remote location has the methods of a path, and is no `Path`.
-        if option.type == Path | None:
+        # `parse_location` has checked it, and pydantic knows no `UPath`.
+        if option.type == Location | None:
             continue
         value = getattr(options, option.name)
         try:

@@ -24,7 +24,7 @@ from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
 from pixelmill.pipeline.scoring.worker.costly import COSTLY_FOLDER
-from pixelmill.pipeline.storage import absolute, is_remote, parse_location, require_reachable
+from pixelmill.pipeline.storage import Location, absolute, is_remote, parse_location, require_reachable
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -32,7 +32,7 @@ _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
 
 @contextmanager
-def holding_output(output: Path) -> Iterator[None]:
+def holding_output(output: Location) -> Iterator[None]:
     """Keep an output for one run, from its plan to its commit.
 
     An object store has no locks: of a remote output the caller has to see that one run at a time uses it.
@@ -68,7 +68,7 @@ def holding_output(output: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _require_folder(output: Path) -> None:
+def _require_folder(output: Location) -> None:
     suffix = output.suffix.lower()
     if suffix in _FORMATS and not output.is_dir():
         folder = output.with_suffix("")
@@ -112,7 +112,7 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     return plan
 
 
-def read_plan(work: Path) -> ScoringPlan:
+def read_plan(work: Location) -> ScoringPlan:
     """The plan of the run in a work folder, as a worker on any machine needs it."""
     content = read_json(work / PLAN_FILE)
     request = content["request"]

@@ -1,7 +1,6 @@
 """Which run an output holds: one to resume, one to replace, or one that is not to be touched."""
 
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_folder, write_json
@@ -12,12 +11,11 @@ from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT
 from pixelmill.pipeline.predictions.publication import (
     awaits_publication,
     foreign_files_in_parts,
-    link_or_copy,
     publish_table,
 )
 from pixelmill.pipeline.predictions.stored import DamagedTable, listed_table
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.storage import children, is_remote
+from pixelmill.pipeline.storage import Location, children, link_or_copy, make_folder
 
 _log = getLogger(__name__)
 _RUN_FILE = "run.json"
@@ -71,8 +69,7 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
     resumes = run is not None and (request.work / _RUN_FILE).is_file()
     if not resumes:
         remove_folder(request.parts)
-    if not is_remote(request.parts):
-        request.parts.mkdir(parents=True, exist_ok=True)
+    make_folder(request.parts)
     if run is not None:
         _adopt_parts(request, run)
     if run is not None and resumes:
@@ -109,7 +106,7 @@ def _adopt_parts(request: ScoringRequest, run: RunFacts) -> None:
             _log.warning("%s; its images are scored again", error.received)
 
 
-def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
+def _require_no_foreign_file(output: Location, ours: set[str]) -> None:
     names = [path.name for path in children(output)]
     foreign = sorted(name for name in names if not (name in ours or name.startswith(".") or is_clutter(name)))
     if PARTS_FOLDER in ours:
@@ -122,7 +119,7 @@ def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
         )
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def _read_run(path: Location) -> dict[str, Any]:
     content = read_json(path)
     try:
         RunFacts(**content["run"])

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
-from pathlib import Path
 
 from pixelmill.pipeline.artifacts import replacing
 from pixelmill.pipeline.predictions.parts import part_name, part_shard_key
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
 from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.storage import Location
 
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
@@ -76,7 +76,7 @@ def write_shards(
         yield Shard(number, len(images), _key_of(plan, [lines]))
 
 
-def shard_path(plan: ScoringPlan, number: int) -> Path:
+def shard_path(plan: ScoringPlan, number: int) -> Location:
     """The file of one shard, with one line of JSON per image."""
     return plan.request.shards / f"{number:05d}.jsonl"
 
@@ -107,7 +107,7 @@ def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def find_part(plan: ScoringPlan, number: int, key: str) -> Path | None:
+def find_part(plan: ScoringPlan, number: int, key: str) -> Location | None:
     """The finished part of a shard of this run; None if there is none."""
     path = plan.request.parts / part_name(number)
     return path if path.is_file() and part_shard_key(path) == key else None

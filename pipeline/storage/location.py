@@ -51,6 +51,17 @@ def is_remote(location: Location) -> "TypeIs[UPath]":
     return not isinstance(location, Path)
 
 
+def local_path(location: Location) -> Path:
+    """A location that must be a local path.
+
+    Raises:
+        TypeError: It is an address.
+    """
+    if is_remote(location):
+        raise TypeError(f"{location} is not a local path")
+    return location
+
+
 def file_system(address: "UPath") -> "tuple[AbstractFileSystem, str]":
     """The fsspec file system of an address, and the path within it."""
     return address.fs, address.path

@@ -23,6 +23,7 @@ from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
+from pixelmill.pipeline.storage import local_path
 from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, forget, prepare
 
 
@@ -50,7 +51,7 @@ def measure(workload: Workload, folder: Path, rounds: int) -> None:
             changed.write(number.to_bytes(4, "big"))
     for on_disk in (False, True):
         compare(workload, earlier, folder / "again", on_disk, rounds)
-    shutil.rmtree(earlier.output)
+    shutil.rmtree(local_path(earlier.output))
 
 
 def compare(workload: Workload, earlier: ScoringRequest, output: Path, on_disk: bool, rounds: int) -> None:

@@ -15,6 +15,7 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import local_path
 from tests.clusters import Cluster, running_cluster
 from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask
@@ -75,7 +76,7 @@ def test_a_killed_worker_of_the_cluster_changes_nothing(
     assert (manifest["listed"], manifest["failed"]) == (4000, 0)
     assert "Dask cluster" in manifest["threads_reason"]
     here = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "here"))
-    pd.testing.assert_frame_equal(data(output), data(here.folder))
+    pd.testing.assert_frame_equal(data(output), data(local_path(here.folder)))
     # On Prefect's page the shards are tasks of their own, told by a folder and a number.
     (run,) = ask(server, "flow_runs/filter", flows={"name": {"any_": ["score shards"]}}, limit=1)
     shards = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})

@@ -30,6 +30,7 @@ from pixelmill.pipeline.predictions.parts import writing_part
 from pixelmill.pipeline.predictions.stored import open_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import list_files_anew, write_images
 from tests.pipeline.predictions.tables import write_manifest
 
@@ -107,7 +108,7 @@ def test_changed_bytes_are_named_before_what_follows_from_them(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     score_folder(request_)
-    shutil.copyfile(request_.images / "a/00001.png", request_.images / "a/00007.png")
+    shutil.copyfile(local_path(request_.images) / "a/00001.png", local_path(request_.images) / "a/00007.png")
     explanation = explain("a/00007.png")
     assert first(explanation).name == "bytes"
     assert first(explanation).differing == ("image_sha256",)
@@ -121,7 +122,7 @@ def test_equal_pixels_with_other_metadata_differ_in_their_bytes_alone(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     score_folder(request_)
-    path = request_.images / "a/00007.png"
+    path = local_path(request_.images) / "a/00007.png"
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "taken again")
     image = Image.open(io.BytesIO(path.read_bytes()))
@@ -152,7 +153,7 @@ def test_a_row_that_was_tampered_with_is_named(
     differing: tuple[str, ...],
 ) -> None:
     score_folder(request_)
-    tamper(request_.output, "b/00000.png", **values)
+    tamper(local_path(request_.output), "b/00000.png", **values)
     explanation = explain("b/00000.png")
     assert (first(explanation).name, first(explanation).differing) == (stage, differing)
     assert list(verdicts(explanation)) == STAGES
@@ -165,7 +166,7 @@ def test_the_line_between_same_and_different_probabilities(
     score_folder(request_)
     row = find_row(open_table(request_.output), "a/00003.png")
     assert row is not None
-    tamper(request_.output, "a/00003.png", probability=row["probability"] + distance)
+    tamper(local_path(request_.output), "a/00003.png", probability=row["probability"] + distance)
     stage = explain("a/00003.png").stages[-1]
     assert (stage.name, stage.verdict, stage.found["tolerance"]) == ("onnx", verdict, 1e-6)
     assert stage.found["difference"] == pytest.approx(distance, abs=1e-7)
@@ -177,7 +178,7 @@ def test_the_other_choices_of_a_row_count(request_: ScoringRequest, explain: Exp
     assert (stage.verdict, len(stage.found["top_labels"])) == ("same", 5)
     row = find_row(open_table(request_.output), "a/00003.png")
     assert row is not None
-    tamper(request_.output, "a/00003.png", top_labels=[*row["top_labels"][:4], "other"])
+    tamper(local_path(request_.output), "a/00003.png", top_labels=[*row["top_labels"][:4], "other"])
     assert explain("a/00003.png").stages[-1].differing == ("top_labels",)
 
 
@@ -205,7 +206,7 @@ FAILURES: list[tuple[str, str, Callable[[Path], object]]] = [
 def test_a_failed_row_fails_again_with_the_same_code(
     request_: ScoringRequest, explain: Explain, code: str, stage: str, spoil: Callable[[Path], object]
 ) -> None:
-    path = request_.images / "a/00004.png"
+    path = local_path(request_.images) / "a/00004.png"
     good = path.read_bytes()
     spoil(path)
     score_folder(replace(request_, max_pixels=2000))
@@ -226,7 +227,7 @@ def test_a_failed_row_fails_again_with_the_same_code(
 
 def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
-    truncate(request_.images / "a/00004.png")
+    truncate(local_path(request_.images) / "a/00004.png")
     (request_.images / "a/00005.png").unlink()
     (request_.images / "a/00006.png").unlink()
     (request_.images / "a/00006.png").mkdir()
@@ -246,7 +247,7 @@ def test_the_failure_of_the_replay_must_be_that_of_the_row(
 ) -> None:
     (request_.images / "a/00004.png").write_bytes(b"")
     score_folder(request_)
-    tamper(request_.output, "a/00004.png", error="corrupt: OSError")
+    tamper(local_path(request_.output), "a/00004.png", error="corrupt: OSError")
     stage = first(explain("a/00004.png"))
     assert (stage.name, stage.found["failure"], stage.row["failure"]) == ("format", "empty", "corrupt")
 
@@ -260,7 +261,9 @@ def test_an_image_that_kills_a_worker_does_not_kill_the_replay(
         "pixelmill.pipeline.images.decode = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     score_folder(request_)
-    tamper(request_.output, "a/00004.png", error="worker_died: decoding crashes the worker process")
+    tamper(
+        local_path(request_.output), "a/00004.png", error="worker_died: decoding crashes the worker process"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     last = explain("a/00004.png").stages[-1]
     assert (last.name, last.found["failure"], last.verdict) == ("tensor", "worker_died", "same")
@@ -272,7 +275,7 @@ def test_a_turned_photo_is_told_as_stored_and_as_displayed(
     exif = Image.Exif()
     exif[274] = 6
     pixels = np.random.default_rng(3).integers(0, 256, (20, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(request_.images / "a/turned.jpg", exif=exif)
+    Image.fromarray(pixels).save(local_path(request_.images) / "a/turned.jpg", exif=exif)
     score_folder(request_)
     explanation = explain("a/turned.jpg")
     found = {stage.name: stage.found for stage in explanation.stages}
@@ -333,10 +336,10 @@ def test_keras_that_is_not_installed_is_said(
 def test_an_image_is_named_by_its_row_or_by_its_file(
     request_: ScoringRequest, explain: Explain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (request_.images / "a/link.png").symlink_to(request_.images / "b/00000.png")
+    (local_path(request_.images) / "a/link.png").symlink_to(local_path(request_.images) / "b/00000.png")
     score_folder(request_)
-    (tmp_path / "shortcut").symlink_to(request_.images)
-    monkeypatch.chdir(request_.images / "b")
+    (tmp_path / "shortcut").symlink_to(local_path(request_.images))
+    monkeypatch.chdir(local_path(request_.images) / "b")
     for image, path in (
         ("a/00007.png", "a/00007.png"),
         ("./a/00007.png", "a/00007.png"),
@@ -394,8 +397,8 @@ ODD_NAMES = [b"\xff\xfe.png", b"=cmd.png", b"100%41.png", 'ä, "b".png'.encode()
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_odd_names_are_found_in_both_forms(request_: ScoringRequest, explain: Explain, form: Any) -> None:
     for number, name in enumerate(ODD_NAMES):
-        source = request_.images / f"a/{number:05d}.png"
-        shutil.copyfile(source, os.fsencode(request_.images) + b"/" + name)
+        source = local_path(request_.images) / f"a/{number:05d}.png"
+        shutil.copyfile(source, os.fsencode(local_path(request_.images)) + b"/" + name)
     (request_.images / "a/00019.png").write_text("-no image")
     table = score_folder(replace(request_, format=form, top_k=3))
     for path in read_predictions(table.folder)["image_path"]:
@@ -459,17 +462,17 @@ def test_a_remote_table_of_remote_images(
     score_folder(request_)
     images, output = UPath("memory://explained/images"), UPath("memory://explained/out")
     for source, target in ((request_.images, images), (request_.output, output)):
-        for path in source.rglob("*"):
+        for path in local_path(source).rglob("*"):
             if path.is_file():
-                (target / path.relative_to(source).as_posix()).write_bytes(path.read_bytes())
+                (target / path.relative_to(local_path(source)).as_posix()).write_bytes(path.read_bytes())
     manifest = read_json(request_.output / "manifest.json")
     manifest["request"]["images"] = str(images)
     (output / "manifest.json").write_bytes(b"")
-    write_json(output / "manifest.json", manifest)  # type: ignore[arg-type]
+    write_json(output / "manifest.json", manifest)
     for image in ("a/00007.png", "memory://explained/images/a/00007.png"):
-        explanation = explain_image(output, image, trained_store, keras=False)  # type: ignore[arg-type]
+        explanation = explain_image(output, image, trained_store, keras=False)
         assert explanation.image_path == "a/00007.png"
         assert explanation.first_difference is None
     (images / "a/00007.png").unlink()
-    stage = first(explain_image(output, "a/00007.png", trained_store, keras=False))  # type: ignore[arg-type]
+    stage = first(explain_image(output, "a/00007.png", trained_store, keras=False))
     assert (stage.name, stage.found["failure"]) == ("listing", "unreadable")

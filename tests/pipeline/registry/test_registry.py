@@ -38,6 +38,7 @@ from pixelmill.pipeline.registry import (
     rollback_alias,
     show_model,
 )
+from pixelmill.pipeline.storage import Location
 
 SPAWN = multiprocessing.get_context("spawn")
 RESERVATIONS = 100
@@ -89,7 +90,7 @@ def store(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def versions_in(store: Path) -> list[ModelVersion]:
+def versions_in(store: Location) -> list[ModelVersion]:
     """What is registered, all of it undamaged."""
     listed = list_models(store)
     versions = [entry for entry in listed if isinstance(entry, ModelVersion)]

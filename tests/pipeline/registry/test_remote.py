@@ -26,7 +26,7 @@ from pixelmill.pipeline.registry import (
     rollback_alias,
     show_model,
 )
-from pixelmill.pipeline.storage import cache_folder, parse_location
+from pixelmill.pipeline.storage import Location, cache_folder, parse_location
 from tests.conftest import Run, write_images
 from tests.pipeline.registry.test_registry import versions_in, write_bundle
 from tests.s3 import S3Server, s3_server
@@ -44,7 +44,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
     """An empty store, and an empty cache for it."""
     for name, value in {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
@@ -53,11 +53,11 @@ def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def registered(store: Path, tmp_path: Path) -> list[ModelBundle]:
+def registered(store: Location, tmp_path: Path) -> list[ModelBundle]:
     return [register(store, tmp_path / f"bundle {version}", version) for version in (1, 2, 3)]
 
 
-def register(store: Path, folder: Path, version: int) -> ModelBundle:
+def register(store: Location, folder: Path, version: int) -> ModelBundle:
     assert reserve_version(store, "digits") == version
     return register_bundle(store, write_bundle(folder, "digits", version, 0.5 + version / 10))
 
@@ -74,7 +74,7 @@ def at_once(function: Callable[..., None], *arguments: tuple[object, ...]) -> No
 
 
 def test_a_bundle_is_published_whole_with_its_manifest_last(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     manifest = read_manifest(registered[0].folder)
     expected = {f"{FOLDER}/1/{name}" for name in (*manifest["files"], MANIFEST, ".reserved")}
@@ -86,7 +86,7 @@ def test_a_bundle_is_published_whole_with_its_manifest_last(
 
 
 def test_what_has_no_manifest_is_no_version_but_its_number_is_taken(
-    registered: list[ModelBundle], store: Path
+    registered: list[ModelBundle], store: Location
 ) -> None:
     assert reserve_version(store, "digits") == 4
     assert [model.version for model in list_models(store)] == [1, 2, 3]
@@ -98,7 +98,7 @@ def test_what_has_no_manifest_is_no_version_but_its_number_is_taken(
 
 
 def test_a_version_is_never_published_twice(
-    s3: S3Server, registered: list[ModelBundle], store: Path, tmp_path: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location, tmp_path: Path
 ) -> None:
     other = write_bundle(tmp_path / "other", "digits", 2, 0.1)
     with pytest.raises(RequestError, match="already contains a bundle"):
@@ -109,7 +109,7 @@ def test_a_version_is_never_published_twice(
 
 
 def test_a_bundle_is_fetched_once_and_verified(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     promote_version(store, "digits", 2, "champion")
     bundle = find_bundle(store, "digits@champion")
@@ -123,7 +123,7 @@ def test_a_bundle_is_fetched_once_and_verified(
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBundle], store: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBundle], store: Location) -> None:
     for damage in (
         lambda folder: (folder / ONNX_FILE).write_bytes(b"something else"),
         lambda folder: (folder / ONNX_FILE).unlink(),
@@ -137,7 +137,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBund
 
 @pytest.mark.parametrize("content", [b"something else", None])
 def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
-    content: bytes | None, s3: S3Server, registered: list[ModelBundle], store: Path
+    content: bytes | None, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     key = f"{FOLDER}/1/{ONNX_FILE}"
     if content is None:
@@ -152,7 +152,7 @@ def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", ""])
 def test_a_manifest_that_points_out_of_its_folder_is_refused(
-    name: str, s3: S3Server, registered: list[ModelBundle], store: Path
+    name: str, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     manifest = read_manifest(store / "models/digits/1")
     manifest["files"][name] = {"sha256": "0" * 64, "size": 1}
@@ -177,7 +177,7 @@ def test_two_processes_fetch_at_once(registered: list[ModelBundle], tmp_path: Pa
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_promotion_and_rollback(registered: list[ModelBundle], store: Path) -> None:
+def test_promotion_and_rollback(registered: list[ModelBundle], store: Location) -> None:
     for version in (1, 2, 2, 3):
         promote_version(store, "digits", version, "champion")
     assert aliases_of(store, "digits") == {"champion": 3}
@@ -193,7 +193,7 @@ def test_promotion_and_rollback(registered: list[ModelBundle], store: Path) -> N
 
 
 def test_an_aliases_file_that_went_is_begun_anew(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     promote_version(store, "digits", 1, "champion")
     key = f"{FOLDER}/aliases.json"
@@ -208,7 +208,7 @@ def test_an_aliases_file_that_went_is_begun_anew(
     assert aliases_of(store, "digits") == {"latest": 2}
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(store: Path) -> None:
+def test_a_bucket_that_is_not_there_is_told_at_once(store: Location) -> None:
     with pytest.raises(FileNotFoundError):
         reserve_version(parse_location("s3://no-such-bucket/store"), "digits")
 
@@ -221,7 +221,7 @@ def reserve_many(barrier: Barrier, answer: Path) -> None:
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
 def test_two_processes_never_set_the_same_version_aside(
-    failing: float, s3: S3Server, store: Path, tmp_path: Path
+    failing: float, s3: S3Server, store: Location, tmp_path: Path
 ) -> None:
     s3.failing = failing
     answers = [tmp_path / "first.json", tmp_path / "second.json"]
@@ -241,7 +241,7 @@ def promote_many(barrier: Barrier, own: str, version: int) -> None:
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
 def test_two_processes_that_move_aliases_lose_nothing(
-    failing: float, s3: S3Server, registered: list[ModelBundle], store: Path
+    failing: float, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     s3.failing = failing
     at_once(promote_many, ("first", 1), ("second", 2))
@@ -254,7 +254,7 @@ def test_two_processes_that_move_aliases_lose_nothing(
     assert all(before != after for before, after in pairwise(champions))
 
 
-def test_every_request_may_fail_at_first(s3: S3Server, store: Path, tmp_path: Path) -> None:
+def test_every_request_may_fail_at_first(s3: S3Server, store: Location, tmp_path: Path) -> None:
     s3.first_fails = True
     register(store, tmp_path / "bundle", 1)
     promote_version(store, "digits", 1, "champion")
@@ -264,7 +264,7 @@ def test_every_request_may_fail_at_first(s3: S3Server, store: Path, tmp_path: Pa
 
 
 def test_the_commands_work_on_a_remote_store(
-    s3: S3Server, store: Path, bundle: ModelBundle, run: Run, tmp_path: Path
+    s3: S3Server, store: Location, bundle: ModelBundle, run: Run, tmp_path: Path
 ) -> None:
     def call(*arguments: object) -> str:
         answer = run(*arguments, env={**s3.environment, "PIXELMILL_STORE": STORE})
@@ -299,7 +299,7 @@ def test_the_commands_work_on_a_remote_store(
     ],
 )
 def test_a_store_that_is_none_is_one_line(
-    address: str, changes: dict[str, str], said: str, s3: S3Server, store: Path, run: Run
+    address: str, changes: dict[str, str], said: str, s3: S3Server, store: Location, run: Run
 ) -> None:
     s3.client.put_object(Bucket="bucket", Key="file", Body=b"")
     for command in (("models", "list"), ("score", "digits@1", ".", "--output", "out"), ("retrain", "digits")):

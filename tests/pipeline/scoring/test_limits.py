@@ -16,6 +16,7 @@ from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import Run, write_images
 from tests.pipeline.decoding.bombs import jpeg_with_scans, png, tiff
 
@@ -65,7 +66,7 @@ def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
-    images = sorted(request_.images.iterdir())
+    images = sorted(local_path(request_.images).iterdir())
     hanging = {make_hang(images[place]) for place in (3, SHARD_IMAGES + 1)}
     # Of the same bytes, so that nobody stays at it again.
     shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
@@ -98,7 +99,7 @@ def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringReques
     """The way a GPU is fed, with the CPU in its place."""
     from concurrent.futures.process import BrokenProcessPool
 
-    hanging = make_hang(min(request_.images.iterdir()))
+    hanging = make_hang(min(local_path(request_.images).iterdir()))
     with holding_output(request_.output):
         plan = plan_scoring(request_)
         first, *_ = write_shards(plan, growing_limits())

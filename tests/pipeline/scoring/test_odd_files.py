@@ -30,6 +30,7 @@ from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
 DEEP = "/".join(letter * 120 for letter in "abc") + "/deep.png"
@@ -232,7 +233,7 @@ def test_every_file_has_its_row_and_nothing_else_has_one(folder: Folder) -> None
 @pytest.mark.parametrize("name", SCORED)
 def test_an_odd_image_has_the_answer_that_the_model_gives_it(folder: Folder, name: str) -> None:
     row = folder.rows.loc[name]
-    path = folder.request.images / unescape(name)
+    path = local_path(folder.request.images) / unescape(name)
     assert row["status"] == "scored"
     assert row["image_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (row["width"], row["height"]) == SCORED[name]

@@ -9,6 +9,7 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
 
@@ -27,7 +28,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize("refused", [True, False])
 def test_hidden_files_of_a_user_stay(request_: ScoringRequest, refused: bool) -> None:
-    output = request_.output
+    output = local_path(request_.output)
     (output / ".cache.tmp").mkdir(parents=True)
     (output / ".cache.tmp/deep.tmp").write_text("cached")
     (output / ".thesis.tmp").write_text("a year of work")

@@ -28,6 +28,7 @@ from pixelmill.pipeline.scoring.reuse import PreviousTable, index_previous
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker, score_shard
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import list_files_anew, write_images
 
 COUNT = 11
@@ -111,8 +112,8 @@ def test_a_table_with_more_choices_gives_the_first_of_them(request_: ScoringRequ
 def test_files_of_other_names_are_known_by_their_bytes(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     before = data(first).set_index("image_sha256").drop(columns="image_path")
-    (request_.images / "b").rename(request_.images / "moved")
-    (request_.images / "a/00000.png").rename(request_.images / "zz.jpg")
+    (local_path(request_.images) / "b").rename(local_path(request_.images) / "moved")
+    (local_path(request_.images) / "a/00000.png").rename(local_path(request_.images) / "zz.jpg")
     again = score_after(first, request_)
     assert counts(again) == (COUNT, 0)
     rows = data(again)
@@ -123,8 +124,8 @@ def test_files_of_other_names_are_known_by_their_bytes(request_: ScoringRequest)
 
 def test_only_what_changed_is_computed(request_: ScoringRequest) -> None:
     first = score_folder(request_)
-    replace_bytes(request_.images / "a/00002.png")
-    write_images(request_.images / "new", 2, seed=5)
+    replace_bytes(local_path(request_.images) / "a/00002.png")
+    write_images(local_path(request_.images) / "new", 2, seed=5)
     (request_.images / "b/00001.png").unlink()
     again = score_after(first, request_)
     assert counts(again) == (COUNT - 2, 3)
@@ -157,8 +158,11 @@ def test_a_table_in_which_all_failed_gives_nothing(request_: ScoringRequest) -> 
 
 def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest) -> None:
     for number in range(6):
-        shutil.copy(request_.images / "a/00000.png", request_.images / f"a/00000 copy {number}.png")
-    shutil.copy(request_.images / "a/00000.png", request_.images / "far from it.png")
+        shutil.copy(
+            local_path(request_.images) / "a/00000.png",
+            local_path(request_.images) / f"a/00000 copy {number}.png",
+        )
+    shutil.copy(local_path(request_.images) / "a/00000.png", local_path(request_.images) / "far from it.png")
     (request_.images / "bad.png").write_bytes(b"broken")
     (request_.images / "bad too.png").write_bytes(b"broken")
     first = score_folder(replace(request_, workers=1))
@@ -185,7 +189,7 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
         return decode(content, *arguments)
 
     monkeypatch.setattr("pixelmill.pipeline.decoding.guard.decode", noted)
-    shutil.copytree(request_.images / "a", request_.images / "c")
+    shutil.copytree(local_path(request_.images) / "a", local_path(request_.images) / "c")
     request_.work.mkdir(parents=True)
     facts = RunFacts("digits", "1", "0", "run", "now")
     bundle = request_.bundle
@@ -247,7 +251,7 @@ def test_a_row_over_the_limit_of_pixels_is_not_taken(request_: ScoringRequest, t
 
 def test_trusted_files_are_not_read(request_: ScoringRequest) -> None:
     first = score_folder(request_)
-    for file in request_.images.rglob("*.png"):
+    for file in local_path(request_.images).rglob("*.png"):
         replace_bytes(file)
     trusting = score(request_, "trusting", previous=first.folder, trust_mtime=True)
     assert counts(trusting) == (COUNT, 0)
@@ -297,7 +301,7 @@ def swap_names(file: Path) -> None:
 
 @pytest.mark.parametrize("change", [touch, put_another_in_its_place, grow, swap_names])
 def test_a_file_that_may_have_changed_is_read(request_: ScoringRequest, change: Any) -> None:
-    file = request_.images / "a/00000.png"
+    file = local_path(request_.images) / "a/00000.png"
     first = score_folder(request_)
     replace_bytes(file)
     change(file)
@@ -307,9 +311,9 @@ def test_a_file_that_may_have_changed_is_read(request_: ScoringRequest, change: 
 
 
 def test_a_date_far_off_is_trusted_as_well(request_: ScoringRequest) -> None:
-    file = request_.images / "a/00000.png"
+    file = local_path(request_.images) / "a/00000.png"
     os.utime(file, ns=(10**19, 10**19))
-    os.utime(request_.images / "b/00000.png", ns=(-(10**17), -(10**17)))
+    os.utime(local_path(request_.images) / "b/00000.png", ns=(-(10**17), -(10**17)))
     first = score_folder(request_)
     assert first.manifest["failed"] == 0
     assert counts(score_after(first, request_, trust_mtime=True)) == (COUNT, 0)
@@ -317,7 +321,7 @@ def test_a_date_far_off_is_trusted_as_well(request_: ScoringRequest) -> None:
 
 def test_a_table_tells_from_which_files_it_was_read(request_: ScoringRequest) -> None:
     table = score_folder(request_)
-    facts = [read_file_facts(part) for part in sorted(table.folder.glob("predictions/part-*"))]
+    facts = [read_file_facts(part) for part in sorted(local_path(table.folder).glob("predictions/part-*"))]
     assert np.concatenate(facts).tolist() == [list(image[1:4]) for image in list_images(request_.images)]
 
 
@@ -330,9 +334,9 @@ def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringReq
     assert not request_.output.with_name("again").exists()
     # A table written before parts told of files is no error: its bytes still count.
     older = score_folder(request_)
-    for part in older.folder.glob("predictions/part-*"):
+    for part in local_path(older.folder).glob("predictions/part-*"):
         pd.read_parquet(part).to_parquet(part)
-    list_files_anew(older.folder)
+    list_files_anew(local_path(older.folder))
     again = score_after(older, request_, trust_mtime=True)
     assert counts(again) == (COUNT, 0)
 
@@ -367,8 +371,8 @@ def test_a_table_without_one_of_its_parts_is_refused(request_: ScoringRequest, t
 def test_a_table_may_be_replaced_with_its_own_help(request_: ScoringRequest, trust: bool) -> None:
     first = score_folder(request_)
     before = data(first)
-    replace_bytes(request_.images / "a/00000.png")
-    touch(request_.images / "a/00000.png")
+    replace_bytes(local_path(request_.images) / "a/00000.png")
+    touch(local_path(request_.images) / "a/00000.png")
     again = score_folder(replace(request_, previous=request_.output, trust_mtime=trust, fresh=True))
     assert counts(again) == (COUNT - 1, 1)
     assert data(again).iloc[1:].equals(before.iloc[1:])
@@ -386,14 +390,14 @@ def test_a_worker_that_lives_on_takes_the_table_of_the_run_at_hand(request_: Sco
             result = score_shard(str(request.work), shard.number)
             assert (result.rows, result.reused) == (4, reused)
             assert find_part(plan, shard.number, shard.shard_key)
-            shutil.rmtree(request.work / "parts")
+            shutil.rmtree(local_path(request.work) / "parts")
             (request.work / "run.json").unlink()
 
 
 def test_true_labels_are_of_this_run(request_: ScoringRequest) -> None:
-    (request_.images / "a").rename(request_.images / "1")
+    (local_path(request_.images) / "a").rename(local_path(request_.images) / "1")
     first = score(request_, "first", labels_from_folders=True)
-    (request_.images / "b").rename(request_.images / "c")
+    (local_path(request_.images) / "b").rename(local_path(request_.images) / "c")
     again = score_after(first, request_, labels_from_folders=True)
     assert counts(again) == (COUNT, 0)
     assert sorted(set(data(again)["true_label"])) == ["1", "c"]

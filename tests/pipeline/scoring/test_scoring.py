@@ -27,6 +27,7 @@ from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]
@@ -71,8 +72,9 @@ def state_of(folder: Path) -> dict[str, str]:
 def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     rows = answers(table)
-    files = sorted(request_.images.rglob("*.png"))
-    assert rows["image_path"].tolist() == [path.relative_to(request_.images).as_posix() for path in files]
+    folder = local_path(request_.images)
+    files = sorted(folder.rglob("*.png"))
+    assert rows["image_path"].tolist() == [path.relative_to(folder).as_posix() for path in files]
     assert rows["image_sha256"].tolist() == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     # The same answers by another way: Pillow alone, one image at a time, onnxruntime as it comes.
     session = onnxruntime.InferenceSession(request_.bundle.onnx_path)
@@ -230,7 +232,7 @@ def test_parts_with_other_bytes_in_their_middle_are_scored_again(
         content = bytearray((request_.parts / name).read_bytes())
         at = int(len(content) * place)
         content[at : at + 50] = bytes(50)
-        (request_.parts / name).write_bytes(content)
+        (local_path(request_.parts) / name).write_bytes(content)
     table = score_folder(request_)
     assert table.manifest["computed"] == SIZES[0] + SIZES[1]
     data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
@@ -258,19 +260,19 @@ def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: Sc
 def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
     score_folder(request_)
     (request_.images / "a/00000.png").unlink()
-    write_images(request_.images / "c", 5, seed=9)
+    write_images(local_path(request_.images) / "c", 5, seed=9)
     table = score_folder(request_)
     paths = answers(table)["image_path"].tolist()
     assert "a/00000.png" not in paths
     assert paths[-1] == "c/00004.png"
     assert len(paths) == len(set(paths)) == IMAGES - 1 + 5
-    shutil.rmtree(request_.images / "b")
+    shutil.rmtree(local_path(request_.images) / "b")
     assert len(answers(score_folder(request_))) == SHARD_IMAGES - 1 + 5
 
 
 def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest, tmp_path: Path) -> None:
     score_folder(request_)
-    before = state_of(request_.output)
+    before = state_of(local_path(request_.output))
     write_images(tmp_path / "other", 3)
     for other, key in (
         (replace(request_, images=tmp_path / "other"), "images"),
@@ -279,27 +281,27 @@ def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest,
     ):
         with pytest.raises(RequestError, match=f"holds a run with {key}"):
             score_folder(other)
-    assert state_of(request_.output) == before
+    assert state_of(local_path(request_.output)) == before
 
 
 def test_an_unfinished_run_of_another_request_is_refused_too(request_: ScoringRequest) -> None:
     score_shards(planned(request_))
-    before = state_of(request_.output)
+    before = state_of(local_path(request_.output))
     with pytest.raises(RequestError, match="holds a run with top_k 1"):
         planned(replace(request_, top_k=2))
-    assert state_of(request_.output) == before
+    assert state_of(local_path(request_.output)) == before
 
 
 def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     score_folder(replace(request_, format="csv"))
-    before = state_of(request_.output)
+    before = state_of(local_path(request_.output))
     write_images(tmp_path / "other", 3)
     other = replace(request_, images=tmp_path / "other", fresh=True)
     plan = planned(other)
     outcome = score_shards(plan)
-    after = state_of(request_.output)
+    after = state_of(local_path(request_.output))
     assert {name: after[name] for name in before} == before
     table = committed(plan, outcome)
     assert len(answers(table)) == 3

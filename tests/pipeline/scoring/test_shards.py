@@ -28,6 +28,7 @@ from pixelmill.pipeline.scoring.shards import (
     shard_key,
     write_shards,
 )
+from pixelmill.pipeline.storage import local_path
 
 LIMITS = st.tuples(st.integers(1, 4), st.integers(1, 40) | st.just(float("inf")))
 
@@ -141,7 +142,9 @@ def test_a_large_shard_is_read_block_by_block(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     (plan.request.images / "a.png").touch()
     for number in range(BLOCK + 2):
-        os.link(plan.request.images / "a.png", plan.request.images / f"b{number:06d}.png")
+        os.link(
+            local_path(plan.request.images) / "a.png", local_path(plan.request.images) / f"b{number:06d}.png"
+        )
     (shard,) = write_shards(plan, itertools.repeat((10**6, 10**9)))
     assert shard.images == BLOCK + 3
     blocks = list(read_shard(plan, 0))
@@ -151,11 +154,11 @@ def test_a_large_shard_is_read_block_by_block(tmp_path: Path) -> None:
 
 def test_what_a_shard_says_of_an_image_survives(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    with open(os.fsencode(plan.request.images) + b"/\xff\n%41 \xc3\xa9.png", "wb"):
+    with open(os.fsencode(local_path(plan.request.images)) + b"/\xff\n%41 \xc3\xa9.png", "wb"):
         pass
     (plan.request.images / "\u2028.png").touch()
-    os.mkfifo(plan.request.images / "pipe.png")
-    far = plan.request.images / "far.png"
+    os.mkfifo(local_path(plan.request.images) / "pipe.png")
+    far = local_path(plan.request.images) / "far.png"
     far.touch()
     os.utime(far, ns=(0, 10**19))
     (shard,) = write_shards(plan, growing_limits())
@@ -171,7 +174,7 @@ def only_shard(plan: ScoringPlan) -> Shard:
 def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5, 6, 7)
-    file = plan.request.images / "001.png"
+    file = local_path(plan.request.images) / "001.png"
     keys = [only_shard(plan).shard_key]
     assert only_shard(plan).shard_key == keys[0]
 
@@ -196,7 +199,7 @@ def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -
 def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5)
-    file = plan.request.images / "000.png"
+    file = local_path(plan.request.images) / "000.png"
     key = only_shard(plan).shard_key
     before = file.stat()
     beside = file.with_name("beside")
@@ -209,7 +212,7 @@ def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> N
 def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert find_part(plan, 0, "key") is None
-    part = write_part(plan.request.parts, 0, "key")
+    part = write_part(local_path(plan.request.parts), 0, "key")
     assert find_part(plan, 0, "key") == part
     assert find_part(plan, 0, "other") is None
     assert find_part(plan, 1, "key") is None
@@ -217,7 +220,7 @@ def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:
 
 def test_a_part_without_a_key_is_never_found(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    part = write_part(plan.request.parts, 0, "")
+    part = write_part(local_path(plan.request.parts), 0, "")
     assert find_part(plan, 0, "") is None
     part.write_bytes(b"no part at all")
     assert find_part(plan, 0, "key") is None

@@ -18,13 +18,13 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
 from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER, read_again, reader_of
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import Location, parse_location
 
 pytestmark = pytest.mark.filterwarnings("ignore:UPath 'unsteady' filesystem:UserWarning")
 NEIGHBOURS = {"a.png": b"before", "z.png": b"after"}
 
 
-def read(folder: Path, images: list[ListedImage]) -> dict[str, bytes | FailureCode]:
+def read(folder: Location, images: list[ListedImage]) -> dict[str, bytes | FailureCode]:
     """What reading gives: the bytes, or the code of the failure."""
     contents = reader_of(folder)(images)
     assert len(contents) == len(images)
@@ -304,7 +304,7 @@ class Unsteady(MemoryFileSystem):  # type: ignore[misc]
 
 
 @pytest.fixture(params=["memory", "unsteady"])
-def remote(request: pytest.FixtureRequest) -> Iterator[Path]:
+def remote(request: pytest.FixtureRequest) -> Iterator[Location]:
     kind: str = request.param
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
     Unsteady.failures.clear()
@@ -318,11 +318,11 @@ def remote(request: pytest.FixtureRequest) -> Iterator[Path]:
             del system.store[name]
 
 
-def put(folder: Path, name: str, content: bytes) -> None:
+def put(folder: Location, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
-def test_a_remote_file_is_the_same_bytes(remote: Path) -> None:
+def test_a_remote_file_is_the_same_bytes(remote: Location) -> None:
     put(remote, "empty.png", b"")
     images = list(list_images(remote))
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345", "empty.png": b""}
@@ -331,7 +331,7 @@ def test_a_remote_file_is_the_same_bytes(remote: Path) -> None:
     assert read_again(remote, "m.png") == b"12345"
 
 
-def test_a_remote_name_is_no_pattern(remote: Path) -> None:
+def test_a_remote_name_is_no_pattern(remote: Location) -> None:
     names = ["m[1].png", "m1.png", "m*.png", "?.png", "%41.png", "sub/é.png"]
     for name in names:
         put(remote, name, name.encode())
@@ -354,7 +354,7 @@ def test_a_remote_name_is_no_pattern(remote: Path) -> None:
         (bytes(10**6), FailureCode.CHANGED),
     ],
 )
-def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, remote: Path) -> None:
+def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, remote: Location) -> None:
     images = list(list_images(remote))
     if content is None:
         (remote / "m.png").unlink()
@@ -363,14 +363,14 @@ def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, 
     assert read(remote, images) == {**NEIGHBOURS, "m.png": code}
 
 
-def test_an_empty_remote_file_that_grew(remote: Path) -> None:
+def test_an_empty_remote_file_that_grew(remote: Location) -> None:
     put(remote, "m.png", b"")
     images = list(list_images(remote))
     put(remote, "m.png", b"1")
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.CHANGED}
 
 
-def test_a_remote_file_too_large_is_not_fetched(remote: Path) -> None:
+def test_a_remote_file_too_large_is_not_fetched(remote: Location) -> None:
     images = [
         image._replace(size=(1 << 30) + 1) if image.path == "m.png" else image
         for image in list_images(remote)
@@ -380,7 +380,7 @@ def test_a_remote_file_too_large_is_not_fetched(remote: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_remote_file_is_asked_for_until_it_comes(remote: Path) -> None:
+def test_a_remote_file_is_asked_for_until_it_comes(remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError("slow down"), TimeoutError("too late"), ConnectionResetError()]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345"}
@@ -388,7 +388,7 @@ def test_a_remote_file_is_asked_for_until_it_comes(remote: Path) -> None:
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_remote_file_that_never_comes_is_a_row_with_the_last_reason(remote: Path) -> None:
+def test_a_remote_file_that_never_comes_is_a_row_with_the_last_reason(remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError(f"try {number}") for number in range(1000)]
     failure = reader_of(remote)(images)[1]
@@ -398,7 +398,7 @@ def test_a_remote_file_that_never_comes_is_a_row_with_the_last_reason(remote: Pa
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Path) -> None:
+def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Location) -> None:
     images = list(list_images(remote))
     for name in (*NEIGHBOURS, "m.png"):
         Unsteady.failures[name] = [ConnectionRefusedError("no store") for _ in range(1000)]
@@ -408,7 +408,7 @@ def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Path) -> None
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
 @pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("not for you")])
-def test_what_another_try_will_not_mend_is_asked_for_once(error: OSError, remote: Path) -> None:
+def test_what_another_try_will_not_mend_is_asked_for_once(error: OSError, remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [error]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
