@@ -3,13 +3,15 @@
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pixelmill.pipeline.images import Pixels
-from pixelmill.pipeline.images.tensors import to_image
+from pixelmill.pipeline.images.tensors import resize_grey
 
 _DARKEST, _BRIGHTEST = 0.01, 0.99
 # JPEG leaves the pixels of a single colour a few grey levels apart.
 _ALIKE = 16
+_HASHED_SIDE = 32
 
 
 class Measures(NamedTuple):
@@ -37,31 +39,71 @@ class Measures(NamedTuple):
 
 def measure(pixels: Pixels) -> Measures:
     """Measure a tensor: uint8 [height, width, 1 or 3]."""
-    import cv2
-    import imagehash
+    return measure_all(pixels[np.newaxis])[0]
 
-    grey: Pixels = pixels[..., 0] if pixels.shape[2] == 1 else _to_grey(pixels)
-    mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(grey))
-    _, edges = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
-    # OpenCV 5 returns the histogram with one dimension, OpenCV 4 with two.
-    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+
+def measure_all(tensors: Pixels) -> list[Measures]:
+    """Measure several tensors at once, which is faster for small ones.
+
+    Args:
+        tensors: uint8 [images, height, width, 1 or 3].
+    """
+    grey = _to_grey(tensors)
+    flat = grey.reshape(len(grey), -1)
+    deviations = flat.std(axis=1)
+    counts = np.zeros((len(flat), 257), np.int64)
+    for index, values in enumerate(flat):
+        counts[index, 1:] = np.bincount(values, minlength=256)
     # At index i, the number of pixels below grey level i.
-    below = np.concatenate(([0], counts.cumsum(dtype=np.float64)))
-    alike = (below[_ALIKE:] - below[:-_ALIKE]).max()
-    darkest, brightest = np.searchsorted(below[1:], (_DARKEST * grey.size, _BRIGHTEST * grey.size))
-    bits = imagehash.phash(to_image(grey)).hash
-    return Measures(
-        perceptual_hash=int.from_bytes(np.packbits(bits).tobytes()),
-        brightness=mean / 255,
-        contrast=deviation / 255,
-        darkest=float(darkest) / 255,
-        brightest=float(brightest) / 255,
-        sharpness=float((edges[0, 0] / deviation) ** 2) if deviation else 0.0,
-        flatness=float(alike / grey.size),
+    below = counts.cumsum(axis=1)
+    size = flat.shape[1]
+    columns = (
+        _perceptual_hashes(grey),
+        flat.mean(axis=1) / 255,
+        deviations / 255,
+        (below[:, 1:] >= _DARKEST * size).argmax(axis=1) / 255,
+        (below[:, 1:] >= _BRIGHTEST * size).argmax(axis=1) / 255,
+        np.divide(_edges(grey), deviations, out=np.zeros(len(flat)), where=deviations > 0) ** 2,
+        (below[:, _ALIKE:] - below[:, :-_ALIKE]).max(axis=1) / size,
     )
+    return [Measures(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _to_grey(pixels: Pixels) -> Pixels:
+def _edges(grey: Pixels) -> npt.NDArray[np.float64]:
+    """The standard deviation of the Laplacian of each image, float64 [images]."""
     import cv2
 
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    return np.array([cv2.meanStdDev(cv2.Laplacian(image, cv2.CV_16S))[1][0, 0] for image in grey])
+
+
+def _perceptual_hashes(grey: Pixels) -> npt.NDArray[np.uint64]:
+    """The bits of ImageHash's `phash` for each image, uint64 [images].
+
+    It compares the lowest 8x8 coefficients of the discrete cosine transform of 32x32 pixels with their
+    median. Here they are computed for all images at once, and rounded, so that coefficients that are equal
+    give the same bits on every machine.
+    """
+    small = np.stack([_shrink(image) for image in grey]).astype(np.float64)
+    steps = np.arange(_HASHED_SIDE)
+    waves = 2 * np.cos(np.pi * steps[:8, np.newaxis] * (2 * steps + 1) / (2 * _HASHED_SIDE))
+    lowest = np.round(waves @ small @ waves.T, 6).reshape(len(grey), -1)
+    bits = lowest > np.median(lowest, axis=1, keepdims=True)
+    hashes: npt.NDArray[np.uint64] = np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
+    return hashes
+
+
+def _shrink(image: Pixels) -> Pixels:
+    if image.shape == (_HASHED_SIDE, _HASHED_SIDE):
+        return image
+    # Pillow's filter, as in ImageHash.
+    return resize_grey(image, _HASHED_SIDE)
+
+
+def _to_grey(tensors: Pixels) -> Pixels:
+    if tensors.shape[3] == 1:
+        return tensors[..., 0]
+    import cv2
+
+    count, height, width, channels = tensors.shape
+    grey = cv2.cvtColor(tensors.reshape(count * height, width, channels), cv2.COLOR_RGB2GRAY)
+    return grey.reshape(count, height, width).astype(np.uint8, copy=False)

@@ -23,8 +23,9 @@ from pixelmill.pipeline.artifacts import (
 )
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.config.sources import OwnImages
-from pixelmill.pipeline.datasets import ROWS_FILE, PreparedDataset, RawDataset
+from pixelmill.pipeline.datasets import ROWS_FILE, Labels, PreparedDataset, RawDataset, SplitName
 from pixelmill.pipeline.datasets.catalogue_rows import PARTS, CatalogueRows, read_rows, read_strings
+from pixelmill.pipeline.datasets.class_coverage import check_coverage
 from pixelmill.pipeline.datasets.division import (
     ModelHistory,
     UsableImages,
@@ -37,7 +38,7 @@ from pixelmill.pipeline.datasets.duplicates import find_contradictions
 from pixelmill.pipeline.datasets.splits import SPLITS
 from pixelmill.pipeline.datasets.tensor_writer import add_tensors
 from pixelmill.pipeline.datasets.tensors import Located, TensorStore
-from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import progress
 
 _log = getLogger(__name__)
@@ -93,7 +94,9 @@ def prepare_dataset(
 
 
 def _reusable(folder: Path, tensors: TensorStore, ledger_size: int) -> dict[str, Any] | None:
-    """The manifest of a prepared dataset, unless its tensors or the record of its splits are gone."""
+    """The manifest of a prepared dataset, unless its tensors or the record of its splits are gone, or an
+    image failed for a reason that may have passed.
+    """
     if not (folder / MANIFEST).exists():
         return None
     try:
@@ -102,7 +105,8 @@ def _reusable(folder: Path, tensors: TensorStore, ledger_size: int) -> dict[str,
         raise WorkError(
             error.received, error.expected, f"Remove {folder}; it will be prepared again."
         ) from error
-    if tensors.is_complete(manifest["segments"]) and ledger_size >= manifest["ledger_size"]:
+    is_final = not manifest["failed_this_time"] and ledger_size >= manifest["ledger_size"]
+    if is_final and tensors.is_complete(manifest["segments"]):
         return manifest
     remove_folder(folder)
     return None
@@ -131,9 +135,11 @@ def _prepare(
     images = _find_usable(raw, recipe, rows, usable & (located.rows >= 0), located, history)
     division = divide_images(images, recipe.dataset, tensors, history)
     table = tabulate_images(images, division, is_ordered_by_content=isinstance(recipe.dataset, OwnImages))
-    warnings = [*division.warnings, *_check_classes(table, images)]
+    labels = _labels_of(table)
+    # Classes of the newest version whose images are gone, which the recipe allows.
+    removed = [name for label, name in enumerate(images.class_names) if label not in np.unique(images.labels)]
+    warnings = [*division.warnings, *check_coverage(labels, images.class_names, removed)]
     segments = np.unique(images.segments).tolist()
-    counts = {name: pc.sum(pc.equal(table["split"], name)).as_py() or 0 for name in SPLITS}
     facts: dict[str, object] = {
         "kind": "prepared-dataset",
         "name": raw.source,
@@ -147,7 +153,8 @@ def _prepare(
         "split_warnings": warnings,
         "ledger_size": size_of_ledger(recipe.dataset, history),
         "rejected": len(rejected),
-        "counts": counts,
+        "failed_this_time": len(transient),
+        "counts": {split: len(found) for split, found in labels.items()},
     }
     for line in warnings:
         _log.warning("%s", line)
@@ -237,24 +244,9 @@ def _check_rejected(rejected: Sequence[Mapping[str, str]], total: int, recipe: R
             )
 
 
-def _check_classes(table: pa.Table, images: UsableImages) -> list[str]:
-    """Warnings about classes that a split lacks, other than those that have no images on purpose.
-
-    Raises:
-        RequestError: A class has no training images, or a split has no images at all.
-    """
-    with_images = np.unique(images.labels).tolist()
-    warnings = []
-    for split in SPLITS:
-        present = set(pc.unique(table["label"].filter(pc.equal(table["split"], split))).to_pylist())
-        missing = [repr(images.class_names[label]) for label in with_images if label not in present]
-        if missing and (split == "train" or not present):
-            raise RequestError(
-                f"no image of {', '.join(missing)} in the {split} split",
-                "every class in the training split, and images in every split",
-                "Add images of these classes, which can be read and are not in the group of images of "
-                "another split.",
-            )
-        if missing:
-            warnings.append(f"no image of {', '.join(missing)} in the {split} split; only new images can be")
-    return warnings
+def _labels_of(table: pa.Table) -> dict[SplitName, Labels]:
+    """The labels of each split, int64 [images]."""
+    return {
+        split: table["label"].filter(pc.equal(table["split"], split)).to_numpy().astype(np.int64)
+        for split in SPLITS
+    }

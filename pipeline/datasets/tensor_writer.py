@@ -20,7 +20,7 @@ from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.datasets.bundled import ArrayReader
 from pixelmill.pipeline.datasets.catalogue import Reader
 from pixelmill.pipeline.datasets.contents import Contents, as_bytes, hash_content
-from pixelmill.pipeline.datasets.measures import Measures, measure
+from pixelmill.pipeline.datasets.measures import Measures, measure_all
 from pixelmill.pipeline.datasets.segments import SEGMENT_FORMATS, Numbers
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SCHEMA, write_index
 from pixelmill.pipeline.datasets.tensors import TensorStore
@@ -33,6 +33,7 @@ from pixelmill.pipeline.storage import remove_leftovers
 from pixelmill.pipeline.storage.temporaries import temporary_file
 
 _CHUNK = 32
+_UNMEASURED = Measures(*[0] * len(Measures._fields))
 _SEGMENT_BYTES, _SEGMENT_ROWS = 256 * 2**20, 65_536
 # The limit on a chunk, in multiples of that on an image. A chunk above it is decoded again, image by image.
 _CHUNK_LIMIT = 3
@@ -224,24 +225,25 @@ def _write_chunk(
     for image in chunk.images:
         try:
             pixels, width, height = _decode(reader, spec, limits, image)
-            measures = guard(measure, limits, pixels)
         except ImageFailure as failure:
             outcomes.append(ImageFailure(failure.code, failure.reason))
             continue
         tensors.append(pixels)
-        outcomes.append(_Written(width, height, 0, 0, measures))
+        outcomes.append(_Written(width, height, 0, 0, _UNMEASURED))
+    measures = iter(measure_all(np.stack(tensors)) if tensors else ())
     rows = [chunk.first + at for at, outcome in enumerate(outcomes) if isinstance(outcome, _Written)]
     try:
         places = iter(SEGMENT_FORMATS[spec.storage].write(chunk.file, rows, tensors))
     except OSError as error:
         return error
     return [
-        _placed(outcome, *next(places)) if isinstance(outcome, _Written) else outcome for outcome in outcomes
+        _complete(outcome, *next(places), next(measures)) if isinstance(outcome, _Written) else outcome
+        for outcome in outcomes
     ]
 
 
-def _placed(outcome: _Written, offset: int, size: int) -> _Written:
-    return outcome._replace(offset=offset, size=size)
+def _complete(outcome: _Written, offset: int, size: int, measures: Measures) -> _Written:
+    return outcome._replace(offset=offset, size=size, measures=measures)
 
 
 def _decode(

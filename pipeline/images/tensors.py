@@ -44,6 +44,11 @@ def to_tensor(image: Image.Image, spec: ImageSpec) -> Pixels:
     return np.asarray(image, dtype=np.uint8).reshape(spec.height, spec.width, spec.channels)
 
 
+def resize_grey(array: Pixels, side: int) -> Pixels:
+    """A uint8 array [height, width] resized to [side, side] with Pillow's Lanczos filter."""
+    return np.asarray(Image.fromarray(array).resize((side, side), Image.Resampling.LANCZOS))
+
+
 def show_only(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     """The image with everything outside the box (left, top, right, bottom) made transparent."""
     if box[0] <= 0 and box[1] <= 0 and box[2] >= image.width and box[3] >= image.height:

@@ -1,5 +1,6 @@
 """A dataset that changes: no image that was in a split ever moves, and nothing is decoded twice."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from skimage import data
 
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
@@ -17,6 +19,7 @@ from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.datasets.prune import prune_tensors, unused_segments
 from pixelmill.pipeline.datasets.tensors import TensorStore
 from pixelmill.pipeline.errors import GateRefused
+from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.recipes import load_recipe
 from tests.conftest import write_images
 
@@ -127,8 +130,6 @@ def test_an_unchanged_file_is_not_read_again(pets: Path, tmp_path: Path) -> None
     content[-1] ^= 1
     with path.open("r+b") as file:
         file.write(content)
-    import os
-
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     changed = path.stat().st_ctime_ns != status.st_ctime_ns
     second = download_dataset(recipe.dataset, tmp_path / "store")
@@ -152,11 +153,7 @@ def test_the_order_of_the_classes_is_kept(pets: Path, tmp_path: Path) -> None:
 
 
 def test_jpeg_storage_is_nearly_the_same_and_smaller(tmp_path: Path) -> None:
-    from skimage import data
-
-    from pixelmill.pipeline.image_encoding import encode_png
-
-    scene = data.astronaut()  # type: ignore[no-untyped-call]
+    scene = np.asarray(data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
     for name, start in (("left", 0), ("right", 200)):
         (tmp_path / "scenes" / name).mkdir(parents=True)
         for index in range(6):
