@@ -22,6 +22,11 @@ def encode_png(array: Pixels) -> bytes:
     return _encode(to_image(array), "PNG")
 
 
+def encode_jpeg(array: Pixels) -> bytes:
+    """Encode an array, uint8 [height, width, 1 or 3], as a JPEG file of high quality, colours at full resolution."""
+    return _encode(to_image(array), "JPEG", quality=95, subsampling=0)
+
+
 def encode_thumbnail(data: bytes, side: int) -> bytes:
     """Make a thumbnail of an image file, at most `side` pixels wide and high.
 

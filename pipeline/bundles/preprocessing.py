@@ -76,7 +76,7 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
             },
         ],
         "scaling": "none: the graph takes uint8 and scales inside",
-        "spec": spec.model_dump(),
+        "spec": spec.preprocessing(),
     }
 
 

@@ -1,20 +1,34 @@
 """The data of a recipe: `download` returns a `RawDataset`, `preparation` a `PreparedDataset`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pixelmill.pipeline.artifacts import read_json
-from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.artifacts import MANIFEST, read_manifest
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.datasets.catalogue import Catalogue
+from pixelmill.pipeline.datasets.images import Images, Labels, PixelArray
+from pixelmill.pipeline.datasets.tensors import TensorStore
+from pixelmill.pipeline.errors import PixelmillError
 
-NAMES_FILE = "names.json"
-TEST_ORIGINS_FILE = "test_origins.json"
+__all__ = [
+    "ROWS_FILE",
+    "Images",
+    "Labels",
+    "PixelArray",
+    "PreparedDataset",
+    "RawDataset",
+    "SplitName",
+    "read_prepared",
+]
+
+ROWS_FILE = "images.parquet"
 SplitName = Literal["train", "validation", "test"]
-Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -23,37 +37,32 @@ class RawDataset:
 
     Attributes:
         source: The name of the source in the recipe.
-        files: Paths by file name; empty if a package bundles the data.
-        fingerprint: SHA-256 of the content, in hexadecimal.
+        catalogue: Every image with the hash of its content.
+        class_names: The classes, in the order that the source or the recipe gives, else in natural order.
+        fingerprint: SHA-256 of the contents with their classes, given splits and groups, in hexadecimal; it
+            depends neither on names nor on the order.
         provenance: A description of where the data came from.
-        names_sha256: SHA-256 of the file names, in hexadecimal; empty unless the source is a folder.
+        names_sha256: SHA-256 of the names and other columns, in hexadecimal.
         warnings: Problems in the data that deserve attention, one line each.
         left_out: Number of files left out, by extension or reason.
     """
 
     source: str
-    files: dict[str, Path]
+    catalogue: Catalogue
+    class_names: tuple[str, ...]
     fingerprint: str
     provenance: str
-    names_sha256: str = ""
+    names_sha256: str
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Images:
-    """`pixels`: uint8 [images, height, width, channels]; `labels`: int64 [images], class indices."""
-
-    pixels: Pixels
-    labels: Labels
-
-
-@dataclass(frozen=True)
 class PreparedDataset:
-    """A dataset as arrays on disk, divided into three splits.
+    """A dataset as tensors on disk, divided into three splits.
 
     Attributes:
-        folder: The folder of the arrays.
+        folder: The folder of `images.parquet`, which says where the tensors are.
         name: The name of the source in the recipe.
         fingerprint: The fingerprint of the raw dataset.
         class_names: In the order of the labels.
@@ -71,22 +80,38 @@ class PreparedDataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def split(self, name: SplitName) -> Images:
-        """Open a split; the pixels are memory-mapped and read when they are used."""
-        pixels = np.load(self.folder / f"{name}_images.npy", mmap_mode="r", allow_pickle=False)
-        labels = np.load(self.folder / f"{name}_labels.npy", allow_pickle=False)
-        return Images(pixels, labels)
+        """Open a split; the pixels are read when they are used."""
+        rows = self.rows(name, ["label", "segment", "row"])
+        pixels = self.tensors().open(rows["segment"].to_numpy(), rows["row"].to_numpy())
+        return Images(pixels, rows["label"].to_numpy().astype(np.int64))
+
+    def rows(self, split: SplitName | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Columns of the images of a split, in the order of its tensors, or of all splits.
+
+        The columns are `split`, `label` (the class index), `sha256` (hexadecimal), `group` (null without
+        one), `name` (as text; `file_names.unescape` restores the file name), `origin` (the full path,
+        escaped), `slice:NAME` for each further column of a table, and `segment` and `row` of the tensor.
+        """
+        filters = None if split is None else [("split", "=", split)]
+        return pq.read_table(self.folder / ROWS_FILE, columns=columns and list(columns), filters=filters)
 
     def names(self, split: SplitName) -> list[str]:
         """The name of each image of a split: its path relative to the dataset or test folder, as text
         (`file_names.unescape` restores the file name), or its index in a bundled dataset.
         """
-        names: dict[str, list[str]] = read_json(self.folder / NAMES_FILE)
-        return names[split]
+        names: list[str] = self.rows(split, ["name"])["name"].to_pylist()
+        return names
 
     def test_origins(self) -> list[str]:
         """The full path of each test image, escaped as in `names`, or its name in a bundled dataset."""
-        origins: list[str] = read_json(self.folder / TEST_ORIGINS_FILE)
+        origins: list[str] = self.rows("test", ["origin"])["origin"].to_pylist()
         return origins
+
+    def tensors(self) -> TensorStore:
+        """The store that holds the tensors."""
+        manifest = read_manifest(self.folder)
+        spec = ImageSpec.model_validate(manifest["tensor_spec"])
+        return TensorStore(self.folder.parent.parent, spec, manifest["tensors"])
 
     @staticmethod
     def from_manifest(folder: Path, manifest: dict[str, Any]) -> "PreparedDataset":
@@ -100,3 +125,16 @@ class PreparedDataset:
             tuple(manifest.get("warnings", ())),
             manifest.get("left_out", {}),
         )
+
+
+def read_prepared(store: Path) -> dict[Path, dict[str, Any]]:
+    """The manifests of all prepared datasets of a store, by folder; those of older formats are left out."""
+    found = {}
+    for path in sorted((store / "datasets").glob(f"*/{MANIFEST}")):
+        try:
+            manifest = read_manifest(path.parent)
+        except PixelmillError:
+            continue
+        if "tensor_spec" in manifest:
+            found[path.parent] = manifest
+    return found

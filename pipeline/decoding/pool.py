@@ -35,6 +35,7 @@ def map_guarded(
     items: Iterable[T],
     processes: int,
     limits: DecodingLimits | None = None,
+    at_once: int = _ITEMS_AT_ONCE,
 ) -> Iterator[R | ImageFailure]:
     """Map a function over items in separate processes, yielding results in order.
 
@@ -43,6 +44,7 @@ def map_guarded(
         items: Consumed lazily; each represents one image, for example by its path.
         processes: The number of processes, which start with the first item.
         limits: Limits on each image.
+        at_once: Number of items sent to a process at a time.
 
     Yields:
         For each item, the result of the function or an `ImageFailure`: `too_costly` over the limits,
@@ -51,7 +53,7 @@ def map_guarded(
     Raises:
         WorkError: A process died before it was ready.
     """
-    pool = _GuardedPool(function, iter(items), processes, limits or DecodingLimits())
+    pool = _GuardedPool(function, iter(items), processes, limits or DecodingLimits(), at_once)
     try:
         yield from pool.results()
     finally:
@@ -71,12 +73,18 @@ class _Worker(Generic[T]):
 
 class _GuardedPool(Generic[T, R]):
     def __init__(
-        self, function: Callable[[T], R], items: Iterator[T], processes: int, limits: DecodingLimits
+        self,
+        function: Callable[[T], R],
+        items: Iterator[T],
+        processes: int,
+        limits: DecodingLimits,
+        at_once: int,
     ) -> None:
         self._function = function
         self._items = enumerate(items)
         self._processes = processes
         self._limits = limits
+        self._at_once = at_once
         self._again: deque[tuple[int, T]] = deque()
         self._workers: list[_Worker[T]] = []
         self._found: dict[int, R | ImageFailure] = {}
@@ -111,9 +119,9 @@ class _GuardedPool(Generic[T, R]):
         if self._again:
             again, self._again = self._again, deque()
             return list(again)
-        if self._taken - self._next > 2 * _ITEMS_AT_ONCE * self._processes:
+        if self._taken - self._next > 2 * self._at_once * self._processes:
             return []
-        chunk = list(itertools.islice(self._items, _ITEMS_AT_ONCE))
+        chunk = list(itertools.islice(self._items, self._at_once))
         self._taken += len(chunk)
         return chunk
 

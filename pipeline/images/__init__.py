@@ -20,6 +20,7 @@ from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 from pixelmill.pipeline.images.tensors import Pixels, to_image, to_tensor, turn_upright
 
 __all__ = [
+    "DECODER_VERSION",
     "DEFAULT_MAX_PIXELS",
     "EXTENSIONS",
     "FORMATS",
@@ -37,6 +38,8 @@ __all__ = [
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own limit for decompression bombs: a quarter of a gigabyte as RGB."""
+DECODER_VERSION = 1
+"""Raised when the same file and settings may give another tensor: prepared tensors are then made again."""
 
 # For each format, the function that recognizes a file and the one that reads its header.
 _READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], StoredImage]]] = {

@@ -1,0 +1,125 @@
+"""The files that hold the tensors of images: as they are, or compressed as JPEG."""
+
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import write_array_header_1_0
+
+from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.image_encoding import encode_jpeg
+from pixelmill.pipeline.images import Pixels, decode
+
+Storage = Literal["raw", "jpeg"]
+Numbers = npt.NDArray[np.int64]
+# NumPy pads the header of a `.npy` file to a multiple of this.
+_HEADER = 128
+
+
+class SegmentReader(Protocol):
+    """Reads tensors from one file."""
+
+    def read(self, rows: Numbers) -> Pixels:
+        """The tensors of these rows: uint8 [rows, height, width, channels]."""
+
+
+@dataclass(frozen=True)
+class SegmentFormat:
+    """How tensors are written to a file and read again.
+
+    Attributes:
+        suffix: The extension of the file.
+        create: Prepares an empty file for a number of tensors.
+        write: Writes the tensors of given rows, and returns the place of each in bytes: offset and size.
+            Several processes call it for different rows of one file at the same time.
+        open: A reader of the file, given the offsets and sizes by row.
+    """
+
+    suffix: str
+    create: Callable[[Path, int, ImageSpec], None]
+    write: Callable[[Path, Sequence[int], Sequence[Pixels]], list[tuple[int, int]]]
+    open: Callable[[Path, Numbers, Numbers, ImageSpec], SegmentReader]
+
+
+def _create_raw(path: Path, count: int, spec: ImageSpec) -> None:
+    shape = (count, spec.height, spec.width, spec.channels)
+    with path.open("wb") as file:
+        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(_HEADER + int(np.prod(shape)))
+
+
+def _write_raw(path: Path, rows: Sequence[int], tensors: Sequence[Pixels]) -> list[tuple[int, int]]:
+    # Not memory-mapped, because a full disk would then raise a signal instead of an error.
+    places = []
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for row, tensor in zip(rows, tensors, strict=True):
+            offset = _HEADER + row * tensor.nbytes
+            _write_all(descriptor, tensor.tobytes(), offset)
+            places.append((offset, tensor.nbytes))
+    finally:
+        os.close(descriptor)
+    return places
+
+
+def _write_all(descriptor: int, content: bytes, offset: int) -> None:
+    done = 0
+    while done < len(content):
+        done += os.pwrite(descriptor, content[done:], offset + done)
+
+
+class _RawReader:
+    def __init__(self, path: Path, offsets: Numbers, sizes: Numbers, spec: ImageSpec) -> None:
+        self._pixels: Pixels = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+    def read(self, rows: Numbers) -> Pixels:
+        return self._pixels[rows]
+
+
+def _create_jpeg(path: Path, count: int, spec: ImageSpec) -> None:
+    path.write_bytes(b"")
+
+
+def _write_jpeg(path: Path, rows: Sequence[int], tensors: Sequence[Pixels]) -> list[tuple[int, int]]:
+    contents = [encode_jpeg(tensor) for tensor in tensors]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        # The sizes are not known in advance, so each process appends while it holds the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        offset = os.lseek(descriptor, 0, os.SEEK_END)
+        _write_all(descriptor, b"".join(contents), offset)
+    finally:
+        os.close(descriptor)
+    places = []
+    for content in contents:
+        places.append((offset, len(content)))
+        offset += len(content)
+    return places
+
+
+class _JpegReader:
+    def __init__(self, path: Path, offsets: Numbers, sizes: Numbers, spec: ImageSpec) -> None:
+        self._path, self._offsets, self._sizes, self._spec = path, offsets, sizes, spec
+
+    def read(self, rows: Numbers) -> Pixels:
+        spec = self._spec
+        pixels = np.empty((len(rows), spec.height, spec.width, spec.channels), np.uint8)
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for index, row in enumerate(rows):
+                content = os.pread(descriptor, int(self._sizes[row]), int(self._offsets[row]))
+                pixels[index] = decode(content, spec).pixels
+        finally:
+            os.close(descriptor)
+        return pixels
+
+
+SEGMENT_FORMATS: dict[Storage, SegmentFormat] = {
+    "raw": SegmentFormat(".npy", _create_raw, _write_raw, _RawReader),
+    "jpeg": SegmentFormat(".jpeg", _create_jpeg, _write_jpeg, _JpegReader),
+}

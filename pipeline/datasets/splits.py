@@ -1,0 +1,287 @@
+"""Which split each image belongs to, decided once and never changed.
+
+Images of one group, near duplicates and equal contents form a unit, which is on one side. What was decided
+before stays; new units fill what each split lacks of each class.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pixelmill.pipeline.datasets import Labels, SplitName
+from pixelmill.pipeline.datasets.catalogue import Part
+from pixelmill.pipeline.datasets.stratification import Integers, Target, Units, fill_split
+from pixelmill.pipeline.errors import RequestError
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+_TRAIN, _VALIDATION, _TEST = range(3)
+_OPEN, _LEFT_OUT = -1, -2
+_CODES: dict[str, int] = {name: code for code, name in enumerate(SPLITS)}
+_MAX_NAMES = 3
+Sides = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Undivided:
+    """What decides the splits of a dataset, with one entry for each image.
+
+    Attributes:
+        sha256: The SHA-256 of the content, in hexadecimal.
+        labels: The class index, int64 [images].
+        names: What warnings call it.
+        parts: The split that the source assigns. `test` and `validation` are final. `train` means that it is
+            no test image, and no validation image if the source names any; None that anything is possible.
+        groups: The group, None for an image without one.
+        components: The near-duplicate component, int64 [images]; None if near duplicates do not matter.
+    """
+
+    sha256: Sequence[str]
+    labels: Labels
+    names: Sequence[str]
+    parts: Sequence[Part | None]
+    groups: Sequence[str | None]
+    components: Integers | None = None
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """The shares of the images of each class that are held out.
+
+    Attributes:
+        test: The share of the test split; None if the source must bring its own.
+        validation: The share of the validation split in the images that are not test images.
+    """
+
+    test: float | None
+    validation: float
+
+
+@dataclass(frozen=True)
+class Division:
+    """The splits of a dataset.
+
+    Attributes:
+        splits: The split of each image; None for one that is left out because it connects two splits.
+        decisions: The split of each content that is not left out. For a content that the source put into
+            several splits, it is the first of train, validation and test.
+        units: The key of each content's unit: the smallest SHA-256 in it.
+        warnings: Problems that deserve attention, one line each.
+    """
+
+    splits: list[SplitName | None]
+    decisions: dict[str, SplitName]
+    units: dict[str, str]
+    warnings: tuple[str, ...] = ()
+
+
+def assign_splits(images: Undivided, fractions: Fractions, decided: Mapping[str, SplitName]) -> Division:
+    """Assign every image to a split.
+
+    An image that the source or an earlier run assigned stays there. Its unit follows it; a new image whose
+    unit is already in two splits is left out. All other units are chosen in the order of a hash, so that each
+    class gets its share of test and validation images, and at least one of each if it has three units.
+
+    Args:
+        images: All images of the dataset, in any order.
+        fractions: The shares.
+        decided: The decisions of earlier runs, by SHA-256; they may contain images that are gone.
+
+    Raises:
+        RequestError: There are no test images, and no share of them is given.
+    """
+    content_of, contents = _encode(images.sha256)
+    unit_of = _find_units(images, content_of)
+    parts = np.array([_OPEN if part is None else _CODES[part] for part in images.parts], np.int8)
+    known = np.array([_CODES.get(decided.get(sha256, ""), _OPEN) for sha256 in contents], np.int8)
+    has_test, has_validation = bool((parts == _TEST).any()), bool((parts == _VALIDATION).any())
+    if not has_test and fractions.test is None:
+        raise RequestError("a dataset without test images", "a test set", "Set dataset.test_path.")
+    sides = _decided_sides(parts, known[content_of], content_of, has_validation)
+    _follow_units(sides, parts, unit_of)
+    rows = _Rows(sides, parts, unit_of, content_of, contents, images.labels)
+    if not has_test and fractions.test is not None:
+        rows.fill(_TEST, fractions.test, fills_validation=not has_validation)
+    if not has_validation:
+        rows.fill(_VALIDATION, fractions.validation)
+    sides[sides == _OPEN] = _TRAIN
+    decisions = _decisions(sides, content_of, contents)
+    keys = _unit_keys(unit_of, content_of, contents)
+    return Division(
+        splits=[None if side == _LEFT_OUT else SPLITS[side] for side in sides.tolist()],
+        decisions=decisions,
+        units={
+            contents[content]: keys[unit]
+            for content, unit in zip(content_of.tolist(), unit_of.tolist(), strict=True)
+        },
+        warnings=tuple(_warnings(images, sides, parts, known[content_of])),
+    )
+
+
+def _encode(texts: Sequence[str | None]) -> tuple[Integers, list[str]]:
+    """Number different texts from 0 in the order of their first appearance; None becomes -1."""
+    import pyarrow as pa
+
+    encoded = pa.array(texts, pa.string()).dictionary_encode()
+    numbers = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers, encoded.dictionary.to_pylist()
+
+
+def _find_units(images: Undivided, content_of: Integers) -> Integers:
+    """Number the units: images that share a content, a group or a component are in one unit."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = nodes = len(content_of)
+    edges = []
+    for members in (content_of, _encode(images.groups)[0], images.components):
+        if members is not None and count:
+            # Every content, group and component is a node beside the images, joined to its members.
+            rows = np.flatnonzero(members >= 0)
+            edges.append(np.stack([rows, members[rows] + nodes]))
+            nodes += int(members.max()) + 1
+    pairs = np.concatenate(edges, axis=1) if edges else np.zeros((2, 0), np.int64)
+    graph = coo_array((np.ones(pairs.shape[1], np.bool_), (pairs[0], pairs[1])), shape=(nodes, nodes))
+    found: Integers = connected_components(graph, directed=False)[1][:count].astype(np.int64)
+    return found
+
+
+def _decided_sides(parts: Sides, known: Sides, content_of: Integers, has_validation: bool) -> Sides:
+    """The side of each image by its part, by the part of an equal image, or by an earlier decision."""
+    own = np.where((parts == _TRAIN) & (not has_validation), _OPEN, parts).astype(np.int8)
+    sides = own.copy()
+    # Of equal images with several parts, the first of train, validation and test counts.
+    by_content = np.full(content_of.max(initial=-1) + 1, np.iinfo(np.int8).max, np.int8)
+    np.minimum.at(by_content, content_of[own >= 0], own[own >= 0])
+    equal = by_content[content_of]
+    free = parts == _OPEN
+    sides[free & (equal <= _TEST)] = equal[free & (equal <= _TEST)]
+    # An image that the source calls a training image is no test image, whatever it was before.
+    able = (sides == _OPEN) & (known >= 0) & ~((parts == _TRAIN) & (known == _TEST))
+    sides[able] = known[able]
+    return sides
+
+
+def _follow_units(sides: Sides, parts: Sides, unit_of: Integers) -> None:
+    """Put open images on the side of their unit, or leave them out if the unit is on several."""
+    reached = np.zeros(unit_of.max(initial=-1) + 1, np.uint8)
+    settled = sides >= 0
+    np.bitwise_or.at(reached, unit_of[settled], np.left_shift(1, sides[settled]).astype(np.uint8))
+    masks = reached[unit_of]
+    # The source's own training images do not follow its test images.
+    masks = np.where(parts == _TRAIN, masks & ~np.uint8(1 << _TEST), masks)
+    is_open = sides == _OPEN
+    for side in (_TRAIN, _VALIDATION, _TEST):
+        sides[is_open & (masks == 1 << side)] = side
+    sides[is_open & (np.bitwise_count(masks) > 1)] = _LEFT_OUT
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """All images while their splits are filled; `sides` is changed in place."""
+
+    sides: Sides
+    parts: Sides
+    unit_of: Integers
+    content_of: Integers
+    contents: Sequence[str]
+    labels: Labels
+
+    def fill(self, side: int, fraction: float, *, fills_validation: bool = False) -> None:
+        """Move open units to a side until each class has its share there.
+
+        Args:
+            side: The side to fill.
+            fraction: The share of all images that are on this side, in training, or open.
+            fills_validation: Whether validation is filled next, so that each class keeps a unit for it.
+        """
+        first = self._first_rows()
+        classes = int(self.labels.max(initial=-1)) + 1
+
+        def count(*sides: int) -> Integers:
+            rows = first[np.isin(self.sides[first], sides)]
+            return np.bincount(self.labels[rows], minlength=classes)
+
+        units, numbers = self._open_units(first, is_test=side == _TEST)
+        train, held, validation = count(_TRAIN), count(side), count(_VALIDATION)
+        total = train + held + count(_OPEN) + (validation if side != _VALIDATION else 0)
+        shares = np.array([max(1, round(int(size) * fraction)) if size else 0 for size in total], np.int64)
+        spare = self._all_open(first, classes) - (train == 0)
+        if fills_validation:
+            # One unit is kept for validation if there is one beside those for training and for this side.
+            spare -= (validation == 0) & (spare > (held == 0))
+        target = Target(shares - held, np.maximum(spare, 0), held > 0)
+        chosen = {numbers[index] for index in fill_split(units, target, SPLITS[side])}
+        taken = np.zeros(self.unit_of.max(initial=-1) + 1, np.bool_)
+        taken[list(chosen)] = True
+        self.sides[(self.sides == _OPEN) & taken[self.unit_of]] = side
+
+    def _first_rows(self) -> Integers:
+        """The first row of each content outside the source's test set; its label is that of the content."""
+        rows = np.flatnonzero(self.parts != _TEST)
+        _, first = np.unique(self.content_of[rows], return_index=True)
+        found: Integers = rows[first]
+        return found
+
+    def _all_open(self, first: Integers, classes: int) -> Integers:
+        """The number of open units with images of each class, int64 [classes]."""
+        rows = first[self.sides[first] == _OPEN]
+        pairs = np.unique(self.unit_of[rows] * classes + self.labels[rows]) if classes else rows
+        return np.bincount(pairs % max(classes, 1), minlength=classes)
+
+    def _open_units(self, first: Integers, *, is_test: bool) -> tuple[Units, list[int]]:
+        """The open units and their numbers; for the test split, without the source's training images."""
+        rows = first[self.sides[first] == _OPEN]
+        if is_test:
+            bound = np.unique(self.unit_of[rows[self.parts[rows] == _TRAIN]])
+            rows = rows[~np.isin(self.unit_of[rows], bound)]
+        counts: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        for unit, label in zip(self.unit_of[rows].tolist(), self.labels[rows].tolist(), strict=True):
+            counts[unit][label] += 1
+        keys = _unit_keys(self.unit_of[rows], self.content_of[rows], self.contents)
+        numbers = list(counts)
+        return Units(
+            [keys[unit] for unit in numbers], [tuple(counts[unit].items()) for unit in numbers]
+        ), numbers
+
+
+def _unit_keys(unit_of: Integers, content_of: Integers, contents: Sequence[str]) -> dict[int, str]:
+    """The smallest SHA-256 in each unit."""
+    keys: dict[int, str] = {}
+    for unit, content in zip(unit_of.tolist(), content_of.tolist(), strict=True):
+        sha256 = contents[content]
+        if sha256 < keys.get(unit, "~"):
+            keys[unit] = sha256
+    return keys
+
+
+def _decisions(sides: Sides, content_of: Integers, contents: Sequence[str]) -> dict[str, SplitName]:
+    first = np.full(len(contents), _TEST + 1, np.int8)
+    kept = sides >= 0
+    np.minimum.at(first, content_of[kept], sides[kept])
+    return {
+        sha256: SPLITS[side] for sha256, side in zip(contents, first.tolist(), strict=True) if side <= _TEST
+    }
+
+
+def _warnings(images: Undivided, sides: Sides, parts: Sides, known: Sides) -> list[str]:
+    found = []
+    if names := _names(images, sides == _LEFT_OUT):
+        found.append(
+            f"{names}, left out: each is a near duplicate or in the group of images that are already in "
+            "different splits"
+        )
+    if names := _names(images, (parts == _TEST) & ((known == _TRAIN) | (known == _VALIDATION))):
+        found.append(
+            f"{names}, in the test set of the dataset, though earlier versions may have been trained on them"
+        )
+    return found
+
+
+def _names(images: Undivided, chosen: npt.NDArray[np.bool_]) -> str:
+    rows = np.flatnonzero(chosen)
+    shown = ", ".join(images.names[row] for row in rows[:_MAX_NAMES])
+    more = f" and {len(rows) - _MAX_NAMES:,} more" if len(rows) > _MAX_NAMES else ""
+    return f"{len(rows):,} image{'s' * (len(rows) != 1)} ({shown}{more})" if len(rows) else ""
