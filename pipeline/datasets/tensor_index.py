@@ -38,7 +38,9 @@ def write_index(path: Path, rows: Sequence[tuple[Any, ...]], facts: Mapping[str,
         facts: The size and SHA-256 of the file of the tensors.
     """
     schema = INDEX_SCHEMA.with_metadata({_FACTS: canonical_json(facts)})
-    columns = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)]
+    columns = [
+        pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
     table = pa.Table.from_arrays(columns, schema=schema)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)

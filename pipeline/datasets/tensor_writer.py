@@ -193,7 +193,9 @@ class _Writer:
     def _record(self, segment: _Segment, chunk: _Chunk, outcomes: Sequence[_Outcome]) -> None:
         for index, (image, outcome) in enumerate(zip(chunk.images, outcomes, strict=True)):
             if isinstance(outcome, _Written):
-                segment.rows.append((image.sha256, chunk.first + index, *outcome[:-1], *outcome.measures, None))
+                segment.rows.append(
+                    (image.sha256, chunk.first + index, *outcome[:-1], *outcome.measures, None)
+                )
             elif outcome.code in _TRANSIENT:
                 self._transient[image.sha256] = str(outcome)
             else:

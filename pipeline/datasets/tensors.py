@@ -196,7 +196,9 @@ class StoredTensors:
         for start in range(0, len(self), _ROWS_AT_ONCE):
             yield from self[start : start + _ROWS_AT_ONCE]
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> "np.ndarray[Any, Any]":
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> "np.ndarray[Any, Any]":
         return self[:].astype(dtype or np.uint8, copy=False)
 
     def _read(self, chosen: Numbers) -> Pixels:
