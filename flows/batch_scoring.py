@@ -9,7 +9,6 @@ from pixelmill.flows.page import show_table
 from pixelmill.flows.refusals import ending_refused
 from pixelmill.flows.scoring_parameters import as_flow
 from pixelmill.pipeline.bundles import Precision
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
@@ -20,6 +19,7 @@ from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard
+from pixelmill.pipeline.storage import parse_location
 
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)

@@ -36,7 +36,7 @@ from pixelmill.flows.general_options import quietable, take_general_options
 from pixelmill.flows.interrupts import ending_on_signals
 from pixelmill.flows.prefect_session import ServerLostError, prefect_session
 from pixelmill.pipeline.errors import ExitCode, PixelmillError
-from pixelmill.pipeline.locations import is_remote_error
+from pixelmill.pipeline.storage import is_remote_error
 
 app = typer.Typer(
     no_args_is_help=True,

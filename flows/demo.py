@@ -12,13 +12,13 @@ from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.image_folders import write_image_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError
-from pixelmill.pipeline.locations import workspace
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import ModelVersion, find_bundle, show_model
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import workspace
 
 # Six epochs take minutes, not a quarter of an hour, and lose a few tenths of a percent of accuracy.
 _SHORTER = ("training.epochs=6",)

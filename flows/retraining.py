@@ -29,13 +29,13 @@ from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import from_dataset
 from pixelmill.pipeline.export.source import source_of_run
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.locations import parse_location, workspace
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.pending import judge_versions
 from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
+from pixelmill.pipeline.storage import parse_location, workspace
 from pixelmill.pipeline.training import TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.prediction import predict_split

@@ -12,7 +12,7 @@ from pixelmill.pipeline.datasets.folders import check_folders
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.locations import is_remote
+from pixelmill.pipeline.storage import is_remote
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 

@@ -8,9 +8,9 @@ from logging import getLogger
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import new_run_id, remove_leftovers
-from pixelmill.pipeline.artifacts.temporaries import hold, release
-from pixelmill.pipeline.locations import cache_folder, workspace
 from pixelmill.pipeline.registry import registered_runs
+from pixelmill.pipeline.storage import cache_folder, workspace
+from pixelmill.pipeline.storage.temporaries import hold, release
 
 _log = getLogger(__name__)
 _OWNER = ".owner"

@@ -50,9 +50,9 @@ def load_model(reference: str, store: str | Path = "artifacts") -> "LoadedModel"
         RequestError: There is no such model, or onnxruntime cannot load it.
         WorkError: Its files are not those that its manifest lists.
     """
-    from pixelmill.pipeline.locations import parse_location
     from pixelmill.pipeline.prediction import LoadedModel
     from pixelmill.pipeline.registry import find_bundle
+    from pixelmill.pipeline.storage import parse_location
 
     return LoadedModel.from_bundle(find_bundle(parse_location(store), reference))
 
@@ -86,11 +86,11 @@ def score_folder(
         OSError: The disk is full, or the output cannot be written to.
     """
     from pixelmill.pipeline.bundles import ONNX_FILES
-    from pixelmill.pipeline.locations import parse_location
     from pixelmill.pipeline.registry import find_bundle
     from pixelmill.pipeline.scoring import ScoringRequest
     from pixelmill.pipeline.scoring.commit import require_failure_rate
     from pixelmill.pipeline.scoring.run import score_folder as run
+    from pixelmill.pipeline.storage import parse_location
 
     if precision not in ONNX_FILES:
         raise RequestError(f"precision {precision}", f"one of {', '.join(ONNX_FILES)}", "Correct it.")
@@ -139,9 +139,9 @@ def retrain(
         OSError: The disk is full.
     """
     from pixelmill.flows.extras import require_extras
-    from pixelmill.pipeline.locations import parse_location
     from pixelmill.pipeline.readiness import check_readiness
     from pixelmill.pipeline.recipes import load_recipe
+    from pixelmill.pipeline.storage import parse_location
 
     checked = load_recipe(str(recipe), tuple(overrides))
     check_readiness(checked, parse_location(store))

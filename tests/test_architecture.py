@@ -19,7 +19,7 @@ FLOORS = (
     {"clutter", "config", "display", "drift", "file_names", "labels", "progress", "resources", "telemetry"}
     | {"templates"},
     {"errors"},
-    {"images", "layers", "locations", "processes"},
+    {"images", "layers", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions"},
     {"prediction", "readiness", "registry", "training"},

@@ -13,7 +13,7 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import ExitCode, RequestError
 from pixelmill.pipeline.explain.explanation import Explanation, Stage, explain_image
 from pixelmill.pipeline.image_encoding import encode_png
-from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.storage import parse_location
 
 _WIDTH = 100
 _INDENT = 24

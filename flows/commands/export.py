@@ -10,7 +10,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest
 from pixelmill.pipeline.bundles import PARITY_FILE
 from pixelmill.pipeline.export.keras_loader import PixelRange
 from pixelmill.pipeline.export.requests import ExportRequest, export_on_request
-from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.storage import parse_location
 
 
 def export(

@@ -12,7 +12,7 @@ from pixelmill.pipeline.bundles import README_FILE, REPORT_FILE
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation.summary import describe_accuracy, describe_balance
-from pixelmill.pipeline.locations import is_remote, parse_location, require_reachable
+from pixelmill.pipeline.storage import is_remote, parse_location, require_reachable
 
 if TYPE_CHECKING:
     from pixelmill.pipeline.registry import ModelVersion

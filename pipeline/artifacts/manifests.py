@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from pixelmill.pipeline.artifacts.reading import open_regular, read_json, sha256_of
+from pixelmill.pipeline.artifacts.reading import read_json
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.locations import content_of, is_remote
+from pixelmill.pipeline.storage import is_remote, open_regular, read_content, sha256_of
 
 MANIFEST = "manifest.json"
 _LISTED = 3
@@ -173,7 +173,7 @@ def _fetch_listed(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
     path = folder / name
     _require_listed(path, name, manifest)
     try:
-        return content_of(path)
+        return read_content(path)
     except FileNotFoundError as error:
         raise _damaged(f"{path} is missing", f"the file that {MANIFEST} lists") from error
 

@@ -10,11 +10,11 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.explain.replay import FAILS_IN, STAGES, Facts, Replay
 from pixelmill.pipeline.images import ImageFailure, Pixels
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.stored import StoredTable, read_table
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring.listing import escape
+from pixelmill.pipeline.storage import parse_location
 
 Verdict = Literal["same", "differs", "not recorded"]
 

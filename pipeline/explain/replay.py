@@ -30,11 +30,11 @@ from pixelmill.pipeline.images import (
     ImageFailure,
 )
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
-from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.scoring.deep_paths import stat_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
 from pixelmill.pipeline.scoring.worker.reading import reader_of
+from pixelmill.pipeline.storage import is_remote
 
 Facts = dict[str, Any]
 TOLERANCE = 1e-6

@@ -26,9 +26,9 @@ from pixelmill.pipeline.export.source import (
     with_changes,
 )
 from pixelmill.pipeline.export.web import WEB_FOLDER, find_web_runtime, write_web_page
-from pixelmill.pipeline.locations import children, is_remote, require_reachable, workspace
 from pixelmill.pipeline.registry import find_bundle
-from pixelmill.pipeline.registry.remote import RemoteStorage
+from pixelmill.pipeline.registry.transfer import publish_bundle
+from pixelmill.pipeline.storage import children, is_remote, require_reachable, workspace
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def deliver_bundle(bundle: Path, output: Path) -> None:
     """
     if is_remote(output):
         verify_files(bundle)
-        RemoteStorage().publish(bundle, output)
+        publish_bundle(bundle, output)
     else:
         copy_bundle(bundle, output)
 

@@ -7,7 +7,6 @@ one.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.layout import (
     CSV_FILE,
@@ -19,6 +18,7 @@ from pixelmill.pipeline.predictions.layout import (
 )
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.predictions.stored import StoredTable, read_table
+from pixelmill.pipeline.storage import parse_location
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from pixelmill.pipeline.locations import children
 from pixelmill.pipeline.predictions.parts import is_part
+from pixelmill.pipeline.storage import children
 
 TableFormat = Literal["parquet", "csv"]
 PARTS_FOLDER = "predictions"

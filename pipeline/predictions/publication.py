@@ -20,7 +20,6 @@ from typing import Any
 from pixelmill.pipeline.artifacts import MANIFEST, flush_to_disk, read_json, remove_file, remove_folder
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
-from pixelmill.pipeline.locations import children, file_system, is_remote
 from pixelmill.pipeline.predictions.layout import (
     CSV_FILE,
     PARTS_FOLDER,
@@ -31,6 +30,7 @@ from pixelmill.pipeline.predictions.layout import (
 )
 from pixelmill.pipeline.predictions.parts import is_part
 from pixelmill.pipeline.predictions.stored import holds_table
+from pixelmill.pipeline.storage import children, file_system, is_remote
 
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.pixelmill-tmp")
 _AT_FOLDER = -100

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, TypeVar
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_json
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
-from pixelmill.pipeline.locations import children, content_of, file_system, is_remote
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
 from pixelmill.pipeline.predictions.parts import part_run_id
+from pixelmill.pipeline.storage import children, file_system, is_remote, read_content
 
 Result = TypeVar("Result")
 KIND = "prediction-table"
@@ -45,7 +45,9 @@ class StoredFile:
             DamagedTable: The SHA-256 differs, or the file is missing.
         """
         try:
-            with io.BytesIO(content_of(self.path)) if is_remote(self.path) else self.path.open("rb") as file:
+            with (
+                io.BytesIO(read_content(self.path)) if is_remote(self.path) else self.path.open("rb") as file
+            ):
                 # Files are never modified in place, so the bytes read next are those that were hashed.
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if digest != self.sha256:
@@ -153,7 +155,7 @@ def _moment(folder: Path) -> list[object]:
     """A fingerprint that changes whenever the table is replaced."""
     manifests = [folder / MANIFEST, folder / WORK_FOLDER / MANIFEST]
     if is_remote(folder):
-        return [content_of(path) if path.is_file() else None for path in manifests]
+        return [read_content(path) if path.is_file() else None for path in manifests]
     return [_stamp(path) for path in (*manifests, folder / PARTS_FOLDER, folder / CSV_FILE)]
 
 

@@ -1,15 +1,15 @@
 """The model registry: versions of models and the aliases that point to them, safe for concurrent processes.
 
 `models/NAME/VERSION/` is a bundle. `models/NAME/aliases.json` records the version that each alias points to,
-and its history; it is replaced atomically. `storage` implements the concurrent operations for local
-folders, `remote` for object stores.
+and its history; it is replaced atomically. `reservations` keeps two processes from taking the same
+number.
 """
 
 from pixelmill.pipeline.registry.aliases import AliasMoved, aliases_of, promote_version, rollback_alias
 from pixelmill.pipeline.registry.model_version import DamagedVersion, ModelVersion
 from pixelmill.pipeline.registry.pending import mark_judged, pending_versions
+from pixelmill.pipeline.registry.transfer import fetch_bundle
 from pixelmill.pipeline.registry.versions import (
-    fetch_bundle,
     find_bundle,
     find_version,
     list_models,

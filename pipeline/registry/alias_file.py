@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from pixelmill.pipeline.artifacts import now, read_content
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.registry.places import model_folder, storage_of
+from pixelmill.pipeline.registry.places import model_folder
+from pixelmill.pipeline.storage import Location, change_file
 
 _ALIASES_FILE = "aliases.json"
 _MAX_FILE_SIZE = 64 * 2**20
@@ -23,7 +23,7 @@ class Aliases(BaseModel):
     history: dict[str, list[int]] = {}
 
 
-def read_aliases(store: Path, name: str) -> Aliases:
+def read_aliases(store: Location, name: str) -> Aliases:
     """Read the aliases of a model.
 
     Raises:
@@ -37,7 +37,7 @@ def read_aliases(store: Path, name: str) -> Aliases:
     return _parse(path, content)
 
 
-def change_aliases(store: Path, name: str, change: Callable[[Aliases], T]) -> T:
+def change_aliases(store: Location, name: str, change: Callable[[Aliases], T]) -> T:
     """Change a model's aliases with a function while no other process does, and return its result.
 
     In a remote store, the function is called again if another process changed the aliases first.
@@ -48,19 +48,19 @@ def change_aliases(store: Path, name: str, change: Callable[[Aliases], T]) -> T:
     path = model_folder(store, name) / _ALIASES_FILE
     returned: list[T] = []
 
-    def rewrite(before: bytes | None) -> str | None:
+    def rewrite(before: bytes | None) -> bytes | None:
         content = _parse(path, before)
         pointing = dict(content.aliases)
         returned.append(change(content))
         if content.aliases == pointing:
             return None
-        return json.dumps({**content.model_dump(), "changed_at": now()}, indent=2) + "\n"
+        return (json.dumps({**content.model_dump(), "changed_at": now()}, indent=2) + "\n").encode()
 
-    storage_of(store).change(path, rewrite)
+    change_file(path, rewrite, _MAX_FILE_SIZE)
     return returned[-1]
 
 
-def _parse(path: Path, content: bytes | None) -> Aliases:
+def _parse(path: Location, content: bytes | None) -> Aliases:
     if content is None:
         return Aliases()
     try:
@@ -69,7 +69,7 @@ def _parse(path: Path, content: bytes | None) -> Aliases:
         raise _malformed(path) from error
 
 
-def _malformed(path: Path) -> RequestError:
+def _malformed(path: Location) -> RequestError:
     return RequestError(
         f"{path} does not contain valid aliases",
         'an object such as {"aliases": {"champion": 1}, "history": {}}',

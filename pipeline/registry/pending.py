@@ -7,9 +7,9 @@ killed in between, the marker remains, and the next run evaluates that version a
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import now, remove_file, write_text
-from pixelmill.pipeline.locations import children
 from pixelmill.pipeline.registry.places import model_folder, version_numbers
-from pixelmill.pipeline.registry.storage import version_of
+from pixelmill.pipeline.registry.reservations import version_of
+from pixelmill.pipeline.storage import children
 
 _PENDING = ".pending"
 

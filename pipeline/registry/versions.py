@@ -8,7 +8,6 @@ from pathlib import Path
 from pixelmill.pipeline.artifacts import require_only_listed, verify_files
 from pixelmill.pipeline.bundles import ModelBundle, Precision, open_bundle, read_bundle_manifest
 from pixelmill.pipeline.errors import PixelmillError, RequestError
-from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.registry.alias_file import read_aliases
 from pixelmill.pipeline.registry.model_version import (
     DamagedVersion,
@@ -22,28 +21,38 @@ from pixelmill.pipeline.registry.places import (
     model_folder,
     model_names,
     models_folder,
-    storage_of,
     version_folder,
     version_numbers,
 )
+from pixelmill.pipeline.registry.reservations import release_number, reserve_number
+from pixelmill.pipeline.registry.transfer import fetch_bundle, publish_bundle
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 
 def reserve_version(store: Path, name: str) -> int:
     """Reserve the next version number of a model for this process."""
-    return storage_of(store).reserve(model_folder(store, name))
+    return reserve_number(model_folder(store, name))
 
 
 def release_version(store: Path, name: str, version: int) -> None:
     """Release a reserved version number if nothing was published under it."""
-    storage_of(store).release(version_folder(store, name, version))
+    release_number(version_folder(store, name, version))
 
 
 def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
-    """Publish a local bundle under its version, and mark it as pending for the gate."""
+    """Publish a local bundle under its version, and mark it as pending for the gate.
+
+    Returns:
+        The registered bundle. A remote store gets a copy, whose address it has.
+
+    Raises:
+        RequestError: The version already exists in a remote store.
+    """
     target = version_folder(store, bundle.name, bundle.version)
     mark_pending(store, bundle.name, bundle.version)
-    storage_of(store).publish(bundle.folder, target)
-    return replace(bundle, folder=target)
+    publish_bundle(bundle.folder, target)
+    release_number(target)
+    return replace(bundle, address=str(target)) if is_remote(target) else replace(bundle, folder=target)
 
 
 def list_models(store: Path) -> list[ModelVersion | DamagedVersion]:
@@ -103,15 +112,6 @@ def find_version(store: Path, reference: str) -> tuple[str, int]:
             "Choose the store in which it is registered with `store`; other bundles have no aliases.",
         )
     return name, version
-
-
-def fetch_bundle(folder: Path) -> Path:
-    """The local folder of a bundle: the bundle itself, or a verified copy of a remote one.
-
-    Raises:
-        WorkError: Its files are damaged.
-    """
-    return storage_of(folder).fetch(folder)
 
 
 def verify_version(store: Path, name: str, version: int) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
 from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
 from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.storage import parse_location
 
 
 @dataclass(frozen=True)

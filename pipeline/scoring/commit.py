@@ -15,7 +15,6 @@ from pixelmill.pipeline.artifacts import (
 )
 from pixelmill.pipeline.drift import measure_drift
 from pixelmill.pipeline.errors import GateRefused, WorkError
-from pixelmill.pipeline.locations import absolute, children
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.publication import publish_table
@@ -26,6 +25,7 @@ from pixelmill.pipeline.scoring.plan import LOCK_FILE, describe_request
 from pixelmill.pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
 from pixelmill.pipeline.scoring.shards import find_part
 from pixelmill.pipeline.scoring.thumbnails import find_thumbnails
+from pixelmill.pipeline.storage import absolute, children
 
 
 def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:

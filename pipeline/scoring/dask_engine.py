@@ -14,7 +14,6 @@ from typing import Any
 
 from pixelmill.pipeline.artifacts import read_json, write_json
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.locations import absolute
 from pixelmill.pipeline.predictions.parts import part_name, read_row_groups
 from pixelmill.pipeline.progress import Meter
 from pixelmill.pipeline.scoring import ScoringPlan
@@ -23,6 +22,7 @@ from pixelmill.pipeline.scoring.shards import FIRST_LIMIT, ShardLimit, shard_ima
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.worker.costly import read_costly
 from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard, try_images
+from pixelmill.pipeline.storage import absolute
 
 _log = getLogger(__name__)
 SECONDS_A_SHARD = 90.0

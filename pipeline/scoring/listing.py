@@ -12,10 +12,10 @@ from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import escape, unescape
 from pixelmill.pipeline.images import EXTENSIONS
-from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.scoring.deep_paths import scan_folder, stat_file
 from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.remote_listing import first_remote_folders, walk_remote
+from pixelmill.pipeline.storage import is_remote
 
 __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
 # These errors are about the machine, not about the folder being listed.

@@ -15,7 +15,6 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from pixelmill.pipeline.errors import WorkError
-from pixelmill.pipeline.locations import absolute
 from pixelmill.pipeline.processes import spawned_pool
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
@@ -28,6 +27,7 @@ from pixelmill.pipeline.scoring.worker.worker import (
     start_worker,
     try_images,
 )
+from pixelmill.pipeline.storage import absolute
 
 _log = getLogger(__name__)
 _DEATHS = (BrokenProcessPool, MemoryError)

@@ -14,7 +14,6 @@ from pixelmill.pipeline.bundles import PREPROCESSING_FILE, ModelBundle
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import require_provider
-from pixelmill.pipeline.locations import absolute, is_remote, parse_location, require_reachable
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pixelmill.pipeline.registry import fetch_bundle
@@ -25,6 +24,7 @@ from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
 from pixelmill.pipeline.scoring.worker.costly import COSTLY_FOLDER
+from pixelmill.pipeline.storage import absolute, is_remote, parse_location, require_reachable
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"

@@ -8,8 +8,8 @@ from typing import Any
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import escape, unescape
-from pixelmill.pipeline.locations import file_system
 from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.storage import file_system
 
 # The keys under which fsspec's file systems (S3, Azure, Google, local and others) report the modification
 # time.

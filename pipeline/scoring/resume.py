@@ -7,7 +7,6 @@ from typing import Any
 from pixelmill.pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_folder, write_json
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import children, is_remote
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.publication import (
@@ -18,6 +17,7 @@ from pixelmill.pipeline.predictions.publication import (
 )
 from pixelmill.pipeline.predictions.stored import DamagedTable, listed_table
 from pixelmill.pipeline.scoring import ScoringRequest
+from pixelmill.pipeline.storage import children, is_remote
 
 _log = getLogger(__name__)
 _RUN_FILE = "run.json"

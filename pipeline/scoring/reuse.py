@@ -18,7 +18,6 @@ from pixelmill.pipeline.artifacts import read_json, write_array, write_json
 from pixelmill.pipeline.bundles import PREPROCESSING_FILE
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.inference import ROUNDING, Probabilities
-from pixelmill.pipeline.locations import absolute, content_of, is_remote, parse_location
 from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
 from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.csv_format import read_csv
@@ -26,6 +25,7 @@ from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, re
 from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.listing import ListedImage
+from pixelmill.pipeline.storage import absolute, is_remote, parse_location, read_content
 
 Records = npt.NDArray[np.void]
 Keys = npt.NDArray[np.uint64]
@@ -282,5 +282,5 @@ def _span(file: StoredFile, content: bytes) -> _Span:
 
 def _load(path: Path) -> Any:
     if is_remote(path):
-        return np.load(io.BytesIO(content_of(path)), allow_pickle=False)
+        return np.load(io.BytesIO(read_content(path)), allow_pickle=False)
     return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import provenance, remove_folder, scratch_folder
-from pixelmill.pipeline.locations import is_remote
 from pixelmill.pipeline.progress import Meter, progress
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
@@ -22,6 +21,7 @@ from pixelmill.pipeline.scoring.report import load_template
 from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shards
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.thumbnails import make_thumbnails
+from pixelmill.pipeline.storage import is_remote
 
 # A shard takes a fraction of the time where most rows are reused from an earlier table.
 _GROWTH_OF_QUICK_SHARDS = 8

@@ -22,12 +22,12 @@ from pixelmill.pipeline.decoding.pool import map_guarded
 from pixelmill.pipeline.decoding.time_limit import WATCH, TimeLimit
 from pixelmill.pipeline.image_encoding import encode_thumbnail
 from pixelmill.pipeline.images import ImageFailure
-from pixelmill.pipeline.locations import absolute, parse_location
 from pixelmill.pipeline.predictions.arrays import numbers_of
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.plan import read_plan
 from pixelmill.pipeline.scoring.worker.reading import read_again
+from pixelmill.pipeline.storage import absolute, parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pixelmill.pipeline.artifacts import write_text
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.locations import children, content_of
+from pixelmill.pipeline.storage import children, read_content
 
 COSTLY_FOLDER = "costly"
 
@@ -26,4 +26,4 @@ def read_costly(work: Path) -> Mapping[str, str]:
         found = [path for path in children(work / COSTLY_FOLDER) if not path.name.startswith(".")]
     except FileNotFoundError:
         return {}
-    return {path.name: content_of(path).decode() for path in found}
+    return {path.name: read_content(path).decode() for path in found}

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from pixelmill.pipeline.images import Pixels
-from pixelmill.pipeline.locations import absolute, parse_location
 from pixelmill.pipeline.processes import spawned_pool
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import read_plan
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
+from pixelmill.pipeline.storage import absolute, parse_location
 
 _SLOTS_A_PROCESS = 2
 IMAGES_A_SLOT = 64

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.locations import content_of, file_system, is_remote
 from pixelmill.pipeline.scoring.deep_paths import open_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
+from pixelmill.pipeline.storage import file_system, is_remote, read_content
 
 _MOST_BYTES = 1 << 30
 # Opening must not block on a pipe that has replaced a file.
@@ -52,7 +52,7 @@ def read_again(folder: Path, path: str) -> bytes:
     """
     place = folder / unescape(path)
     if is_remote(place):
-        return content_of(place)
+        return read_content(place)
     with os.fdopen(open_file(os.fspath(place), _FLAGS), "rb") as file:
         return file.read()
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import Pixels
-from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.predictions.arrays import number_array
 from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.parts import (
@@ -39,6 +38,7 @@ from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
 from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER
+from pixelmill.pipeline.storage import is_remote, parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa

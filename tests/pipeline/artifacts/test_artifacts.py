@@ -38,7 +38,7 @@ from pixelmill.pipeline.artifacts import (
     write_text,
 )
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
-from pixelmill.pipeline.locations import children, content_of, parse_location
+from pixelmill.pipeline.storage import children, parse_location, read_content
 from tests.s3 import S3Server, s3_server
 
 ROOT = Path(__file__).parents[3]
@@ -416,9 +416,9 @@ def test_files_are_replaced_moved_and_removed_wherever_they_are(place: Path) -> 
     with suppress(Interrupted), replacing(place / "a") as temporary:
         temporary.write_text("half")
         raise Interrupted
-    assert content_of(place / "a").decode() == OLD
+    assert read_content(place / "a").decode() == OLD
     write_text(place / "a", NEW)
-    assert content_of(place / "a").decode() == NEW
+    assert read_content(place / "a").decode() == NEW
     facts = {"sha256": hashlib.sha256(NEW.encode()).hexdigest(), "size": len(NEW)}
     assert describe_file(place / "a") == facts
     write_json(place / MANIFEST, {"files": {"a": facts}})

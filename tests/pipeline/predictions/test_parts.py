@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.artifacts import MANIFEST, write_json
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predictions, table_files
 from pixelmill.pipeline.predictions.columns import TableLayout, schema
 from pixelmill.pipeline.predictions.parts import (
@@ -28,6 +27,7 @@ from pixelmill.pipeline.predictions.parts import (
     read_row_groups,
     writing_part,
 )
+from pixelmill.pipeline.storage import parse_location
 from tests.pipeline.predictions.tables import (
     FACTS,
     LABELS,

@@ -17,10 +17,10 @@ import pytest
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_json, write_json
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publication, read_predictions
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.publication import awaits_publication, exchange_folders, publish_table
+from pixelmill.pipeline.storage import parse_location
 from tests.pipeline.predictions.tables import FACTS, Row, Table, scored, write_manifest
 
 COUNT = 60

@@ -14,7 +14,6 @@ import pytest
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest
 from pixelmill.pipeline.bundles import ONNX_FILE, ModelBundle, open_bundle
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.locations import cache_folder, parse_location
 from pixelmill.pipeline.registry import (
     AliasMoved,
     aliases_of,
@@ -27,6 +26,7 @@ from pixelmill.pipeline.registry import (
     rollback_alias,
     show_model,
 )
+from pixelmill.pipeline.storage import cache_folder, parse_location
 from tests.conftest import Run, write_images
 from tests.pipeline.registry.test_registry import versions_in, write_bundle
 from tests.s3 import S3Server, s3_server

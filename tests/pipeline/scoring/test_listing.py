@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import EXTENSIONS
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
 from pixelmill.pipeline.scoring.passed_over import PassedOver, format_passed_over
 from pixelmill.pipeline.scoring.worker.reading import read_again, reader_of
+from pixelmill.pipeline.storage import parse_location
 
 # All bytes a file name may hold on Linux, with those that matter more often than by chance.
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & {0, ord("/")}) | st.text(

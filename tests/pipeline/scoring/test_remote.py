@@ -14,13 +14,13 @@ import pytest
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.image_encoding import encode_png
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.plan import plan_scoring
 from pixelmill.pipeline.scoring.run import score_shards
+from pixelmill.pipeline.storage import parse_location
 from tests.clusters import running_cluster
 from tests.conftest import PIXELMILL, Answer, Run, write_images
 from tests.s3 import S3Server, s3_server

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
@@ -21,6 +20,7 @@ from pixelmill.pipeline.scoring.true_labels import (
     format_not_classes,
     require_class_folders,
 )
+from pixelmill.pipeline.storage import parse_location
 from tests.conftest import write_images
 
 CLASSES = ("Äpfel", "cafe\u0301", "dog")

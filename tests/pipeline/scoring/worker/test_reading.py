@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
 from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER, read_again, reader_of
+from pixelmill.pipeline.storage import parse_location
 
 pytestmark = pytest.mark.filterwarnings("ignore:UPath 'unsteady' filesystem:UserWarning")
 NEIGHBOURS = {"a.png": b"before", "z.png": b"after"}

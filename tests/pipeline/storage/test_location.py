@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import absolute, children, file_system, is_remote, parse_location
+from pixelmill.pipeline.storage import absolute, children, file_system, is_remote, parse_location
 
 
 @pytest.mark.parametrize(

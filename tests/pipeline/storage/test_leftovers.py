@@ -18,7 +18,7 @@ from pixelmill.pipeline.artifacts import (
     scratch_folder,
     temporary_sibling,
 )
-from pixelmill.pipeline.artifacts.temporaries import hold, temporary_folder
+from pixelmill.pipeline.storage.temporaries import hold, temporary_folder
 
 ROOT = Path(__file__).parents[3]
 OWNER = """

@@ -1,0 +1,207 @@
+"""Storage: files and folders on this machine and at remote addresses, read and written in the same way.
+
+A `Location` is a local path or an address. Every function here accepts both, and writes atomically: a reader
+sees either the old content or the new one. `local` and `remote` are the two implementations.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pixelmill.pipeline.storage.interface import Change, Storage
+from pixelmill.pipeline.storage.local import LocalStorage, flush_to_disk
+from pixelmill.pipeline.storage.location import (
+    Location,
+    absolute,
+    cache_folder,
+    file_system,
+    is_remote,
+    is_remote_error,
+    parse_location,
+    require_reachable,
+    workspace,
+)
+from pixelmill.pipeline.storage.regular_files import open_regular
+from pixelmill.pipeline.storage.remote import RemoteStorage
+from pixelmill.pipeline.storage.temporaries import (
+    remove_leftovers,
+    scratch_folder,
+    temporary_folder,
+    temporary_sibling,
+)
+
+__all__ = [
+    "Change",
+    "Location",
+    "absolute",
+    "cache_folder",
+    "change_file",
+    "children",
+    "create_file",
+    "download_file",
+    "file_sizes",
+    "file_system",
+    "flush_to_disk",
+    "is_remote",
+    "is_remote_error",
+    "link_or_copy",
+    "move",
+    "open_regular",
+    "opened",
+    "opened_for_reading",
+    "parse_location",
+    "publish_folder",
+    "read_content",
+    "remove_file",
+    "remove_folder",
+    "remove_leftovers",
+    "replacing",
+    "require_reachable",
+    "scratch_folder",
+    "sha256_of",
+    "stamp_of",
+    "temporary_folder",
+    "temporary_sibling",
+    "workspace",
+]
+
+
+def children(folder: Location) -> list[Location]:
+    """The entries of a folder; empty for a missing remote folder.
+
+    Raises:
+        FileNotFoundError: A local folder does not exist.
+    """
+    return _storage_of(folder).children()
+
+
+def file_sizes(folder: Location) -> dict[str, int]:
+    """The sizes in bytes of the files directly in a folder, by name; empty for a missing folder."""
+    return _storage_of(folder).file_sizes()
+
+
+def stamp_of(path: Location) -> object:
+    """A value that differs once a file or folder was replaced; None if there is none."""
+    return _storage_of(path).stamp()
+
+
+def read_content(path: Location, largest: int | None = None) -> bytes:
+    """The bytes of a file, in one read.
+
+    Args:
+        path: The file.
+        largest: The largest size in bytes of a local file; None for any.
+
+    Raises:
+        OSError: It is not a regular file, cannot be read, or has more than `largest` bytes.
+    """
+    return _storage_of(path).read(largest)
+
+
+@contextmanager
+def opened(path: Location) -> Iterator[BinaryIO]:
+    """A file, whose content stays the same while it is open even if the file is replaced."""
+    with _storage_of(path).opened() as file:
+        yield file
+
+
+@contextmanager
+def opened_for_reading(path: Location) -> Iterator[str | BinaryIO]:
+    """A source for Arrow: the name of a local file, or the bytes of a remote one, fetched once."""
+    yield _storage_of(path).source()
+
+
+def sha256_of(path: Location) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: It is not a regular file, or cannot be read.
+    """
+    return _storage_of(path).sha256()
+
+
+def replacing(path: Location) -> AbstractContextManager[Path]:
+    """Yield a local temporary path that replaces `path` when the block succeeds.
+
+    If the block raises, the temporary file is removed and `path` is unchanged. A remote `path` is replaced by
+    uploading the temporary file.
+    """
+    return _storage_of(path).replacing()
+
+
+def create_file(path: Location, content: bytes) -> bool:
+    """Create a file, unless there is one already. Of several processes, only one creates it.
+
+    Returns:
+        Whether this call created it. In a remote store, whether the file holds this content: processes that
+        compete must write different contents, so that a write whose response was lost can be recognized.
+    """
+    return _storage_of(path).create(content)
+
+
+def change_file(path: Location, change: Change, largest: int | None = None) -> None:
+    """Change a small file with a function, without losing what other processes change at the same time.
+
+    Args:
+        path: The file; it need not exist.
+        change: From the file's content, None if there is no file, to its new content, None to leave it as it
+            is. For a remote file, it is called again if another process changed the file first.
+        largest: The largest size in bytes of a local file; None for any.
+
+    Raises:
+        OSError: The file cannot be read or written, or another process holds its lock for a minute.
+    """
+    _storage_of(path).change(change, largest)
+
+
+def publish_folder(source: Path, target: Location, names: Sequence[str]) -> bool:
+    """Publish a local folder under a new name, completely or not at all.
+
+    On this machine, the folder is renamed. To a remote address, its files are uploaded; for readers, the
+    folder is complete only once the last of them exists.
+
+    Args:
+        source: The folder; a local `target` must be on the same file system.
+        target: The new name, not in use; an empty local folder is replaced.
+        names: The relative paths of the files, of which the last is uploaded last.
+
+    Returns:
+        Whether the name was free in a remote store.
+
+    Raises:
+        OSError: A local `target` is in use.
+    """
+    return _storage_of(target).publish(source, names)
+
+
+def download_file(source: Location, target: Path) -> None:
+    """Copy a file to a local one, whose folder is created; a missing file is skipped."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _storage_of(source).download(target)
+
+
+def move(source: Location, target: Location) -> None:
+    """Move a file within one storage, replacing the target atomically."""
+    _storage_of(source).move(target)
+
+
+def link_or_copy(source: Location, target: Location) -> None:
+    """Give a file a second name in the same storage, by a hard link if possible; files are never modified
+    in place.
+    """
+    _storage_of(source).link(target)
+
+
+def remove_file(path: Location) -> None:
+    """Remove a file if it exists."""
+    _storage_of(path).remove_file()
+
+
+def remove_folder(folder: Location) -> None:
+    """Remove a folder and its contents if it exists."""
+    _storage_of(folder).remove_folder()
+
+
+def _storage_of(location: Location) -> Storage:
+    return RemoteStorage(location) if is_remote(location) else LocalStorage(location)

@@ -1,0 +1,63 @@
+"""The operations that local and remote storage do in different ways."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeAlias
+
+from pixelmill.pipeline.storage.location import Location
+
+Change: TypeAlias = Callable[[bytes | None], bytes | None]
+"""From a file's content, None if there is no file, to its new content, None to leave it unchanged."""
+
+
+class Storage(Protocol):
+    """One location, with the operations of `pixelmill.pipeline.storage`, which documents them."""
+
+    def children(self) -> list[Location]:
+        """The entries of the folder."""
+
+    def file_sizes(self) -> dict[str, int]:
+        """The sizes in bytes of the files directly in the folder, by name."""
+
+    def stamp(self) -> object:
+        """A value that differs once the file was replaced."""
+
+    def read(self, largest: int | None) -> bytes:
+        """The bytes of the file."""
+
+    def opened(self) -> BinaryIO:
+        """The file as it is now, whether or not it is replaced meanwhile."""
+
+    def source(self) -> str | BinaryIO:
+        """What Arrow reads the file from."""
+
+    def sha256(self) -> str:
+        """The SHA-256 of the file in hexadecimal."""
+
+    def replacing(self) -> AbstractContextManager[Path]:
+        """A local temporary path that replaces the file at the end of the block."""
+
+    def create(self, content: bytes) -> bool:
+        """Create the file if there is none, and return whether this call created it."""
+
+    def change(self, change: Change, largest: int | None) -> None:
+        """Replace the file's content with a function's result, without losing other processes' changes."""
+
+    def publish(self, source: Path, names: Sequence[str]) -> bool:
+        """Publish a local folder under this name, and return whether the name was free."""
+
+    def download(self, target: Path) -> None:
+        """Copy the file to a local one, if it exists."""
+
+    def move(self, target: Location) -> None:
+        """Give the file another name in the same storage."""
+
+    def link(self, target: Location) -> None:
+        """Give the file a second name in the same storage."""
+
+    def remove_file(self) -> None:
+        """Remove the file."""
+
+    def remove_folder(self) -> None:
+        """Remove the folder and its contents."""
