@@ -23,7 +23,7 @@ def encode_png(array: Pixels) -> bytes:
 
 
 def encode_jpeg(array: Pixels) -> bytes:
-    """Encode an array, uint8 [height, width, 1 or 3], as a JPEG file of high quality, colours at full resolution."""
+    """Encode an array, uint8 [height, width, 1 or 3], as a JPEG file of high quality."""
     return _encode(to_image(array), "JPEG", quality=95, subsampling=0)
 
 

@@ -12,20 +12,27 @@ from pixelmill.pipeline.config.layers import ModelSpec
 from pixelmill.pipeline.config.part import Number, Part, Positive, Share
 from pixelmill.pipeline.config.promotion import Bar, PromotionSpec
 from pixelmill.pipeline.config.sources import (
+    ArchiveSource,
     Cifar10Source,
+    Cifar100Source,
     DatasetSource,
     DigitsSource,
     FashionMnistSource,
     FolderSource,
     MnistSource,
+    OwnImages,
+    ParquetSource,
+    TableSource,
     name_after_folder,
 )
 from pixelmill.pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
 
 __all__ = [
+    "ArchiveSource",
     "AugmentationSpec",
     "Bar",
     "Cifar10Source",
+    "Cifar100Source",
     "DatasetSource",
     "DigitsSource",
     "EvaluationSpec",
@@ -38,9 +45,12 @@ __all__ = [
     "LearningRate",
     "MnistSource",
     "ModelSpec",
+    "OwnImages",
+    "ParquetSource",
     "PromotionSpec",
     "Recipe",
     "ReducedPrecision",
+    "TableSource",
     "TrainingSpec",
     "VariantSpec",
 ]
@@ -65,8 +75,8 @@ class ImageSpec(Part):
     )
     storage: Literal["raw", "jpeg"] = Field(
         default="raw",
-        description="How prepared images are kept on disk: raw, or as JPEG of quality 95, which takes a tenth of "
-        "the space and changes the pixels slightly.",
+        description="How prepared images are kept on disk: raw, or as JPEG of quality 95, which takes "
+        "about a tenth of the space and changes the pixels slightly.",
     )
 
     def preprocessing(self) -> dict[str, int | str]:
@@ -160,8 +170,8 @@ class Recipe(Part):
     """The configuration of a retraining run, from the data to the promotion."""
 
     name: Name = Field(
-        description="The model's name in the registry. It is optional if dataset.source is folder: the model "
-        "is then named after the dataset's folder."
+        description="The model's name in the registry. It is optional for a dataset of your own: the model "
+        "is then named after the dataset's folder, table or archive."
     )
     dataset: DatasetSource
     image: ImageSpec
@@ -174,14 +184,14 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def is_named_after_its_folder(cls, content: object) -> object:
-        """Name a recipe without a name after the folder of its dataset."""
+        """Name a recipe without a name after the folder, table or archive of its dataset."""
         if not isinstance(content, dict) or "name" in content:
             return content
         dataset = content.get("dataset")
         fields = dataset.model_dump() if isinstance(dataset, Part) else dataset
         if (
             isinstance(fields, dict)
-            and fields.get("source") == "folder"
+            and fields.get("source") in ("folder", "table", "archive", "parquet")
             and isinstance(fields.get("path"), str)
         ):
             return {**content, "name": name_after_folder(fields["path"])}

@@ -81,8 +81,9 @@ class Listing:
 class Catalogue:
     """A listing with the hash of every content, as a Parquet file.
 
-    Columns: `name`, `place`, `origin`, `class_name`, `part`, `group`, `sha256`, `stamp` (strings; `part` and
-    `group` null where unknown), and one string column `slice:NAME` for each further column of the source.
+    Columns: `name`, `place`, `origin`, `class_name`, `part`, `group`, `sha256`, `stamp`, `error` (strings),
+    and one string column `slice:NAME` for each further column of the source. `part` and `group` are null
+    where unknown; `sha256` is null, and `error` says why, for an image that could not be read.
 
     Attributes:
         path: The Parquet file.

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pixelmill.pipeline.config import Cifar10Source
-from pixelmill.pipeline.datasets import Images, RawDataset
 from pixelmill.pipeline.datasets.archives import read_members
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 from pixelmill.pipeline.errors import WorkError
 
 CLASS_NAMES = (
@@ -30,17 +30,16 @@ _RECORD = 1 + 3 * SIDE * SIDE
 _MAX_BATCH_BYTES = 10_000 * _RECORD
 
 
-def download_cifar10(source: Cifar10Source, cache: Path) -> RawDataset:
+def download_cifar10(source: Cifar10Source, cache: Path) -> DownloadedFiles:
     """Download the archive to the cache.
 
     Raises:
         DownloadError: No mirror provided it.
     """
-    paths, provenance = fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache)
-    return RawDataset("cifar10", paths, ARCHIVE.sha256, provenance)
+    return DownloadedFiles(*fetch_files([ARCHIVE], [plain_mirror(base) for base in source.mirrors], cache))
 
 
-def read_cifar10(raw: RawDataset) -> tuple[Images, Images]:
+def read_cifar10(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 50,000 training and the 10,000 test images, uint8 [images, 32, 32, 3].
 
     Raises:
@@ -50,19 +49,26 @@ def read_cifar10(raw: RawDataset) -> tuple[Images, Images]:
     return read_records(b"".join(batches[name] for name in TRAIN)), read_records(batches[TEST])
 
 
-def read_records(content: bytes) -> Images:
-    """Read records of a label (one byte) and an image (32x32 bytes each of red, green and blue).
+def read_records(content: bytes, label_bytes: int = 1, class_count: int = len(CLASS_NAMES)) -> Images:
+    """Read records of labels (a byte each) and an image (32x32 bytes each of red, green and blue).
+
+    Args:
+        content: The records.
+        label_bytes: How many labels a record has; the last is the class.
+        class_count: The number of classes.
 
     Raises:
         WorkError: The bytes are not such records.
     """
     values = np.frombuffer(content, np.uint8)
-    if not len(values) or len(values) % _RECORD or values[::_RECORD].max() >= len(CLASS_NAMES):
+    size = label_bytes + 3 * SIDE * SIDE
+    if not len(values) or len(values) % size or values[label_bytes - 1 :: size].max() >= class_count:
         raise WorkError(
             f"{len(values)} bytes of images",
-            f"records of {_RECORD} bytes, each starting with a label below {len(CLASS_NAMES)}",
+            f"records of {size} bytes, each starting with a label below {class_count}",
             "Remove the archive from the cache and run again.",
         )
-    records = values.reshape(-1, _RECORD)
-    planes = records[:, 1:].reshape(-1, 3, SIDE, SIDE)
-    return Images(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].astype(np.int64))
+    records = values.reshape(-1, size)
+    planes = records[:, label_bytes:].reshape(-1, 3, SIDE, SIDE)
+    labels = records[:, label_bytes - 1].astype(np.int64)
+    return Images(np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels)

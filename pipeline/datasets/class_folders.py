@@ -2,21 +2,19 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pixelmill.pipeline.clutter import is_clutter
-from pixelmill.pipeline.config import FolderSource
+from pixelmill.pipeline.datasets.readers import address_of
+from pixelmill.pipeline.datasets.remote_files import list_remote, list_remote_folders
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.labels import normalize_label
+from pixelmill.pipeline.locations import is_remote, require_reachable
 
-_TRAINING_WORDS = ("train", "training", "trainset")
-_TEST_WORDS = ("test", "testing", "testset")
-_VALIDATION_WORDS = ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout")
-_SPLIT_WORDS = {*_TRAINING_WORDS, *_TEST_WORDS, *_VALIDATION_WORDS, "fold", "split", "subset"}
 _MAX_NAMES = 8
 
 
@@ -37,55 +35,68 @@ def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, 
     """The classes of a dataset folder, in the natural order of their names: "10" comes after "2".
 
     Args:
-        folder: A folder with one subfolder per class.
+        folder: A local or remote folder with one subfolder per class.
         key: The key of the recipe that names the folder, for error messages.
 
     Raises:
-        RequestError: The folder does not exist, has fewer than two classes or contains the splits of a
-            dataset, or the name of a subfolder is not valid text.
+        RequestError: The folder does not exist or has fewer than two classes, or the name of a subfolder is
+            not valid text.
     """
-    if not folder.is_dir():
-        raise RequestError(
-            f"{key} {printable(str(folder))} {'is a file' if folder.is_file() else 'does not exist'}",
-            "a folder with one subfolder per class",
-            f"Set it with `{key}=FOLDER`.",
-        )
+    require_folder(folder, key)
     found: dict[str, list[Path]] = {}
     for path in list_subfolders(folder):
         found.setdefault(normalize_label(_as_text(path)), []).append(path)
     classes = tuple(ClassFolder(name, tuple(found[name])) for name in sorted(found, key=natural_order))
     if len(classes) < 2:
         raise _too_few_classes(folder, classes, key)
-    _refuse_splits(folder, classes)
     return classes
 
 
-def count_folder_classes(source: FolderSource) -> int | None:
-    """The number of classes in a folder; None if the folder is not on this machine."""
-    folder = Path(source.path)
-    return len(find_classes(folder)) if folder.is_dir() else None
+def require_folder(folder: Path, key: str) -> None:
+    """Require that a local or remote folder exists.
+
+    Raises:
+        RequestError: It does not, or it cannot be reached.
+    """
+    if is_remote(folder):
+        require_reachable(folder)
+        exists = bool(list_remote(folder))
+    else:
+        exists = folder.is_dir()
+    if not exists:
+        is_file = not is_remote(folder) and folder.is_file()
+        raise RequestError(
+            f"{key} {printable(str(folder))} {'is a file' if is_file else 'does not exist'}",
+            "a folder with one subfolder per class",
+            f"Set it with `{key}=FOLDER`.",
+        )
 
 
-def require_disjoint_folders(path: Path, test_path: Path) -> None:
-    """Require that the test folder and the training folder share no files.
+def require_disjoint_folders(first: tuple[str, Path], second: tuple[str, Path]) -> None:
+    """Require that the folders of two splits share no files.
+
+    Args:
+        first: The key of the recipe that names a folder, and the folder.
+        second: The same of another.
 
     Raises:
         RequestError: They are the same folder, or one contains the other.
     """
-    train, test = path.resolve(), test_path.resolve()
-    if train == test:
-        relation = "is the folder of dataset.path"
-    elif train in test.parents:
-        relation = f"lies inside dataset.path {printable(str(path))}"
-    elif test in train.parents:
-        relation = f"contains dataset.path {printable(str(path))}"
+    (key, path), (other_key, other) = first, second
+    place, other_place = (PurePosixPath(address_of(folder)) for folder in (path, other))
+    if place == other_place:
+        relation = f"is the folder of {key}"
+    elif place in other_place.parents:
+        relation = f"lies inside {key} {printable(str(path))}"
+    elif other_place in place.parents:
+        relation = f"contains {key} {printable(str(path))}"
     else:
         return
+    fraction = other_key.replace("_path", "_fraction")
     raise RequestError(
-        f"dataset.test_path {printable(str(test_path))} {relation}",
-        "a folder of images that are not used for training",
-        "Choose another folder, or omit dataset.test_path to use dataset.test_fraction of the images as the "
-        "test set.",
+        f"{other_key} {printable(str(other))} {relation}",
+        "folders that share no images",
+        f"Choose another folder, or omit {other_key}: {fraction} of the images are then held out.",
     )
 
 
@@ -104,21 +115,25 @@ def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[st
     for spellings in folded.values():
         if len(spellings) > 1:
             yield (
-                f"{printable(str(folder))}: {_join(spellings)} differ in letter case alone, and are "
+                f"{printable(str(folder))}: {join_names(spellings)} differ in letter case alone, and are "
                 "treated as separate classes"
             )
-    inner = {frozenset(_subfolder_names(found)) for found in classes}
+    if is_remote(folder):
+        return  # To look into every class folder would list all of the images once more.
+    inner = {frozenset(subfolder_names(found)) for found in classes}
     shared = min(inner, key=len)
     if len(inner) == 1 and len(shared) > 1:
         yield (
             f"{printable(str(folder))}: every class folder holds the same subfolders "
-            f"({_join(sorted(shared, key=natural_order))}); if those are the real classes, put the images of "
-            "each into a single folder"
+            f"({join_names(sorted(shared, key=natural_order))}); if those are the real classes, put the "
+            "images of each into a single folder"
         )
 
 
 def list_subfolders(folder: Path) -> list[Path]:
     """The subfolders of a folder, including linked ones, by name; hidden folders and clutter are left out."""
+    if is_remote(folder):
+        return list_remote_folders(folder)
     with os.scandir(folder) as entries:
         return sorted(
             Path(entry.path)
@@ -131,15 +146,6 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     """A sort key that compares runs of digits by value: "2" comes before "10"."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
-
-
-def is_split_name(name: str) -> bool:
-    """Whether a folder name is typical for a split of a dataset: `train`, `val2017`, `seg_test`."""
-    return _has_word(name, _SPLIT_WORDS)
-
-
-def _has_word(name: str, words: Sequence[str] | set[str]) -> bool:
-    return any(word in words for word in re.findall(r"[^\W\d_]+", name.lower()))
 
 
 def _as_text(path: Path) -> str:
@@ -155,7 +161,7 @@ def _as_text(path: Path) -> str:
 
 
 def _too_few_classes(folder: Path, classes: Sequence[ClassFolder], key: str) -> RequestError:
-    inner = _enter(folder)
+    inner = enter(folder)
     deeper = inner != folder and len(list_subfolders(inner)) > 1
     return RequestError(
         f"{key} {printable(str(folder))} has {len(classes)} subfolder{'s' * (len(classes) != 1)}",
@@ -166,44 +172,18 @@ def _too_few_classes(folder: Path, classes: Sequence[ClassFolder], key: str) -> 
     )
 
 
-def _refuse_splits(folder: Path, classes: Sequence[ClassFolder]) -> None:
-    inner: Mapping[str, set[str]] = {
-        found.name: _subfolder_names(found) for found in classes if is_split_name(found.name)
-    }
-    divided = [names for names in inner.values() if len(names) > 1]
-    shared = len(divided) > 1 and set.intersection(*divided)
-    if not (shared or (divided and len(inner) == len(classes))):
-        return
-    raise RequestError(
-        f"the subfolders of dataset.path {printable(str(folder))} are {_join(list(inner))}, "
-        f"which have subfolders themselves ({_join(sorted(set.union(*divided), key=natural_order))})",
-        "subfolders that are the classes",
-        _name_splits(folder, list(inner)),
-    )
+def subfolder_names(found: ClassFolder) -> set[str]:
+    """The names of the folders in a class folder, in Unicode normalization form C."""
+    return {normalize_label(path.name) for folder in found.folders for path in list_subfolders(enter(folder))}
 
 
-def _name_splits(folder: Path, names: Sequence[str]) -> str:
-    def first(*kinds: Sequence[str]) -> str | None:
-        found = [name for words in kinds for name in names if _has_word(name, words)]
-        return printable(str(_enter(folder / found[0]))) if found else None
+def enter(folder: Path) -> Path:
+    """Descend while a folder contains only another folder: archives often unpack to `pets/pets/...`.
 
-    train, test = first(_TRAINING_WORDS), first(_TEST_WORDS, _VALIDATION_WORDS)
-    if train is None:
-        return "Put the images of each class into a single folder."
-    words = f"`dataset.path={train}`"
-    if test is not None:
-        words += f" `dataset.test_path={test}`"
-    return f"Set the folders of the splits: {words}."
-
-
-def _subfolder_names(found: ClassFolder) -> set[str]:
-    return {
-        normalize_label(path.name) for folder in found.folders for path in list_subfolders(_enter(folder))
-    }
-
-
-def _enter(folder: Path) -> Path:
-    """Descend while a folder contains only another folder: archives often unpack to `pets/pets/...`."""
+    A remote folder is returned as it is.
+    """
+    if is_remote(folder):
+        return folder
     seen = {folder.resolve()}
     while True:
         with os.scandir(folder) as entries:
@@ -214,6 +194,7 @@ def _enter(folder: Path) -> Path:
         seen.add(folder.resolve())
 
 
-def _join(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
+    """The first names and the number of the others, for messages."""
     shown = ", ".join(printable(name) for name in names[:_MAX_NAMES])
     return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown

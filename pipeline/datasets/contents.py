@@ -1,10 +1,17 @@
-"""SHA-256 hashes of contents as arrays of 32 bytes each, as a million of them take as text twice the memory."""
+"""SHA-256 hashes of contents as arrays of 32 bytes each, which take half the memory of text."""
 
+import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from pixelmill.pipeline.images import Pixels
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 Contents = npt.NDArray[np.bytes_]
 """bytes32 [contents]."""
@@ -35,3 +42,8 @@ def as_bytes(contents: Contents) -> list[bytes]:
     """The hashes as 32 bytes each."""
     content = np.ascontiguousarray(contents).tobytes()
     return [content[start : start + 32] for start in range(0, len(content), 32)]
+
+
+def hash_content(content: bytes | Pixels) -> "_Hash":
+    """The SHA-256 of the bytes of a file or of the pixels of an array."""
+    return hashlib.sha256(content if isinstance(content, bytes) else np.ascontiguousarray(content).data)

@@ -5,16 +5,13 @@ Algorithms" (2017).
 """
 
 import gzip
-import hashlib
 import zlib
 from pathlib import Path
 
-import numpy as np
-
 from pixelmill.pipeline.config import FashionMnistSource
-from pixelmill.pipeline.datasets import Images, RawDataset
-from pixelmill.pipeline.datasets.idx import read_idx
-from pixelmill.pipeline.datasets.mirrors import WantedFile, fetch_files, plain_mirror
+from pixelmill.pipeline.datasets.idx import join_images, read_idx
+from pixelmill.pipeline.datasets.images import Images
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile, fetch_files, plain_mirror
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 
@@ -45,39 +42,38 @@ FILES = (
         5_148,
     ),
 )
+SIDE = 28
 _MAX_CONTENT_BYTES = 1 << 26
 
 
-def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> RawDataset:
+def download_fashion_mnist(source: FashionMnistSource, cache: Path) -> DownloadedFiles:
     """Download the four files to the cache.
 
     Raises:
         DownloadError: No mirror provided them.
     """
-    paths, provenance = fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache)
-    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
-    return RawDataset("fashion-mnist", paths, fingerprint, provenance)
+    return DownloadedFiles(*fetch_files(FILES, [plain_mirror(base) for base in source.mirrors], cache))
 
 
-def read_fashion_mnist(raw: RawDataset) -> tuple[Images, Images]:
+def read_fashion_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
     """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
 
     Raises:
-        WorkError: A file has changed since it was downloaded.
+        WorkError: A file is truncated, is no gzipped IDX file, or does not go with the others.
     """
-    arrays = [_read(raw.files[file.name]) for file in FILES]
-    train_images, train_labels, test_images, test_labels = arrays
+    arrays = [(file.name, _read(raw.files[file.name], file.name)) for file in FILES]
     return (
-        Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
-        Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
+        join_images(arrays[0], arrays[1], SIDE, len(CLASS_NAMES)),
+        join_images(arrays[2], arrays[3], SIDE, len(CLASS_NAMES)),
     )
 
 
-def _read(path: Path) -> Pixels:
+def _read(path: Path, name: str) -> Pixels:
     try:
         with gzip.open(path) as file:
-            return read_idx(file.read(_MAX_CONTENT_BYTES))
+            content = file.read(_MAX_CONTENT_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise WorkError(
             f"{path} cannot be read ({error})", "a gzipped IDX file", "Remove it and run again."
         ) from error
+    return read_idx(content, name)

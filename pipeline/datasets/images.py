@@ -21,6 +21,10 @@ class PixelArray(Protocol):
         """(images, height, width, channels)."""
 
     @property
+    def dtype(self) -> Any:
+        """uint8."""
+
+    @property
     def nbytes(self) -> int:
         """The size in bytes."""
 

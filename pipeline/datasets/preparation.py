@@ -1,205 +1,247 @@
-"""The second stage: decode all images to tensors and write three splits as arrays.
-
-Splits are chosen by the hash of each image's content: the same data gives the same splits everywhere, and
-duplicates are always in the same split.
-"""
+"""The second stage: decode the images that are new, and decide the split of each image."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from filelock import FileLock
-from numpy.lib.format import write_array_header_1_0
 
 from pixelmill.pipeline.artifacts import (
     MANIFEST,
     canonical_json,
     publishing,
+    remove_folder,
     verify_files,
-    write_array,
     write_json,
 )
-from pixelmill.pipeline.config import FolderSource, ImageSpec, Recipe
-from pixelmill.pipeline.datasets import (
-    NAMES_FILE,
-    TEST_ORIGINS_FILE,
-    PreparedDataset,
-    RawDataset,
-    SplitName,
-)
-from pixelmill.pipeline.datasets.examples import Example, load_all, read_examples
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.config.sources import OwnImages
+from pixelmill.pipeline.datasets import ROWS_FILE, PreparedDataset, RawDataset, SplitName
+from pixelmill.pipeline.datasets.catalogue_rows import PARTS, CatalogueRows, read_rows, read_strings
+from pixelmill.pipeline.datasets.contents import as_hexadecimal
+from pixelmill.pipeline.datasets.duplicates import find_contradictions
+from pixelmill.pipeline.datasets.splits import Division, Fractions, Undivided, assign_splits
+from pixelmill.pipeline.datasets.tensor_writer import add_tensors
+from pixelmill.pipeline.datasets.tensors import Located, TensorStore
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.images import ImageFailure, Pixels
 from pixelmill.pipeline.progress import progress
 
 _log = getLogger(__name__)
-_FORMAT = 3
+_FORMAT = 4
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+_REJECTED = "rejected.json"
+_PLACES = {"path", "test_path", "validation_path", "root", "mirrors", "package_index"}
 
 
-def prepare_dataset(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
-    """Write the arrays of a dataset, or reuse those of an earlier run.
+def prepare_dataset(
+    raw: RawDataset, recipe: Recipe, store: Path, *, verify_data: bool = False
+) -> PreparedDataset:
+    """Decode the images of a dataset that are new, and divide all of them into splits.
 
-    Each split has `SPLIT_images.npy`, uint8 [images, height, width, channels], and `SPLIT_labels.npy`,
-    int64 [images]. `names.json` has the name of each image, `test_origins.json` the path of each test image,
-    and `rejected.json` the files that cannot be read. The warnings and files left out in the manifest are
-    updated even if the arrays are reused.
+    `images.parquet` has a row for each image, and `rejected.json` the images that cannot be read. The
+    tensors are in `tensors/` of the store, once for each content.
+
+    Args:
+        raw: The dataset.
+        recipe: Its `dataset` and `image` are used.
+        store: The local folder for the working files of a store.
+        verify_data: Whether to read all tensors that are reused, and compare their SHA-256.
 
     Raises:
         RequestError: A class has too few images to split.
-        WorkError: More files are unreadable than the recipe allows, or the arrays to reuse are damaged.
+        WorkError: More files are unreadable than the recipe allows, or the tensors to reuse are damaged.
     """
     folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe)[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
+    tensors = TensorStore(store, recipe.image)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not (folder / MANIFEST).exists():
-            _prepare(raw, recipe, folder)
-        try:
+        manifest = _reusable(folder, tensors)
+        if manifest is None:
+            _prepare(raw, recipe, folder, tensors)
             manifest = verify_files(folder)
-        except WorkError as error:
-            raise WorkError(
-                error.received, error.expected, f"Remove {folder}; it will be prepared again."
-            ) from error
-        source_facts = _source_facts(raw)
-        if any(manifest[key] != value for key, value in source_facts.items()):
-            manifest = {**manifest, **source_facts}
+        tensors.verify(manifest["segments"], read_all=verify_data)
+        warnings = [*raw.warnings, *manifest["split_warnings"]]
+        facts = {"warnings": warnings, "left_out": dict(raw.left_out)}
+        if any(manifest.get(key) != value for key, value in facts.items()):
+            manifest = {**manifest, **facts}
             write_json(folder / MANIFEST, manifest)
     return PreparedDataset.from_manifest(folder, manifest)
 
 
-def _source_facts(raw: RawDataset) -> dict[str, object]:
-    return {"warnings": list(raw.warnings), "left_out": dict(raw.left_out)}
+def _reusable(folder: Path, tensors: TensorStore) -> dict[str, Any] | None:
+    """The manifest of a prepared dataset whose tensors are all there; one without them is removed."""
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        manifest = verify_files(folder)
+    except WorkError as error:
+        raise WorkError(
+            error.received, error.expected, f"Remove {folder}; it will be prepared again."
+        ) from error
+    if tensors.is_complete(manifest["segments"]):
+        return manifest
+    remove_folder(folder)
+    return None
 
 
-def _prepare(raw: RawDataset, recipe: Recipe, folder: Path) -> None:
-    class_names, train, test = read_examples(raw)
-    splits = _split(train, test, recipe)
+def _key(raw: RawDataset, recipe: Recipe) -> str:
+    """A hash of what the splits and names depend on, but not the location of the dataset."""
+    settings = recipe.dataset.model_dump(exclude=_PLACES)
+    image = TensorStore(Path(), recipe.image).folder.name
+    parts = [_FORMAT, raw.fingerprint, raw.names_sha256, raw.class_names, settings, image]
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The images of a catalogue that are used: `places` are their rows there, the others describe each."""
+
+    places: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    sha256: list[str]
+    strings: pa.Table
+    segments: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+
+
+def _prepare(raw: RawDataset, recipe: Recipe, folder: Path, tensors: TensorStore) -> None:
+    rows = read_rows(raw.catalogue)
+    usable = ~find_contradictions(rows)
+    located, transient = _decode(raw, recipe, rows, usable, tensors)
+    rejected = _rejected(raw, rows, usable, located, transient)
+    _check_rejected(rejected, int(usable.sum()), recipe)
+    chosen = _choose(raw, rows, usable & (located.rows >= 0), located)
+    division = _divide(chosen, rows, recipe)
+    table = _tabulate(chosen, division, is_ordered_by_content=isinstance(recipe.dataset, OwnImages))
+    _check_classes(table, raw.class_names)
+    segments = np.unique(chosen.segments).tolist()
+    counts = {name: pc.sum(pc.equal(table["split"], name)).as_py() or 0 for name in _SPLITS}
     facts: dict[str, object] = {
         "kind": "prepared-dataset",
         "name": raw.source,
         "fingerprint": raw.fingerprint,
         "provenance": raw.provenance,
-        "class_names": list(class_names),
-        "image": recipe.image.model_dump(),
-        **_source_facts(raw),
+        "class_names": list(raw.class_names),
+        "image": recipe.image.preprocessing(),
+        "tensor_spec": recipe.image.model_dump(),
+        "tensors": tensors.folder.name,
+        "segments": tensors.describe(segments),
+        "split_warnings": list(division.warnings),
+        "rejected": len(rejected),
+        "counts": counts,
     }
+    for line in division.warnings:
+        _log.warning("%s", line)
     with publishing(folder, facts) as staging:
-        total = sum(map(len, splits.values()))
-        loaded = load_all([example for name in splits for example in splits[name]], recipe.image)
-        rejected: list[dict[str, str]] = []
-        labels: dict[SplitName, list[int]] = {}
-        names: dict[SplitName, list[str]] = {}
-        test_origins: list[str] = []
-        with progress("prepare", total, "images") as advance:
-            for name, examples in splits.items():
-                path = staging / f"{name}_images.npy"
-                labels[name], names[name] = [], []
-                for example, failure in write_images(path, examples, loaded, recipe.image):
-                    if failure is None:
-                        labels[name].append(example.label)
-                        names[name].append(example.name)
-                        if name == "test":
-                            test_origins.append(example.origin)
-                    else:
-                        rejected.append({"path": example.origin, "error": str(failure)})
-                    advance(1, "")
-                write_array(staging / f"{name}_labels.npy", np.array(labels[name], np.int64))
-        _check_rejected(rejected, total, recipe)
-        _check_classes(labels, class_names)
-        write_json(staging / NAMES_FILE, names)
-        write_json(staging / TEST_ORIGINS_FILE, test_origins)
-        write_json(staging / "rejected.json", rejected)
-        facts["rejected"] = len(rejected)
-        facts["counts"] = {name: len(known) for name, known in labels.items()}
+        pq.write_table(table, staging / ROWS_FILE, row_group_size=65_536, compression="zstd")
+        write_json(staging / _REJECTED, rejected)
 
 
-def _key(raw: RawDataset, recipe: Recipe) -> str:
-    """A hash of what the arrays and names depend on: content, relative names, image settings and fractions,
-    but not the location of the dataset folder.
-    """
-    settings = recipe.dataset.model_dump(exclude={"path", "test_path", "mirrors", "package_index"})
-    parts = [_FORMAT, raw.fingerprint, raw.names_sha256, settings, recipe.image.model_dump()]
-    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+def _decode(
+    raw: RawDataset, recipe: Recipe, rows: CatalogueRows, usable: npt.NDArray[np.bool_], tensors: TensorStore
+) -> tuple[Located, Mapping[bytes, str]]:
+    """Make the tensors that are missing, and find those of all rows."""
+    needed = np.flatnonzero(usable & rows.is_read)
+    contents, first = np.unique(rows.contents[needed], return_index=True)
+    if not isinstance(recipe.dataset, OwnImages):
+        # In the order in which the images are trained on, which is that of their contents for files.
+        first = np.sort(first)
+        contents = rows.contents[needed[first]]
+    places = read_strings(raw.catalogue, ["place"], needed[first])["place"]
+    with progress("prepare", len(contents), "images") as advance:
+        transient = add_tensors(
+            tensors,
+            contents,
+            lambda chosen: places.take(pa.array(chosen)).to_pylist(),
+            raw.catalogue.reader,
+            advance,
+        )
+    return tensors.locate(rows.contents), transient
 
 
-def _split(train: list[Example], test: list[Example], recipe: Recipe) -> dict[SplitName, list[Example]]:
-    source = recipe.dataset
-    splits: dict[SplitName, list[Example]] = {}
-    if test:
-        splits["test"] = test
-    elif not hasattr(source, "test_fraction"):
-        raise RequestError("a dataset without test images", "a test set", "Set dataset.test_path.")
-    else:
-        train, splits["test"] = _hold_out(train, source.test_fraction, "test")
-    splits["train"], splits["validation"] = _hold_out(train, source.validation_fraction, "validation")
-    return {name: splits[name] for name in _SPLITS}
+def _rejected(
+    raw: RawDataset,
+    rows: CatalogueRows,
+    usable: npt.NDArray[np.bool_],
+    located: Located,
+    transient: Mapping[bytes, str],
+) -> list[dict[str, str]]:
+    failed = np.flatnonzero(usable & (located.rows < 0))
+    strings = read_strings(raw.catalogue, ["origin", "error"], failed)
+    found = []
+    for row, origin, error in zip(
+        failed.tolist(), *(column.to_pylist() for column in strings.columns), strict=True
+    ):
+        content = rows.contents[row : row + 1].tobytes()
+        reason = error or located.failures.get(row) or transient[content]
+        found.append({"path": origin, "error": reason})
+    return sorted(found, key=lambda entry: entry["path"])
 
 
-def _hold_out(examples: Sequence[Example], fraction: float, salt: str) -> tuple[list[Example], list[Example]]:
-    """Divide the examples of each class into those that stay and those held out, at least one each."""
-    contents: dict[int, set[str]] = defaultdict(set)
-    seen: set[str] = set()
-    for example in examples:
-        # Content shared by two classes counts for the first, so that it stays on one side.
-        if example.sha256 not in seen:
-            seen.add(example.sha256)
-            contents[example.label].add(example.sha256)
-    aside: set[str] = set()
-    for hashes in contents.values():
-        order = sorted(hashes, key=lambda item: hashlib.sha256(f"{salt}{item}".encode()).digest())
-        count = min(max(1, round(len(order) * fraction)), len(order) - 1)
-        aside.update(order[:count])
-    return (
-        [example for example in examples if example.sha256 not in aside],
-        [example for example in examples if example.sha256 in aside],
+def _choose(raw: RawDataset, rows: CatalogueRows, usable: npt.NDArray[np.bool_], located: Located) -> _Chosen:
+    places = np.flatnonzero(usable)
+    label_of = {name: label for label, name in enumerate(raw.class_names)}
+    labels = np.array([label_of[name] for name in rows.class_names], np.int64)
+    slices = [name for name in pq.read_schema(raw.catalogue.path).names if name.startswith("slice:")]
+    return _Chosen(
+        places=places,
+        labels=labels[rows.classes[places]],
+        sha256=as_hexadecimal(rows.contents[places]),
+        strings=read_strings(raw.catalogue, ["group", "name", "origin", *slices], places),
+        segments=located.segments[places],
+        rows=located.rows[places],
     )
 
 
-def write_images(
-    path: Path, examples: Sequence[Example], loaded: Iterator[Pixels | ImageFailure], spec: ImageSpec
-) -> Iterator[tuple[Example, ImageFailure | None]]:
-    """Write the images that can be loaded to a `.npy` file, and yield each example with its failure, if any.
-
-    Only a few images are in memory at a time. The file is not memory-mapped, because a full disk would then
-    raise a signal instead of an error.
-
-    Args:
-        path: The file to write.
-        examples: The examples to write.
-        loaded: An iterator whose next items are the tensors of these examples.
-        spec: The size of the tensors.
-    """
-    count = 0
-    with path.open("wb") as file:
-        _write_header(file, (count, spec.height, spec.width, spec.channels))
-        for example in examples:
-            pixels = next(loaded)
-            if isinstance(pixels, ImageFailure):
-                yield example, pixels
-                continue
-            file.write(pixels.tobytes())
-            count += 1
-            yield example, None
-        # NumPy pads the header so that the first dimension can grow.
-        file.seek(0)
-        _write_header(file, (count, spec.height, spec.width, spec.channels))
+def _divide(chosen: _Chosen, rows: CatalogueRows, recipe: Recipe) -> Division:
+    source = recipe.dataset
+    images = Undivided(
+        sha256=chosen.sha256,
+        labels=chosen.labels,
+        names=chosen.strings["name"].to_pylist(),
+        parts=[PARTS[code] for code in rows.parts[chosen.places].tolist()],
+        groups=chosen.strings["group"].to_pylist(),
+    )
+    fractions = Fractions(getattr(source, "test_fraction", None), source.validation_fraction)
+    return assign_splits(images, fractions, {})
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    write_array_header_1_0(file, header)
+def _tabulate(chosen: _Chosen, division: Division, *, is_ordered_by_content: bool) -> pa.Table:
+    """The rows of `images.parquet`: splits one after the other, each in the order of training."""
+    table = pa.table(
+        {
+            "split": pa.array(division.splits, pa.string()),
+            "label": pa.array(chosen.labels.astype(np.int32)),
+            "sha256": pa.array(chosen.sha256, pa.string()),
+            "segment": pa.array(chosen.segments),
+            "row": pa.array(chosen.rows),
+        }
+    )
+    for name in chosen.strings.column_names:
+        table = table.append_column(name, chosen.strings[name])
+    position = pc.index_in(table["split"], value_set=pa.array(_SPLITS))
+    table = table.append_column("position", position)
+    keys = ["position", "sha256", "name"] if is_ordered_by_content else ["position"]
+    kept = table.filter(pc.is_valid(table["split"]))
+    # Stable, so that the images of a bundled dataset stay in their order.
+    order = pc.sort_indices(kept, sort_keys=[(key, "ascending") for key in keys])
+    return kept.take(order).drop_columns(["position"])
 
 
-def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) -> None:
+def _check_rejected(rejected: Sequence[Mapping[str, str]], total: int, recipe: Recipe) -> None:
     if not rejected:
         return
     first = f"the first: {rejected[0]['path']}: {rejected[0]['error']}"
     _log.warning("%d of %d images cannot be read and are left out; %s", len(rejected), total, first)
-    if isinstance(recipe.dataset, FolderSource):
+    if isinstance(recipe.dataset, OwnImages):
         allowed = recipe.dataset.max_unreadable_fraction
         if len(rejected) / total > allowed:
             raise WorkError(
@@ -209,9 +251,9 @@ def _check_rejected(rejected: list[dict[str, str]], total: int, recipe: Recipe) 
             )
 
 
-def _check_classes(labels: dict[SplitName, list[int]], class_names: Sequence[str]) -> None:
-    for split, known in labels.items():
-        present = set(known)
+def _check_classes(table: pa.Table, class_names: Sequence[str]) -> None:
+    for split in _SPLITS:
+        present = set(pc.unique(table["label"].filter(pc.equal(table["split"], split))).to_pylist())
         missing = [repr(name) for label, name in enumerate(class_names) if label not in present]
         if missing:
             raise RequestError(

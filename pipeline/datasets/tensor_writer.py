@@ -4,7 +4,6 @@ Worker processes read, verify, decode and measure the images and write the tenso
 only the measures pass through pipes.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,9 +18,9 @@ from filelock import FileLock
 from pixelmill.pipeline.artifacts import describe_file, flush_to_disk
 from pixelmill.pipeline.artifacts.temporaries import remove_leftovers, temporary_file
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.datasets.arrays import ArrayReader
+from pixelmill.pipeline.datasets.bundled import ArrayReader
 from pixelmill.pipeline.datasets.catalogue import Reader
-from pixelmill.pipeline.datasets.contents import Contents, as_bytes
+from pixelmill.pipeline.datasets.contents import Contents, as_bytes, hash_content
 from pixelmill.pipeline.datasets.measures import Measures, measure
 from pixelmill.pipeline.datasets.segments import SEGMENT_FORMATS, Numbers
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SCHEMA, write_index
@@ -125,7 +124,9 @@ def add_tensors(
         if not len(missing):
             return {}
         writer = _Writer(store, reader, processes or processor_limit().count)
-        return writer.run(contents[missing], lambda chosen: places(missing[chosen]), advance)
+        failures = writer.run(contents[missing], lambda chosen: places(missing[chosen]), advance)
+    ArrayReader.release()
+    return failures
 
 
 class _Writer:
@@ -133,7 +134,7 @@ class _Writer:
         self._store, self._processes = store, processes
         # Arrays are trusted and in memory already, so they are not sent to other processes.
         self._is_trusted = isinstance(reader, ArrayReader)
-        self._reader = reader.opened() if isinstance(reader, ArrayReader) else reader
+        self._reader = reader
         self._given: deque[tuple[_Segment, _Chunk]] = deque()
         self._transient: dict[bytes, str] = {}
 
@@ -234,18 +235,19 @@ def _write_chunk(
     except OSError as error:
         return error
     return [
-        outcome._replace(**dict(zip(("offset", "size"), next(places), strict=True)))
-        if isinstance(outcome, _Written)
-        else outcome
-        for outcome in outcomes
+        _placed(outcome, *next(places)) if isinstance(outcome, _Written) else outcome for outcome in outcomes
     ]
+
+
+def _placed(outcome: _Written, offset: int, size: int) -> _Written:
+    return outcome._replace(offset=offset, size=size)
 
 
 def _decode(
     reader: Reader, spec: ImageSpec, limits: DecodingLimits, image: Pending
 ) -> tuple[Pixels, int, int]:
     content = guard(reader.read, limits, image.place)
-    if hashlib.sha256(content).digest() != image.sha256:
+    if hash_content(content).digest() != image.sha256:
         raise ImageFailure(FailureCode.CHANGED, "changed after it was listed")
     if isinstance(content, bytes):
         return decode_guarded(content, spec, limits)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.datasets import Images, Labels, PreparedDataset
+from pixelmill.pipeline.datasets import Images, Labels, PixelArray, PreparedDataset
 from pixelmill.pipeline.decoding.files import decode_files
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.image_encoding import encode_png
@@ -22,7 +22,7 @@ _GOLDEN = 4
 class Arrays:
     """Training images, uint8 [images, height, width, channels], and held-out images with their labels."""
 
-    training: Pixels
+    training: PixelArray
     held_out: Images
 
 

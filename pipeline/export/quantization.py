@@ -10,6 +10,7 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.config import ReducedPrecision
+from pixelmill.pipeline.datasets import PixelArray
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME
 from pixelmill.pipeline.export.graph import canonicalize, serialize
@@ -90,7 +91,7 @@ def round_like_float16(content: bytes) -> bytes:
     )
 
 
-def sample_evenly(pixels: Pixels, count: int) -> Pixels:
+def sample_evenly(pixels: PixelArray, count: int) -> Pixels:
     """At most `count` evenly spaced images, always the same ones; of every class if sorted by class."""
     chosen = np.linspace(0, len(pixels) - 1, min(count, len(pixels))).round().astype(int)
     return np.asarray(pixels[chosen])

@@ -6,11 +6,11 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal
 
-from pixelmill.pipeline.artifacts import MANIFEST, read_json, read_manifest, verify_files
+from pixelmill.pipeline.artifacts import read_json, verify_files
 from pixelmill.pipeline.bundles import MODEL_FILE, ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import ExportSpec, ImageSpec, Recipe
-from pixelmill.pipeline.datasets import PreparedDataset
-from pixelmill.pipeline.errors import PixelmillError, RequestError
+from pixelmill.pipeline.datasets import PreparedDataset, read_prepared
+from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.export.keras_loader import (
     PixelRange,
@@ -125,14 +125,12 @@ def source_of_bundle(bundle: ModelBundle, export: ExportSpec) -> ExportSource:
 def find_dataset(store: Path, bundle: ModelBundle) -> PreparedDataset | None:
     """The prepared dataset on which a bundle's model was trained, or None if the local store lacks it."""
     manifest = read_bundle_manifest(bundle.folder)
-    for folder in sorted((store / "datasets").glob(f"*/{MANIFEST}")):
-        try:
-            found = read_manifest(folder.parent)
-        except PixelmillError:
-            continue
-        same_data = found.get("fingerprint") == manifest.get("dataset_fingerprint")
-        if same_data and found.get("image") == bundle.image_spec().model_dump():
-            return PreparedDataset.from_manifest(folder.parent, verify_files(folder.parent))
+    for folder, found in read_prepared(store).items():
+        same_data = found["fingerprint"] == manifest.get("dataset_fingerprint")
+        if same_data and found["image"] == bundle.image_spec().preprocessing():
+            dataset = PreparedDataset.from_manifest(folder, verify_files(folder))
+            if dataset.tensors().is_complete(found["segments"]):
+                return dataset
     return None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.bundles import ONNX_FILE, ONNX_FILES, Precision
 from pixelmill.pipeline.config import ExportSpec, VariantSpec
-from pixelmill.pipeline.datasets import Images, Labels
+from pixelmill.pipeline.datasets import Images, Labels, PixelArray
 from pixelmill.pipeline.export.quantization import make_variant, round_like_float16, sample_evenly
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import InferenceSession, Probabilities, load_session
@@ -54,7 +54,7 @@ class VariantResult:
 
 
 def export_variants(
-    folder: Path, training: Pixels, held_out: Images, export: ExportSpec
+    folder: Path, training: PixelArray, held_out: Images, export: ExportSpec
 ) -> tuple[VariantResult, ...]:
     """Write a recipe's variants next to `model.onnx`, and remove those that exceed its limits.
 
@@ -86,7 +86,7 @@ def export_variants(
 
 
 def measure_variants(
-    paths: Mapping[Precision, Path], pixels: Pixels, labels: Labels | None
+    paths: Mapping[Precision, Path], pixels: PixelArray, labels: Labels | None
 ) -> tuple[VariantResult, ...]:
     """Compare the files of one model in several precisions on the same images.
 
@@ -173,7 +173,7 @@ def _load_rounding(path: Path) -> InferenceSession:
         return load_session(rounding)
 
 
-def _predict(session: InferenceSession, pixels: Pixels, title: str) -> Probabilities:
+def _predict(session: InferenceSession, pixels: PixelArray, title: str) -> Probabilities:
     predictions = []
     with progress(f"measure {title}", len(pixels), "images") as advance:
         for start in range(0, len(pixels), BATCH_SIZE):

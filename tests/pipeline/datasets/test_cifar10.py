@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelmill.pipeline.config import Cifar10Source, FashionMnistSource, Recipe
-from pixelmill.pipeline.datasets import RawDataset, cifar10, fashion_mnist
+from pixelmill.pipeline.datasets import cifar10, fashion_mnist
 from pixelmill.pipeline.datasets.cifar10 import FOLDER, TEST, TRAIN, read_cifar10, read_records
 from pixelmill.pipeline.datasets.download import count_classes, download_dataset
 from pixelmill.pipeline.datasets.idx import write_idx
-from pixelmill.pipeline.datasets.mirrors import WantedFile
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, WantedFile
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError, WorkError
 from pixelmill.pipeline.images import Pixels
@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, store: Path) -> dict[str, Pixels]:
     )
     test = dataset.split("test")
     assert test.labels.tolist() == list(range(CLASSES)) * EACH
-    return {"test": test.pixels, "train": dataset.split("train").pixels}
+    return {"test": np.asarray(test.pixels), "train": np.asarray(dataset.split("train").pixels)}
 
 
 def test_cifar10_comes_from_the_mirror_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def refused(tmp_path: Path, content: bytes) -> str:
     path = tmp_path / NAME
     path.write_bytes(content)
     with pytest.raises(WorkError) as caught:
-        read_cifar10(RawDataset("cifar10", {NAME: path}, "", ""))
+        read_cifar10(DownloadedFiles({NAME: path}, ""))
     assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
     return str(caught.value)

@@ -5,20 +5,38 @@ import os
 import shutil
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pixelmill.pipeline.artifacts import read_manifest
 from pixelmill.pipeline.config import FolderSource
 from pixelmill.pipeline.datasets import RawDataset
-from pixelmill.pipeline.datasets.class_folders import is_split_name
+from pixelmill.pipeline.datasets.catalogue import ListedImage
+from pixelmill.pipeline.datasets.catalogue_rows import read_rows
 from pixelmill.pipeline.datasets.download import download_dataset
-from pixelmill.pipeline.datasets.folders import check_folders, index_folder, read_index
+from pixelmill.pipeline.datasets.duplicates import find_contradictions
+from pixelmill.pipeline.datasets.folders import (
+    check_folders,
+    count_folder_classes,
+    list_folder,
+)
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
-from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.datasets.split_folders import is_split_name
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.file_names import unescape
+from pixelmill.pipeline.images import ImageFailure
 from pixelmill.pipeline.recipes import load_recipe
 from tests.conftest import write_images
+from tests.s3 import S3Server, s3_server
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        yield server
 
 
 def make_classes(folder: Path, *names: str, count: int = 6, seed: int = 0) -> Path:
@@ -35,7 +53,7 @@ def source(path: Path, test_path: Path | None = None) -> FolderSource:
 
 
 def index(path: Path, test_path: Path | None = None) -> RawDataset:
-    return index_folder(source(path, test_path), path.parent / "cache")
+    return download_dataset(source(path, test_path), path.parent / "store")
 
 
 def refusal(path: Path, test_path: Path | None = None) -> str:
@@ -46,7 +64,13 @@ def refusal(path: Path, test_path: Path | None = None) -> str:
 
 
 def used(raw: RawDataset) -> Counter[str]:
-    return Counter(file.class_name for file in read_index(raw))
+    rows = read_rows(raw.catalogue)
+    return Counter(rows.class_names[code] for code in rows.classes[~find_contradictions(rows)])
+
+
+def names(raw: RawDataset) -> set[str]:
+    table = pq.read_table(raw.catalogue.path, columns=["name"])
+    return set(table["name"].to_pylist())
 
 
 def only_warning(raw: RawDataset) -> str:
@@ -54,37 +78,166 @@ def only_warning(raw: RawDataset) -> str:
     return warning
 
 
+def listed(folder_source: FolderSource) -> list[ListedImage]:
+    """The images of a listing, after all of them could be read as they were listed."""
+    listing = list_folder(folder_source, Path("unused"))
+    images = list(listing.images)
+    for image in images:
+        content = listing.reader.read(image.place)
+        assert isinstance(content, bytes)
+        assert image.stamp.startswith(f"{len(content)}-")
+    return images
+
+
 @pytest.mark.parametrize(
-    ("splits", "train", "test"),
+    "splits",
     [
-        (("train", "val", "test"), "train", "test"),
-        (("Training", "Testing"), "Training", "Testing"),
-        (("train2017", "val2017"), "train2017", "val2017"),
-        (("seg_train", "seg_test"), "seg_train", "seg_test"),
+        {"train": "train", "val": "validation", "test": "test"},
+        {"Training": "train", "Testing": "test"},
+        {"train2017": "train", "val2017": "validation"},
+        {"seg_train": "train", "seg_test": "test"},
     ],
 )
-def test_the_splits_of_a_dataset_are_no_classes(
-    splits: tuple[str, ...], train: str, test: str, tmp_path: Path
-) -> None:
+def test_the_splits_of_a_dataset_are_used(splits: dict[str, str], tmp_path: Path) -> None:
     pets = tmp_path / "pets"
     for seed, split in enumerate(splits):
         make_classes(pets / split, "cat", "dog", seed=10 * seed)
-    message = refusal(pets)
-    assert f"`dataset.path={pets / train}` `dataset.test_path={pets / test}`." in message
-    assert "(cat, dog)" in message
-    assert used(index(pets / train, pets / test)) == {"cat": 12, "dog": 12}
+    images = listed(source(pets))
+    assert {image.name: (image.class_name, image.part) for image in images} == {
+        f"{split}/{name}/{number:05}.png": (name, part)
+        for split, part in splits.items()
+        for name in ("cat", "dog")
+        for number in range(6)
+    }
+    assert images[0].part == "train"
+    assert count_folder_classes(source(pets)) == 2
 
 
-def test_splits_that_an_archive_wrapped_once_more_are_named_inside(tmp_path: Path) -> None:
+def test_splits_that_an_archive_wrapped_once_more_are_found_inside(tmp_path: Path) -> None:
     for split in ("seg_train", "seg_test"):
         make_classes(tmp_path / "intel" / split / split, "forest", "sea")
-    assert f"`dataset.path={tmp_path}/intel/seg_train/seg_train` " in refusal(tmp_path / "intel")
+    names = {image.name for image in listed(source(tmp_path / "intel"))}
+    assert {"seg_train/seg_train/sea/00000.png", "seg_test/seg_test/sea/00000.png"} < names
 
 
-def test_a_split_without_class_folders_is_still_a_split(tmp_path: Path) -> None:
-    make_classes(tmp_path / "train", "cat", "dog")
-    write_images(tmp_path / "test", 5)
-    assert f"Set the folders of the splits: `dataset.path={tmp_path}/train`" in refusal(tmp_path)
+def test_splits_may_be_folders_of_their_own(tmp_path: Path) -> None:
+    for seed, split in enumerate(("images", "held-out", "tuning")):
+        make_classes(tmp_path / split, "cat", "dog", seed=10 * seed)
+    own = source(tmp_path / "images", tmp_path / "held-out")
+    images = listed(own.model_copy(update={"validation_path": str(tmp_path / "tuning")}))
+    assert Counter((image.part, image.class_name) for image in images) == {
+        (part, name): 6 for part in ("train", "validation", "test") for name in ("cat", "dog")
+    }
+    assert {image.name for image in images} == {f"{n}/{i:05}.png" for n in ("cat", "dog") for i in range(6)}
+    assert len({image.origin for image in images}) == 36
+
+
+def test_a_split_is_not_named_twice(tmp_path: Path) -> None:
+    for split in ("pets/train", "pets/test", "more"):
+        make_classes(tmp_path / split, "cat", "dog")
+    message = refusal(tmp_path / "pets", tmp_path / "more")
+    assert (
+        f"dataset.test_path {tmp_path}/more is set, and dataset.path {tmp_path}/pets contains test" in message
+    )
+    assert f"Omit dataset.test_path, or set `dataset.path={tmp_path}/pets/train`." in message
+
+
+@pytest.mark.parametrize(
+    ("folders", "remedy"),
+    [
+        (("train/cat", "train/dog", "test"), "`dataset.path={}/train` `dataset.test_path={}/test`."),
+        (("train/cat", "train/dog", "test/cat", "test/fox"), None),
+        (("train1/cat", "train1/dog", "train2/cat", "train2/dog"), "`dataset.path={}/train1`."),
+        (("train/cat", "train/dog", "test/cat", "test/dog", "extra"), "`dataset.path={}/train`"),
+        (
+            ("test/cat", "test/dog", "val/cat", "val/dog"),
+            "Put the images of each class into a single folder.",
+        ),
+    ],
+    ids=["without classes", "other classes", "two of a kind", "another folder", "no training images"],
+)
+def test_splits_that_are_not_clear_are_refused(
+    folders: tuple[str, ...], remedy: str | None, tmp_path: Path
+) -> None:
+    for seed, folder in enumerate(folders):
+        write_images(tmp_path / folder, 4, seed)
+    message = refusal(tmp_path)
+    assert (remedy or "test folder {}/test has a class 'fox'").replace("{}", str(tmp_path)) in message
+
+
+def test_groups_are_folders_below_the_class_or_found_in_the_name(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    for name in ("cat/clip 1", "cat/clip 2/left", "dog/clip 1"):
+        write_images(pets / name, 2, seed=40)
+
+    def groups(group_by: str) -> dict[str, str | None]:
+        images = list_folder(source(pets).model_copy(update={"group_by": group_by}), tmp_path).images
+        return {image.name: image.group for image in images}
+
+    by_parent = groups("parent")
+    assert by_parent["cat/00000.png"] is None
+    assert by_parent["cat/clip 1/00001.png"] == by_parent["dog/clip 1/00000.png"] == "clip 1"
+    assert by_parent["cat/clip 2/left/00000.png"] == "clip 2/left"
+    by_number = groups(r"0000(\d)")
+    assert by_number["cat/00003.png"] == by_number["dog/00003.png"] == "3"
+    assert groups(r"clip \d")["dog/clip 1/00000.png"] == "clip 1"
+    with pytest.raises(RequestError, match=r"dataset\.group_by 'frame' matches none of the 18 images"):
+        groups("frame")
+
+
+def test_a_group_by_that_is_no_expression_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"dataset\.group_by is '\[a'; expected .*unterminated"):
+        load_recipe("folder", ["dataset.group_by=[a"])
+
+
+def test_a_folder_at_an_address_is_listed_as_one_here(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pets = tmp_path / "pets"
+    for seed, split in enumerate(("train", "test")):
+        make_classes(pets / split, "cat", "d & g", seed=seed)
+    (pets / "train/cat/notes.txt").write_text("not read")
+    (pets / "train/cat/.hidden.png").write_text("not read")
+    write_images(pets / "train/cat/clip/50%20", 1)
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    with s3.bucket("pictures"):
+        s3.upload(pets, "pictures", "my pets")
+        remote = FolderSource(source="folder", path="s3://pictures/my pets", group_by="parent")
+        listing = list_folder(remote, tmp_path)
+        images = list(listing.images)
+        read = {image.name: listing.reader.read(image.place) for image in images}
+        local = list(list_folder(source(pets), tmp_path).images)
+        assert [(i.name, i.class_name, i.part) for i in images] == [
+            (i.name, i.class_name, i.part) for i in local
+        ]
+        assert read == {image.name: Path(unescape(image.place)).read_bytes() for image in local}
+        assert images[0].origin == "s3://pictures/my pets/train/cat/00000.png"
+        assert [image.group for image in images if image.group] == ["clip/50%2520"]
+        assert listing.left_out == {".txt": 1, "hidden": 1}
+        assert count_folder_classes(remote) == 2
+        s3.client.put_object(Bucket="pictures", Key="my pets/train/cat/00000.png", Body=b"changed")
+        again = {image.name: image.stamp for image in list_folder(remote, tmp_path).images}
+        assert [image.name for image in images if again[image.name] != image.stamp] == ["train/cat/00000.png"]
+        with pytest.raises(RequestError, match=r"dataset\.path s3://pictures/none does not exist"):
+            check_folders(FolderSource(source="folder", path="s3://pictures/none"))
+        with pytest.raises(RequestError, match="s3://elsewhere/pets cannot be reached"):
+            check_folders(FolderSource(source="folder", path="s3://elsewhere/pets"))
+        s3.client.delete_object(Bucket="pictures", Key="my pets/train/cat/00000.png")
+        with pytest.raises(ImageFailure, match="unreadable: "):
+            listing.reader.read(images[0].place)
+
+
+def test_a_folder_that_disappears_while_it_is_listed_is_one_line(tmp_path: Path) -> None:
+    pets = make_classes(tmp_path / "pets", "cat", "dog")
+    write_images(pets / "cat/more", 2)
+    write_images(pets / "cat/most", 2)
+    images = iter(list_folder(source(pets), tmp_path).images)
+    while not next(images).name.startswith("cat/more/"):
+        pass
+    shutil.rmtree(pets / "dog")
+    with pytest.raises(WorkError, match=r"/dog/? disappeared while the dataset was listed"):
+        list(images)
 
 
 def test_folds_have_no_training_folder_to_name(tmp_path: Path) -> None:
@@ -138,7 +291,7 @@ def test_test_images_that_are_trained_on_are_counted_and_named(tmp_path: Path) -
     raw = index(pets, held_out)
     assert "1 of 5 test images are also training images" in only_warning(raw)
     assert "dog/00003.png and dog/copy.png (test)" in only_warning(raw)
-    assert len(read_index(raw)) == 17
+    assert used(raw).total() == 17
 
 
 def test_duplicates_under_two_classes_are_left_out_of_both(tmp_path: Path) -> None:
@@ -205,7 +358,7 @@ def test_linked_folders_are_entered_once_and_loops_end(tmp_path: Path) -> None:
     raw = index(pets)
     assert used(raw) == {"cat": 10, "dog": 6}
     assert dict(raw.left_out) == {"folders that were seen already through another link": 3}
-    assert {file.name for file in read_index(raw)} >= {"cat/again/00000.png", "cat/00000.png"}
+    assert names(raw) >= {"cat/again/00000.png", "cat/00000.png"}
 
 
 def test_names_of_a_class_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:

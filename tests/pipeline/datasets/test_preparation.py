@@ -125,15 +125,25 @@ def test_a_prepared_dataset_is_found_again_wherever_its_folder_moved(pets: Path,
     assert other.folder != first.folder
 
 
-def test_a_damaged_prepared_dataset_is_refused(pets: Path, tmp_path: Path) -> None:
+def test_damaged_tensors_are_refused(pets: Path, tmp_path: Path) -> None:
     dataset = prepare(folder_recipe(pets), tmp_path / "store")
-    with (dataset.folder / "train_images.npy").open("r+b") as file:
+    (damaged,) = dataset.tensors().folder.glob("*.npy")
+    with damaged.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         last = file.read(1)
         file.seek(-1, os.SEEK_END)
         file.write(bytes([last[0] ^ 1]))
+    recipe = folder_recipe(pets)
+    raw = download_dataset(recipe.dataset, tmp_path / "store")
     with pytest.raises(WorkError, match=r"Remove .* prepared again"):
-        prepare(folder_recipe(pets), tmp_path / "store")
+        prepare_dataset(raw, recipe, tmp_path / "store", verify_data=True)
+    # Without reading them, a file that was cut off is noticed.
+    os.truncate(damaged, 200)
+    with pytest.raises(WorkError, match=r"has size 200; .* Remove .* prepared again"):
+        prepare(recipe, tmp_path / "store")
+    shutil.rmtree(dataset.tensors().folder)
+    assert prepare(recipe, tmp_path / "store") == dataset
+    assert contents(prepare(recipe, tmp_path / "store"), "test")
 
 
 def test_a_separate_test_folder_is_used_completely(pets: Path, tmp_path: Path) -> None:

@@ -1,19 +1,19 @@
 """Reports of made-up evaluations."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.evaluation.metrics import measure
 from pixelmill.pipeline.evaluation.report import render_report
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.training import NormalizationCheck, TrainedModel
+from tests.datasets import prepare_test_images
 
 
 def write_report(
@@ -30,12 +30,9 @@ def write_report(
     """Write the page of a model that gives these probabilities for images of noise."""
     count, draws = len(labels), np.random.default_rng(0)
     pixels = draws.integers(0, 256, (count, side, side, 3), np.uint8)
-    np.save(folder / "test_images.npy", pixels)
-    np.save(folder / "test_labels.npy", np.array(labels, np.int64))
-    names = {"test": list(files or (f"test {index}" for index in range(count)))}
-    (folder / "names.json").write_text(json.dumps(names))
-    counts = {"train": 1, "validation": 1, "test": count}
-    dataset = PreparedDataset(folder, "folder", "f" * 64, class_names, counts, warnings)
+    names = list(files or (f"test {index}" for index in range(count)))
+    dataset = prepare_test_images(folder / "store", pixels, labels, names, class_names)
+    dataset = replace(dataset, warnings=warnings)
     recipe = load_recipe("folder")
     page = render_report(
         recipe=recipe,
