@@ -7,12 +7,13 @@ version alone, `comparison` against the other, and `judgement` puts the two toge
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import PromotionSpec
 from pixelmill.pipeline.errors import GateRefused
 from pixelmill.pipeline.promotion.judgement import Judgement, judge_version
 from pixelmill.pipeline.promotion.test_images import TestImages
-from pixelmill.pipeline.registry import AliasMoved, aliases_of, promote_version
+from pixelmill.pipeline.registry import AliasMoved, aliases_of, log_refusal, promote_version
+from pixelmill.pipeline.registry.log import user_name
 
 __all__ = ["Judgement", "Promotion", "TestImages", "VersionRefused", "judge_version", "promote_bundle"]
 
@@ -48,20 +49,45 @@ def promote_bundle(store: Path, bundle: ModelBundle, promotion: PromotionSpec, t
         current = aliases_of(store, bundle.name).get(promotion.alias)
         judgement = judge_version(store, bundle, promotion, test, current)
         if judgement.refusal is not None:
-            raise _refuse(bundle, promotion, judgement)
+            raise _refuse(store, bundle, promotion, judgement)
         try:
-            promote_version(store, bundle.name, bundle.version, promotion.alias, replacing=current or 0)
+            promote_version(
+                store,
+                bundle.name,
+                bundle.version,
+                promotion.alias,
+                replacing=current or 0,
+                reason=judgement.summary(),
+                by=run_of(bundle),
+                tested_on=judgement.test_fingerprint,
+            )
         except AliasMoved:
             continue  # Another run has moved the alias, so the comparison has to be repeated.
         return Promotion(bundle.name, bundle.version, promotion.alias, current, judgement)
 
 
-def _refuse(bundle: ModelBundle, promotion: PromotionSpec, judgement: Judgement) -> VersionRefused:
+def run_of(bundle: ModelBundle) -> str:
+    """The run that trained a version, or the user if it is not known."""
+    return str(read_bundle_manifest(bundle.folder).get("run_id") or user_name())
+
+
+def _refuse(
+    store: Path, bundle: ModelBundle, promotion: PromotionSpec, judgement: Judgement
+) -> VersionRefused:
     reference = f"{bundle.name}@{bundle.version}"
     command = f"pixelmill models promote {reference}"
     if promotion.alias != "champion":
         command += f" --alias {promotion.alias}"
     received, expected = judgement.refusal or ("", "")
+    log_refusal(
+        store,
+        bundle.name,
+        bundle.version,
+        promotion.alias,
+        reason=f"{received}; expected {expected}",
+        by=run_of(bundle),
+        tested_on=judgement.test_fingerprint,
+    )
     return VersionRefused(
         received,
         expected,

@@ -43,6 +43,12 @@ class Judgement:
     verdicts: tuple[Verdict, ...]
     refusal: tuple[str, str] | None
 
+    def summary(self) -> str:
+        """Why a version that passed was promoted, in one line."""
+        judged = sum(verdict.verdict == "passed" for verdict in self.verdicts)
+        bars = f"passed {judged} bar{'s' * (judged != 1)} on {self.images:,} test images"
+        return f"{bars}, compared with {self.champion}" if self.champion else bars
+
     def to_json(self) -> dict[str, Any]:
         """The judgement as it is printed and stored."""
         return {
