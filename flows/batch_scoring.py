@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pixelmill.flows.page import show_table
-from pixelmill.flows.refusals import ending_refused
+from pixelmill.flows.refusals import refusal_as_state
 from pixelmill.flows.scoring_parameters import as_flow
 from pixelmill.pipeline.bundles import Precision
 from pixelmill.pipeline.progress import progress
@@ -14,16 +14,16 @@ from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.dask_engine import run_shards
-from pixelmill.pipeline.scoring.passed_over import format_passed_over
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
+from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard
 from pixelmill.pipeline.storage import parse_location
 
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)
-@ending_refused
+@refusal_as_state
 @as_flow
 def score(
     model: str,
@@ -33,19 +33,19 @@ def score(
     precision: Precision = "fp32",
     **options: Any,
 ) -> dict[str, Any]:
-    """Score a folder of images: a row for each, whatever happens to any of them.
+    """Score a folder of images into a prediction table, with one row for every image.
 
     Args:
         model: `name@alias`, `name@version`, or the folder of a bundle.
-        images: The folder to score, all levels of it; an address, too.
-        output: The folder of the table; an address, too.
-        store: The artifacts root; an address, too.
-        precision: Which ONNX file.
+        images: The folder or address to score, with all subfolders.
+        output: The folder or address for the table.
+        store: The folder or address of the artifacts root.
+        precision: The ONNX file to use.
         **options: The fields of `ScoringOptions`.
     """
     bundle = find_bundle(parse_location(store), model, precision)
     request = ScoringRequest.from_options(bundle, images, output, options)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_run(request)
         outcome = score_images(plan) if request.executor == "local" else score_on_cluster(plan)
         table = commit(plan, outcome)
@@ -55,7 +55,7 @@ def score(
 
 @task(name="plan", cache_policy=NO_CACHE)
 def plan_run(request: ScoringRequest) -> ScoringPlan:
-    """Check the request; begin its run, or find the interrupted one that it goes on with."""
+    """Check the request, and start a run or resume an interrupted one."""
     plan = plan_scoring(request)
     get_run_logger().info("%s", plan.facts.run_id)
     return plan
@@ -63,24 +63,24 @@ def plan_run(request: ScoringRequest) -> ScoringPlan:
 
 @task(name="score", cache_policy=NO_CACHE)
 def score_images(plan: ScoringPlan) -> ScoringOutcome:
-    """List the images and answer them; one task drives its own processes: a task an image costs more."""
+    """List and predict the images with worker processes, in one task for all of them."""
     outcome = score_shards(plan)
     get_run_logger().info("%d images in %d shards", outcome.listed, len(outcome.shard_keys))
     return outcome
 
 
 def score_on_cluster(plan: ScoringPlan) -> ScoringOutcome:
-    """List the images and answer them on a Dask cluster, a task a shard of about 90 seconds of work."""
+    """List and predict the images on a Dask cluster, with one task for about 90 seconds of work."""
     from prefect_dask.task_runners import DaskTaskRunner
 
-    # A task runner belongs to a flow: this one is part of the flow around it, and runs its tasks there.
+    # A task runner belongs to a flow, so the tasks on the cluster are in a subflow.
     runner: Any = DaskTaskRunner(address=plan.request.dask_address)
     return score_shards_on_cluster.with_options(task_runner=runner)(plan)
 
 
 @flow(name="score shards", flow_run_name="shards of {plan.facts.run_id}", validate_parameters=False)
 def score_shards_on_cluster(plan: ScoringPlan) -> ScoringOutcome:
-    """List the images, and start a task for each shard of them."""
+    """List the images, and submit a task for each shard."""
     tally = Tally()
     with progress("score", None, "images") as meter:
         submit: Any = score_one_shard.submit
@@ -90,13 +90,13 @@ def score_shards_on_cluster(plan: ScoringPlan) -> ScoringOutcome:
 
 @task(name="score shard", task_run_name="shard {number}", cache_policy=NO_CACHE)
 def score_one_shard(work: str, number: int) -> ShardResult:
-    """Score one shard of the run in a work folder, on whatever machine this is."""
+    """Score one shard of the run with the given work folder."""
     return score_shard(work, number)
 
 
 @task(name="commit", cache_policy=NO_CACHE)
 def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
-    """Check that no row is missing, and put the table in its place."""
+    """Check that no row is missing, and publish the table."""
     table = commit_table(plan, outcome)
     shown = ("listed", "scored", "failed", "images_per_second", "seconds", "provider", "threads")
     show_table(
@@ -105,6 +105,6 @@ def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         description=f"{plan.facts.model_name}@{plan.facts.model_version} over {plan.request.images}",
     )
     get_run_logger().info("%d rows in %s", table.manifest["listed"], table.folder)
-    if passed_over := format_passed_over(table.manifest["passed_over_kinds"]):
-        get_run_logger().info("passed over: %s", passed_over)
+    if skipped := format_skipped(table.manifest["passed_over_kinds"]):
+        get_run_logger().info("skipped: %s", skipped)
     return table

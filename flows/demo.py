@@ -18,7 +18,7 @@ from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import ModelVersion, find_bundle, show_model
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from pixelmill.pipeline.storage import workspace
+from pixelmill.pipeline.storage import Location, workspace
 
 # Six epochs take minutes, not a quarter of an hour, and lose a few tenths of a percent of accuracy.
 _SHORTER = ("training.epochs=6",)
@@ -34,7 +34,7 @@ class Demonstration:
     agreement: float
 
 
-def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
+def demonstrate(store: Location, overrides: tuple[str, ...] = ()) -> Demonstration:
     """Retrain on MNIST, or on digits if MNIST is unavailable; promote the model; score the test images."""
     recipe, promotion = retrain_with_fallback(store, overrides)
     reference = f"{promotion.name}@{promotion.alias}"
@@ -48,7 +48,7 @@ def demonstrate(store: Path, overrides: tuple[str, ...] = ()) -> Demonstration:
     return Demonstration(show_model(store, reference), images, table, measure_agreement(table))
 
 
-def retrain_with_fallback(store: Path, overrides: tuple[str, ...]) -> tuple[Recipe, Promotion]:
+def retrain_with_fallback(store: Location, overrides: tuple[str, ...]) -> tuple[Recipe, Promotion]:
     """Retrain the `mnist` recipe, or the `digits` recipe if MNIST cannot be downloaded."""
     recipe = load_recipe("mnist", (*_SHORTER, *overrides))
     try:
@@ -60,7 +60,7 @@ def retrain_with_fallback(store: Path, overrides: tuple[str, ...]) -> tuple[Reci
     return recipe, retrain(recipe, str(store))
 
 
-def write_test_images(recipe: Recipe, store: Path) -> Path:
+def write_test_images(recipe: Recipe, store: Location) -> Path:
     """Write the test split as image files."""
     work = workspace(store)
     dataset: PreparedDataset = prepare_dataset(download_dataset(recipe.dataset, work), recipe, work)

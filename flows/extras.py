@@ -1,4 +1,4 @@
-"""The extras that retraining needs beside the base installation."""
+"""The extras that retraining requires."""
 
 from importlib.util import find_spec
 
@@ -6,15 +6,15 @@ from pixelmill.pipeline.errors import RequestError
 
 _NEEDED_TO_RETRAIN = (
     *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
-    *("cv2", "sklearn", "matplotlib", "jinja2", "httpx"),
+    *("cleanlab", "cv2", "httpx", "imagehash", "jinja2", "matplotlib", "scipy", "sklearn"),
 )
 
 
 def require_extras() -> None:
-    """See that everything is installed that retraining imports, before anything slow is imported.
+    """Check that the packages for retraining are installed, before anything slow is imported.
 
     Raises:
-        RequestError: Something is missing; names it.
+        RequestError: A package is missing; the message names it.
     """
     missing = [name for name in _NEEDED_TO_RETRAIN if find_spec(name) is None]
     if missing:

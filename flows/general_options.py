@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pixelmill.flows.commands.console import know_options
+from pixelmill.flows.commands.console import remember_options
 from pixelmill.flows.commands.options import Quiet
 from pixelmill.pipeline.progress import QUIET_VARIABLE
 
@@ -54,7 +54,7 @@ def quietable(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*args: Any, quiet: bool, context: typer.Context, **kwargs: Any) -> None:
-        know_options(context)
+        remember_options(context)
         _apply(quiet)
         command(*args, **kwargs)
 

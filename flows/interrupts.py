@@ -35,7 +35,7 @@ _interrupt = _Interrupt()
 
 
 @contextmanager
-def telling_of_interrupts(consequence: str) -> Iterator[None]:
+def interrupt_message(consequence: str) -> Iterator[None]:
     """Set the consequence that is printed if the block is interrupted."""
     before, _interrupt.consequence = _interrupt.consequence, consequence
     yield
@@ -44,7 +44,7 @@ def telling_of_interrupts(consequence: str) -> Iterator[None]:
 
 
 @contextmanager
-def ending_on_signals() -> Iterator[None]:
+def handling_signals() -> Iterator[None]:
     """End the command with one line if Ctrl-C or SIGTERM interrupts the block.
 
     The signal raises `KeyboardInterrupt`, so that the block is cleaned up. It may surface as another

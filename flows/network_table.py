@@ -2,29 +2,21 @@
 
 from collections.abc import Sequence
 
+from pixelmill.flows.text_table import render_table
 from pixelmill.pipeline.layers import LayerSummary, describe_volume
 
 _HEADINGS = ("", "layer", "output", "parameters", "multiply-adds", "receptive field", "stride")
-_LEFT = 2
+_NUMBERS = range(2, len(_HEADINGS))
 
 
 def render_network(image: tuple[int, int, int], rows: Sequence[LayerSummary]) -> str:
     """Render a line per layer, the totals, and the savings from parameter sharing."""
     cells = [
-        _HEADINGS,
         ("", "image", describe_volume(image), "", "", "", ""),
         *(_cells(row) for row in rows),
         ("", "all", "", _count(total_parameters(rows)), _count(total_multiply_adds(rows)), "", ""),
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index < _LEFT else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in cells
-    ]
-    return "\n".join([*lines, "", *_notes(image, rows)])
+    return "\n".join([render_table(cells, _HEADINGS, _NUMBERS), "", *_notes(image, rows)])
 
 
 def total_parameters(rows: Sequence[LayerSummary]) -> int:

@@ -16,14 +16,14 @@ R = TypeVar("R")
 REFUSED = "Refused"
 
 
-def ending_refused(body: Callable[P, R]) -> Callable[P, R]:
+def refusal_as_state(body: Callable[P, R]) -> Callable[P, R]:
     """End a flow or task in the state `Refused` if its body raises `GateRefused`.
 
     The state has the type FAILED, so it is counted as a failure; automations can distinguish it by the name
     of its event, `prefect.flow-run.Refused`. Prefect logs the traceback of every exception that a body
     raises, so the refusal is returned as a state instead. The caller of a task must pass the result to
-    `passed`; for a flow, Prefect raises the refusal in the caller. If that is a worker's engine, it logs
-    the exception, so a filter drops that record.
+    `require_result`; for a flow, Prefect raises the refusal in the caller. If that is a worker's engine, it
+    logs the exception, so a filter drops that record.
     """
 
     @wraps(body)
@@ -41,7 +41,7 @@ def _is_no_refusal(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], GateRefused))
 
 
-def passed(result: R) -> R:
+def require_result(result: R) -> R:
     """Return a task's result.
 
     Raises:

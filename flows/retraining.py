@@ -8,13 +8,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from pixelmill.flows.page import show_markdown, show_table
-from pixelmill.flows.refusals import ending_refused, passed
+from pixelmill.flows.refusals import refusal_as_state, require_result
 from pixelmill.flows.training_progress import progress_artifact
 from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
+from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
+from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, summarize_findings
+from pixelmill.pipeline.audit.retraining import audit_retraining
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
 from pixelmill.pipeline.config import DatasetSource, PromotionSpec, Recipe
-from pixelmill.pipeline.datasets import PreparedDataset, RawDataset
+from pixelmill.pipeline.datasets import PreparedDataset, RawDataset, SplitName
+from pixelmill.pipeline.datasets.division import ModelHistory
 from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.ledger import ledger_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError, NoSourceError
 from pixelmill.pipeline.evaluation import PROBABILITIES_FILE, Evaluation
@@ -33,33 +38,39 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.pending import judge_versions
 from pixelmill.pipeline.readiness import check_readiness
-from pixelmill.pipeline.registry import register_bundle, release_version, reserve_version
+from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
-from pixelmill.pipeline.storage import parse_location, workspace
-from pixelmill.pipeline.training import TrainedModel, read_history
+from pixelmill.pipeline.storage import Location, parse_location, workspace
+from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.prediction import predict_split
 from pixelmill.pipeline.training.trainer import train_model
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
-@ending_refused
-def retrain(recipe: Recipe, store: str | Path = "artifacts") -> Promotion:
-    """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate."""
+@refusal_as_state
+def retrain(recipe: Recipe, store: str | Path = "artifacts", verify_data: bool = False) -> Promotion:
+    """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate.
+
+    With `verify_data`, files and tensors are read again although their sizes and times have not changed.
+    """
     models = parse_location(store)
     check_readiness(recipe, models)
     work = workspace(models)
     run = begin_run(models, recipe.name)
-    raw = download(recipe.dataset, work)
-    dataset = prepare(raw, recipe, work)
+    raw = download(recipe.dataset, work, verify_data)
+    history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
+    dataset = require_result(prepare(raw, recipe, work, history, verify_data))
+    require_result(audit(raw, dataset, recipe, work, run))
     checkpoint = checkpoint_path(dataset, recipe, work)
     model = train(dataset, recipe, run, checkpoint)
     evaluation = evaluate(model, dataset, recipe, run)
-    bundle = passed(export(model, evaluation, dataset, recipe, run, models))
+    require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
+    bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
     registered = register(bundle, models)
-    # If the same command is run again, it resumes from the checkpoint up to here, and trains anew afterwards.
+    # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
-    return passed(promote(registered, recipe.promotion, models))
+    return require_result(promote(registered, recipe.promotion, models))
 
 
 def is_network_error(task: Any, run: Any, state: Any) -> bool:
@@ -81,22 +92,37 @@ def is_network_error(task: Any, run: Any, state: Any) -> bool:
     retry_jitter_factor=0.5,
     retry_condition_fn=is_network_error,
 )
-def download(source: DatasetSource, store: Path) -> RawDataset:
-    """Download and verify the data."""
-    raw = download_dataset(source, store)
+def download(source: DatasetSource, store: Path, verify_data: bool) -> RawDataset:
+    """Download and verify the data, and list its images with the hashes of their contents."""
+    raw = download_dataset(source, store, verify_data=verify_data)
     get_run_logger().info("%s from %s", raw.source, raw.provenance)
     return raw
 
 
 @task(name="prepare", cache_policy=NO_CACHE)
-def prepare(raw: RawDataset, recipe: Recipe, store: Path) -> PreparedDataset:
-    """Convert the images to tensors, and split them into training, validation and test sets."""
-    dataset = prepare_dataset(raw, recipe, store)
+@refusal_as_state
+def prepare(
+    raw: RawDataset, recipe: Recipe, store: Path, history: ModelHistory, verify_data: bool
+) -> PreparedDataset:
+    """Convert new images to tensors, and split all into training, validation and test sets."""
+    dataset = prepare_dataset(raw, recipe, store, history, verify_data=verify_data)
     # A recipe may specify the number of outputs, which is checked now that the classes are known.
     summarize_layers(recipe.model, recipe.image, len(dataset.class_names))
     counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
     get_run_logger().info("%s: %s images", dataset.folder, counts)
     return dataset
+
+
+@task(name="audit", cache_policy=NO_CACHE)
+@refusal_as_state
+def audit(raw: RawDataset, dataset: PreparedDataset, recipe: Recipe, store: Path, run: Path) -> Audit:
+    """Look for what is wrong with the images, before they are trained on."""
+    found = audit_retraining(raw, dataset, recipe, store, run / AUDIT_FOLDER)
+    for line in (summarize_findings(found, run / AUDIT_FOLDER), explain_imbalance(found)):
+        if line:
+            get_run_logger().warning(line)
+    require_unstopped(found, run / AUDIT_FOLDER)
+    return found
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -145,15 +171,38 @@ def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run:
     return evaluation
 
 
+@task(name="audit labels", cache_policy=NO_CACHE)
+@refusal_as_state
+def audit_labels(
+    model: TrainedModel,
+    evaluation: Evaluation,
+    raw: RawDataset,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    store: Path,
+    run: Path,
+) -> Audit:
+    """Look for wrong labels among the images that the model was not trained on."""
+    predictions: dict[SplitName, Path] = {
+        "validation": model.folder / VALIDATION_FILE,
+        "test": evaluation.probabilities,
+    }
+    found = audit_retraining(raw, dataset, recipe, store, run / AUDIT_FOLDER, predictions)
+    if found.findings.get("label_error"):
+        get_run_logger().warning(summarize_findings(found, run / AUDIT_FOLDER))
+    require_unstopped(found, run / AUDIT_FOLDER)
+    return found
+
+
 @task(name="export", cache_policy=NO_CACHE)
-@ending_refused
+@refusal_as_state
 def export(
     model: TrainedModel,
     evaluation: Evaluation,
     dataset: PreparedDataset,
     recipe: Recipe,
     run: Path,
-    store: Path,
+    store: Location,
 ) -> ModelBundle:
     """Write the ONNX file and check its parity with Keras on every test image file."""
     version = reserve_version(store, recipe.name)
@@ -170,16 +219,16 @@ def export(
 
 
 @task(name="register", cache_policy=NO_CACHE)
-def register(bundle: ModelBundle, store: Path) -> ModelBundle:
+def register(bundle: ModelBundle, store: Location) -> ModelBundle:
     """Publish the bundle under its version."""
     registered = register_bundle(store, bundle)
-    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.folder)
+    get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.address or registered.folder)
     return registered
 
 
 @task(name="promote", cache_policy=NO_CACHE)
-@ending_refused
-def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Path) -> Promotion:
+@refusal_as_state
+def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Location) -> Promotion:
     """Point the recipe's alias to the new version if it passes the gate."""
     promoted = judge_versions(store, bundle, promotion)
     get_run_logger().info("%s@%s is now version %d", promoted.name, promoted.alias, promoted.version)

@@ -4,20 +4,20 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
 from pixelmill.flows.commands.options import format_size, parse_size
 from pixelmill.pipeline.scoring.options import BYTES, Option, scoring_options
+from pixelmill.pipeline.storage import Location
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def as_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field, in place of its `**options`.
+    """Replace the `**options` of a command by one option per field.
 
     The field `top_k` becomes `--top-k`; the option of a list is named in the singular and may be repeated;
     a size is written as `512MB`.
@@ -37,7 +37,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def as_flow(function: Callable[P, R]) -> Callable[P, R]:
-    """Give a flow a parameter for each field, in place of its `**options`; Prefect's form shows them."""
+    """Replace the `**options` of a flow by one parameter per field, for Prefect's form."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -67,7 +67,7 @@ def _command_parameter(option: Option) -> inspect.Parameter:
     kind, default, metavar = option.type, option.default, None
     if kind == tuple[str, ...]:
         kind, default, metavar = list[str] | None, None, "PATTERN"
-    elif kind == Path | None:
+    elif kind == Location | None:
         kind = str | None
     elif option.unit == BYTES:
         kind, default, metavar = str, format_size(default), "SIZE"
@@ -77,7 +77,7 @@ def _command_parameter(option: Option) -> inspect.Parameter:
 
 
 def _flow_parameter(option: Option) -> inspect.Parameter:
-    kind = str | None if option.type == Path | None else option.annotation
+    kind = str | None if option.type == Location | None else option.annotation
     return inspect.Parameter(
         option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind
     )

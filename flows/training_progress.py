@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from typing import cast
 from uuid import UUID
 
+from humanize import naturaldelta
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from pixelmill.flows.page import start_in_background, wait_for
@@ -70,7 +71,7 @@ def _read(receiving: "Connection[None, TrainingProgress]", newest: _Newest) -> N
 def _show(newest: _Newest, key: str, description: str) -> None:
     artifact = cast("UUID", create_progress_artifact(0.0, key=key, description=description))
     while progress := newest.take():
-        left = f"{progress.images_per_second:,.0f} images/s, {progress.seconds_left:.0f} s left"
+        left = f"{progress.images_per_second:,.0f} images/s, {naturaldelta(progress.seconds_left)} left"
         update_progress_artifact(
             artifact, progress=100 * progress.share, description=f"{description}: {progress}, {left}"
         )

@@ -1,4 +1,4 @@
-"""Files and folders that systems and programs leave among people's images: no one means them as images."""
+"""Names of files and folders that operating systems and programs leave behind, and that are never images."""
 
 CLUTTER_NAMES: frozenset[str] = frozenset(
     {
@@ -35,20 +35,20 @@ CLUTTER_NAMES: frozenset[str] = frozenset(
     }
 )
 _FOLDED = {name.casefold(): name for name in CLUTTER_NAMES}
-# `.Trash-1000` and `.Trashes`; macOS' `._photo.jpg` beside `photo.jpg` on foreign disks; NFS' deleted files.
+# `.Trash-1000` and `.Trashes`; macOS' `._photo.jpg` on disks of other systems; deleted files on NFS.
 _PREFIXES = (".trash", "._", ".nfs")
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder of this name (one part of a path) was left by a system or a program.
+    """Whether the name of a file or folder (one part of a path) marks it as clutter.
 
-    Letter case does not matter, as it does not on the systems that leave most of these.
+    The comparison ignores case, as do the systems that create most of these files.
     """
     return clutter_kind(name) is not None
 
 
 def clutter_kind(name: str) -> str | None:
-    """The usual name of clutter, such as `Thumbs.db` or `._*`; None where the name is not that of any."""
+    """The usual name of clutter, such as `Thumbs.db` or `._*`; None for any other name."""
     folded = name.casefold()
     if folded in _FOLDED:
         return _FOLDED[folded]

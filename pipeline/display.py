@@ -1,19 +1,18 @@
-"""Text of unknown origin, such as file names, made safe to show to a person."""
+"""Making untrusted text, such as file names, safe to display."""
 
 import unicodedata
 
-# Control, format (which holds the bidirectional controls), lone surrogate, line and paragraph separator.
+# Control, format (which includes the bidirectional controls), lone surrogate, line and paragraph separator.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Joiners are part of how Persian, Indian languages and emoji are written, and reorder nothing.
+# Joiners are needed for Persian, Indic scripts and emoji, and do not reorder text.
 _HARMLESS = frozenset("\u200c\u200d")
 
 
 def printable(text: str) -> str:
-    r"""The text with each control or bidirectional character as an escape, such as `\x1b` or `\u202e`.
+    r"""Escape control and bidirectional characters, such as `\x1b` or `\u202e`.
 
-    A file name may hold line breaks, terminal commands, or characters that reverse the order in which the
-    rest is shown; none of them reaches a terminal, a report or a README as it is. What can be printed is
-    left alone, so nothing is to be parsed from the result.
+    File names may contain line breaks, terminal escape sequences, and characters that reverse the text
+    around them. The result is only for display: it cannot be converted back, as backslashes are not escaped.
     """
     if text.isascii() and text.isprintable():
         return text

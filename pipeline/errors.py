@@ -1,4 +1,4 @@
-"""The errors a user can meet, each with the exit code it leads to."""
+"""Errors that are reported to users, with their exit codes."""
 
 from enum import IntEnum
 from typing import ClassVar
@@ -7,7 +7,7 @@ from pixelmill.pipeline.display import printable
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """The exit codes of commands."""
 
     DONE = 0
     WORK_FAILED = 1
@@ -16,47 +16,47 @@ class ExitCode(IntEnum):
 
 
 class PixelmillError(Exception):
-    """An error told in three parts.
+    """An error with a message in three parts.
 
     Args:
-        received: What was found, with the name and the value in question.
-        expected: What would have been right.
-        remedy: What to do about it; a whole sentence.
+        received: What was received, with the name and the value in question.
+        expected: What was expected.
+        remedy: How to fix it, as a complete sentence.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.WORK_FAILED
 
     def __init__(self, received: str, expected: str, remedy: str) -> None:
-        # All three go to Exception, so that the error survives the way back from another process.
+        # Exception gets all three, so that the error can be pickled and sent to another process.
         super().__init__(received, expected, remedy)
         self.received = received
         self.expected = expected
         self.remedy = remedy
 
     def __str__(self) -> str:
-        # Whatever a file name or a library put in, an error is one line, and does nothing to a terminal.
+        # File names and messages of libraries may contain line breaks or terminal escapes.
         return printable(" ".join(f"{self.received}; expected {self.expected}. {self.remedy}".split()))
 
 
 class WorkError(PixelmillError):
-    """The request was right, and the work failed: a disk, a network, a process."""
+    """The request was valid, but the work failed: a disk, a network, a process."""
 
 
 class DownloadError(WorkError):
-    """No source gave the data; worth another try later, unless there was none to ask."""
+    """No source provided the data; a later attempt may succeed."""
 
 
 class NoSourceError(DownloadError):
-    """There is no source to ask, so another try would end the same way."""
+    """There is no source for the data, so another attempt would fail as well."""
 
 
 class RequestError(PixelmillError):
-    """The request cannot be met as it stands: a recipe, a path, a name, a value."""
+    """The request is invalid: a recipe, a path, a name, a value."""
 
     exit_code = ExitCode.REQUEST_WRONG
 
 
 class GateRefused(PixelmillError):
-    """The work was done, and a gate refused its result: parity, promotion, failure rate."""
+    """The work is done, but a gate refused its result: parity, promotion, failure rate."""
 
     exit_code = ExitCode.GATE_REFUSED

@@ -1,4 +1,4 @@
-"""File names as text that JSON, tables and terminals can hold, and the way back."""
+"""File names as printable text for JSON, tables and terminals, and back."""
 
 import os
 import re
@@ -10,8 +10,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def escape(name: str) -> str:
-    """A file name as text. A name that is not text, or that could be taken for an escaped one, is
-    percent-escaped; `unescape` gives every name back.
+    """A file name as text; `unescape` reverses it.
+
+    A name is percent-escaped if it is not valid text or looks like an escaped name.
     """
     if _PLAIN.fullmatch(name):
         return name
@@ -27,12 +28,12 @@ def escape(name: str) -> str:
 
 
 def escape_path(path: str) -> str:
-    """A path as text: each of its parts escaped, `/` between them."""
+    """A path as text, with each of its parts escaped."""
     return "/".join(map(escape, path.split("/")))
 
 
 def unescape(path: str) -> str:
-    """The path on disk that an escaped path stands for."""
+    """The path on disk for an escaped path."""
     if "%" not in path or not _ESCAPE.search(path):
         return path
     return os.fsdecode(unquote_to_bytes(path))

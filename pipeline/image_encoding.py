@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.images import FailureCode, Pixels, decode, describe_file
+from pixelmill.pipeline.images import FailureCode, Pixels, decode, describe_file, fit_array
 from pixelmill.pipeline.images.failures import failing_as
 from pixelmill.pipeline.images.tensors import to_image
 
@@ -42,6 +42,21 @@ def encode_thumbnail(data: bytes, side: int) -> bytes:
         width, height = (max(1, round(length * scale)) for length in facts.displayed_size)
         image = to_image(decode(data, ImageSpec(height=height, width=width, channels=3)).pixels)
         return _encode(image, "PNG" if scale == 1 else "JPEG")
+
+
+def encode_tensor_thumbnail(pixels: Pixels, side: int) -> bytes:
+    """Make a thumbnail of a tensor, uint8 [height, width, 1 or 3], at most `side` pixels wide and high.
+
+    Returns:
+        The bytes of a JPEG file, or of a PNG file if the tensor was not larger than that.
+    """
+    scale = side / max(pixels.shape[:2])
+    if scale >= 1:
+        return encode_png(pixels)
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    channels: Literal[1, 3] = 1 if pixels.shape[2] == 1 else 3
+    small = fit_array(pixels, ImageSpec(height=height, width=width, channels=channels))
+    return _encode(to_image(small), "JPEG")
 
 
 def encode_as(form: ImageForm, array: Pixels) -> tuple[str, bytes]:

@@ -1,17 +1,17 @@
-"""Comparing class names: the same text may be stored as different code points."""
+"""Comparing class names, as different code points may encode the same text."""
 
 import unicodedata
 
 
 def normalize_label(name: str) -> str:
-    """A class name in Unicode's composed form (NFC), in which names are compared.
+    """A class name in Unicode's composed form (NFC), which is used for comparison.
 
-    macOS hands out folder names decomposed ("e" and a combining accent), most other systems composed
-    ("é"); both are the same class. Letter case and spaces are kept: they tell classes apart.
+    macOS returns decomposed folder names ("e" and a combining accent), most other systems composed ones
+    ("é"); both are the same class. Case and spaces are significant.
     """
     return unicodedata.normalize("NFC", name)
 
 
 def same_label(first: str, second: str) -> bool:
-    """Whether two names are those of the same class."""
+    """Whether two names refer to the same class."""
     return normalize_label(first) == normalize_label(second)

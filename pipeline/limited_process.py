@@ -8,6 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
+from humanize import naturalsize
+
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.processes import spawned_pool
 
@@ -37,7 +39,6 @@ def run_limited(limits: Limits, function: Callable[P, R], /, *args: P.args, **kw
         LimitExceeded: The function took too long, or its process died.
         Exception: Any exception of the function.
     """
-    gigabytes = f"{limits.memory / 2**30:.1f} GiB"
     with spawned_pool(1, _limit_memory, (limits.memory,)) as pool:
         # Start the process first, so that its startup does not count against the time limit.
         worker = pool.submit(os.getpid).result()
@@ -52,11 +53,11 @@ def run_limited(limits: Limits, function: Callable[P, R], /, *args: P.args, **kw
             raise LimitExceeded(
                 f"it does not finish within {limits.seconds:g} s",
                 "a result within the time limit",
-                "Allow more time; if that does not help, it is broken.",
+                "Allow more time. If that does not help, it is broken.",
             ) from error
         except BrokenProcessPool as error:
             raise LimitExceeded(
-                f"its process died with a memory limit of {gigabytes}",
+                f"its process died with a memory limit of {naturalsize(limits.memory, binary=True)}",
                 "a process that finishes",
                 "It is broken, or too large to run here.",
             ) from error

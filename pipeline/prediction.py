@@ -23,12 +23,12 @@ from pixelmill.pipeline.inference import (
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model predicts for one image.
+    """The prediction of a model for one image.
 
     Attributes:
         label: The top-1 class.
-        class_index: Its index among the model's classes.
-        probability: Of the top-1 class, 0 to 1.
+        class_index: The index of the top-1 class.
+        probability: The probability of the top-1 class, 0 to 1.
         probabilities: float32 [classes], in the order of the model's classes.
     """
 
@@ -44,10 +44,10 @@ class LoadedModel:
 
     Attributes:
         name: The model's name.
-        version: Its number in the registry.
-        class_names: In the order of the outputs.
-        image: The tensor that an image becomes.
-        session: The ONNX file, loaded.
+        version: The version number in the registry.
+        class_names: The class names, in the order of the outputs.
+        image: The input of the model.
+        session: The loaded ONNX file.
     """
 
     name: str
@@ -62,25 +62,25 @@ class LoadedModel:
 
         Raises:
             RequestError: onnxruntime cannot load it, or its metadata contradicts the files beside it.
-            WorkError: The file is not the one that the bundle's manifest lists.
+            WorkError: The file does not match the bundle's manifest.
         """
         session = load_session(bundle.onnx_path, sha256=bundle.onnx_sha256)
         require_metadata(session, bundle)
         return cls(bundle.name, bundle.version, bundle.labels(), bundle.image_spec(), session)
 
     def predict(self, image: str | Path | bytes) -> Prediction:
-        """Predict one image: the prediction equals, bit for bit, the row that scoring on a CPU writes for it.
+        """Predict one image, with the same result, bit for bit, as scoring on a CPU.
 
-        The image is decoded in this process, without scoring's limits on memory and time.
+        The image is decoded in this process, without the limits on memory and time of scoring.
 
         Args:
-            image: The path of a file, or the bytes of one.
+            image: The path or the bytes of an image file.
 
         Raises:
-            RequestError: The file cannot be read or decoded. Where it cannot be decoded, `__cause__` is an
-                `ImageFailure`, whose `code` is the one that scoring writes.
-            WorkError: A probability is NaN, infinite or negative, or they do not add up to 1; `__cause__`
-                likewise.
+            RequestError: The file cannot be read or decoded. If it cannot be decoded, `__cause__` is an
+                `ImageFailure`, whose `code` is the failure code in a prediction table.
+            WorkError: The outputs are not probabilities that add up to 1; `__cause__` is an `ImageFailure`
+                as well.
         """
         shown = f"{len(image)} bytes" if isinstance(image, bytes) else printable(str(image))
         data = image if isinstance(image, bytes) else _read(Path(image))
@@ -89,23 +89,23 @@ class LoadedModel:
         except ImageFailure as failure:
             raise RequestError(
                 f"an image ({shown}) that cannot be decoded ({failure})",
-                f"a whole file in one of the formats {', '.join(FORMATS)}",
-                "Check that the file opens in an image viewer, and take another one if it does not.",
+                f"a complete file in one of the formats {', '.join(FORMATS)}",
+                "Check that the file opens in an image viewer, or use another one.",
             ) from failure
         probabilities = self._infer(pixels)
         if not are_probabilities(probabilities[np.newaxis])[0]:
             invalid = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities))
             raise WorkError(
                 f"{invalid}, predicted by {self.name}@{self.version} for an image ({shown})",
-                "probabilities of 0 or more that add up to 1",
-                "Use another version of the model; this one cannot predict this image.",
+                "probabilities that are at least 0 and add up to 1",
+                "Use another version of the model.",
             ) from invalid
         index = int(probabilities.argmax())
         return Prediction(self.class_names[index], index, float(probabilities[index]), probabilities)
 
     def _infer(self, pixels: Pixels) -> Probabilities:
         """Probabilities, float32 [classes], of one image, uint8 [height, width, channels]."""
-        # Rounding depends on the size of the batch, so it has the size that scoring uses.
+        # Rounding depends on the batch size, so it is the one that scoring uses.
         batch: Pixels = np.zeros((batch_size("cpu", pixels.size), *pixels.shape), np.uint8)
         batch[0] = pixels
         first: Probabilities = self.session.probabilities(batch)[0]
@@ -114,7 +114,7 @@ class LoadedModel:
 
 def _read(path: Path) -> bytes:
     try:
-        # Reading a pipe would wait for whoever writes to it.
+        # Reading a pipe would block until another process writes to it.
         data = path.read_bytes() if path.is_file() or not path.exists() else None
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error

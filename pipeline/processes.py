@@ -34,7 +34,7 @@ def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs:
         raise WorkError(
             f"the process of {function.__module__}.{function.__qualname__} died",
             "a process that finishes",
-            "Look for an out-of-memory kill in the system log, and give it more memory.",
+            "Look for an out-of-memory kill in the system log, and provide more memory.",
         ) from error
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from humanize import naturaldelta
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -126,6 +127,6 @@ class _Lines:
         seconds = max(time.monotonic() - self.start, 1e-9)
         done, total, rate = self._done, self._total, self._done / seconds
         of_total = f" of {total:,}" if total is not None else ""
-        left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""
+        left = f", {naturaldelta((total - done) / rate)} left" if total and rate and done < total else ""
         text = f"  {self._description}: {done:,}{of_total} {self._unit}, {rate:,.0f}/s{left}"
         print(f"{text}  {note}".rstrip(), file=sys.stderr, flush=True)

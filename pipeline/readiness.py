@@ -5,29 +5,27 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from pixelmill.pipeline.config import FolderSource, Recipe
-from pixelmill.pipeline.config.layers import Application
-from pixelmill.pipeline.datasets.download import count_classes
-from pixelmill.pipeline.datasets.folders import check_folders
+from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.datasets.download import check_source, count_classes
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.storage import is_remote
+from pixelmill.pipeline.layers.application import Application
+from pixelmill.pipeline.storage import Location, is_remote
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 
 
-def check_readiness(recipe: Recipe, store: Path) -> None:
+def check_readiness(recipe: Recipe, store: Location) -> None:
     """Reject a retraining run that cannot succeed.
 
-    It checks the dataset's folders and classes (without reading any image), the number of outputs of the
+    It checks the dataset and its classes (without reading any image), the number of outputs of the
     network, weights files, the requested device, and the store.
 
     Raises:
         RequestError: The first problem found.
     """
-    if isinstance(recipe.dataset, FolderSource):
-        check_folders(recipe.dataset)
+    check_source(recipe.dataset)
     classes = count_classes(recipe.dataset)
     if classes is not None:
         summarize_layers(recipe.model, recipe.image, classes)
@@ -44,7 +42,7 @@ def _check_weights(recipe: Recipe) -> None:
                 raise RequestError(
                     f"weights {printable(layer.weights)!r} of the application {layer.name}",
                     "null, imagenet, or the path of an existing file",
-                    "Correct `weights`, or put the file there.",
+                    "Correct `weights`, or create the file.",
                 )
 
 
@@ -54,13 +52,13 @@ def _check_device(recipe: Recipe) -> None:
         return
     if not any(True for pattern in _GPU_DEVICES for _ in Path("/dev").glob(pattern)):
         raise RequestError(
-            f"training.device is gpu, and the system sees no GPU (none of {', '.join(_GPU_DEVICES)} in /dev)",
+            f"training.device is gpu, but there is no GPU (none of {', '.join(_GPU_DEVICES)} in /dev)",
             "a GPU with its driver, and the extra `train-gpu`",
             "Train on a machine with a GPU, or set training.device=cpu.",
         )
 
 
-def _check_store(store: Path) -> None:
+def _check_store(store: Location) -> None:
     if is_remote(store):
         return
     place = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
@@ -73,5 +71,5 @@ def _check_store(store: Path) -> None:
         raise RequestError(
             f"store {printable(str(store))} cannot be written to ({error.strerror})",
             "a folder that this user may write to",
-            "Name another with `store`.",
+            "Choose another one with `store`.",
         ) from error

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from pixelmill.pipeline.artifacts import new_run_id, remove_leftovers
 from pixelmill.pipeline.registry import registered_runs
-from pixelmill.pipeline.storage import cache_folder, workspace
+from pixelmill.pipeline.storage import Location, cache_folder, workspace
 from pixelmill.pipeline.storage.temporaries import hold, release
 
 _log = getLogger(__name__)
 _OWNER = ".owner"
 
 
-def begin_run(store: Path, name: str) -> Path:
+def begin_run(store: Location, name: str) -> Path:
     """Create the folder of a new run, after removing what killed runs left in the store.
 
     The folder holds a lock file, which this process removes when it exits. A lock file that remains without a
@@ -44,7 +44,7 @@ def begin_run(store: Path, name: str) -> Path:
             return run
 
 
-def remove_abandoned(store: Path) -> None:
+def remove_abandoned(store: Location) -> None:
     """Remove what killed processes left in a store and in the system's folder for temporary files.
 
     That is their temporary files and folders, and the folders of killed runs whose model was not registered.
@@ -61,7 +61,7 @@ def remove_abandoned(store: Path) -> None:
         _remove_if_killed(owner, store)
 
 
-def _remove_if_killed(owner: Path, store: Path) -> None:
+def _remove_if_killed(owner: Path, store: Location) -> None:
     try:
         descriptor = hold(owner)
     except OSError:

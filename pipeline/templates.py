@@ -1,4 +1,4 @@
-"""The templates of pages, which lie beside the modules that fill them in."""
+"""Loading of the page templates in a package."""
 
 from typing import TYPE_CHECKING
 
@@ -7,17 +7,17 @@ if TYPE_CHECKING:
 
 
 def open_templates(package: str, autoescape: bool = True) -> "Environment":
-    """The templates of a package; a name that a template asks for and nobody gave is an error.
+    """The templates of a package; rendering one with an undefined variable is an error.
 
     Args:
-        package: Where they lie, such as `pixelmill.pipeline.scoring`.
-        autoescape: Whether what is filled in is escaped for HTML.
+        package: The package, such as `pixelmill.pipeline.scoring`.
+        autoescape: Whether values are escaped for HTML.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
         loader=PackageLoader(package, "."),
-        autoescape=autoescape,  # noqa: S701  # A page that is no HTML escapes by its own rules.
+        autoescape=autoescape,  # noqa: S701  # A template for another format does its own escaping.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,7 +1,7 @@
 """Retrain image classifiers, prove their ONNX files, and score folders of images.
 
-These functions do what the commands of the same names do. Importing the package is cheap: Prefect, TensorFlow
-and onnxruntime are imported when a function needs them.
+The functions correspond to the commands of the same names. Importing the package is fast, because Prefect,
+TensorFlow and onnxruntime are imported only when a function needs them.
 """
 
 from collections.abc import Sequence
@@ -33,22 +33,22 @@ __all__ = [
 def __getattr__(name: str) -> str:
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # To look it up takes longer than to import the rest, and each command imports this.
+    # Looking it up takes longer than importing the rest of the package.
     from importlib.metadata import version
 
     return version("pixelmill")
 
 
 def load_model(reference: str, store: str | Path = "artifacts") -> "LoadedModel":
-    """Load a model to predict single images with.
+    """Load a model that predicts single images.
 
     Args:
         reference: `name@alias`, `name@version`, or the folder of a bundle.
-        store: The artifacts root; a folder, or an fsspec address.
+        store: The artifacts root, a folder or an fsspec address.
 
     Raises:
         RequestError: There is no such model, or onnxruntime cannot load it.
-        WorkError: Its files are not those that its manifest lists.
+        WorkError: A file does not match the manifest.
     """
     from pixelmill.pipeline.prediction import LoadedModel
     from pixelmill.pipeline.registry import find_bundle
@@ -69,19 +69,19 @@ def score_folder(
 
     Args:
         model: `name@alias`, `name@version`, or the folder of a bundle.
-        images: The folder, with all levels of subfolders; or an fsspec address.
-        output: The folder of the table. A run that was interrupted there resumes.
+        images: The folder to score, with all subfolders; or an fsspec address.
+        output: The folder for the table. An interrupted run with the same output is resumed.
         store: The artifacts root.
-        precision: Which ONNX file.
+        precision: The ONNX file to use.
         options: Fields of `pixelmill.pipeline.scoring.options.ScoringOptions`, such as `top_k=3` or
             `format="csv"`.
 
     Returns:
-        The table's `folder`, and its `manifest` with what was counted.
+        The table's `folder` and `manifest`, which contains the counts.
 
     Raises:
-        RequestError: There is no such model, no image, or an option is wrong.
-        WorkError: The model's files are damaged, or were changed during the run.
+        RequestError: There is no such model or no image, or an option is invalid.
+        WorkError: The model's files are damaged, or were modified during the run.
         GateRefused: More rows failed than `max_failure_rate` (0.01) allows; the table is written anyway.
         OSError: The disk is full, or the output cannot be written to.
     """
@@ -105,11 +105,11 @@ def read_predictions(table: str | Path) -> "pd.DataFrame":
     """Read a prediction table, Parquet or CSV, into a DataFrame with a row for every image.
 
     Args:
-        table: The output of a scoring run: a folder, or an fsspec address.
+        table: The output of a scoring run, a folder or an fsspec address.
 
     Raises:
-        RequestError: The folder holds no finished table.
-        WorkError: Its files are not those that its manifest lists.
+        RequestError: The folder does not contain a finished table.
+        WorkError: A file does not match the manifest.
     """
     from pixelmill.pipeline.predictions import read_predictions as read
 
@@ -121,21 +121,21 @@ def retrain(
 ) -> "Promotion":
     """Download, prepare, train, evaluate, export, register and promote, as a Prefect flow.
 
-    The flow runs on the Prefect server that `PREFECT_API_URL` names, or on one that ends with the process.
+    The flow runs on the Prefect server at `PREFECT_API_URL`, or on one that ends with this process.
 
     Args:
-        recipe: A shipped name, such as `mnist`, or a YAML file.
-        overrides: Fields to change, such as `["training.epochs=3"]`.
+        recipe: The name of a built-in recipe, such as `mnist`, or a YAML file.
+        overrides: Fields to override, such as `["training.epochs=3"]`.
         store: The artifacts root.
 
     Returns:
         The model's name, its new version, and the alias that points to it.
 
     Raises:
-        RequestError: The recipe is wrong, its data is not there, or the extras `flows` and `train` are not
+        RequestError: The recipe is invalid, its data is missing, or the extras `flows` and `train` are not
             installed.
         WorkError: A download, the training or the Prefect server failed.
-        GateRefused: The proof or the promotion refused the model.
+        GateRefused: The model failed the parity check or was not promoted.
         OSError: The disk is full.
     """
     from pixelmill.flows.extras import require_extras

@@ -1,1 +1,1 @@
-"""Tests on real parts: real files, servers on loopback, real processes, a real browser."""
+"""Tests with real files, servers on loopback, processes and a browser instead of mocks."""

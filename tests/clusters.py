@@ -1,4 +1,4 @@
-"""A real Dask cluster on loopback: a scheduler and worker processes that may be killed."""
+"""A Dask cluster on loopback: a scheduler and worker processes, which tests may kill."""
 
 import os
 import subprocess
@@ -11,19 +11,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cluster:
-    """`address` is the scheduler's; `client` is a connection for looking at it."""
+    """The `address` of the scheduler, and a `client` for inspecting it."""
 
     address: str
     client: Any
 
     def worker_processes(self) -> list[int]:
-        """The numbers of the processes that work; each has a nanny that starts another when it dies."""
+        """The process IDs of the workers; each has a nanny that restarts it."""
         return list(self.client.run(os.getpid).values())
 
 
 @contextmanager
 def running_cluster(workers: int = 2, environment: dict[str, str] | None = None) -> Iterator[Cluster]:
-    """Start a scheduler and workers of one thread each, and end them at the end."""
+    """Run a scheduler and single-threaded workers during the block."""
     from distributed import Client
 
     dask = [sys.executable, "-m", "dask"]

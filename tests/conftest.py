@@ -1,4 +1,4 @@
-"""What many tests share: the command as a user runs it, and a store with a trained model."""
+"""Fixtures and functions shared by many tests: the installed command, and a store with a trained model."""
 
 import json
 import os
@@ -27,8 +27,8 @@ EPOCHS = 6
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a finished command said."""
+class CommandResult:
+    """The exit code and the output of a finished command."""
 
     code: int
     output: str
@@ -43,12 +43,12 @@ class Answer:
         return self.errors.strip().splitlines()[-1] if self.errors.strip() else ""
 
 
-Run = Callable[..., Answer]
+Run = Callable[..., CommandResult]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """See that tests which share what is dear, or a server, go to one worker, and put all in their turn."""
+    """Order the tests, and check that tests which share an expensive fixture run in the same worker."""
     for item in items:
         if getattr(config.option, "loadgroup", False) and item.get_closest_marker("xdist_group"):
             assert "@" in item.nodeid, "this pytest-xdist does not group tests with this pytest"
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _turn(item: pytest.Item) -> tuple[bool, bool]:
-    """Groups first, which take long; and while one worker trains the store, others do what needs none."""
+    """Groups come first, because they take long; tests without the store run while one worker trains it."""
     return item.get_closest_marker("xdist_group") is None, _needs_store(item)
 
 
@@ -70,16 +70,16 @@ def _needs_store(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The user's environment with a Prefect home of the test's own and no Prefect server."""
+    """The user's environment with a separate Prefect home and no Prefect server."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "PIXELMILL_"))}
     return {**kept, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
 
 
 @pytest.fixture(scope="session")
 def run(environment: dict[str, str]) -> Run:
-    """Run the installed `pixelmill` command in a process of its own."""
+    """Run the installed `pixelmill` command in a separate process."""
 
-    def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Answer:
+    def call(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> CommandResult:
         done = subprocess.run(
             [str(PIXELMILL), *map(str, arguments)],
             capture_output=True,
@@ -89,24 +89,24 @@ def run(environment: dict[str, str]) -> Run:
             timeout=280,
             check=False,
         )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return call
 
 
 @pytest.fixture(scope="session")
 def trained_store(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """A store with `digits@1`, trained, exported and promoted by the real command; leave it as it is."""
+    """A store with `digits@1`, trained, exported and promoted by the real command; must not be modified."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     store = shared / "trained-store"
     with FileLock(shared / "trained-store.lock"):
         if not (store / "models/digits/aliases.json").is_file():
-            answer = run(
+            result = run(
                 "retrain", "digits", "--store", store, "--set", f"training.epochs={EPOCHS}", "--json"
             )
-            assert answer.code == 0, answer.errors
+            assert result.code == 0, result.errors
     return store
 
 
@@ -118,7 +118,7 @@ def bundle(trained_store: Path) -> ModelBundle:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium of the system; it reaches nothing but loopback."""
+    """Headless Chromium of the system, restricted to loopback."""
     if find_chromium() is None:
         pytest.skip("no Chromium here; install the packages in .ci/apt-packages.txt")
     with headless_chromium() as running:
@@ -127,7 +127,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """The npm packages that `make test` installs, and Node.js to run them."""
+    """The npm packages that `make test` installs, for tests that run Node.js."""
     folder = Path(__file__).with_name("javascript") / "node_modules"
     if not folder.is_dir() or shutil.which("node") is None:
         pytest.skip("no npm packages here; install Node.js with npm 18 or later, and run `make test`")
@@ -135,7 +135,7 @@ def node_modules() -> Path:
 
 
 def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """Write different small grey PNG files whose names sort."""
+    """Write different small grey PNG files with sorted names."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     paths = []
@@ -149,7 +149,7 @@ def write_images(folder: Path, count: int, seed: int = 0) -> list[Path]:
 def on_small_disk(
     command: list[str], disk: Path, size: str, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command with a disk that really fills up: a small file system in memory that only it sees."""
+    """Run a command with a small disk: a file system in memory that only this command sees."""
     unshare = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         pytest.skip("user namespaces are not permitted here; allow unprivileged user namespaces")
@@ -167,18 +167,18 @@ def on_small_disk(
 def start_interruptible(
     command: list[str], environment: dict[str, str] | None = None
 ) -> "subprocess.Popen[str]":
-    """Start a command as a terminal does: in a group of its own, and with Ctrl-C not ignored."""
+    """Start a command like a terminal: in its own process group, and without ignoring Ctrl-C."""
     return subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
         start_new_session=True,
-        # What runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        # If the tests run in the background, Ctrl-C is ignored, which child processes inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
-def list_files_anew(folder: Path) -> None:
-    """Have an artifact's manifest list its files as they are now."""
+def update_manifest(folder: Path) -> None:
+    """Update the hashes and sizes in the manifest of an artifact after its files were changed."""
     write_json(folder / MANIFEST, {**read_json(folder / MANIFEST), "files": describe_files(folder)})

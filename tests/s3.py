@@ -1,4 +1,4 @@
-"""An S3 server on loopback that can be told to fail as real ones do."""
+"""An S3 server on loopback that can simulate failures."""
 
 import random
 import threading
@@ -28,12 +28,12 @@ class S3Server:
 
     Attributes:
         url: Its address.
-        client: boto3's client of it, which is never failed.
-        failing: The share of requests that fail, in one of several ways.
-        first_fails: Whether each request fails when it is made for the first time.
-        chance: What decides which.
-        requests: The method and path, with its query, of each request, and whether it failed.
-        before: Called with each request's method and path before it is answered.
+        client: A boto3 client, whose requests never fail.
+        failing: The share of requests that fail in one of several ways.
+        first_fails: Whether the first attempt of each request fails.
+        chance: The random number generator that selects them.
+        requests: The method, the path with its query, and whether it failed, of each request.
+        before: Called with the method and path of each request before the response.
     """
 
     url: str = ""
@@ -46,7 +46,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads a command to the server."""
+        """The environment variables for using the server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -57,7 +57,7 @@ class S3Server:
 
     @contextmanager
     def bucket(self, name: str) -> Iterator[None]:
-        """Have an empty bucket while the block lasts, and a server that does as it should."""
+        """Create an empty bucket for the block, and reset the server."""
         self.client.create_bucket(Bucket=name)
         self.behave()
         try:
@@ -68,18 +68,18 @@ class S3Server:
             self.client.delete_bucket(Bucket=name)
 
     def behave(self) -> None:
-        """Be as a new server, with the same objects."""
+        """Reset all settings, but keep the objects."""
         self.failing, self.first_fails, self.before = 0.0, False, lambda method, path: None
         self.chance.seed(0)
         self.requests.clear()
 
     @property
     def failed(self) -> int:
-        """How many requests failed."""
+        """The number of failed requests."""
         return sum(failed for _, _, failed in self.requests)
 
     def upload(self, folder: Path, bucket: str, prefix: str) -> None:
-        """Put the files below a folder into a bucket."""
+        """Upload the files below a folder into a bucket."""
         for path in folder.rglob("*"):
             if path.is_file():
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
@@ -102,20 +102,20 @@ class S3Server:
 
 
 def _body(method: str, content: bytes) -> Answer:
-    # A client takes what comes after the head of an answer to HEAD for a broken connection.
+    # A client treats a body in the response to HEAD as a broken connection.
     return [] if method == "HEAD" else [content]
 
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """Run a server on a free port of 127.0.0.1 while the block lasts."""
+    """Run a server on a free port of 127.0.0.1 during the block."""
     state = S3Server()
     moto = DomainDispatcherApplication(create_backend_app)
     one_at_a_time = threading.Lock()
 
     def answer(environ: dict[str, Any], start: StartResponse) -> Answer:
-        """Do the request, and give the whole answer at once."""
-        # moto looks and then writes; S3 does both in one.
+        """Process the request, and return the complete response at once."""
+        # moto checks and then writes; S3 does both atomically.
         if environ["REQUEST_METHOD"] == "PUT":
             with one_at_a_time:
                 return list(moto(environ, start))
@@ -123,13 +123,13 @@ def s3_server() -> Iterator[S3Server]:
 
     def front(environ: dict[str, Any], start: StartResponse) -> Answer:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        asked = f"{path}?{environ['QUERY_STRING']}"
+        requested = f"{path}?{environ['QUERY_STRING']}"
         if "test-setup" in environ.get("HTTP_USER_AGENT", ""):
             return answer(environ, start)
         state.before(method, path)
         fails = state.chance.random() < state.failing
-        fails |= state.first_fails and (method, asked, True) not in state.requests
-        state.requests.append((method, asked, fails))
+        fails |= state.first_fails and (method, requested, True) not in state.requests
+        state.requests.append((method, requested, fails))
         if f"Credential={KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("403 Forbidden", [("Content-Type", "application/xml")])

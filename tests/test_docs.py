@@ -1,4 +1,4 @@
-"""What the README and the pages of `docs/` promise: commands, programs, links, trees, tables."""
+"""The README and the pages of `docs/` are correct: commands, programs, links, trees, tables."""
 
 import io
 import json
@@ -32,9 +32,9 @@ PAGES = {
 README = PAGES["README.md"]
 _MOST_WORDS = 1000
 
-# What is needed for these is no part of the installation; they have tests of their own.
+# These need more than the installation, and have separate tests.
 _NEED_MORE = ("--web", "--keras-file")
-# What `make` and `pip` get is checked here; what `prefect` gets, by tests/flows/test_worker.py.
+# The arguments of `make` and `pip` are checked here; those of `prefect`, in tests/flows/test_worker.py.
 _OTHER_PROGRAMS = {"make", "pip", "export", ".venv/bin/prefect", ".venv/bin/python", "dask"}
 
 
@@ -43,19 +43,19 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def code_of(page: str) -> list[tuple[str, str]]:
-    """The language and the text of each block of code of a page, in its order."""
+    """The language and the text of each code block of a page, in order."""
     return re.findall(r"^ *```(\w+)\n(.*?)^ *```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
 def commands_of(block: str) -> Iterator[list[str]]:
-    """The commands of a block; a line that is indented continues the one before."""
+    """The commands of a block; an indented line continues the previous one."""
     for line in re.split(r"\n(?! )", re.sub(r"\\\n", " ", block)):
         if words := shlex.split(line, comments=True):
             yield words
 
 
 def subcommand(words: list[str]) -> tuple[Any, list[str]]:
-    """The command of `pixelmill` that words call, and the words that it gets."""
+    """The subcommand of `pixelmill` that a command line calls, and its arguments."""
     command: Any = get_command(app)
     rest = list(words)
     while rest and hasattr(command, "commands") and rest[0] in command.commands:
@@ -64,13 +64,13 @@ def subcommand(words: list[str]) -> tuple[Any, list[str]]:
 
 
 def options_of(command: Any) -> set[str]:
-    """The options of a command and of those below it."""
+    """The options of a command and its subcommands."""
     own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     return own.union({"--help", "-h"}, *map(options_of, getattr(command, "commands", {}).values()))
 
 
 def in_code(text: str) -> list[str]:
-    """What stands in backticks, outside blocks."""
+    """The text in backticks outside of code blocks."""
     prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
     return [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", prose)]
 
@@ -79,7 +79,7 @@ def test_the_readme_is_short() -> None:
     assert len(README.split()) <= _MOST_WORDS
 
 
-def test_every_line_of_the_tree_is_there() -> None:
+def test_every_line_of_the_tree_exists() -> None:
     (tree,) = blocks("docs/architecture.md", "text")
     folder = ""
     for line in tree.splitlines():
@@ -89,7 +89,7 @@ def test_every_line_of_the_tree_is_there() -> None:
         assert path.is_dir() if name.endswith("/") else path.is_file(), line
 
 
-def test_everything_at_the_top_is_told() -> None:
+def test_everything_at_the_top_is_documented() -> None:
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
@@ -109,17 +109,17 @@ def test_everything_at_the_top_is_told() -> None:
         "pyproject.toml",
     }
     (tree,) = blocks("docs/architecture.md", "text")
-    told = {line.split("/")[0] for line in tree.splitlines() if not line.startswith(" ")}
-    assert {path.split("/")[0] for path in tracked} == conventional | told
+    described = {line.split("/")[0] for line in tree.splitlines() if not line.startswith(" ")}
+    assert {path.split("/")[0] for path in tracked} == conventional | described
 
 
-def test_the_floors_are_those_that_are_checked() -> None:
+def test_the_documented_floors_are_the_checked_ones() -> None:
     rows = re.findall(r"^    (\d)  (.*)$", PAGES["docs/architecture.md"], re.MULTILINE)
-    told = {int(number): set(names.split(", ")) for number, names in rows}
-    assert told == dict(enumerate(FLOORS, start=1))
+    described = {int(number): set(names.split(", ")) for number, names in rows}
+    assert described == dict(enumerate(FLOORS, start=1))
 
 
-def test_the_modules_on_the_path_of_an_image_are_there() -> None:
+def test_the_modules_on_the_path_of_an_image_exist() -> None:
     page = PAGES["docs/architecture.md"]
     paths = page[page.index("## The path of an image") : page.index("## House rules")]
     for name in in_code(paths):
@@ -127,7 +127,7 @@ def test_the_modules_on_the_path_of_an_image_are_there() -> None:
         assert found, name
 
 
-def test_the_names_in_the_drawing_are_there() -> None:
+def test_the_names_in_the_drawing_exist() -> None:
     drawing = (ROOT / "docs/modules.svg").read_text(encoding="utf-8")
     words = " ".join(re.findall(r"<text[^>]*>([^<]*)<", drawing))
     for name in re.findall(r"flows/\w+\.py", words):
@@ -144,7 +144,7 @@ def test_the_names_in_the_drawing_are_there() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_files_and_modules_that_a_page_names_are_there(page: str) -> None:
+def test_files_and_modules_in_a_page_exist(page: str) -> None:
     ours = r"(?:pipeline|flows|tests|docs|deploy|pixelmill|\.ci)/[\w./-]*"
     for name in in_code(PAGES[page]):
         if re.fullmatch(ours, name):
@@ -155,7 +155,7 @@ def test_files_and_modules_that_a_page_names_are_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_a_target(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
         if "://" in target:
             continue
@@ -174,18 +174,18 @@ def test_every_page_is_linked_in_the_readme() -> None:
             assert f"]({page})" in README
 
 
-def test_the_columns_are_those_of_the_table() -> None:
+def test_the_documented_columns_are_those_of_the_table() -> None:
     page = PAGES["docs/scoring.md"]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
     columns = schema(TableLayout(top_k=2, true_labels=True))
     assert [name for name, _ in rows] == columns.names
-    told = {"string": "string", "int32": "int32", "float": "float", "list": "list"}
+    described = {"string": "string", "int32": "int32", "float": "float", "list": "list"}
     for name, kind in rows:
-        assert str(columns.field(name).type).startswith(told[kind])
+        assert str(columns.field(name).type).startswith(described[kind])
     assert all(f"`{code}`" in page for code in FailureCode)
 
 
-def test_the_recipes_are_those_that_ship() -> None:
+def test_the_documented_recipes_are_the_built_in_ones() -> None:
     (tree,) = blocks("docs/architecture.md", "text")
     (line,) = [line for line in tree.splitlines() if line.startswith("  recipes/")]
     assert set(line.split(": ")[1].split(", ")) == set(shipped_recipes())
@@ -202,7 +202,7 @@ def test_the_layers_make_a_network() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_options_and_commands_that_a_page_names_are_there(page: str) -> None:
+def test_the_options_and_commands_in_a_page_exist(page: str) -> None:
     every_option = options_of(get_command(app))
     for code in in_code(PAGES[page]):
         words = code.split()
@@ -214,7 +214,7 @@ def test_the_options_and_commands_that_a_page_names_are_there(page: str) -> None
             assert words[0] in every_option, code
 
 
-# Pages with code that is run, and which commands they show.
+# Pages with code that is run, and the commands that they show.
 RUN = {
     "README.md": {"retrain", "models", "score", "explain", "export"},
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
@@ -227,7 +227,7 @@ RUN = {
 }
 
 
-def test_no_page_with_code_is_left_out() -> None:
+def test_every_page_with_code_is_run() -> None:
     assert {page for page in PAGES if blocks(page, "bash") or blocks(page, "python")} == set(RUN)
 
 
@@ -240,7 +240,7 @@ def test_the_code_of_a_page_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In the order of the page, with the model `digits` for those that its reader has trained."""
+    """Run the code in order, with the model `digits` for the models of the reader."""
     _make_folders(tmp_path, trained_store)
     monkeypatch.chdir(tmp_path)
     called = set()
@@ -257,7 +257,7 @@ def test_the_code_of_a_page_runs(
 
 
 def _make_folders(folder: Path, store: Path) -> None:
-    """What a reader has: a store, photographs by class, and folders of images to score."""
+    """Create what a reader has: a store, photographs by class, and folders of images to score."""
     (folder / "artifacts").symlink_to(store)
     write_images(folder / "images", 5)
     write_images(folder / "images/7", 1)
@@ -283,7 +283,7 @@ def _run_program(program: str, page: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def _run_command(words: list[str], run: Run, folder: Path) -> None:
-    """Commands that show and score are run; those that train or need more are checked to the last option."""
+    """Run commands that show and score, and check the options of those that train or need more."""
     words = [re.sub(r"^(mnist|pets)@", "digits@", word) for word in words]
     command, rest = subcommand(words)
     command.make_context(words[0], rest)
@@ -298,7 +298,7 @@ def _run_command(words: list[str], run: Run, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_make_targets_are_there(page: str) -> None:
+def test_the_make_targets_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     in_blocks = [
         words[1] for block in blocks(page, "bash") for words in commands_of(block) if words[0] == "make"
@@ -326,7 +326,7 @@ def test_the_hooks_are_those_of_make_lint() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_extras_are_there(page: str) -> None:
+def test_the_extras_exist(page: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for names in re.findall(r"pixelmill\[([\w,-]+)\]", PAGES[page]):
         assert set(names.split(",")) <= set(project["optional-dependencies"])
@@ -342,7 +342,7 @@ def test_the_numbers_of_the_readme_are_those_of_the_benchmarks() -> None:
             assert number in benchmarks, (row, number)
 
 
-def test_a_command_starts_without_the_heavy_packages(trained_store: Path) -> None:
+def test_a_command_starts_without_heavy_packages(trained_store: Path) -> None:
     heavy = ("prefect", "tensorflow", "keras", "onnx", "pandas", "pyarrow", "sklearn", "matplotlib")
     done = subprocess.run(
         [
@@ -365,7 +365,7 @@ def test_a_command_starts_without_the_heavy_packages(trained_store: Path) -> Non
     assert not loaded & set(heavy)
 
 
-def test_the_json_of_scoring_has_what_scripts_read(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_the_json_of_scoring_has_the_documented_keys(run: Run, trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 2)
     command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out", "--json")
     counts = json.load(io.StringIO(run(*command, "--store", trained_store).output))

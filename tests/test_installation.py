@@ -1,4 +1,4 @@
-"""What is installed: the built distributions, and scoring from the base, without TensorFlow and Prefect."""
+"""The installation: the built distributions, and scoring with the base packages only."""
 
 import json
 import os
@@ -17,18 +17,18 @@ from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
 
 ROOT = Path(__file__).resolve().parent.parent
-# The environments that are made here are shared.
+# The environments that are created here are shared.
 pytestmark = pytest.mark.xdist_group("installation")
 LEFT_OUT = ("prefect", "tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "matplotlib", "dask")
 _PACKAGED = ("pipeline", "flows", "pixelmill")
-# A build backend's functions, as pip calls them: which one, and where the result goes.
+# Calls a function of a build backend like pip: which one, and where the result goes.
 _BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
 Build = Callable[[str, Path], Path]
 
 
 def _environment(folder: Path, *packages: str | Path) -> Path:
-    """A virtual environment with packages in it, of the versions that `constraints.txt` names."""
+    """A virtual environment with packages in the versions of `constraints.txt`."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip: list[str | Path] = [folder / "bin/python", "-m", "pip", "install", "--quiet", *packages]
     options: list[str | Path] = ["--disable-pip-version-check", "--constraint", ROOT / "constraints.txt"]
@@ -41,13 +41,13 @@ def _environment(folder: Path, *packages: str | Path) -> Path:
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the build backend alone."""
+    """A virtual environment with only the build backend."""
     return _environment(tmp_path_factory.mktemp("builder") / "venv", "setuptools>=77")
 
 
 @pytest.fixture(scope="module")
 def build(builder: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Build a project's folder with a function of the backend; gives the file."""
+    """Build a project with a function of the backend; returns the file."""
 
     def call(function: str, project: Path) -> Path:
         target = tmp_path_factory.mktemp("dist")
@@ -61,7 +61,7 @@ def build(builder: Path, tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is packaged, so that nothing is built in the project's own folder."""
+    """A copy of the packaged files, so that nothing is built in the project's folder."""
     folder = tmp_path_factory.mktemp("checkout")
     ignored = shutil.ignore_patterns("__pycache__")
     for name in _PACKAGED:
@@ -83,18 +83,18 @@ def sdist(build: Build, checkout: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(build: Build, sdist: Path) -> Path:
-    """The wheel that is built from the source distribution."""
+    """The wheel built from the source distribution."""
     return build("build_wheel", sdist)
 
 
 @pytest.fixture(scope="module")
 def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with pixelmill and nothing but its base dependencies."""
+    """A virtual environment with pixelmill and only its base dependencies."""
     return _environment(tmp_path_factory.mktemp("base") / "venv", wheel)
 
 
 def packaged_files() -> set[str]:
-    """What an installation must hold, by its path there."""
+    """The files that an installation must contain, by path."""
     found = {
         path.relative_to(ROOT).as_posix()
         for top in _PACKAGED
@@ -104,7 +104,7 @@ def packaged_files() -> set[str]:
     return {name if name.startswith("pixelmill/") else f"pixelmill/{name}" for name in found}
 
 
-def test_the_distributions_hold_every_file_and_one_import_name(
+def test_the_distributions_contain_every_file_and_one_import_name(
     build: Build, checkout: Path, sdist: Path, wheel: Path
 ) -> None:
     expected = packaged_files()
@@ -126,7 +126,7 @@ def test_an_editable_installation_finds_every_file(builder: Path, build: Build, 
     editable = build("build_editable", checkout)
     subprocess.run([builder / "python", *install, editable], check=True)
     look = "import pixelmill, pathlib; print(pathlib.Path(pixelmill.__file__).parent)"
-    # Isolated, because the working folder must not be what the package is found in.
+    # Isolated, so that the package is not found in the working folder.
     found = subprocess.run(
         [builder / "python", "-I", "-c", look], capture_output=True, text=True, check=False
     )
@@ -139,7 +139,7 @@ def test_an_editable_installation_finds_every_file(builder: Path, build: Build, 
 def test_the_commands_run_beside_packages_called_pipeline_and_flows(
     base: Path, build: Build, trained_store: Path, tmp_path: Path
 ) -> None:
-    """The index has a package `pipeline`, and users have folders of these names."""
+    """The index has a package `pipeline`, and users may have folders with these names."""
     for place, whose in (("theirs", "installed"), ("project", "in the working folder")):
         for name in ("pipeline", "flows"):
             (tmp_path / place / name).mkdir(parents=True)
@@ -182,7 +182,7 @@ def test_the_commands_run_beside_packages_called_pipeline_and_flows(
 
 def test_scoring_runs_without_tensorflow_and_prefect(base: Path, trained_store: Path, tmp_path: Path) -> None:
     look = f"from importlib.util import find_spec; print([n for n in {LEFT_OUT} if find_spec(n)])"
-    # Isolated, because this folder's own packages would be found from its root.
+    # Isolated, so that the packages in this folder are not found.
     found = subprocess.run([base / "python", "-I", "-c", look], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
     write_images(tmp_path / "images", 20)
@@ -206,7 +206,9 @@ def test_scoring_runs_without_tensorflow_and_prefect(base: Path, trained_store: 
     assert "digits@1" in shown.stdout
 
 
-def test_verifying_asks_what_is_there_and_says_how_to_get_the_rest(base: Path, trained_store: Path) -> None:
+def test_verifying_runs_installed_engines_and_says_how_to_install_the_others(
+    base: Path, trained_store: Path
+) -> None:
     command: list[str | Path] = [base / "pixelmill", "verify", "digits@1", "--store", trained_store]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -219,7 +221,7 @@ def test_verifying_asks_what_is_there_and_says_how_to_get_the_rest(base: Path, t
     assert line.endswith("pip install tract.")
 
 
-def test_retraining_says_which_extras_it_needs(base: Path, tmp_path: Path) -> None:
+def test_retraining_reports_missing_extras(base: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [base / "pixelmill", "retrain", "digits"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -228,7 +230,7 @@ def test_retraining_says_which_extras_it_needs(base: Path, tmp_path: Path) -> No
     assert "pip install 'pixelmill[flows,train]'" in line
 
 
-def test_constraints_are_exact_and_name_no_index() -> None:
+def test_constraints_are_exact_and_contain_no_index() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_]+", pin) for pin in pins)

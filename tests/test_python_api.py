@@ -39,7 +39,7 @@ def test_the_public_names_are_documented() -> None:
     assert all(f"{name}" in page for name in pixelmill.__all__)
 
 
-def test_a_prediction_equals_the_row_that_scoring_writes(
+def test_a_prediction_equals_the_row_of_a_scoring_run(
     model: LoadedModel, trained_store: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images", 40)
@@ -62,9 +62,7 @@ def test_a_prediction_equals_the_row_that_scoring_writes(
     assert (model.name, model.version, model.class_names) == ("digits", 1, tuple("0123456789"))
 
 
-def test_what_is_no_image_is_an_error_with_the_code_that_scoring_writes(
-    model: LoadedModel, tmp_path: Path
-) -> None:
+def test_an_invalid_image_is_an_error_with_a_failure_code(model: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_bytes(b"notes")
     with pytest.raises(pixelmill.RequestError, match=r"notes\.png\) that cannot be decoded") as caught:
         model.predict(tmp_path / "notes.png")
@@ -74,7 +72,7 @@ def test_what_is_no_image_is_an_error_with_the_code_that_scoring_writes(
         model.predict(b"")
 
 
-def test_what_cannot_be_read_is_an_error(model: LoadedModel, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_an_error(model: LoadedModel, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(pixelmill.RequestError, match="No such file"):
         model.predict(tmp_path / "missing.png")
@@ -84,7 +82,7 @@ def test_what_cannot_be_read_is_an_error(model: LoadedModel, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("invalid", [np.nan, np.inf, -0.5, 0.5])
-def test_a_prediction_that_is_no_probabilities_is_an_error(
+def test_an_invalid_prediction_is_an_error(
     model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invalid: float
 ) -> None:
     def infer(self: InferenceSession, images: Probabilities) -> Probabilities:
@@ -97,7 +95,7 @@ def test_a_prediction_that_is_no_probabilities_is_an_error(
     assert isinstance(caught.value.__cause__, ImageFailure)
 
 
-def test_a_request_that_is_wrong_is_an_error(trained_store: Path, tmp_path: Path) -> None:
+def test_an_invalid_request_is_an_error(trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 1)
     places = ("digits@champion", tmp_path / "images", tmp_path / "out", trained_store)
     with pytest.raises(pixelmill.RequestError, match="digits@1"):
@@ -114,7 +112,7 @@ def test_a_request_that_is_wrong_is_an_error(trained_store: Path, tmp_path: Path
         pixelmill.retrain("digits", ["training.epochs=-1"], tmp_path / "store")
 
 
-def test_too_many_failed_rows_are_refused_and_the_table_is_written(
+def test_too_many_failed_rows_are_refused_after_writing_the_table(
     trained_store: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images", 1)
@@ -130,7 +128,7 @@ def test_too_many_failed_rows_are_refused_and_the_table_is_written(
 
 
 def test_retraining_registers_and_promotes(environment: dict[str, str], tmp_path: Path) -> None:
-    """In a process of its own, because Prefect reads its settings when it is imported."""
+    """In a separate process, because Prefect reads its settings when it is imported."""
     program = """if __name__ == "__main__":
     import pixelmill
     promotion = pixelmill.retrain("digits", ["training.epochs=3"], "store")

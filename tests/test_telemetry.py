@@ -1,4 +1,4 @@
-"""Nothing calls out: the commands run under a trace, in which only this machine is reached."""
+"""Commands run under a trace, which shows that they contact only this machine."""
 
 import os
 import shutil
@@ -25,21 +25,21 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def strangers_environment(environment: dict[str, str], home: Path) -> dict[str, str]:
-    """The environment of a user who has switched nothing off, and has an empty home."""
+def default_environment(environment: dict[str, str], home: Path) -> dict[str, str]:
+    """The environment of a user with default settings and an empty home."""
     home.mkdir()
     kept = {name: value for name, value in environment.items() if name not in SWITCHES and name != "CI"}
     return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
 
 
-def left_nothing(traced: Traced, home: Path) -> None:
-    """The command worked, reached nobody, and onnxruntime's database is not in the user's cache."""
+def require_no_telemetry(traced: Traced, home: Path) -> None:
+    """Check that a command succeeded, contacted no other host, and created no database of onnxruntime."""
     assert traced.code == 0, traced.errors
     assert traced.outside == []
     assert not list(home.rglob("*onnxruntime*"))
 
 
-def test_a_trace_shows_what_is_reached() -> None:
+def test_a_trace_shows_the_contacted_addresses() -> None:
     trace = """\
 1 connect(3, {sa_family=AF_UNIX, sun_path="/run/x"}, 110) = 0
 1 connect(3, {sa_family=AF_INET, sin_port=htons(4200), sin_addr=inet_addr("127.0.0.1")}, 16) = 0
@@ -54,7 +54,7 @@ inet_pton(AF_INET6, "::1", &sin6_addr), sin6_scope_id=0}, 28) = 0
 
 
 @pytest.mark.parametrize("module", ["pixelmill.pipeline.inference", "pixelmill.flows.commands.options"])
-def test_a_library_user_has_telemetry_off_whatever_was_set(module: str) -> None:
+def test_telemetry_is_off_for_library_users_with_any_settings(module: str) -> None:
     program = (
         f"import os, {module}\nprint(*[os.environ.get(name) for name in {list(SWITCHES)}])\n"
         "import openvino.tools.ovc as ovc\nprint(ovc.telemetry.__class__.__module__)"
@@ -66,22 +66,22 @@ def test_a_library_user_has_telemetry_off_whatever_was_set(module: str) -> None:
     assert done.stdout.split("\n")[:2] == ["1 1 false", "openvino.tools.ovc.telemetry_stub"]
 
 
-def test_scoring_reaches_nobody(
-    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+def test_scoring_contacts_no_other_host(
+    trained_store: Path, tmp_path: Path, home: Path, default_environment: dict[str, str]
 ) -> None:
     write_images(tmp_path / "images", 20)
     command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images")]
     command += ["--output", str(tmp_path / "out"), "--store", str(trained_store)]
-    left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+    require_no_telemetry(run_traced(command, tmp_path / "trace", default_environment), home)
     row = [str(PIXELMILL), "explain", str(tmp_path / "out"), "00000.png", "--store", str(trained_store)]
-    left_nothing(run_traced(row, tmp_path / "trace", strangers_environment), home)
+    require_no_telemetry(run_traced(row, tmp_path / "trace", default_environment), home)
 
 
-def test_verifying_on_all_engines_reaches_nobody(
-    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+def test_verifying_on_all_engines_contacts_no_other_host(
+    trained_store: Path, tmp_path: Path, home: Path, default_environment: dict[str, str]
 ) -> None:
     command = [str(PIXELMILL), "verify", "digits@1", "--store", str(trained_store)]
-    left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+    require_no_telemetry(run_traced(command, tmp_path / "trace", default_environment), home)
 
 
 HELD = """
@@ -99,13 +99,13 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_session_that_is_held_for_a_minute_reaches_nobody(
-    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+def test_a_session_open_for_a_minute_contacts_no_other_host(
+    trained_store: Path, tmp_path: Path, home: Path, default_environment: dict[str, str]
 ) -> None:
     script = tmp_path / "held.py"
     script.write_text(HELD)
     command = [sys.executable, str(script), str(trained_store / "models/digits/1/model.onnx"), "60"]
-    left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+    require_no_telemetry(run_traced(command, tmp_path / "trace", default_environment), home)
 
 
 @pytest.mark.slow
@@ -118,23 +118,25 @@ def test_a_session_that_is_held_for_a_minute_reaches_nobody(
         "recipes show digits",
     ],
 )
-def test_a_command_reaches_nobody(
-    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str], command: str
+def test_a_command_contacts_no_other_host(
+    trained_store: Path, tmp_path: Path, home: Path, default_environment: dict[str, str], command: str
 ) -> None:
     store = shutil.copytree(trained_store, tmp_path / "store")
     words = [word.replace("OUTPUT", str(tmp_path / "out")) for word in command.split()]
     options = [] if words[0] == "recipes" else ["--store", str(store)]
-    environment = {**strangers_environment, "PREFECT_HOME": str(tmp_path / "prefect")}
-    left_nothing(run_traced([str(PIXELMILL), *words, *options], tmp_path / "trace", environment), home)
+    environment = {**default_environment, "PREFECT_HOME": str(tmp_path / "prefect")}
+    require_no_telemetry(
+        run_traced([str(PIXELMILL), *words, *options], tmp_path / "trace", environment), home
+    )
 
 
 @pytest.mark.slow
-def test_scoring_on_a_cluster_reaches_nobody(
-    trained_store: Path, tmp_path: Path, home: Path, strangers_environment: dict[str, str]
+def test_scoring_on_a_cluster_contacts_no_other_host(
+    trained_store: Path, tmp_path: Path, home: Path, default_environment: dict[str, str]
 ) -> None:
     write_images(tmp_path / "images", 2000)
     command = [str(PIXELMILL), "score", "digits@1", str(tmp_path / "images")]
     command += ["--output", str(tmp_path / "out"), "--store", str(trained_store)]
-    with running_cluster(environment=strangers_environment) as cluster:
+    with running_cluster(environment=default_environment) as cluster:
         command += ["--executor", "dask", "--dask-address", cluster.address]
-        left_nothing(run_traced(command, tmp_path / "trace", strangers_environment), home)
+        require_no_telemetry(run_traced(command, tmp_path / "trace", default_environment), home)

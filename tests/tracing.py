@@ -1,4 +1,4 @@
-"""Which addresses a command and all its children try to reach, as the kernel sees it."""
+"""The addresses that a command and its child processes contact, according to the kernel."""
 
 import ipaddress
 import re
@@ -19,7 +19,7 @@ _SOCKET_ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class Traced:
-    """A finished command, and what it tried to reach outside this machine: `ADDRESS:PORT`, in order."""
+    """A finished command, and the addresses that it tried to contact: `ADDRESS:PORT`, in order."""
 
     code: int
     output: str
@@ -28,7 +28,7 @@ class Traced:
 
 
 def run_traced(command: list[str], trace: Path, environment: dict[str, str], timeout: float = 280) -> Traced:
-    """Run a command, and note every address that it or a child of its connects or sends to."""
+    """Run a command, and record every address that it or a child process connects or sends to."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("no strace here; install the packages in .ci/apt-packages.txt")
@@ -42,7 +42,7 @@ def run_traced(command: list[str], trace: Path, environment: dict[str, str], tim
 
 
 def outside_addresses(trace: str) -> list[str]:
-    """The addresses in a trace that are not of this machine; a name server's count wherever it runs."""
+    """The addresses in a trace outside of this machine, including name servers anywhere."""
     found = []
     for match in _SOCKET_ADDRESS.finditer(trace):
         address, port = ipaddress.ip_address(match["address"]), int(match["port"])

@@ -1,1 +1,1 @@
-"""The commands of `pixelmill`, one module per command."""
+"""The commands of `pixelmill`, one module per command, with the options that they share."""

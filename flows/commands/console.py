@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a flow: a line a stage, and one line for an error."""
+"""Terminal output of commands: one line per message of a stage, and one line for an error."""
 
 import errno
 import logging
@@ -15,8 +15,8 @@ _OVERRIDE = re.compile(r"`(\w+(?:\.\w+)*=[^`]*)`")
 _options: dict[str, str] = {}
 
 
-def know_options(context: typer.Context) -> None:
-    """Learn the options of the command that runs, by the names of its parameters."""
+def remember_options(context: typer.Context) -> None:
+    """Remember the options of the running command by the names of their parameters."""
     _options.clear()
     for parameter in context.command.params:
         if parameter.name and parameter.param_type_name == "option":
@@ -24,10 +24,10 @@ def know_options(context: typer.Context) -> None:
 
 
 def name_options(message: str) -> str:
-    """Write the fields that a message names in backquotes as the options of the command that runs.
+    """Replace the fields in a message, which are in backquotes, by the options of the running command.
 
-    `` `top_k` `` becomes `--top-k`, and `` `training.epochs=3` `` becomes `--set training.epochs=3`. What the
-    command has no option for stays as it is.
+    `` `top_k` `` becomes `--top-k`, and `` `training.epochs=3` `` becomes `--set training.epochs=3`. Fields
+    without an option are unchanged.
     """
     message = _FIELD.sub(lambda found: _options.get(found[1], found[0]), message)
     if "overrides" in _options:
@@ -36,10 +36,10 @@ def name_options(message: str) -> str:
 
 
 class StageLines(logging.Handler):
-    """Shows what stages report; errors are left to the command, which says them once."""
+    """Prints the messages of stages, except errors, which the command prints once."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record's line on standard error."""
+        """Print a record on standard error."""
         if record.levelno >= logging.ERROR or (record.levelno < logging.WARNING and is_quiet()):
             return
         if record.levelno < logging.WARNING and record.name == "prefect.flow_runs":
@@ -51,7 +51,7 @@ class StageLines(logging.Handler):
 
 
 def show_pipeline_warnings() -> None:
-    """Have the pipeline's own messages on the terminal."""
+    """Print messages of the pipeline on the terminal."""
     logger = logging.getLogger("pixelmill.pipeline")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -59,22 +59,22 @@ def show_pipeline_warnings() -> None:
 
 
 def explain_os_error(error: OSError) -> str:
-    """One line for what the system refused: a full disk, a missing permission."""
+    """Describe an error of the operating system, such as a full disk, in one line."""
     place = f" ({printable(str(error.filename))})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return (
-            f"{error.strerror}{place}; expected room to write. Nothing finished is lost: free some "
-            "room and run the same command again."
+            f"{error.strerror}{place}; expected enough free space. Finished work is kept: free some space "
+            "and run the same command again."
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{error.strerror}{place}; expected a place this user may write to. Choose another."
-    return f"{error.strerror or error}{place}; expected the system to allow it. Look at the path."
+        return f"{error.strerror}{place}; expected a location that this user may write to. Choose another."
+    return f"{error.strerror or error}{place}; expected an accessible path. Check it."
 
 
-def explain_remote_trouble(error: Exception) -> str:
-    """One line for what a remote store did not do, however often it was asked."""
+def explain_remote_error(error: Exception) -> str:
+    """Describe an error of a remote store that persists after retries, in one line."""
     said = " ".join(str(error).split()) or type(error).__name__
     return (
-        f"the remote store does not do its work ({said}); expected it to answer. Nothing finished is lost: "
-        "run the same command again when it does."
+        f"the remote store does not work ({said}); expected successful requests. Finished work is kept: "
+        "run the same command again when the store works."
     )

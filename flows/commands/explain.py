@@ -16,7 +16,7 @@ from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.storage import parse_location
 
 _WIDTH = 100
-_INDENT = 24
+_INDENT = 28
 _DIGITS = 12
 _CPU = "CPUExecutionProvider"
 
@@ -73,7 +73,7 @@ def _describe(explanation: Explanation, predictions: str) -> dict[str, Any]:
 def _print(explanation: Explanation, predictions: str) -> None:
     print(printable(f"{explanation.image_path} in {predictions}"))
     for stage in explanation.stages:
-        start = f"  {stage.name:11}  {stage.verdict:8}"
+        start = f"  {stage.name:11}  {stage.verdict:12}"
         print(textwrap.fill(printable(_found(stage)), _WIDTH, initial_indent=f"{start} ", **_HANGING))
         if stage.differing:
             recorded = _list({name: stage.row[name] for name in stage.differing})

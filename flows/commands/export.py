@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from humanize import naturalsize
 
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pixelmill.pipeline.artifacts import read_json, read_manifest
@@ -111,5 +112,6 @@ largest difference {parity["max_abs_difference"]:.1e} (allowed {parity["allowed_
 def describe_variant(variant: dict[str, Any]) -> str:
     """Describe a variant of the model in one line."""
     accuracy = "" if variant["accuracy"] is None else f", accuracy {variant['accuracy']:.4f}"
-    words = f"{variant['bytes'] / 1000:,.0f} kB, {variant['images_per_second']:,.0f} images/s{accuracy}"
-    return f"not published: {variant['refused']}" if variant["refused"] else words
+    if variant["refused"]:
+        return f"not published: {variant['refused']}"
+    return f"{naturalsize(variant['bytes'])}, {variant['images_per_second']:,.0f} images/s{accuracy}"

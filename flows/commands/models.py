@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pixelmill.flows.commands.console import know_options
+from pixelmill.flows.commands.console import remember_options
 from pixelmill.flows.commands.options import (
     DEFAULT_STORE,
     Json,
@@ -16,6 +16,7 @@ from pixelmill.flows.commands.options import (
     print_model,
     refuse_group_options,
 )
+from pixelmill.flows.text_table import render_table
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import WorkError
 
@@ -28,7 +29,7 @@ models_app = typer.Typer(help="Manage registered versions and the aliases that p
 @models_app.callback(invoke_without_command=True)
 def models(context: typer.Context, store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     """Manage registered versions; without a command, list them."""
-    know_options(context)
+    remember_options(context)
     if context.invoked_subcommand is None:
         models_list(store, as_json)
     else:
@@ -48,8 +49,7 @@ def models_list(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:
     elif not found:
         print(f"No models in {store}. Train one with `pixelmill retrain`.")
     else:
-        for entry in found:
-            print(_line_of(entry))
+        print(render_table([_row_of(entry) for entry in found]))
     if damaged:
         raise WorkError(
             f"{len(damaged):,} of {len(found):,} entries cannot be read, such as {_reference(damaged[0])}",
@@ -112,16 +112,16 @@ def _describe_entry(entry: "ModelVersion | DamagedVersion") -> dict[str, Any]:
     }
 
 
-def _line_of(entry: "ModelVersion | DamagedVersion") -> str:
+def _row_of(entry: "ModelVersion | DamagedVersion") -> list[str]:
     from pixelmill.pipeline.registry import ModelVersion
 
     if not isinstance(entry, ModelVersion):
-        aliases = f"{', '.join(entry.aliases)}, " if entry.aliases else ""
-        return printable(f"{_reference(entry):24} {aliases}damaged: {entry.error}")
-    test = entry.metrics["test"]
-    numbers = f"accuracy {_rounded(test['accuracy'])}  loss {_rounded(test['loss'])}"
-    made, aliases = entry.manifest["created_at"], ", ".join(entry.aliases)
-    return printable(f"{_reference(entry):24} {numbers}  {made}  {aliases}")
+        cells = ["", "", "", ", ".join([*entry.aliases, f"damaged: {entry.error}"])]
+    else:
+        test = entry.metrics["test"]
+        numbers = [f"{name} {_rounded(test[name])}" for name in ("accuracy", "loss")]
+        cells = [*numbers, entry.manifest["created_at"], ", ".join(entry.aliases)]
+    return [printable(cell) for cell in (_reference(entry), *cells)]
 
 
 def _reference(entry: "ModelVersion | DamagedVersion") -> str:

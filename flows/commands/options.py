@@ -12,13 +12,13 @@ from pixelmill.pipeline.bundles import README_FILE, REPORT_FILE
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation.summary import describe_accuracy, describe_balance
-from pixelmill.pipeline.storage import is_remote, parse_location, require_reachable
+from pixelmill.pipeline.storage import Location, is_remote, parse_location, require_reachable
 
 if TYPE_CHECKING:
     from pixelmill.pipeline.registry import ModelVersion
 
 Store = Annotated[
-    Path,
+    Location,
     typer.Option(
         "--store",
         envvar="PIXELMILL_STORE",
@@ -26,6 +26,10 @@ Store = Annotated[
         metavar="PATH",
         help="The artifacts root, a folder or an address.",
     ),
+]
+VerifyData = Annotated[
+    bool,
+    typer.Option("--verify-data", help="Read files and tensors again whose size and time have not changed."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
 Overrides = Annotated[
@@ -46,7 +50,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _BITS_OF_UNIT = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
-def check_store(store: Path) -> None:
+def check_store(store: Location) -> None:
     """Check that a store is a folder or does not exist yet.
 
     Raises:
@@ -148,7 +152,7 @@ def describe_test(test: dict[str, Any]) -> str:
     return describe_accuracy(test)
 
 
-def shown(path: Path) -> str:
+def shown(path: Location) -> str:
     """A path for display: relative if it is below the current folder."""
     if is_remote(path):
         return str(path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pixelmill.flows.commands.console import know_options
+from pixelmill.flows.commands.console import remember_options
 from pixelmill.flows.commands.options import (
     Json,
     Overrides,
@@ -26,7 +26,7 @@ _WIDTH = 100
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, as_json: Json = False) -> None:
     """Show recipes and explain their fields; without a command, list the recipes."""
-    know_options(context)
+    remember_options(context)
     if context.invoked_subcommand is None:
         recipes_list(as_json)
     else:

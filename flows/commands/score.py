@@ -13,15 +13,15 @@ from pixelmill.flows.commands.options import (
     check_store,
     print_json,
 )
-from pixelmill.flows.interrupts import telling_of_interrupts
+from pixelmill.flows.interrupts import interrupt_message
 from pixelmill.flows.scoring_parameters import as_command
 from pixelmill.pipeline.bundles import Precision
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import require_failure_rate
-from pixelmill.pipeline.scoring.passed_over import format_passed_over
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
 
 _PATHS = 3
@@ -30,19 +30,19 @@ _PATHS = 3
 @as_command
 def score(
     model: Model,
-    images: Annotated[str, typer.Argument(help="The folder to score, all levels of it; an address, too.")],
-    output: Annotated[str, typer.Option("--output", help="The folder of the table; an address, too.")],
-    precision: Annotated[Precision, typer.Option("--precision", help="Which ONNX file.")] = "fp32",
+    images: Annotated[str, typer.Argument(help="The folder or address to score, with all subfolders.")],
+    output: Annotated[str, typer.Option("--output", help="The folder or address for the table.")],
+    precision: Annotated[Precision, typer.Option("--precision", help="The ONNX file to use.")] = "fp32",
     *,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
     **options: Any,
 ) -> None:
-    """Score a folder of images: one row for every image, always."""
+    """Score a folder of images into a prediction table, with one row for every image."""
     check_store(store)
     request = ScoringRequest.from_options(find_bundle(store, model, precision), images, output, options)
-    kept = f"finished shards are kept in {output}. Run the same command again to go on."
-    with telling_of_interrupts(kept):
+    kept = f"finished shards are kept in {output}. Run the same command again to resume."
+    with interrupt_message(kept):
         table = score_folder(request)
     counts = table.manifest
     if as_json:
@@ -54,11 +54,11 @@ def score(
 
 
 def _print_summary(counts: Mapping[str, Any]) -> None:
-    """Print what a person wants to know of a table, from its manifest."""
+    """Summarize a table from its manifest."""
     print(
         f"Scored {counts['scored']:,} of {counts['listed']:,} images in {counts['seconds']:.1f} s "
         f"({counts['images_per_second']:,.0f} images/s, {counts['provider']}, "
-        f"{counts['threads']} processes)."
+        f"{counts['threads']} process{'es' * (counts['threads'] != 1)})."
     )
     if counts["reused"]:
         print(f"  taken from {printable(counts['previous'])}: {counts['reused']:,}")
@@ -72,5 +72,5 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
         paths = counts["failed_images"][code][:_PATHS]
         shown = ", ".join([*map(printable, paths), *(["..."] if count > len(paths) else [])])
         print(f"  failed: {code} {count:,} ({shown})")
-    if passed_over := format_passed_over(counts["passed_over_kinds"]):
-        print(f"Skipped: {passed_over}")
+    if skipped := format_skipped(counts["passed_over_kinds"]):
+        print(f"Skipped: {skipped}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Model, Store, check_store, print_json
+from pixelmill.flows.text_table import render_table
 from pixelmill.pipeline.bundles.engine_runs import DEFAULT_SECONDS
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.verification import (
@@ -21,7 +22,7 @@ from pixelmill.pipeline.registry import find_bundle
 def verify(
     model: Model,
     engines: Annotated[
-        list[EngineName] | None, typer.Option("--engine", help="Run only this engine; can be repeated.")
+        list[EngineName] | None, typer.Option("--engine", help="Run only this engine; may be repeated.")
     ] = None,
     seconds: Annotated[
         float, typer.Option("--timeout", min=1, metavar="SECONDS", help="The time limit of each engine.")
@@ -43,16 +44,22 @@ def _print(verification: Verification) -> None:
     same = verification.images - len(verification.changed_tensors)
     print(f"{verification.files} files match the manifest.")
     print(f"{same} of {verification.images} golden images match their golden tensor.\n")
-    print(f"{'engine':<24} {'version':<12} {'largest difference':<19} verdict")
-    for check in verification.engines:
-        difference = "-" if check.difference is None else f"{check.difference:.1e}"
-        title = ENGINES[check.engine].title
-        print(f"{title:<24} {check.version:<12} {difference:<19} {_verdict(check)}")
+    rows = [
+        (
+            ENGINES[check.engine].title,
+            check.version,
+            "-" if check.difference is None else f"{check.difference:.1e}",
+            _verdict(check),
+        )
+        for check in verification.engines
+    ]
+    if rows:
+        print(render_table(rows, ("engine", "version", "largest difference", "verdict")))
     if verification.missing:
         print(f"not installed: {', '.join(ENGINES[name].title for name in verification.missing)}")
 
 
 def _verdict(check: EngineCheck) -> str:
     if check.difference is None:
-        return printable(f"cannot run the model: {check.trouble}")
+        return printable(f"cannot run the model: {check.error}")
     return "agrees" if check.agrees else "differs"

@@ -59,6 +59,7 @@ __all__ = [
     "opened_for_reading",
     "provenance",
     "publishing",
+    "read_array",
     "read_content",
     "read_json",
     "read_manifest",
@@ -108,6 +109,12 @@ def write_array(path: Location, array: "np.ndarray[Any, Any]") -> None:
     # When NumPy writes to a file itself, it does not report a full disk.
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def read_array(path: Location) -> Any:
+    """Read a `.npy` file; a local one stays on disk and is read where it is used."""
+    with opened_for_reading(path) as file:
+        return np.load(file, mmap_mode="r" if isinstance(file, str) else None, allow_pickle=False)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pixelmill.pipeline.artifacts.reading import read_json
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.storage import is_remote, open_regular, read_content, sha256_of
+from pixelmill.pipeline.storage import Location, is_remote, open_regular, read_content, sha256_of
 
 MANIFEST = "manifest.json"
 _LISTED = 3
@@ -42,7 +42,7 @@ class _Listing(BaseModel):
     files: dict[Annotated[str, AfterValidator(_require_below)], FileFacts]
 
 
-def describe_file(path: Path) -> dict[str, str | int]:
+def describe_file(path: Location) -> dict[str, str | int]:
     """The SHA-256 of a file in hexadecimal, and its size in bytes."""
     return {"sha256": sha256_of(path), "size": path.stat().st_size}
 
@@ -56,7 +56,7 @@ def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
     }
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Location) -> dict[str, Any]:
     """Read the manifest of an artifact and validate its list of files.
 
     Raises:
@@ -76,7 +76,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def malformed(folder: Path, error: ValidationError) -> RequestError:
+def malformed(folder: Location, error: ValidationError) -> RequestError:
     """The error for a malformed manifest."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = " ".join(str(part) for part in first["loc"] if part != "[key]") or "the whole"
@@ -87,7 +87,7 @@ def malformed(folder: Path, error: ValidationError) -> RequestError:
     )
 
 
-def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str, Any]:
+def verify_files(folder: Location, only: tuple[str, ...] | None = None) -> dict[str, Any]:
     """Verify files of an artifact against its manifest and return the manifest.
 
     Args:
@@ -100,16 +100,13 @@ def verify_files(folder: Path, only: tuple[str, ...] | None = None) -> dict[str,
     """
     manifest = read_manifest(folder)
     for name in manifest["files"] if only is None else only:
-        if is_remote(folder):
-            digest = hashlib.sha256(_fetch_listed(folder, name, manifest)).hexdigest()
-        else:
-            with _open_listed(folder, name, manifest) as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with _open_listed(folder, name, manifest) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         _compare(folder / name, digest, manifest["files"][name]["sha256"])
     return manifest
 
 
-def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = None) -> bytes:
+def read_verified(folder: Location, name: str, manifest: dict[str, Any] | None = None) -> bytes:
     """Read one file of an artifact and verify its bytes against the manifest.
 
     Args:
@@ -122,11 +119,8 @@ def read_verified(folder: Path, name: str, manifest: dict[str, Any] | None = Non
         WorkError: The file is missing, its bytes have changed, or it is not a regular file in the folder.
     """
     manifest = read_manifest(folder) if manifest is None else manifest
-    if is_remote(folder):
-        content = _fetch_listed(folder, name, manifest)
-    else:
-        with _open_listed(folder, name, manifest) as file:
-            content = file.read(manifest["files"][name]["size"] + 1)
+    with _open_listed(folder, name, manifest) as file:
+        content = file.read(manifest["files"][name]["size"] + 1)
     _compare(folder / name, hashlib.sha256(content).hexdigest(), manifest["files"][name]["sha256"])
     return content
 
@@ -148,10 +142,13 @@ def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedReader:
-    """Open a listed file after checking that it is a regular file inside the folder with the listed size."""
+def _open_listed(folder: Location, name: str, manifest: dict[str, Any]) -> BytesIO | BufferedReader:
+    """Open a listed file; a local one must be a regular file inside the folder with the listed size."""
+    if name not in manifest["files"]:
+        raise _damaged(f"{folder / name} is not listed in {MANIFEST}", "a file that the manifest lists")
+    if is_remote(folder):
+        return BytesIO(_fetch(folder / name))
     path = folder / name
-    _require_listed(path, name, manifest)
     if not _resolve(path).is_relative_to(_resolve(folder)):
         raise _damaged(f"{path} is a link that leads out of {folder}", "files inside the folder")
     try:
@@ -168,26 +165,18 @@ def _open_listed(folder: Path, name: str, manifest: dict[str, Any]) -> BufferedR
     return file
 
 
-def _fetch_listed(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
-    """The bytes of a listed file of a remote artifact."""
-    path = folder / name
-    _require_listed(path, name, manifest)
+def _fetch(path: Location) -> bytes:
     try:
         return read_content(path)
     except FileNotFoundError as error:
         raise _damaged(f"{path} is missing", f"the file that {MANIFEST} lists") from error
 
 
-def _require_listed(path: Path, name: str, manifest: dict[str, Any]) -> None:
-    if name not in manifest["files"]:
-        raise _damaged(f"{path} is not listed in {MANIFEST}", "a file that the manifest lists")
-
-
 def _resolve(path: Path) -> Path:
     return Path(os.path.realpath(path))  # Path.resolve() raises on cyclic links.
 
 
-def _compare(path: Path, found: str, wanted: str) -> None:
+def _compare(path: Location, found: str, wanted: str) -> None:
     if found != wanted:
         raise _damaged(f"{path} has SHA-256 {found}", f"{wanted}, as {MANIFEST} says")
 

@@ -13,6 +13,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest, sha256_of, ve
 from pixelmill.pipeline.artifacts.manifests import FileFacts, malformed
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.storage import LocalPath, Location
 
 ONNX_FILE = "model.onnx"
 Precision = Literal["fp32", "fp16", "int8"]
@@ -25,6 +26,7 @@ BASELINE_FILE = "baseline.json"
 REPORT_FILE = "report/index.html"
 MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
+TRAINING_IMAGES_FILE = "training_images.parquet"
 README_FILE = "README.md"
 TRAINING_IMAGES_FILE = "training_images.parquet"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
@@ -70,7 +72,7 @@ class ModelBundle:
         address: The remote bundle that `folder` is a copy of; None for a local bundle.
     """
 
-    folder: Path
+    folder: LocalPath
     name: str
     version: int
     onnx_sha256: str
@@ -122,7 +124,7 @@ class ModelBundle:
         return read_json(self.folder / BASELINE_FILE)
 
 
-def read_bundle_manifest(folder: Path) -> dict[str, Any]:
+def read_bundle_manifest(folder: Location) -> dict[str, Any]:
     """Read a bundle's manifest and validate the fields that pixelmill uses.
 
     Raises:

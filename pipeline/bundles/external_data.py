@@ -54,7 +54,7 @@ def external_locations(model: bytes) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def require_whole(model: bytes, title: str) -> None:
+def require_embedded_weights(model: bytes, title: str) -> None:
     """Check that a model stores all of its weights in its own file.
 
     Args:

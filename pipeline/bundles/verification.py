@@ -11,7 +11,7 @@ from pixelmill.pipeline.artifacts import read_verified, require_only_listed, scr
 from pixelmill.pipeline.bundles import ONNX_FILE, ONNX_FILES, ModelBundle, read_allowed_difference
 from pixelmill.pipeline.bundles.engine_runs import DEFAULT_SECONDS, run_engine
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
-from pixelmill.pipeline.bundles.external_data import require_whole
+from pixelmill.pipeline.bundles.external_data import require_embedded_weights
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
@@ -33,14 +33,14 @@ class EngineCheck:
         difference: The largest difference from the golden probabilities, in one batch or image by image;
             None if the engine returned no predictions.
         allowed: The largest difference that the bundle's `parity.json` allows.
-        trouble: Why the engine returned no predictions; empty otherwise.
+        error: Why the engine returned no predictions; empty otherwise.
     """
 
     engine: EngineName
     version: str
     difference: float | None
     allowed: float
-    trouble: str = ""
+    error: str = ""
 
     @property
     def agrees(self) -> bool:
@@ -104,7 +104,7 @@ def verify_bundle(
     read = partial(read_verified, bundle.folder, manifest=manifest)
     models = {name: read(name) for name in ONNX_FILES.values() if name in manifest["files"]}
     for name, content in models.items():
-        require_whole(content, str(bundle.folder / name))
+        require_embedded_weights(content, str(bundle.folder / name))
     golden, allowed = read_golden(bundle.folder, read), read_allowed_difference(bundle.folder)
     with scratch_folder("verify") as folder:
         # A copy of the hashed bytes: the bundle's own file could change before an engine opens it.

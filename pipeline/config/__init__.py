@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pixelmill.pipeline.config.layers import ModelSpec
-from pixelmill.pipeline.config.part import Number, Part, Positive, Share
 from pixelmill.pipeline.config.promotion import Bar, PromotionSpec
 from pixelmill.pipeline.config.sources import (
     ArchiveSource,
@@ -26,6 +24,8 @@ from pixelmill.pipeline.config.sources import (
     name_after_folder,
 )
 from pixelmill.pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
+from pixelmill.pipeline.layers import ModelSpec
+from pixelmill.pipeline.part import Number, Part, Positive, Share
 
 __all__ = [
     "ArchiveSource",

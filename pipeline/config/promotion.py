@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pixelmill.pipeline.config.part import Number, Part, Share, Text
+from pixelmill.pipeline.part import Number, Part, Share, Text
 
 Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Metric = Literal[

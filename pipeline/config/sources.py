@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pixelmill.pipeline.config.part import Fraction, Number, Part, Positive, Text
+from pixelmill.pipeline.config.audit import AuditSpec
+from pixelmill.pipeline.part import Fraction, Number, Part, Positive, Text
 
 TestFraction = Annotated[
     Fraction, Field(description="Share of the images of each class held out for the test set.")
@@ -112,6 +113,7 @@ class OwnImages(Part):
         description="A CSV file that corrects labels: columns sha256 or path, label (a class, or `exclude`), "
         "and optionally who and when.",
     )
+    audit: AuditSpec = AuditSpec()
 
 
 class FolderSource(OwnImages):

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pixelmill.pipeline.config.part import Number, Part, Positive
+from pixelmill.pipeline.part import Number, Part, Positive
+
+ClassWeights = Literal["none", "balanced"]
 
 
 class LearningRate(Part):
@@ -76,6 +78,11 @@ class TrainingSpec(Part):
     learning_rate: LearningRate = LearningRate()
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share of each label that is distributed over all classes."
+    )
+    class_weights: ClassWeights = Field(
+        default="none",
+        description="balanced: every class has the same share of the training loss, however few images it "
+        "has; none: every image has.",
     )
     ema_momentum: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.0,

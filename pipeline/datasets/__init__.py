@@ -45,6 +45,7 @@ class RawDataset:
         names_sha256: SHA-256 of the names and other columns, in hexadecimal.
         warnings: Problems in the data that deserve attention, one line each.
         left_out: Number of files left out, by extension or reason.
+        corrections: Number of corrected labels, by what was done; empty without a file of corrections.
     """
 
     source: str
@@ -55,6 +56,7 @@ class RawDataset:
     names_sha256: str
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    corrections: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

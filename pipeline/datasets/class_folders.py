@@ -13,7 +13,7 @@ from pixelmill.pipeline.datasets.remote_files import list_remote, list_remote_fo
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.locations import is_remote, require_reachable
+from pixelmill.pipeline.storage import Location, is_remote, require_reachable
 
 _MAX_NAMES = 8
 
@@ -28,10 +28,10 @@ class ClassFolder:
     """
 
     name: str
-    folders: tuple[Path, ...]
+    folders: tuple[Location, ...]
 
 
-def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, ...]:
+def find_classes(folder: Location, key: str = "dataset.path") -> tuple[ClassFolder, ...]:
     """The classes of a dataset folder, in the natural order of their names: "10" comes after "2".
 
     Args:
@@ -43,7 +43,7 @@ def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, 
             not valid text.
     """
     require_folder(folder, key)
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[Location]] = {}
     for path in list_subfolders(folder):
         found.setdefault(normalize_label(_as_text(path)), []).append(path)
     classes = tuple(ClassFolder(name, tuple(found[name])) for name in sorted(found, key=natural_order))
@@ -52,7 +52,7 @@ def find_classes(folder: Path, key: str = "dataset.path") -> tuple[ClassFolder, 
     return classes
 
 
-def require_folder(folder: Path, key: str) -> None:
+def require_folder(folder: Location, key: str) -> None:
     """Require that a local or remote folder exists.
 
     Raises:
@@ -72,7 +72,7 @@ def require_folder(folder: Path, key: str) -> None:
         )
 
 
-def require_disjoint_folders(first: tuple[str, Path], second: tuple[str, Path]) -> None:
+def require_disjoint_folders(first: tuple[str, Location], second: tuple[str, Location]) -> None:
     """Require that the folders of two splits share no files.
 
     Args:
@@ -100,7 +100,7 @@ def require_disjoint_folders(first: tuple[str, Path], second: tuple[str, Path]) 
     )
 
 
-def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[str]:
+def layout_warnings(folder: Location, classes: Sequence[ClassFolder]) -> Iterator[str]:
     """Warnings about class folders that look wrong but may be right."""
     for found in classes:
         if len(found.folders) > 1:
@@ -130,7 +130,7 @@ def layout_warnings(folder: Path, classes: Sequence[ClassFolder]) -> Iterator[st
         )
 
 
-def list_subfolders(folder: Path) -> list[Path]:
+def list_subfolders(folder: Location) -> list[Location]:
     """The subfolders of a folder, including linked ones, by name; hidden folders and clutter are left out."""
     if is_remote(folder):
         return list_remote_folders(folder)
@@ -148,7 +148,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _as_text(path: Path) -> str:
+def _as_text(path: Location) -> str:
     try:
         path.name.encode()
     except UnicodeEncodeError as error:
@@ -160,7 +160,7 @@ def _as_text(path: Path) -> str:
     return path.name
 
 
-def _too_few_classes(folder: Path, classes: Sequence[ClassFolder], key: str) -> RequestError:
+def _too_few_classes(folder: Location, classes: Sequence[ClassFolder], key: str) -> RequestError:
     inner = enter(folder)
     deeper = inner != folder and len(list_subfolders(inner)) > 1
     return RequestError(
@@ -177,21 +177,21 @@ def subfolder_names(found: ClassFolder) -> set[str]:
     return {normalize_label(path.name) for folder in found.folders for path in list_subfolders(enter(folder))}
 
 
-def enter(folder: Path) -> Path:
+def enter(folder: Location) -> Location:
     """Descend while a folder contains only another folder: archives often unpack to `pets/pets/...`.
 
     A remote folder is returned as it is.
     """
     if is_remote(folder):
         return folder
-    seen = {folder.resolve()}
+    seen = {address_of(folder)}
     while True:
-        with os.scandir(folder) as entries:
-            first_two = list(islice(entries, 2))
-        if len(first_two) != 1 or not (inside := list_subfolders(folder)) or inside[0].resolve() in seen:
+        with os.scandir(str(folder)) as entries:
+            first_two = list(islice((entry for entry in entries if not is_clutter(entry.name)), 2))
+        if len(first_two) != 1 or not (inside := list_subfolders(folder)) or address_of(inside[0]) in seen:
             return folder
         folder = inside[0]
-        seen.add(folder.resolve())
+        seen.add(address_of(folder))
 
 
 def join_names(names: Sequence[str]) -> str:

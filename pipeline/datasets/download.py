@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.config import (
+    ArchiveSource,
     Cifar10Source,
     Cifar100Source,
     DatasetSource,
@@ -13,33 +14,47 @@ from pixelmill.pipeline.config import (
     FashionMnistSource,
     FolderSource,
     MnistSource,
+    OwnImages,
+    ParquetSource,
     TableSource,
 )
 from pixelmill.pipeline.datasets import RawDataset
+from pixelmill.pipeline.datasets.archive_datasets import check_archive, list_archive
 from pixelmill.pipeline.datasets.bundled import count_bundled_classes, list_bundled
 from pixelmill.pipeline.datasets.catalogue import Listing
-from pixelmill.pipeline.datasets.folders import count_folder_classes, list_folder
-from pixelmill.pipeline.datasets.tables import count_table_classes, list_table
+from pixelmill.pipeline.datasets.corrections import read_corrections
+from pixelmill.pipeline.datasets.folders import check_folders, count_folder_classes, list_folder
+from pixelmill.pipeline.datasets.parquet_datasets import (
+    check_parquet,
+    count_parquet_classes,
+    list_parquet,
+)
+from pixelmill.pipeline.datasets.tables import check_table, count_table_classes, list_table
 from pixelmill.pipeline.datasets.write_catalogue import write_catalogue
 
 
 @dataclass(frozen=True)
 class _Source:
-    """How to list a kind of dataset, and to count its classes (None if that is not known yet)."""
+    """How to list a kind of dataset, to count its classes (None if that is not known yet), and to check
+    before a run that it is there.
+    """
 
     list_images: Callable[[Any, Path], Listing]
     count_classes: Callable[[Any], int | None]
+    check: Callable[[Any], object]
 
 
-_BUNDLED = _Source(list_bundled, count_bundled_classes)
+_BUNDLED = _Source(list_bundled, count_bundled_classes, lambda source: None)
 _SOURCES: dict[type[DatasetSource], _Source] = {
     DigitsSource: _BUNDLED,
     MnistSource: _BUNDLED,
     FashionMnistSource: _BUNDLED,
     Cifar10Source: _BUNDLED,
     Cifar100Source: _BUNDLED,
-    FolderSource: _Source(list_folder, count_folder_classes),
-    TableSource: _Source(list_table, count_table_classes),
+    FolderSource: _Source(list_folder, count_folder_classes, check_folders),
+    TableSource: _Source(list_table, count_table_classes, check_table),
+    ArchiveSource: _Source(list_archive, lambda source: None, check_archive),
+    ParquetSource: _Source(list_parquet, count_parquet_classes, check_parquet),
 }
 
 
@@ -53,11 +68,25 @@ def download_dataset(source: DatasetSource, store: Path, *, verify_data: bool = 
 
     Raises:
         DownloadError: No mirror provided the data.
-        RequestError: A folder is not a dataset, or a class has too few distinct images for its splits.
+        RequestError: It is not a dataset, a class has too few distinct images for its splits, or corrections
+            contradict each other.
     """
     cache = store / "downloads"
+    path = source.corrections if isinstance(source, OwnImages) else None
+    corrections = None if path is None else read_corrections(path)
     listing = _SOURCES[type(source)].list_images(source, cache)
-    return write_catalogue(source.source, listing, cache, verify_data=verify_data)
+    return write_catalogue(source.source, listing, cache, corrections, verify_data=verify_data)
+
+
+def check_source(source: DatasetSource) -> None:
+    """Check that a dataset of one's own is there and well-formed, without reading any image.
+
+    Raises:
+        RequestError: The first problem found.
+    """
+    _SOURCES[type(source)].check(source)
+    if isinstance(source, OwnImages) and source.corrections is not None:
+        read_corrections(source.corrections)
 
 
 def count_classes(source: DatasetSource) -> int | None:

@@ -30,8 +30,8 @@ from pixelmill.pipeline.datasets.split_folders import find_split_folders
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path
-from pixelmill.pipeline.locations import is_remote, parse_location
 from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.storage import Location, is_remote, parse_location
 
 PARENT = "parent"
 _OUTSIDE = "outside the class folders"
@@ -51,7 +51,7 @@ class PartFolder:
     """
 
     part: Part | None
-    root: Path
+    root: Location
     prefix: str
     classes: tuple[ClassFolder, ...]
     min_images: int
@@ -99,9 +99,9 @@ def check_folders(source: FolderSource) -> tuple[PartFolder, ...]:
 
 
 def count_folder_classes(source: FolderSource) -> int | None:
-    """The number of classes in a folder; None if it does not exist."""
+    """The number of classes in a folder; None if it is not on this machine."""
     folder = parse_location(source.path)
-    if not is_remote(folder) and not folder.is_dir():
+    if is_remote(folder) or not folder.is_dir():
         return None
     return len(_find_parts(source)[0].classes)
 
@@ -123,7 +123,7 @@ def _find_parts(source: FolderSource) -> tuple[PartFolder, ...]:
     places = [("dataset.path", folder), *((_KEYS[part], path) for part, path in named.items())]
     for first, second in combinations(places, 2):
         require_disjoint_folders(first, second)
-    others: dict[Part, Path] = {
+    others: dict[Part, Location] = {
         part: inside.get(part) or named[part] for part in _KEYS if part in inside or part in named
     }
     part: Part | None = "train" if others else None
@@ -136,7 +136,7 @@ def _find_parts(source: FolderSource) -> tuple[PartFolder, ...]:
     return tuple(found)
 
 
-def _prefix(root: Path, folder: Path) -> str:
+def _prefix(root: Location, folder: Location) -> str:
     """The path of a split's folder relative to the dataset folder, with a final slash; empty for itself."""
     return str(root).removeprefix(str(folder)).strip("/") + "/" if root != folder else ""
 
@@ -217,15 +217,19 @@ def _group_of(group_by: str, name: str, below_class: str) -> str | None:
 
 
 def _lacks(entry: ClassFolder, part: PartFolder) -> bool:
-    found = any(has_images(folder, part.min_images) for folder in entry.folders)
+    found = any(has_images(folder, part.min_images) for folder in _local_folders(entry))
     return not found and _count(entry) < part.min_images
 
 
 def _count(entry: ClassFolder) -> int:
-    return sum(found.left_out is None for folder in entry.folders for found in walk_images(folder))
+    return sum(found.left_out is None for folder in _local_folders(entry) for found in walk_images(folder))
 
 
-def _loose_entries(root: Path) -> Counter[str]:
+def _local_folders(entry: ClassFolder) -> list[Path]:
+    return [folder for folder in entry.folders if not is_remote(folder)]
+
+
+def _loose_entries(root: Location) -> Counter[str]:
     """Count what else is in the folder besides the class folders, by reason."""
     classes = {path.name for path in list_subfolders(root)}
     names = (

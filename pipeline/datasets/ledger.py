@@ -58,6 +58,11 @@ def read_ledger(folder: Location) -> dict[str, SplitName]:
     return decided
 
 
+def ledger_size(folder: Location) -> int:
+    """The number of segments of a ledger; 0 if there is none."""
+    return len(_segments(folder))
+
+
 def _segments(folder: Location) -> list[tuple[int, Location]]:
     found = (_SEGMENT.fullmatch(name) for name in file_sizes(folder))
     return sorted((int(match[1]), folder / match[0]) for match in found if match)

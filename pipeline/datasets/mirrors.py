@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _log = getLogger(__name__)
 _TIMEOUT_SECONDS = 20.0
+# Less than the slowest connection in use, and judged over a time in which one recovers from a pause.
+_MIN_BYTES_PER_SECOND = 1024
+_PACE_SECONDS = 30.0
 _MAX_RESUMPTIONS = 4
 _MAX_OVERHEAD_BYTES = 1 << 16
 _PARTIAL_CONTENT = 206
@@ -144,12 +148,28 @@ def https_mirror(base: str) -> Mirror:
 
 
 def download(url: str, partial: Path, limit: int) -> bytes:
+    """Download a file of at most `limit` bytes to memory, as `download_file` does.
+
+    Raises:
+        MirrorFailed: As in `download_file`.
+    """
+    target = download_file(url, partial, limit)
+    content = target.read_bytes()
+    target.unlink()
+    return content
+
+
+def download_file(url: str, partial: Path, limit: int) -> Path:
     """Download a file of at most `limit` bytes, resuming after a broken connection.
 
     Received bytes stay in `partial` until the file is complete, so a later run can also resume.
 
+    Returns:
+        The complete file, in `partial`.
+
     Raises:
-        MirrorFailed: The server is unreachable, refuses, keeps breaking the connection, or sends too much.
+        MirrorFailed: The server is unreachable, refuses, keeps breaking the connection, sends too much or
+            next to nothing, or a page of HTML.
     """
     import httpx
 
@@ -162,9 +182,7 @@ def download(url: str, partial: Path, limit: int) -> bytes:
                 previous_size = _size(target)
                 try:
                     _receive(client, url, target, limit)
-                    content = target.read_bytes()
-                    target.unlink()
-                    return content
+                    return target
                 except httpx.RequestError as error:
                     failure = error
                     # Retrying is pointless if the last attempt received nothing.
@@ -187,11 +205,14 @@ def _receive(client: "httpx.Client", url: str, target: Path, limit: int) -> None
             target.unlink()
             _receive(client, url, target, limit)
             return
-        response.raise_for_status()
+        _require_file(response, url)
         resumed = response.status_code == _PARTIAL_CONTENT
         have = have if resumed else 0
         rest = int(response.headers["Content-Length"]) if "Content-Length" in response.headers else None
+        if have + (rest or 0) > limit:
+            raise MirrorFailed(f"{url} sends more than {limit} bytes")
         title = f"download {url.rsplit('/', 1)[-1]}"
+        pace = _Pace(url)
         with (
             target.open("ab" if resumed else "wb") as file,
             progress(title, rest, "bytes") as advance,
@@ -202,6 +223,34 @@ def _receive(client: "httpx.Client", url: str, target: Path, limit: int) -> None
                     raise MirrorFailed(f"{url} sends more than {limit} bytes")
                 file.write(chunk)
                 advance(len(chunk), "")
+                pace.add(len(chunk))
+
+
+def _require_file(response: "httpx.Response", url: str) -> None:
+    if not response.is_success:
+        raise MirrorFailed(f"{url} answers {response.status_code} {response.reason_phrase}".rstrip())
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise MirrorFailed(f"{url} answers with a page of HTML instead of the file")
+
+
+class _Pace:
+    """Notices a server that keeps the connection open and sends next to nothing."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._since, self._count = time.monotonic(), 0
+
+    def add(self, count: int) -> None:
+        self._count += count
+        seconds = time.monotonic() - self._since
+        if seconds < _PACE_SECONDS:
+            return
+        if self._count < _MIN_BYTES_PER_SECOND * seconds:
+            raise MirrorFailed(
+                f"{self._url} sends {self._count / seconds:.0f} bytes a second, below the minimum of "
+                f"{_MIN_BYTES_PER_SECOND}"
+            )
+        self._since, self._count = time.monotonic(), 0
 
 
 def _size(path: Path) -> int:

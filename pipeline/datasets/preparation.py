@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,18 @@ from pixelmill.pipeline.artifacts import (
 )
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.config.sources import OwnImages
-from pixelmill.pipeline.datasets import ROWS_FILE, PreparedDataset, RawDataset, SplitName
+from pixelmill.pipeline.datasets import ROWS_FILE, PreparedDataset, RawDataset
 from pixelmill.pipeline.datasets.catalogue_rows import PARTS, CatalogueRows, read_rows, read_strings
-from pixelmill.pipeline.datasets.contents import as_hexadecimal
+from pixelmill.pipeline.datasets.division import (
+    ModelHistory,
+    UsableImages,
+    choose_classes,
+    divide_images,
+    size_of_ledger,
+    tabulate_images,
+)
 from pixelmill.pipeline.datasets.duplicates import find_contradictions
-from pixelmill.pipeline.datasets.splits import Division, Fractions, Undivided, assign_splits
+from pixelmill.pipeline.datasets.splits import SPLITS
 from pixelmill.pipeline.datasets.tensor_writer import add_tensors
 from pixelmill.pipeline.datasets.tensors import Located, TensorStore
 from pixelmill.pipeline.errors import RequestError, WorkError
@@ -36,13 +42,17 @@ from pixelmill.pipeline.progress import progress
 
 _log = getLogger(__name__)
 _FORMAT = 4
-_SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 _REJECTED = "rejected.json"
-_PLACES = {"path", "test_path", "validation_path", "root", "mirrors", "package_index"}
+_PLACES = {"path", "test_path", "validation_path", "root", "mirrors", "package_index", "corrections"}
 
 
 def prepare_dataset(
-    raw: RawDataset, recipe: Recipe, store: Path, *, verify_data: bool = False
+    raw: RawDataset,
+    recipe: Recipe,
+    store: Path,
+    history: ModelHistory | None = None,
+    *,
+    verify_data: bool = False,
 ) -> PreparedDataset:
     """Decode the images of a dataset that are new, and divide all of them into splits.
 
@@ -53,31 +63,37 @@ def prepare_dataset(
         raw: The dataset.
         recipe: Its `dataset` and `image` are used.
         store: The local folder for the working files of a store.
+        history: What earlier runs of the model decided; None for splits that depend on the images alone.
         verify_data: Whether to read all tensors that are reused, and compare their SHA-256.
 
     Raises:
-        RequestError: A class has too few images to split.
-        WorkError: More files are unreadable than the recipe allows, or the tensors to reuse are damaged.
+        RequestError: A class has too few images to split, or `dataset.classes` does not fit.
+        GateRefused: A class of the newest version has no images.
+        WorkError: More files are unreadable than the recipe allows, or what is reused is damaged.
     """
-    folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe)[:16]}"
+    folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe, history)[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = TensorStore(store, recipe.image)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        manifest = _reusable(folder, tensors)
+        manifest = _reusable(folder, tensors, size_of_ledger(recipe.dataset, history))
         if manifest is None:
-            _prepare(raw, recipe, folder, tensors)
+            _prepare(raw, recipe, folder, tensors, history)
             manifest = verify_files(folder)
         tensors.verify(manifest["segments"], read_all=verify_data)
         warnings = [*raw.warnings, *manifest["split_warnings"]]
-        facts = {"warnings": warnings, "left_out": dict(raw.left_out)}
+        facts = {
+            "warnings": warnings,
+            "left_out": dict(raw.left_out),
+            "corrections": dict(raw.corrections),
+        }
         if any(manifest.get(key) != value for key, value in facts.items()):
             manifest = {**manifest, **facts}
             write_json(folder / MANIFEST, manifest)
     return PreparedDataset.from_manifest(folder, manifest)
 
 
-def _reusable(folder: Path, tensors: TensorStore) -> dict[str, Any] | None:
-    """The manifest of a prepared dataset whose tensors are all there; one without them is removed."""
+def _reusable(folder: Path, tensors: TensorStore, ledger_size: int) -> dict[str, Any] | None:
+    """The manifest of a prepared dataset, unless its tensors or the record of its splits are gone."""
     if not (folder / MANIFEST).exists():
         return None
     try:
@@ -86,59 +102,54 @@ def _reusable(folder: Path, tensors: TensorStore) -> dict[str, Any] | None:
         raise WorkError(
             error.received, error.expected, f"Remove {folder}; it will be prepared again."
         ) from error
-    if tensors.is_complete(manifest["segments"]):
+    if tensors.is_complete(manifest["segments"]) and ledger_size >= manifest["ledger_size"]:
         return manifest
     remove_folder(folder)
     return None
 
 
-def _key(raw: RawDataset, recipe: Recipe) -> str:
+def _key(raw: RawDataset, recipe: Recipe, history: ModelHistory | None) -> str:
     """A hash of what the splits and names depend on, but not the location of the dataset."""
     settings = recipe.dataset.model_dump(exclude=_PLACES)
     image = TensorStore(Path(), recipe.image).folder.name
-    parts = [_FORMAT, raw.fingerprint, raw.names_sha256, raw.class_names, settings, image]
+    # A ledger never changes what it has decided, so the splits of the same images stay the same.
+    model = None
+    if history is not None and isinstance(recipe.dataset, OwnImages):
+        model = [recipe.name, history.class_names]
+    parts = [_FORMAT, raw.fingerprint, raw.names_sha256, raw.class_names, settings, image, model]
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """The images of a catalogue that are used: `places` are their rows there, the others describe each."""
-
-    places: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
-    sha256: list[str]
-    strings: pa.Table
-    segments: npt.NDArray[np.int32]
-    rows: npt.NDArray[np.int32]
-
-
-def _prepare(raw: RawDataset, recipe: Recipe, folder: Path, tensors: TensorStore) -> None:
+def _prepare(
+    raw: RawDataset, recipe: Recipe, folder: Path, tensors: TensorStore, history: ModelHistory | None
+) -> None:
     rows = read_rows(raw.catalogue)
     usable = ~find_contradictions(rows)
     located, transient = _decode(raw, recipe, rows, usable, tensors)
     rejected = _rejected(raw, rows, usable, located, transient)
     _check_rejected(rejected, int(usable.sum()), recipe)
-    chosen = _choose(raw, rows, usable & (located.rows >= 0), located)
-    division = _divide(chosen, rows, recipe)
-    table = _tabulate(chosen, division, is_ordered_by_content=isinstance(recipe.dataset, OwnImages))
-    _check_classes(table, raw.class_names)
-    segments = np.unique(chosen.segments).tolist()
-    counts = {name: pc.sum(pc.equal(table["split"], name)).as_py() or 0 for name in _SPLITS}
+    images = _find_usable(raw, recipe, rows, usable & (located.rows >= 0), located, history)
+    division = divide_images(images, recipe.dataset, tensors, history)
+    table = tabulate_images(images, division, is_ordered_by_content=isinstance(recipe.dataset, OwnImages))
+    warnings = [*division.warnings, *_check_classes(table, images)]
+    segments = np.unique(images.segments).tolist()
+    counts = {name: pc.sum(pc.equal(table["split"], name)).as_py() or 0 for name in SPLITS}
     facts: dict[str, object] = {
         "kind": "prepared-dataset",
         "name": raw.source,
         "fingerprint": raw.fingerprint,
         "provenance": raw.provenance,
-        "class_names": list(raw.class_names),
+        "class_names": list(images.class_names),
         "image": recipe.image.preprocessing(),
         "tensor_spec": recipe.image.model_dump(),
         "tensors": tensors.folder.name,
         "segments": tensors.describe(segments),
-        "split_warnings": list(division.warnings),
+        "split_warnings": warnings,
+        "ledger_size": size_of_ledger(recipe.dataset, history),
         "rejected": len(rejected),
         "counts": counts,
     }
-    for line in division.warnings:
+    for line in warnings:
         _log.warning("%s", line)
     with publishing(folder, facts) as staging:
         pq.write_table(table, staging / ROWS_FILE, row_group_size=65_536, compression="zstd")
@@ -186,54 +197,29 @@ def _rejected(
     return sorted(found, key=lambda entry: entry["path"])
 
 
-def _choose(raw: RawDataset, rows: CatalogueRows, usable: npt.NDArray[np.bool_], located: Located) -> _Chosen:
+def _find_usable(
+    raw: RawDataset,
+    recipe: Recipe,
+    rows: CatalogueRows,
+    usable: npt.NDArray[np.bool_],
+    located: Located,
+    history: ModelHistory | None,
+) -> UsableImages:
     places = np.flatnonzero(usable)
-    label_of = {name: label for label, name in enumerate(raw.class_names)}
-    labels = np.array([label_of[name] for name in rows.class_names], np.int64)
+    found = [rows.class_names[code] for code in np.unique(rows.classes[places])]
+    class_names = choose_classes(recipe.dataset, found, raw.class_names, history)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([label_of.get(name, -1) for name in rows.class_names], np.int64)
     slices = [name for name in pq.read_schema(raw.catalogue.path).names if name.startswith("slice:")]
-    return _Chosen(
-        places=places,
+    return UsableImages(
+        contents=rows.contents[places],
+        class_names=class_names,
         labels=labels[rows.classes[places]],
-        sha256=as_hexadecimal(rows.contents[places]),
+        parts=[PARTS[code] for code in rows.parts[places].tolist()],
         strings=read_strings(raw.catalogue, ["group", "name", "origin", *slices], places),
         segments=located.segments[places],
         rows=located.rows[places],
     )
-
-
-def _divide(chosen: _Chosen, rows: CatalogueRows, recipe: Recipe) -> Division:
-    source = recipe.dataset
-    images = Undivided(
-        sha256=chosen.sha256,
-        labels=chosen.labels,
-        names=chosen.strings["name"].to_pylist(),
-        parts=[PARTS[code] for code in rows.parts[chosen.places].tolist()],
-        groups=chosen.strings["group"].to_pylist(),
-    )
-    fractions = Fractions(getattr(source, "test_fraction", None), source.validation_fraction)
-    return assign_splits(images, fractions, {})
-
-
-def _tabulate(chosen: _Chosen, division: Division, *, is_ordered_by_content: bool) -> pa.Table:
-    """The rows of `images.parquet`: splits one after the other, each in the order of training."""
-    table = pa.table(
-        {
-            "split": pa.array(division.splits, pa.string()),
-            "label": pa.array(chosen.labels.astype(np.int32)),
-            "sha256": pa.array(chosen.sha256, pa.string()),
-            "segment": pa.array(chosen.segments),
-            "row": pa.array(chosen.rows),
-        }
-    )
-    for name in chosen.strings.column_names:
-        table = table.append_column(name, chosen.strings[name])
-    position = pc.index_in(table["split"], value_set=pa.array(_SPLITS))
-    table = table.append_column("position", position)
-    keys = ["position", "sha256", "name"] if is_ordered_by_content else ["position"]
-    kept = table.filter(pc.is_valid(table["split"]))
-    # Stable, so that the images of a bundled dataset stay in their order.
-    order = pc.sort_indices(kept, sort_keys=[(key, "ascending") for key in keys])
-    return kept.take(order).drop_columns(["position"])
 
 
 def _check_rejected(rejected: Sequence[Mapping[str, str]], total: int, recipe: Recipe) -> None:
@@ -251,13 +237,24 @@ def _check_rejected(rejected: Sequence[Mapping[str, str]], total: int, recipe: R
             )
 
 
-def _check_classes(table: pa.Table, class_names: Sequence[str]) -> None:
-    for split in _SPLITS:
+def _check_classes(table: pa.Table, images: UsableImages) -> list[str]:
+    """Warnings about classes that a split lacks, other than those that have no images on purpose.
+
+    Raises:
+        RequestError: A class has no training images, or a split has no images at all.
+    """
+    with_images = np.unique(images.labels).tolist()
+    warnings = []
+    for split in SPLITS:
         present = set(pc.unique(table["label"].filter(pc.equal(table["split"], split))).to_pylist())
-        missing = [repr(name) for label, name in enumerate(class_names) if label not in present]
-        if missing:
+        missing = [repr(images.class_names[label]) for label in with_images if label not in present]
+        if missing and (split == "train" or not present):
             raise RequestError(
-                f"no image of {', '.join(missing)} in the {split} split can be read",
-                "every class in every split",
-                "Add images of these classes.",
+                f"no image of {', '.join(missing)} in the {split} split",
+                "every class in the training split, and images in every split",
+                "Add images of these classes, which can be read and are not in the group of images of "
+                "another split.",
             )
+        if missing:
+            warnings.append(f"no image of {', '.join(missing)} in the {split} split; only new images can be")
+    return warnings

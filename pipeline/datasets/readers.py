@@ -4,12 +4,15 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pixelmill.pipeline.decoding.files import read_file
 from pixelmill.pipeline.file_names import escape_path, unescape
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.locations import file_system, is_remote, is_remote_error, parse_location
+from pixelmill.pipeline.storage import Location, file_system, is_remote, is_remote_error, parse_location
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class FileReader:
         return content
 
 
-def place_of(folder: Path, name: str) -> str:
+def place_of(folder: Location, name: str) -> str:
     """The place of a file, as escaped text.
 
     Args:
@@ -49,7 +52,7 @@ def place_of(folder: Path, name: str) -> str:
     return escape_path(f"{address_of(folder)}/{name}")
 
 
-def address_of(folder: Path) -> str:
+def address_of(folder: Location) -> str:
     """The absolute path of a local folder, or the address of a remote one, without a final slash."""
     if not is_remote(folder):
         return os.fspath(folder.resolve()).rstrip("/")
@@ -60,4 +63,4 @@ def address_of(folder: Path) -> str:
 
 @lru_cache(maxsize=16)
 def _system(kind: str, host: str) -> Any:
-    return file_system(parse_location(f"{kind}://{host}"))[0]
+    return file_system(cast("UPath", parse_location(f"{kind}://{host}")))[0]

@@ -1,12 +1,14 @@
 """Listing of the folders and files at an address, as `image_files` does for a folder on this machine."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline.datasets.image_files import FoundFile, exclusion_reason, kind_reason
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import file_system, is_remote_error
+from pixelmill.pipeline.storage import Location, file_system, is_remote_error
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 NAMELESS = "folders without a name"
 # What fsspec's file systems call a hash or version of the content, and the time of modification.
@@ -14,7 +16,7 @@ _VERSIONS = ("ETag", "etag", "md5Hash", "content_md5")
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "modified", "created")
 
 
-def walk_remote_images(folder: Path) -> Iterator[FoundFile]:
+def walk_remote_images(folder: "UPath") -> Iterator[FoundFile]:
     """Everything below a remote folder: the files of each folder by name, then its folders.
 
     Raises:
@@ -39,7 +41,7 @@ def walk_remote_images(folder: Path) -> Iterator[FoundFile]:
         stack += reversed(folders)
 
 
-def list_remote_folders(folder: Path) -> list[Path]:
+def list_remote_folders(folder: "UPath") -> "list[Location]":
     """The subfolders of a remote folder by name; hidden folders and clutter are left out.
 
     Raises:
@@ -52,7 +54,7 @@ def list_remote_folders(folder: Path) -> list[Path]:
     ]
 
 
-def list_remote(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def list_remote(folder: "UPath") -> list[tuple[str, dict[str, Any]]]:
     """The entries of a remote folder by name, as fsspec describes them; empty if it does not exist.
 
     Raises:

@@ -1,13 +1,16 @@
 """Stamps of single files at addresses, from listings of their folders: one request tells those of many."""
 
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.datasets.remote_files import list_remote, remote_stamp
-from pixelmill.pipeline.locations import parse_location
+from pixelmill.pipeline.storage import parse_location
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 class _Folder(NamedTuple):
@@ -43,7 +46,7 @@ class RemoteStamps:
 def _list(place: str) -> _Folder:
     if place.endswith(":/") or place.startswith(("http://", "https://")):
         return _Folder(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    files = [(name, remote_stamp(entry)) for name, entry in list_remote(parse_location(place))]
+    files = [(name, remote_stamp(entry)) for name, entry in list_remote(cast("UPath", parse_location(place)))]
     names = np.array([_hash(name) for name, _ in files], np.int64)
     stamps = np.array([_hash(stamp) if stamp else 0 for _, stamp in files], np.int64)
     order = np.argsort(names)

@@ -19,6 +19,7 @@ Storage = Literal["raw", "jpeg"]
 Numbers = npt.NDArray[np.int64]
 # NumPy pads the header of a `.npy` file to a multiple of this.
 _HEADER = 128
+_APPEND_LOCK = ".append.lock"
 
 
 class SegmentReader(Protocol):
@@ -87,14 +88,13 @@ def _create_jpeg(path: Path, count: int, spec: ImageSpec) -> None:
 
 def _write_jpeg(path: Path, rows: Sequence[int], tensors: Sequence[Pixels]) -> list[tuple[int, int]]:
     contents = [encode_jpeg(tensor) for tensor in tensors]
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        # The sizes are not known in advance, so each process appends while it holds the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        offset = os.lseek(descriptor, 0, os.SEEK_END)
-        _write_all(descriptor, b"".join(contents), offset)
-    finally:
-        os.close(descriptor)
+    # The sizes are not known in advance, so each process appends while it holds a lock: not that of the
+    # temporary file, which shows that its owner is alive.
+    with (path.parent / _APPEND_LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with path.open("ab") as file:
+            offset = file.tell()
+            file.write(b"".join(contents))
     places = []
     for content in contents:
         places.append((offset, len(content)))

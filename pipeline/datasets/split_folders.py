@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 from pixelmill.pipeline.datasets.catalogue import Part
 from pixelmill.pipeline.datasets.class_folders import (
@@ -16,6 +15,7 @@ from pixelmill.pipeline.datasets.class_folders import (
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.labels import normalize_label
+from pixelmill.pipeline.storage import Location
 
 _WORDS: Mapping[Part, Collection[str]] = {
     "train": ("train", "training", "trainset"),
@@ -25,7 +25,7 @@ _WORDS: Mapping[Part, Collection[str]] = {
 _SPLIT_WORDS = {word for words in _WORDS.values() for word in words} | {"fold", "split", "subset"}
 
 
-def find_split_folders(folder: Path) -> dict[Part, Path]:
+def find_split_folders(folder: Location) -> dict[Part, Location]:
     """The folders of the splits in a dataset folder; empty if its subfolders are classes.
 
     Raises:
@@ -71,7 +71,7 @@ def _words_of(name: str) -> set[str]:
     return set(re.findall(r"[^\W\d_]+", name.lower()))
 
 
-def _remedy(parts: Mapping[Part, Path]) -> str:
+def _remedy(parts: Mapping[Part, Location]) -> str:
     if "train" not in parts:
         return "Put the images of each class into a single folder."
     keys: tuple[tuple[Part, str], ...] = (

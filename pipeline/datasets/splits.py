@@ -32,8 +32,8 @@ class Undivided:
         sha256: The SHA-256 of the content, in hexadecimal.
         labels: The class index, int64 [images].
         names: What warnings call it.
-        parts: The split that the source assigns. `test` and `validation` are final. `train` means that it is
-            no test image, and no validation image if the source names any; None that anything is possible.
+        parts: The split that the source assigns; None if it assigns none. A source with a test set but no
+            validation set, or the reverse, leaves the other one to be taken from its training images.
         groups: The group, None for an image without one.
         components: The near-duplicate component, int64 [images]; None if near duplicates do not matter.
     """
@@ -99,8 +99,9 @@ def assign_splits(images: Undivided, fractions: Fractions, decided: Mapping[str,
     has_test, has_validation = bool((parts == _TEST).any()), bool((parts == _VALIDATION).any())
     if not has_test and fractions.test is None:
         raise RequestError("a dataset without test images", "a test set", "Set dataset.test_path.")
-    sides = _decided_sides(parts, known[content_of], content_of, has_validation)
-    _follow_units(sides, parts, unit_of)
+    given = [side for side, is_given in ((_VALIDATION, has_validation), (_TEST, has_test)) if is_given]
+    sides = _decided_sides(parts, known[content_of], content_of, given)
+    _follow_units(sides, parts, unit_of, given)
     rows = _Rows(sides, parts, unit_of, content_of, contents, images.labels)
     if not has_test and fractions.test is not None:
         rows.fill(_TEST, fractions.test, fills_validation=not has_validation)
@@ -148,30 +149,37 @@ def _find_units(images: Undivided, content_of: Integers) -> Integers:
     return found
 
 
-def _decided_sides(parts: Sides, known: Sides, content_of: Integers, has_validation: bool) -> Sides:
-    """The side of each image by its part, by the part of an equal image, or by an earlier decision."""
-    own = np.where((parts == _TRAIN) & (not has_validation), _OPEN, parts).astype(np.int8)
+def _decided_sides(parts: Sides, known: Sides, content_of: Integers, given: Sequence[int]) -> Sides:
+    """The side of each image by its part, by the part of an equal image, or by an earlier decision.
+
+    Args:
+        parts: The parts of the source, int8 [images].
+        known: The earlier decisions, int8 [images].
+        content_of: The content of each image, int64 [images].
+        given: Which of the test and validation sets the source brings; its training images are in neither.
+    """
+    own = np.where((parts == _TRAIN) & (len(given) < 2), _OPEN, parts).astype(np.int8)
     sides = own.copy()
     # Of equal images with several parts, the first of train, validation and test counts.
     by_content = np.full(content_of.max(initial=-1) + 1, np.iinfo(np.int8).max, np.int8)
     np.minimum.at(by_content, content_of[own >= 0], own[own >= 0])
     equal = by_content[content_of]
-    free = parts == _OPEN
-    sides[free & (equal <= _TEST)] = equal[free & (equal <= _TEST)]
-    # An image that the source calls a training image is no test image, whatever it was before.
-    able = (sides == _OPEN) & (known >= 0) & ~((parts == _TRAIN) & (known == _TEST))
+    follows = (parts == _OPEN) & (equal <= _TEST)
+    sides[follows] = equal[follows]
+    able = (sides == _OPEN) & (known >= 0) & ~((parts == _TRAIN) & np.isin(known, given))
     sides[able] = known[able]
     return sides
 
 
-def _follow_units(sides: Sides, parts: Sides, unit_of: Integers) -> None:
+def _follow_units(sides: Sides, parts: Sides, unit_of: Integers, given: Sequence[int]) -> None:
     """Put open images on the side of their unit, or leave them out if the unit is on several."""
     reached = np.zeros(unit_of.max(initial=-1) + 1, np.uint8)
     settled = sides >= 0
     np.bitwise_or.at(reached, unit_of[settled], np.left_shift(1, sides[settled]).astype(np.uint8))
     masks = reached[unit_of]
-    # The source's own training images do not follow its test images.
-    masks = np.where(parts == _TRAIN, masks & ~np.uint8(1 << _TEST), masks)
+    for side in given:
+        # What the source separated stays separate, even if it is alike.
+        masks[parts == _TRAIN] &= np.uint8(0xFF ^ (1 << side))
     is_open = sides == _OPEN
     for side in (_TRAIN, _VALIDATION, _TEST):
         sides[is_open & (masks == 1 << side)] = side
@@ -204,11 +212,11 @@ class _Rows:
             rows = first[np.isin(self.sides[first], sides)]
             return np.bincount(self.labels[rows], minlength=classes)
 
-        units, numbers = self._open_units(first, is_test=side == _TEST)
+        units, numbers = self._open_units(first)
         train, held, validation = count(_TRAIN), count(side), count(_VALIDATION)
         total = train + held + count(_OPEN) + (validation if side != _VALIDATION else 0)
         shares = np.array([max(1, round(int(size) * fraction)) if size else 0 for size in total], np.int64)
-        spare = self._all_open(first, classes) - (train == 0)
+        spare = units.per_class(classes) - (train == 0)
         if fills_validation:
             # One unit is kept for validation if there is one beside those for training and for this side.
             spare -= (validation == 0) & (spare > (held == 0))
@@ -225,18 +233,9 @@ class _Rows:
         found: Integers = rows[first]
         return found
 
-    def _all_open(self, first: Integers, classes: int) -> Integers:
-        """The number of open units with images of each class, int64 [classes]."""
+    def _open_units(self, first: Integers) -> tuple[Units, list[int]]:
+        """The open units and their numbers."""
         rows = first[self.sides[first] == _OPEN]
-        pairs = np.unique(self.unit_of[rows] * classes + self.labels[rows]) if classes else rows
-        return np.bincount(pairs % max(classes, 1), minlength=classes)
-
-    def _open_units(self, first: Integers, *, is_test: bool) -> tuple[Units, list[int]]:
-        """The open units and their numbers; for the test split, without the source's training images."""
-        rows = first[self.sides[first] == _OPEN]
-        if is_test:
-            bound = np.unique(self.unit_of[rows[self.parts[rows] == _TRAIN]])
-            rows = rows[~np.isin(self.unit_of[rows], bound)]
         counts: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
         for unit, label in zip(self.unit_of[rows].tolist(), self.labels[rows].tolist(), strict=True):
             counts[unit][label] += 1

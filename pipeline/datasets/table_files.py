@@ -7,19 +7,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from pixelmill.pipeline.datasets.readers import address_of
 from pixelmill.pipeline.datasets.remote_files import list_remote
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.locations import (
+from pixelmill.pipeline.storage import (
+    Location,
     file_system,
     is_remote,
     is_remote_error,
     parse_location,
     require_reachable,
 )
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 _PARQUET = ".parquet"
 _CSV = (".csv", ".tsv", ".txt")
@@ -40,7 +44,7 @@ class TableRow(NamedTuple):
     values: dict[str, str]
 
 
-def find_tables(path: str, key: str = "dataset.path") -> list[Path]:
+def find_tables(path: str, key: str = "dataset.path") -> list[Location]:
     """The files of a table, sorted by name.
 
     Args:
@@ -50,8 +54,7 @@ def find_tables(path: str, key: str = "dataset.path") -> list[Path]:
     Raises:
         RequestError: There is none, or the address cannot be reached.
     """
-    location = parse_location(path)
-    found = _find_remote(location) if is_remote(location) else _find_here(path)
+    found = find_files(path)
     if not found:
         raise RequestError(
             f"{key} {printable(path)} names no table",
@@ -61,7 +64,17 @@ def find_tables(path: str, key: str = "dataset.path") -> list[Path]:
     return found
 
 
-def read_header(file: Path) -> list[str]:
+def find_files(path: str) -> list[Location]:
+    """As `find_tables`; empty if there is none.
+
+    Raises:
+        RequestError: The address cannot be reached.
+    """
+    location = parse_location(path)
+    return _find_remote(location) if is_remote(location) else _find_here(path)
+
+
+def read_header(file: Location) -> list[str]:
     """The names of the columns.
 
     Raises:
@@ -79,7 +92,7 @@ def read_header(file: Path) -> list[str]:
     return names
 
 
-def read_rows(file: Path) -> Iterator[TableRow]:
+def read_rows(file: Location) -> Iterator[TableRow]:
     """All rows of a file, in its order.
 
     Columns of a Parquet file that are no text, numbers or times are left out.
@@ -91,12 +104,12 @@ def read_rows(file: Path) -> Iterator[TableRow]:
         yield from _parquet_rows(raw, file.name) if _is_parquet(file) else _csv_rows(raw, file)
 
 
-def folder_of(file: Path) -> str:
+def folder_of(file: Location) -> str:
     """The absolute path or address of the folder that a table is in."""
     return address_of(file).rpartition("/")[0]
 
 
-def _find_here(path: str) -> list[Path]:
+def _find_here(path: str) -> list[Location]:
     place = Path(path)
     if place.is_dir():
         return sorted(found for found in place.iterdir() if _is_table(found) and found.is_file())
@@ -104,7 +117,7 @@ def _find_here(path: str) -> list[Path]:
     return [Path(name) for name in sorted(found) if _is_table(Path(name))]
 
 
-def _find_remote(path: Path) -> list[Path]:
+def _find_remote(path: "UPath") -> list[Location]:
     require_reachable(path)
     system, name = file_system(path)
     if _PATTERN.search(name):
@@ -116,16 +129,16 @@ def _find_remote(path: Path) -> list[Path]:
     return [file for file in found if _is_table(file)]
 
 
-def _is_table(file: Path) -> bool:
+def _is_table(file: Location) -> bool:
     return file.suffix.lower() in (*_CSV, _PARQUET) and not file.name.startswith(".")
 
 
-def _is_parquet(file: Path) -> bool:
+def _is_parquet(file: Location) -> bool:
     return file.suffix.lower() == _PARQUET
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
+def _opened(file: Location) -> Iterator[BinaryIO]:
     if is_remote(file):
         system, name = file_system(file)
         with system.open(name, "rb") as raw:
@@ -136,7 +149,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _reporting(file: Path) -> Iterator[None]:
+def _reporting(file: Location) -> Iterator[None]:
     """Turn the errors of a damaged or unreadable file into one line."""
     import pyarrow
 
@@ -167,7 +180,7 @@ def _csv_header(raw: BinaryIO) -> tuple[list[str], Iterator[list[str]], Any]:
     return [name.strip() for name in next(reader, [])], reader, reader
 
 
-def _csv_rows(raw: BinaryIO, file: Path) -> Iterator[TableRow]:
+def _csv_rows(raw: BinaryIO, file: Location) -> Iterator[TableRow]:
     names, rows, reader = _csv_header(raw)
     for values in rows:
         if len(values) == len(names):

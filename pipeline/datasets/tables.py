@@ -19,20 +19,37 @@ from pixelmill.pipeline.datasets.image_files import stamp_of
 from pixelmill.pipeline.datasets.readers import FileReader, address_of
 from pixelmill.pipeline.datasets.remote_stamps import RemoteStamps
 from pixelmill.pipeline.datasets.split_folders import part_of
-from pixelmill.pipeline.datasets.table_files import TableRow, find_tables, folder_of, read_header, read_rows
+from pixelmill.pipeline.datasets.table_files import (
+    TableRow,
+    find_files,
+    find_tables,
+    folder_of,
+    read_header,
+    read_rows,
+)
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import escape_path
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.locations import parse_location
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.recipes.spelling import did_you_mean
+from pixelmill.pipeline.storage import Location, is_remote, parse_location
 
 _LOOKED_FOR = 100
 
 
-class _Entry(NamedTuple):
-    """A row with its meaning. `name` is the path as written, `file` an absolute path or an address."""
+class TableEntry(NamedTuple):
+    """A row with its meaning.
+
+    Attributes:
+        place: Where it is, for messages.
+        name: The path of the image relative to the root.
+        file: Its absolute path or its address.
+        label: The class.
+        part: The split, if the table has one.
+        group: The group, if the table has one.
+        slices: All other columns.
+    """
 
     place: str
     name: str
@@ -86,7 +103,7 @@ def check_table(source: TableSource) -> _Survey:
             "at least two classes",
             "Set dataset.label_column to the column of the classes.",
         )
-    first = [entry for entry in islice(_entries(source), _LOOKED_FOR) if "://" not in entry.file]
+    first = [entry for entry in islice(read_entries(source), _LOOKED_FOR) if "://" not in entry.file]
     if first and not any(os.path.exists(entry.file) for entry in first):  # noqa: PTH110
         raise RequestError(
             f"the files of {printable(source.path)} do not exist (the first: {printable(first[0].file)})",
@@ -97,11 +114,13 @@ def check_table(source: TableSource) -> _Survey:
 
 
 def count_table_classes(source: TableSource) -> int | None:
-    """The number of classes in a table.
+    """The number of classes in a table; None if it is not on this machine.
 
     Raises:
         RequestError: `check_table` fails.
     """
+    if is_remote(parse_location(source.path)) or not find_files(source.path):
+        return None
     return len(check_table(source).class_names)
 
 
@@ -110,7 +129,7 @@ def _survey(source: TableSource, stamps: tuple[tuple[str, str], ...]) -> _Survey
     """The first pass; `stamps` tell that the files have not changed since."""
     hashes = array("q")
     labels: set[str] = set()
-    for entry in _entries(source):
+    for entry in read_entries(source):
         hashes.append(hash(entry.file))
         labels.add(entry.label)
     values, counts = np.unique(np.array(hashes, np.int64), return_counts=True)
@@ -134,15 +153,15 @@ def _list(source: TableSource, survey: _Survey, warnings: list[str]) -> Iterator
             advance(1, "")
 
 
-def _distinct(source: TableSource, repeated: frozenset[int], warnings: list[str]) -> Iterator[_Entry]:
+def _distinct(source: TableSource, repeated: frozenset[int], warnings: list[str]) -> Iterator[TableEntry]:
     """The rows, of those that say the same of a file the first.
 
     Raises:
         RequestError: Two rows say different things of a file.
     """
-    seen: dict[str, _Entry] = {}
+    seen: dict[str, TableEntry] = {}
     again = 0
-    for entry in _entries(source):
+    for entry in read_entries(source):
         if hash(entry.file) in repeated:
             first = seen.setdefault(entry.file, entry)
             if first is not entry:
@@ -154,7 +173,7 @@ def _distinct(source: TableSource, repeated: frozenset[int], warnings: list[str]
         warnings.append(f"{printable(source.path)}: {again} row{'s' * (again != 1)} repeat an earlier row")
 
 
-def _require_agreement(first: _Entry, second: _Entry) -> None:
+def _require_agreement(first: TableEntry, second: TableEntry) -> None:
     for what, one, other in (
         ("label", first.label, second.label),
         ("split", first.part, second.part),
@@ -169,8 +188,12 @@ def _require_agreement(first: _Entry, second: _Entry) -> None:
             )
 
 
-def _entries(source: TableSource) -> Iterator[_Entry]:
-    """All rows of all files, checked."""
+def read_entries(source: TableSource) -> Iterator[TableEntry]:
+    """All rows of all files; no image is looked for.
+
+    Raises:
+        RequestError: A column is missing, or a row lacks a path or a label or has an unknown split.
+    """
     for file in find_tables(source.path):
         columns = read_header(file)
         _require_columns(source, file, columns)
@@ -179,7 +202,7 @@ def _entries(source: TableSource) -> Iterator[_Entry]:
         root = _root(source, file)
         for row in read_rows(file):
             values = row.values
-            name = _normalize(_required(row, source.path_column))
+            file_name = _absolute(_required(row, source.path_column), root)
             word = values.get(source.split_column, "")
             part = part_of(word) if word else None
             if word and part is None:
@@ -188,10 +211,10 @@ def _entries(source: TableSource) -> Iterator[_Entry]:
                     "train, validation or test",
                     "Correct it.",
                 )
-            yield _Entry(
+            yield TableEntry(
                 row.place,
-                _relative(name, root),
-                _absolute(name, root),
+                _relative(file_name, root),
+                file_name,
                 normalize_label(_required(row, source.label_column)),
                 part,
                 values.get(source.group_column) or None,
@@ -199,7 +222,7 @@ def _entries(source: TableSource) -> Iterator[_Entry]:
             )
 
 
-def _require_columns(source: TableSource, file: Path, columns: list[str]) -> None:
+def _require_columns(source: TableSource, file: Location, columns: list[str]) -> None:
     fields = ["path_column", "label_column"]
     fields += [
         name
@@ -225,22 +248,23 @@ def _required(row: TableRow, column: str) -> str:
     return value
 
 
-def _normalize(path: str) -> str:
-    """A path as written, without `.` and `..` where these can be resolved."""
-    return path if "://" in path else posixpath.normpath(path)
-
-
-def _root(source: TableSource, file: Path) -> str:
+def _root(source: TableSource, file: Location) -> str:
     return folder_of(file) if source.root is None else address_of(parse_location(source.root))
 
 
 def _absolute(path: str, root: str) -> str:
-    return path if "://" in path or path.startswith("/") else posixpath.join(root, path)
+    """The absolute path or address of a path in a table."""
+    if "://" in path:
+        return path
+    kind, colon, folder = root.rpartition("://")
+    if path.startswith("/"):
+        return posixpath.normpath(path)
+    return kind + colon + posixpath.normpath(posixpath.join(folder, path))
 
 
-def _relative(path: str, root: str) -> str:
+def _relative(file: str, root: str) -> str:
     """A path relative to the root, if it is below it; else without the kind of an address."""
-    return path.removeprefix(f"{root}/").rpartition("://")[2].lstrip("/")
+    return file.removeprefix(f"{root}/").rpartition("://")[2].lstrip("/")
 
 
 def _local_stamp(file: str) -> str:
@@ -250,6 +274,6 @@ def _local_stamp(file: str) -> str:
         return ""  # Reading the file will report the error.
 
 
-def _stamp(file: Path) -> str:
+def _stamp(file: Location) -> str:
     text = address_of(file)
     return RemoteStamps().of(text) if "://" in text else _local_stamp(text)

@@ -16,7 +16,6 @@ import numpy as np
 from filelock import FileLock
 
 from pixelmill.pipeline.artifacts import describe_file, flush_to_disk
-from pixelmill.pipeline.artifacts.temporaries import remove_leftovers, temporary_file
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.datasets.bundled import ArrayReader
 from pixelmill.pipeline.datasets.catalogue import Reader
@@ -30,6 +29,8 @@ from pixelmill.pipeline.decoding.guard import decode_guarded, guard
 from pixelmill.pipeline.decoding.pool import map_guarded
 from pixelmill.pipeline.images import FailureCode, ImageFailure, Pixels, fit_array
 from pixelmill.pipeline.resources import processor_limit
+from pixelmill.pipeline.storage import remove_leftovers
+from pixelmill.pipeline.storage.temporaries import temporary_file
 
 _CHUNK = 32
 _SEGMENT_BYTES, _SEGMENT_ROWS = 256 * 2**20, 65_536
@@ -225,7 +226,7 @@ def _write_chunk(
             pixels, width, height = _decode(reader, spec, limits, image)
             measures = guard(measure, limits, pixels)
         except ImageFailure as failure:
-            outcomes.append(ImageFailure(failure.code, failure.words))
+            outcomes.append(ImageFailure(failure.code, failure.reason))
             continue
         tensors.append(pixels)
         outcomes.append(_Written(width, height, 0, 0, measures))

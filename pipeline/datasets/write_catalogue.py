@@ -17,6 +17,7 @@ from pixelmill.pipeline.datasets.catalogue import Catalogue, ListedImage, Listin
 from pixelmill.pipeline.datasets.catalogue_rows import read_rows
 from pixelmill.pipeline.datasets.class_folders import natural_order
 from pixelmill.pipeline.datasets.contents import Contents, hash_content
+from pixelmill.pipeline.datasets.corrections import Corrections, Corrector
 from pixelmill.pipeline.datasets.duplicates import duplicate_warnings, find_contradictions, require_enough
 from pixelmill.pipeline.datasets.hash_cache import HashCache
 from pixelmill.pipeline.display import printable
@@ -40,7 +41,14 @@ class _Hashed:
         self.image, self.sha256, self.error = image, sha256, error
 
 
-def write_catalogue(source: str, listing: Listing, cache: Path, *, verify_data: bool = False) -> RawDataset:
+def write_catalogue(
+    source: str,
+    listing: Listing,
+    cache: Path,
+    corrections: Corrections | None = None,
+    *,
+    verify_data: bool = False,
+) -> RawDataset:
     """Hash the images of a listing and write its catalogue.
 
     Warnings about the data are logged and kept with the dataset.
@@ -49,18 +57,21 @@ def write_catalogue(source: str, listing: Listing, cache: Path, *, verify_data: 
         source: The name of the source in the recipe.
         listing: The images; consumed.
         cache: Where the catalogue and the hashes are kept.
+        corrections: Corrections of labels.
         verify_data: Whether to read files again whose size and time have not changed.
 
     Raises:
-        RequestError: A class has too few distinct images for its splits.
+        RequestError: A class has too few distinct images for its splits, or corrections contradict each other
+            or have a label that is no class.
     """
+    corrector = Corrector(corrections or Corrections({}, {}), listing.class_names)
     hashes = HashCache(cache / "hashes" / f"{_short_hash(listing.provenance)}.npy")
     digests = _Digests()
     catalogues = cache / "catalogues"
     catalogues.mkdir(parents=True, exist_ok=True)
     with scratch_folder("catalogue", catalogues) as folder:
         written = folder / "catalogue.parquet"
-        _write(written, _hash_images(listing, hashes, verify_data), digests)
+        _write(written, _correct(_hash_images(listing, hashes, verify_data), corrector), digests)
         flush_to_disk(written)
         path = catalogues / f"{sha256_of(written)[:32]}.parquet"
         move(written, path)
@@ -68,7 +79,8 @@ def write_catalogue(source: str, listing: Listing, cache: Path, *, verify_data: 
     rows = read_rows(catalogue)
     dropped = find_contradictions(rows)
     title = printable(listing.provenance)
-    warnings = [*listing.warnings, *duplicate_warnings(title, catalogue, rows, dropped)]
+    applied = corrector.applied
+    warnings = [*listing.warnings, *applied.warnings(), *duplicate_warnings(title, catalogue, rows, dropped)]
     for line in warnings:
         _log.warning("%s", line)
     require_enough(title, rows, dropped)
@@ -81,6 +93,7 @@ def write_catalogue(source: str, listing: Listing, cache: Path, *, verify_data: 
         names_sha256=_hash_all(digests.names()),
         warnings=tuple(warnings),
         left_out=dict(listing.left_out),
+        corrections={} if corrections is None else applied.counts(),
     )
 
 
@@ -132,6 +145,19 @@ def _hash_images(listing: Listing, hashes: HashCache, verify_data: bool) -> Iter
             is_complete = True
         finally:
             hashes.save(is_complete)
+
+
+def _correct(batches: Iterable[list[_Hashed]], corrector: Corrector) -> Iterator[list[_Hashed]]:
+    for batch in batches:
+        kept = []
+        for hashed in batch:
+            image = corrector.correct(hashed.image, hashed.sha256 or "")
+            if image is not None:
+                hashed.image = image
+                kept.append(hashed)
+        if kept:
+            yield kept
+    corrector.finish()
 
 
 def _batches(images: Iterable[ListedImage]) -> Iterator[list[ListedImage]]:

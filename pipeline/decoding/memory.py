@@ -37,7 +37,7 @@ class MemoryLimit:
             return
         with self._lock:
             if not self._allowances:
-                _give_large_blocks_back()
+                _return_large_blocks()
                 self._normal = _get_limit()
                 self._used = _used_memory()
             self._allowances.append(size)
@@ -84,7 +84,7 @@ def _used_memory() -> int:
 
 
 @cache
-def _give_large_blocks_back() -> None:
+def _return_large_blocks() -> None:
     """Make glibc return large blocks to the system at once.
 
     By default, glibc raises its threshold for large blocks up to 32 MB and keeps smaller ones for reuse. The

@@ -208,4 +208,4 @@ def _call(function: Callable[[T], R], item: T, limits: DecodingLimits) -> R | Im
         return guard(function, limits, item)
     except ImageFailure as failure:
         # Without its cause, which may not be picklable.
-        return ImageFailure(failure.code, failure.words)
+        return ImageFailure(failure.code, failure.reason)

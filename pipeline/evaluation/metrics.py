@@ -42,8 +42,8 @@ class Metrics:
         loss: Cross-entropy, in nats.
         accuracy: Top-1 accuracy, 0 to 1.
         accuracy_interval: The 95% confidence interval of the accuracy.
-        balanced_accuracy: The mean recall over all classes, 0 to 1. Always predicting one class, or
-            guessing, reaches 1 / classes.
+        balanced_accuracy: The mean recall over all classes with test images, 0 to 1. Always predicting one
+            class, or guessing, reaches 1 / classes.
         balanced_accuracy_interval: The 95% confidence interval of the balanced accuracy.
         images: Number of test images.
         classes: One row per class, in the order of the labels.
@@ -71,8 +71,8 @@ class Metrics:
 
     @property
     def never_predicted(self) -> tuple[str, ...]:
-        """The classes that are not predicted for any test image."""
-        return tuple(row.name for row in self.classes if not row.predictions)
+        """The classes with test images that are not predicted for any of them."""
+        return tuple(row.name for row in self.classes if row.images and not row.predictions)
 
     def confused_pairs(self, most: int) -> tuple[ConfusedPair, ...]:
         """The most frequent mistakes, in descending order."""
@@ -111,8 +111,10 @@ def measure(probabilities: Probabilities, labels: Labels, class_names: tuple[str
         loss=float(log_loss(labels, exact, labels=indices)),
         accuracy=sum(right) / len(labels),
         accuracy_interval=interval_of_proportion(sum(right), len(labels)),
-        balanced_accuracy=float(recall.mean()),
-        balanced_accuracy_interval=interval_of_mean(list(zip(right, map(int, images), strict=True))),
+        balanced_accuracy=float(recall[images > 0].mean()),
+        balanced_accuracy_interval=interval_of_mean(
+            [(count, total) for count, total in zip(right, images.tolist(), strict=True) if total]
+        ),
         images=len(labels),
         classes=tuple(
             ClassMetrics(*row)

@@ -11,10 +11,10 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.explain.replay import FAILS_IN, STAGES, Facts, Replay
 from pixelmill.pipeline.images import ImageFailure, Pixels
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
-from pixelmill.pipeline.predictions.stored import StoredTable, read_table
+from pixelmill.pipeline.predictions.table import StoredTable, read_table
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring.listing import escape
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import Location, parse_location
 
 Verdict = Literal["same", "differs", "not recorded"]
 
@@ -59,7 +59,7 @@ class Explanation:
 
 
 def explain_image(
-    predictions: Path, image: str, store: Path, model: str | None = None, keras: bool = True
+    predictions: Location, image: str, store: Location, model: str | None = None, keras: bool = True
 ) -> Explanation:
     """Predict one image of a table again and compare every stage with its row.
 
@@ -100,7 +100,7 @@ def _replay_stages(replay: Replay, names: Sequence[str]) -> list[Stage]:
         try:
             found, row = STAGES[name](replay)
         except ImageFailure as failure:
-            found = {"failure": str(failure.code), "words": failure.words}
+            found = {"failure": str(failure.code), "words": failure.reason}
             stages.append(_stage(name, found, {"failure": replay.failure}))
             break
         if name == fails_in:
@@ -164,7 +164,7 @@ def _escape_parts(path: str) -> str:
     return "/".join(escape(part) for part in path.split("/"))
 
 
-def _require_bundle(store: Path, model: str | None, request: Facts) -> ModelBundle:
+def _require_bundle(store: Location, model: str | None, request: Facts) -> ModelBundle:
     try:
         return find_bundle(store, model or request["model"], request.get("precision", "fp32"))
     except RequestError as error:

@@ -2,13 +2,11 @@
 
 import errno
 import hashlib
-import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -31,10 +29,9 @@ from pixelmill.pipeline.images import (
 )
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
 from pixelmill.pipeline.processes import run_in_spawned_process
-from pixelmill.pipeline.scoring.deep_paths import stat_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
-from pixelmill.pipeline.scoring.worker.reading import reader_of
-from pixelmill.pipeline.storage import is_remote
+from pixelmill.pipeline.scoring.worker.file_reader import reader_of
+from pixelmill.pipeline.storage import Location, stat_of
 
 Facts = dict[str, Any]
 TOLERANCE = 1e-6
@@ -61,7 +58,7 @@ class Replay:
     """
 
     bundle: ModelBundle
-    images: Path
+    images: Location
     row: Facts
     request: Facts
     provider: str
@@ -77,7 +74,7 @@ class Replay:
         path = self.row["image_path"]
         place = self.images / unescape(path)
         try:
-            facts = place.stat() if is_remote(place) else stat_file(os.fspath(place))
+            facts = stat_of(place)
         except OSError as error:
             is_link = error.errno in (errno.ENOENT, errno.ELOOP) and place.is_symlink()
             code = FailureCode.NOT_A_FILE if is_link else FailureCode.UNREADABLE

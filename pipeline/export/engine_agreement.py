@@ -10,8 +10,7 @@ from pixelmill.pipeline.bundles.engine_runs import run_engine
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.golden import GoldenVectors
 from pixelmill.pipeline.errors import GateRefused
-from pixelmill.pipeline.export.outputs import are_probabilities
-from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.inference import Probabilities, are_probabilities
 
 _MAX_REASON_LENGTH = 200
 

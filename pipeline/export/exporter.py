@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
@@ -17,6 +18,7 @@ from pixelmill.pipeline.bundles import (
     PARITY_FILE,
     RECIPE_FILE,
     REPORT_FILE,
+    TRAINING_IMAGES_FILE,
     ModelBundle,
 )
 from pixelmill.pipeline.bundles.engines import ENGINES
@@ -26,18 +28,19 @@ from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
-from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
+from pixelmill.pipeline.export.parity import Parity, choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
 from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import ExportSource
+from pixelmill.pipeline.export.training_images import write_training_images
 from pixelmill.pipeline.export.variants import VariantResult, export_variants
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import dump_recipe
 
 _log = getLogger(__name__)
-_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE)
+_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE, TRAINING_IMAGES_FILE)
 
 
 def export_proven(
@@ -83,6 +86,8 @@ def export_proven(
         keras = load_predictions(predictions)
         _require_probabilities(source, held_out, keras, staging)
         _write_results(source, held_out, keras, staging)
+        if source.dataset is not None:
+            write_training_images(source.dataset, staging / TRAINING_IMAGES_FILE)
         if source.recipe is not None:
             (staging / RECIPE_FILE).write_text(dump_recipe(source.recipe), encoding="utf-8")
         draft = ModelBundle(staging, source.name, source.version, sha256_of(staging / ONNX_FILE))
@@ -92,19 +97,28 @@ def export_proven(
             write_json(record, _finite(asdict(parity)))
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
-        variants = _export_variants(source, held_out, staging)
-        proof = {
-            **asdict(parity),
-            "engines": [asdict(engine) for engine in engines],
-            "variants": [asdict(variant) for variant in variants],
-        }
-        write_json(staging / PARITY_FILE, _finite(proof))
-        title = f"{source.name}, version {source.version}"
-        page = render_export_report(title, parity, variants)
-        (staging / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
-        (staging / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
+        _write_proof(source, parity, engines, _export_variants(source, held_out, staging), staging)
         write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
+
+
+def _write_proof(
+    source: ExportSource,
+    parity: Parity,
+    engines: Sequence[EngineAgreement],
+    variants: Sequence[VariantResult],
+    folder: Path,
+) -> None:
+    """Write `parity.json` and the report of the export."""
+    proof = {
+        **asdict(parity),
+        "engines": [asdict(engine) for engine in engines],
+        "variants": [asdict(variant) for variant in variants],
+    }
+    write_json(folder / PARITY_FILE, _finite(proof))
+    page = render_export_report(f"{source.name}, version {source.version}", parity, variants)
+    (folder / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
+    (folder / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
 
 
 def _require_probabilities(

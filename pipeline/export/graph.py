@@ -1,12 +1,15 @@
 """Simplifying a converted graph: standard ops, clear names, and the same bytes for the same model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline import __version__
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, quote_error, require_standard_ops
 from pixelmill.pipeline.export.runtimes import OnnxVersion
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 
 def standardize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], documentation: str) -> Any:
@@ -21,11 +24,12 @@ def standardize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], d
     Raises:
         RequestError: The result is not a valid standard model with one input and one output.
     """
+    import onnx_ir
     import onnxslim
 
-    model = onnxslim.slim(model)
-    _flatten_after_global_pooling(model.graph)
-    return canonicalize(model, version, metadata, documentation)
+    simplified = onnx_ir.from_proto(onnxslim.slim(model))
+    _flatten_after_global_pooling(simplified.graph)
+    return _finish(simplified, version, metadata, documentation)
 
 
 def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], documentation: str) -> Any:
@@ -40,29 +44,9 @@ def canonicalize(model: Any, version: OnnxVersion, metadata: Mapping[str, str], 
     Raises:
         RequestError: The result is not a valid standard model with one input and one output.
     """
-    import onnx
+    import onnx_ir
 
-    graph = model.graph
-    _drop_unused_constants(graph)
-    _name_batch_dimension(graph)
-    _order(graph)
-    _rename_values(graph)
-    graph.name = "pixelmill"
-    graph.doc_string = ""
-    for node in graph.node:
-        node.doc_string = ""
-    del graph.value_info[:]
-    del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", version.opset))
-    model.ir_version = version.ir_version
-    model.producer_name, model.producer_version = "pixelmill", __version__
-    model.domain = ""
-    model.doc_string = documentation
-    # This comes last because the tools above add metadata.
-    del model.metadata_props[:]
-    onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
-    _check(model)
-    return model
+    return _finish(onnx_ir.from_proto(model), version, metadata, documentation)
 
 
 def serialize(model: Any) -> bytes:
@@ -71,84 +55,86 @@ def serialize(model: Any) -> bytes:
     return content
 
 
-def _flatten_after_global_pooling(graph: Any) -> None:
+def _finish(
+    model: "onnx_ir.Model", version: OnnxVersion, metadata: Mapping[str, str], documentation: str
+) -> Any:
+    import onnx_ir
+    from onnx_ir.passes import Sequential, common
+
+    Sequential(common.RemoveUnusedNodesPass(), common.ClearMetadataAndDocStringPass())(model)
+    graph = model.graph
+    _order(graph)
+    _rename_values(graph)
+    for value in (*graph.inputs, *graph.outputs):
+        value.shape = onnx_ir.Shape(["batch", *(value.shape or ())[1:]])
+    graph.name = "pixelmill"
+    model.opset_imports.clear()
+    model.opset_imports[""] = version.opset
+    model.ir_version = version.ir_version
+    model.producer_name, model.producer_version = "pixelmill", __version__
+    model.domain = None
+    model.doc_string = documentation
+    model.metadata_props.clear()
+    model.metadata_props.update(sorted(metadata.items()))
+    finished = onnx_ir.to_proto(model)
+    del finished.graph.value_info[:]
+    _check(finished)
+    return finished
+
+
+def _flatten_after_global_pooling(graph: "onnx_ir.Graph") -> None:
     """Replace Squeeze after global pooling by Flatten, which is equivalent and supported by every engine."""
-    import onnx
+    import onnx_ir
 
-    producers = {output: node for node in graph.node for output in node.output}
-    for node in graph.node:
-        source = producers.get(node.input[0]) if node.op_type == "Squeeze" else None
+    for node in graph:
+        pooled = node.inputs[0] if node.op_type == "Squeeze" else None
+        source = pooled.producer() if pooled is not None else None
         if source is not None and source.op_type.startswith("Global"):
-            flatten = onnx.helper.make_node("Flatten", node.input[:1], list(node.output), axis=1)
-            node.CopyFrom(flatten)
+            node.op_type = "Flatten"
+            node.resize_inputs(1)
+            node.attributes.clear()
+            node.attributes.add(onnx_ir.AttrInt64("axis", 1))
 
 
-def _drop_unused_constants(graph: Any) -> None:
-    used = {name for node in graph.node for name in node.input}
-    kept = [constant for constant in graph.initializer if constant.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+def _order(graph: "onnx_ir.Graph") -> None:
+    """Sort nodes depth-first from the output, constants by their first use, and attributes by name.
 
-
-def _name_batch_dimension(graph: Any) -> None:
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-
-
-def _order(graph: Any) -> None:
-    """Sort nodes depth-first from the output, and constants by their first use."""
-    producers = {output: node for node in graph.node for output in node.output}
-    ordered: list[Any] = []
-    done: set[int] = set()
-    stack = [(producers[value.name], False) for value in reversed(graph.output)]
+    Unlike a stable topological sort, this does not depend on the order in which converters wrote them.
+    """
+    ordered: dict[onnx_ir.Node, None] = {}
+    stack = [(value.producer(), False) for value in reversed(graph.outputs)]
     while stack:
         node, inputs_done = stack.pop()
-        if id(node) in done:
+        if node is None or node in ordered:
             continue
         if inputs_done:
-            done.add(id(node))
-            ordered.append(node)
+            ordered[node] = None
             continue
         stack.append((node, True))
-        stack += [(producers[name], False) for name in reversed(node.input) if name in producers]
-    copies = []
+        stack += [(value.producer(), False) for value in reversed(node.inputs) if value is not None]
     for node in ordered:
-        copy = type(node)()
-        copy.CopyFrom(node)
-        attributes = sorted(copy.attribute, key=lambda attribute: attribute.name)
-        kept = [type(attribute).FromString(attribute.SerializeToString()) for attribute in attributes]
-        del copy.attribute[:]
-        copy.attribute.extend(kept)
-        copies.append(copy)
-    del graph.node[:]
-    graph.node.extend(copies)
-    uses = {name: at for at, name in reversed(list(enumerate(_inputs(graph))))}
-    constants = sorted(graph.initializer, key=lambda constant: uses[constant.name])
-    constants = [type(constant).FromString(constant.SerializeToString()) for constant in constants]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
+        attributes = sorted(node.attributes.items())
+        node.attributes.clear()
+        node.attributes.update(attributes)
+    graph.remove(list(graph))
+    graph.extend(ordered)
+    constants = dict.fromkeys(
+        value for node in ordered for value in node.inputs if value is not None and value.is_initializer()
+    )
+    graph.initializers.clear()
+    for index, constant in enumerate(constants):
+        constant.name = f"constant_{index}"
+        graph.initializers.add(constant)
 
 
-def _rename_values(graph: Any) -> None:
+def _rename_values(graph: "onnx_ir.Graph") -> None:
     """Number nodes and values, which converters name after layers, scopes and memory addresses."""
-    names = {graph.input[0].name: INPUT_NAME, graph.output[0].name: OUTPUT_NAME}
-    for index, constant in enumerate(graph.initializer):
-        names[constant.name] = constant.name = f"constant_{index}"
-    for index, node in enumerate(graph.node):
+    for index, node in enumerate(graph):
         node.name = f"{node.op_type}_{index}"
-        for output in node.output:
-            names.setdefault(output, f"value_{index}")
-    for node in graph.node:
-        inputs = [names[name] if name else "" for name in node.input]
-        outputs = [names[name] for name in node.output]
-        del node.input[:], node.output[:]
-        node.input.extend(inputs)
-        node.output.extend(outputs)
-    graph.input[0].name, graph.output[0].name = INPUT_NAME, OUTPUT_NAME
-
-
-def _inputs(graph: Any) -> list[str]:
-    return [name for node in graph.node for name in node.input]
+        for at, output in enumerate(node.outputs):
+            if output.name:  # An optional output that is left out has no name.
+                output.name = f"value_{index}_{at}" if at else f"value_{index}"
+    graph.inputs[0].name, graph.outputs[0].name = INPUT_NAME, OUTPUT_NAME
 
 
 def _check(model: Any) -> None:

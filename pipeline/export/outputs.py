@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pixelmill.pipeline.errors import GateRefused, RequestError
 from pixelmill.pipeline.export.prediction import FilePredictions
-from pixelmill.pipeline.inference import ROUNDING, Probabilities
+from pixelmill.pipeline.inference import ROUNDING, Probabilities, are_probabilities
 
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 _UNKNOWN = "unknown"
@@ -21,17 +20,6 @@ _NOT_SOFTMAX = "softmax outputs, because pixelmill assigns one class to each ima
 _TRAIN_WITH_SOFTMAX = (
     "Train the model with a softmax and categorical cross-entropy; `from_logits` does not help here."
 )
-
-
-def are_probabilities(predictions: Probabilities) -> npt.NDArray[np.bool_]:
-    """Whether each row of float32 [images, classes] is finite, non-negative and adds up to 1."""
-    rows = predictions.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        adds_up = np.abs(rows.sum(axis=1) - 1) <= ROUNDING
-        is_valid: npt.NDArray[np.bool_] = (
-            np.isfinite(rows).all(axis=1) & (rows >= -ROUNDING).all(axis=1) & adds_up
-        )
-    return is_valid
 
 
 def final_activation(network: Any) -> str:

@@ -24,10 +24,9 @@ from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.decoding.files import decode_files
 from pixelmill.pipeline.errors import GateRefused
 from pixelmill.pipeline.export.held_out import HeldOut
-from pixelmill.pipeline.export.outputs import are_probabilities
 from pixelmill.pipeline.export.prediction import FilePredictions
 from pixelmill.pipeline.images import DecodedImage
-from pixelmill.pipeline.inference import Probabilities, load_session
+from pixelmill.pipeline.inference import Probabilities, are_probabilities, load_session
 from pixelmill.pipeline.predictions import table_files
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.progress import progress

@@ -62,33 +62,25 @@ def round_like_float16(content: bytes) -> bytes:
         content: The bytes of `model.onnx`.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    import onnx_ir
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content))
-    graph = model.graph
-    floats = {
-        value.name for value in graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT
-    }
+    single, half = onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16
+    model = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load_model_from_string(content)))
     largest = np.finfo(np.float16).max
-    for constant in graph.initializer:
-        if constant.data_type == TensorProto.FLOAT:
-            values = numpy_helper.to_array(constant).clip(-largest, largest).astype(np.float16)
-            constant.CopyFrom(numpy_helper.from_array(values.astype(np.float32), constant.name))
-    nodes = []
-    for node in graph.node:
-        nodes.append(node)
-        for at, name in enumerate(node.output):
-            if name in floats:
-                exact, half = f"{name}_exact", f"{name}_half"
-                node.output[at] = exact
-                nodes += [
-                    helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16),
-                    helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT),
-                ]
-    rounding = helper.make_graph(nodes, graph.name, graph.input, graph.output, graph.initializer)
-    return serialize(
-        helper.make_model(rounding, opset_imports=model.opset_import, ir_version=model.ir_version)
-    )
+    for constant in model.graph.initializers.values():
+        if constant.const_value is not None and constant.dtype == single:
+            values = constant.const_value.numpy().clip(-largest, largest).astype(np.float16)
+            constant.const_value = onnx_ir.tensor(values.astype(np.float32))
+    for node in list(model.graph):
+        for value in node.outputs:
+            if value.dtype == single and not value.is_graph_output():
+                uses = tuple(value.uses())
+                rounded = onnx_ir.node("Cast", [value], {"to": half})
+                widened = onnx_ir.node("Cast", rounded.outputs, {"to": single})
+                model.graph.insert_after(node, [rounded, widened])
+                for use in uses:
+                    use.node.replace_input_with(use.idx, widened.outputs[0])
+    return serialize(onnx_ir.to_proto(model))
 
 
 def sample_evenly(pixels: PixelArray, count: int) -> Pixels:

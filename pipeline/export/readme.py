@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import (
     LABELS_FILE,
@@ -20,7 +22,7 @@ from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation.summary import escape_markdown
-from pixelmill.pipeline.export.parity import FileDifference, Parity
+from pixelmill.pipeline.export.parity import Parity
 from pixelmill.pipeline.export.web import WEB_FOLDER
 from pixelmill.pipeline.templates import open_templates
 
@@ -118,7 +120,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
     test, proof = read_json(folder / METRICS_FILE)["test"], read_json(folder / PARITY_FILE)
     known = test["accuracy"] is not None
     try:
-        parity = _to_parity(proof)
+        parity = TypeAdapter(Parity).validate_python(proof)
         engines = tuple(_describe_engine(engine) for engine in proof["engines"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RequestError(
@@ -151,9 +153,3 @@ def _describe_engine(engine: Mapping[str, Any]) -> str:
     if engine["trouble"]:
         return f"{title} cannot run it: {escape_markdown(engine['trouble'])}"
     return f"{title}: the same labels, largest difference {engine['max_abs_difference']:.1e}"
-
-
-def _to_parity(proof: Mapping[str, Any]) -> Parity:
-    content = {name: value for name, value in proof.items() if name not in ("engines", "variants")}
-    files = tuple(FileDifference(**file) for file in content.pop("files"))
-    return Parity(**{**content, "batch_sizes": tuple(content["batch_sizes"])}, files=files)

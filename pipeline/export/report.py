@@ -5,6 +5,8 @@ It is a single HTML file without external references, so it can be mailed, archi
 
 from collections.abc import Sequence
 
+from humanize import naturalsize
+
 from pixelmill.pipeline import __version__
 from pixelmill.pipeline.artifacts import now
 from pixelmill.pipeline.export.parity import Parity
@@ -30,6 +32,7 @@ def render_export_report(title: str, parity: Parity, variants: Sequence[VariantR
         variants=variants,
         refused=[result for result in variants if result.refused],
         batch_size=BATCH_SIZE,
+        naturalsize=naturalsize,
         made_at=now(),
         pixelmill_version=__version__,
     )

@@ -28,7 +28,7 @@ from pixelmill.pipeline.export.source import (
 from pixelmill.pipeline.export.web import WEB_FOLDER, find_web_runtime, write_web_page
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.registry.transfer import publish_bundle
-from pixelmill.pipeline.storage import children, is_remote, require_reachable, workspace
+from pixelmill.pipeline.storage import Location, children, is_remote, require_reachable, workspace
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class ExportRequest:
         web_runtime: The folder of the npm package onnxruntime-web; None to search `node_modules`.
     """
 
-    output: Path
-    store: Path
+    output: Location
+    store: Location
     model: str | None = None
     runtime_version: str | None = None
     max_abs_difference: float | None = None
@@ -201,7 +201,7 @@ def _check(request: ExportRequest) -> None:
         )
 
 
-def require_free(output: Path) -> None:
+def require_free(output: Location) -> None:
     """Check that a bundle can be written to a location.
 
     Raises:
@@ -210,13 +210,13 @@ def require_free(output: Path) -> None:
     require_reachable(output)
     if output.is_file():
         raise RequestError(f"output {output} is a file", "a new folder", "Choose another `output`.")
-    if (is_remote(output) or output.is_dir()) and children(output):
+    if output.is_dir() and children(output):
         raise RequestError(
             f"output {output}, which is not empty", "a new folder or an empty one", "Choose another `output`."
         )
 
 
-def deliver_bundle(bundle: Path, output: Path) -> None:
+def deliver_bundle(bundle: Path, output: Location) -> None:
     """Copy a local bundle to its destination; the manifest appears only once all files are there.
 
     Raises:

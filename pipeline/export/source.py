@@ -37,7 +37,9 @@ class ExportSource:
         export: The export settings, including the parity tolerance.
         facts: Additional entries of the bundle's manifest: run, dataset, recipe, seed.
         recipe: The recipe that trained the model; None if it was trained elsewhere.
-        results: The folder of the evaluation, whose metrics, baseline and report are copied to the bundle.
+        results: The folder of the evaluation, whose metrics, baseline and report are copied to the bundle, or
+            of another bundle, from which the list of training images is copied as well.
+        dataset: The dataset of the run, whose images the bundle lists; None if there was no run.
         pixel_range: The range of pixels that the model expects; models trained by pixelmill take 0 to 255.
         from_logits: Whether to add a softmax to the outputs.
     """
@@ -51,6 +53,7 @@ class ExportSource:
     facts: dict[str, object] = field(default_factory=dict)
     recipe: Recipe | None = None
     results: Path | None = None
+    dataset: PreparedDataset | None = None
     pixel_range: PixelRange = "0..255"
     from_logits: bool = False
 
@@ -79,6 +82,7 @@ def source_of_run(
         },
         recipe=recipe,
         results=evaluation.folder,
+        dataset=dataset,
     )
 
 

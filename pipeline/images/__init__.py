@@ -16,7 +16,7 @@ from PIL import Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import bmp, gif, jpeg, png, tiff, webp
 from pixelmill.pipeline.images.failures import FailureCode, ImageFailure, failing_as
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tensors import Pixels, to_image, to_tensor, turn_upright
 
 __all__ = [
@@ -42,7 +42,7 @@ DECODER_VERSION = 1
 """Raised when the same file and settings may give another tensor: prepared tensors are then made again."""
 
 # For each format, the function that recognizes a file and the one that reads its header.
-_READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], StoredImage]]] = {
+_READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], EncodedImage]]] = {
     "JPEG": (jpeg.accepts, jpeg.read),
     "PNG": (png.accepts, png.read),
     "WEBP": (webp.accepts, webp.read),
@@ -117,7 +117,7 @@ def fit_array(array: Pixels, spec: ImageSpec) -> Pixels:
     return to_tensor(to_image(array), spec)
 
 
-def _read(data: bytes) -> StoredImage:
+def _read(data: bytes) -> EncodedImage:
     if not data:
         raise ImageFailure(FailureCode.EMPTY, "the file is empty")
     # This limit replaces Pillow's, which warns on the terminal and raises no specific error.

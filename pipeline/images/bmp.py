@@ -15,7 +15,7 @@ from PIL import Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT
 from pixelmill.pipeline.images.failures import corrupt, unsupported
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tensors import Pixels
 
 _FILE_HEADER = 14
@@ -54,7 +54,7 @@ def accepts(data: bytes) -> bool:
     return data.startswith(b"BM") and int.from_bytes(data[_FILE_HEADER:18], "little") in _HEADERS
 
 
-def read(data: bytes) -> StoredImage:
+def read(data: bytes) -> EncodedImage:
     """Read the header of a BMP file.
 
     Raises:
@@ -62,7 +62,7 @@ def read(data: bytes) -> StoredImage:
     """
     header = _parse(data)
     facts = FileFacts("BMP", header.mode, header.width, header.height, UPRIGHT)
-    return StoredImage(facts, partial(_load, data, header))
+    return EncodedImage(facts, partial(_load, data, header))
 
 
 def _parse(data: bytes) -> _Header:

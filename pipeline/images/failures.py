@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-_LONGEST_WORDS = 500
+_MAX_LENGTH = 500
 
 
 class FailureCode(StrEnum):
@@ -27,25 +27,25 @@ class FailureCode(StrEnum):
 class ImageFailure(Exception):
     """An image that cannot be predicted; `str()` gives the code and an explanation in one line."""
 
-    def __init__(self, code: FailureCode, words: str) -> None:
-        super().__init__(code, words)
+    def __init__(self, code: FailureCode, reason: str) -> None:
+        super().__init__(code, reason)
         self.code = code
-        self.words = words
+        self.reason = reason
 
     def __str__(self) -> str:
         # A library's message may be very long, and contain bytes of the file that are not text.
-        text = " ".join(f"{self.code}: {self.words}".split())[:_LONGEST_WORDS]
+        text = " ".join(f"{self.code}: {self.reason}".split())[:_MAX_LENGTH]
         return text.encode("utf-8", "backslashreplace").decode()
 
 
-def corrupt(words: str) -> ImageFailure:
+def corrupt(reason: str) -> ImageFailure:
     """The failure of a file that is inconsistent or incomplete."""
-    return ImageFailure(FailureCode.CORRUPT, words)
+    return ImageFailure(FailureCode.CORRUPT, reason)
 
 
-def unsupported(words: str) -> ImageFailure:
+def unsupported(reason: str) -> ImageFailure:
     """The failure of a file that may be intact, but cannot be decoded exactly."""
-    return ImageFailure(FailureCode.UNSUPPORTED, words)
+    return ImageFailure(FailureCode.UNSUPPORTED, reason)
 
 
 @contextmanager

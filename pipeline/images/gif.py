@@ -8,7 +8,7 @@ from PIL import GifImagePlugin, Image
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT
 from pixelmill.pipeline.images.failures import corrupt
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tensors import show_only
 
 
@@ -17,11 +17,11 @@ def accepts(data: bytes) -> bool:
     return data.startswith((b"GIF87a", b"GIF89a"))
 
 
-def read(data: bytes) -> StoredImage:
+def read(data: bytes) -> EncodedImage:
     """Read the header of a GIF file, up to its first frame."""
     image = GifImagePlugin.GifImageFile(io.BytesIO(data))
     facts = FileFacts("GIF", image.mode, *image.size, UPRIGHT)
-    return StoredImage(facts, partial(_load, data, image))
+    return EncodedImage(facts, partial(_load, data, image))
 
 
 def _load(data: bytes, image: GifImagePlugin.GifImageFile, _spec: ImageSpec) -> Image.Image:

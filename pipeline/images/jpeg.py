@@ -18,6 +18,7 @@ from PIL import Image, JpegImagePlugin
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
 from pixelmill.pipeline.images.failures import ImageFailure, corrupt, unsupported
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.jpeg_markers import (
     END_OF_IMAGE,
     START_OF_SCAN,
@@ -28,7 +29,6 @@ from pixelmill.pipeline.images.jpeg_markers import (
     segments_of,
     start_of_scans,
 )
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
 from pixelmill.pipeline.images.tensors import Pixels
 
 _START = b"\xff\xd8\xff"
@@ -92,7 +92,7 @@ def decode_quickly(data: bytes, spec: ImageSpec, max_pixels: int) -> QuickImage 
     return QuickImage(pixels, facts)
 
 
-def read(data: bytes) -> StoredImage:
+def read(data: bytes) -> EncodedImage:
     """Read the header of any JPEG file. Problems after the header are raised when the pixels are loaded.
 
     Raises:
@@ -117,7 +117,7 @@ def read(data: bytes) -> StoredImage:
     components = len(frame.components)
     mode = _MODES.get(components, f"{components} components")
     facts = FileFacts("JPEG", mode, frame.width, frame.height, orientation)
-    return StoredImage(facts, partial(_load, segments, facts, problem))
+    return EncodedImage(facts, partial(_load, segments, facts, problem))
 
 
 def _load(

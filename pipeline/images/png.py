@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
 from pixelmill.pipeline.images.failures import ImageFailure, corrupt, unsupported
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOR, _PALETTE, _GREY_ALPHA, _COLOR_ALPHA = 0, 2, 3, 4, 6
@@ -51,7 +51,7 @@ def accepts(data: bytes) -> bool:
     return data.startswith(_SIGNATURE)
 
 
-def read(data: bytes) -> StoredImage:
+def read(data: bytes) -> EncodedImage:
     """Read the chunks of a PNG file. Problems after the header are raised when the pixels are loaded.
 
     Raises:
@@ -69,7 +69,7 @@ def read(data: bytes) -> StoredImage:
     orientation = orientation_of(chunks.exif) if chunks.exif else UPRIGHT
     mode = "I;16" if header.depth == 16 and header.color == _GREY else _MODES[header.color]
     facts = FileFacts("PNG", mode, header.width, header.height, orientation)
-    return StoredImage(facts, partial(_load, header, content))
+    return EncodedImage(facts, partial(_load, header, content))
 
 
 class _Chunks:

@@ -16,7 +16,7 @@ from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import tiff_samples
 from pixelmill.pipeline.images.exif import UPRIGHT, valid_orientation
 from pixelmill.pipeline.images.failures import corrupt, unsupported
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tiff_colors import ColorLayout, to_picture
 from pixelmill.pipeline.images.tiff_samples import SampleLayout
 
@@ -117,7 +117,7 @@ def accepts(data: bytes) -> bool:
     return data[:4] in _STARTS
 
 
-def read(data: bytes) -> StoredImage:
+def read(data: bytes) -> EncodedImage:
     """Read the tags of the first page of a TIFF file that is not a reduced copy.
 
     Raises:
@@ -138,7 +138,7 @@ def read(data: bytes) -> StoredImage:
         page.number(_HEIGHT),
         orientation,
     )
-    return StoredImage(facts, partial(_load, page))
+    return EncodedImage(facts, partial(_load, page))
 
 
 def _pages(data: bytes) -> Iterator[_Page]:

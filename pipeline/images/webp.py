@@ -8,7 +8,7 @@ from PIL import Image, WebPImagePlugin
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images.exif import UPRIGHT, orientation_of
-from pixelmill.pipeline.images.stored import FileFacts, StoredImage
+from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tensors import show_only
 
 _HEADER_BYTES = 12
@@ -20,7 +20,7 @@ def accepts(data: bytes) -> bool:
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
 
 
-def read(data: bytes) -> StoredImage:
+def read(data: bytes) -> EncodedImage:
     """Read the header of a WebP file."""
     image = WebPImagePlugin.WebPImageFile(io.BytesIO(data))
     orientation, frame = UPRIGHT, (0, 0, *image.size)
@@ -31,7 +31,7 @@ def read(data: bytes) -> StoredImage:
         elif name == b"ANMF" and is_first and len(payload) >= _FRAME_HEADER_BYTES:
             is_first, frame = False, _frame(payload)
     facts = FileFacts("WEBP", image.mode, *image.size, orientation)
-    return StoredImage(facts, partial(_load, image, frame))
+    return EncodedImage(facts, partial(_load, image, frame))
 
 
 def _load(

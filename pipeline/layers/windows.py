@@ -1,4 +1,4 @@
-"""Sliding windows over a grid: output sizes and receptive fields.
+"""Sliding windows over a grid: their sizes, output sizes and receptive fields.
 
 Output sizes: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning" (2016). Receptive
 fields: A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill
@@ -6,11 +6,29 @@ fields: A. Araujo, W. Norris, J. Sim, "Computing Receptive Fields of Convolution
 """
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from pixelmill.pipeline.config.layers import Padding
+from pydantic import BeforeValidator
 
+Padding = Literal["valid", "same", "full"]
 Pair = tuple[int, int]
 """One value for the height and one for the width."""
+
+
+def _check_size(value: object) -> object:
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else (value,)
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError("a whole number above 0, or two of them: [height, width]")
+    return value
+
+
+Size = Annotated[int | Pair, BeforeValidator(_check_size)]
+"""The side of a square in pixels, or [height, width]."""
+
+
+def pair(size: Size) -> Pair:
+    """A size as [height, width]; a single number is the side of a square."""
+    return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """The prediction table: `columns` defines its content; `parts` and `csv_format` are its two file formats.
 
-`layout` defines the names of its files; `stored` reads a finished table, `publication` replaces it with a new
-one.
+`layout` defines the names of its files; `table` reads a finished table, `publication` replaces it.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixelmill.pipeline.predictions.csv_format import read_csv
@@ -17,8 +15,8 @@ from pixelmill.pipeline.predictions.layout import (
     table_files,
 )
 from pixelmill.pipeline.predictions.parts import read_part
-from pixelmill.pipeline.predictions.stored import StoredTable, read_table
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.predictions.table import StoredTable, read_table
+from pixelmill.pipeline.storage import Location, parse_location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +32,7 @@ __all__ = [
 ]
 
 
-def read_predictions(folder: str | Path) -> "pd.DataFrame":
+def read_predictions(folder: str | Location) -> "pd.DataFrame":
     """Read a prediction table in either format as a pandas DataFrame, checking the SHA-256 of each file.
 
     While a run replaces the table, either the old or the new one is read, never a mixture.

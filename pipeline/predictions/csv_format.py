@@ -7,7 +7,6 @@ DuckDB skip the mark; Python's `csv` does with `encoding="utf-8-sig"`.
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from pixelmill.pipeline.artifacts import replacing
 from pixelmill.pipeline.predictions.columns import TableLayout, schema
 from pixelmill.pipeline.predictions.parts import read_row_groups
+from pixelmill.pipeline.storage import Location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _GUARDED = r"'+[=+\-@\t\r]"
 
 
-def write_csv(path: Path, parts: Sequence[Path], layout: TableLayout) -> None:
+def write_csv(path: Location, parts: Sequence[Location], layout: TableLayout) -> None:
     """Write the Parquet parts to one CSV file atomically, with one row group in memory at a time."""
     with (
         replacing(path) as temporary,
@@ -66,7 +66,7 @@ def read_csv(file: BinaryIO) -> "pd.DataFrame":
     return frame.astype(dict.fromkeys(floats, "float32"))
 
 
-def _csv_rows(part: Path, layout: TableLayout) -> Iterator[list[object]]:
+def _csv_rows(part: Location, layout: TableLayout) -> Iterator[list[object]]:
     columns = csv_columns(layout)
     for group in read_row_groups(part):
         for row in group.to_pylist():

@@ -1,10 +1,9 @@
 """The names and order of the files of a prediction table in its folder."""
 
-from pathlib import Path
 from typing import Literal
 
 from pixelmill.pipeline.predictions.parts import is_part
-from pixelmill.pipeline.storage import children
+from pixelmill.pipeline.storage import Location, children
 
 TableFormat = Literal["parquet", "csv"]
 PARTS_FOLDER = "predictions"
@@ -16,7 +15,7 @@ WORK_PARTS = "parts"
 """In the work folder: the finished parts of a run, and later those of the table to be published."""
 
 
-def table_files(folder: Path) -> list[Path]:
+def table_files(folder: Location) -> list[Location]:
     """The files with rows in an output folder, listed in the manifest or not, in the order of the rows."""
     parts = folder / PARTS_FOLDER
     found = [path for path in children(parts) if is_part(path.name)] if parts.is_dir() else []

@@ -8,12 +8,12 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import USE_THREADS
-from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable
+from pixelmill.pipeline.predictions.table import DamagedTable, StoredFile, StoredTable
+from pixelmill.pipeline.storage import Location
 
 _PATH = "image_path"
 _NEIGHBOURS = 100
@@ -93,7 +93,7 @@ def _paths_of(part: Any, group: int) -> list[str]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _opened(file: Location) -> Iterator[Any]:
     """A part opened for reading; only its footer is read at once."""
     import pyarrow.parquet as pq
 

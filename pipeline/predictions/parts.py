@@ -6,7 +6,6 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from pixelmill.pipeline.artifacts import opened_for_reading, replacing
 from pixelmill.pipeline.predictions.columns import TableLayout, schema
+from pixelmill.pipeline.storage import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +68,9 @@ class PartWriter:
 
 
 @contextmanager
-def writing_part(path: Path, layout: TableLayout, shard_key: str, run_id: str = "") -> Iterator[PartWriter]:
+def writing_part(
+    path: Location, layout: TableLayout, shard_key: str, run_id: str = ""
+) -> Iterator[PartWriter]:
     """Write one part atomically.
 
     Args:
@@ -88,17 +90,17 @@ def writing_part(path: Path, layout: TableLayout, shard_key: str, run_id: str = 
         part.finish()
 
 
-def part_shard_key(path: Path) -> str | None:
+def part_shard_key(path: Location) -> str | None:
     """The hash of the run and of the listing of a part; None if there is no intact part."""
     return _metadata_of(path, _SHARD_KEY)
 
 
-def part_run_id(path: Path) -> str | None:
+def part_run_id(path: Location) -> str | None:
     """The ID of the run that wrote a part; None if there is no intact part or it has no ID."""
     return _metadata_of(path, _RUN_KEY)
 
 
-def _metadata_of(path: Path, key: bytes) -> str | None:
+def _metadata_of(path: Location, key: bytes) -> str | None:
     import pyarrow.parquet as pq
 
     try:
@@ -109,7 +111,7 @@ def _metadata_of(path: Path, key: bytes) -> str | None:
         return None
 
 
-def read_part(source: Path | bytes, columns: Sequence[str] | None = None) -> "pa.Table":
+def read_part(source: Location | bytes, columns: Sequence[str] | None = None) -> "pa.Table":
     """Read some or all columns of a part, from its file or its bytes."""
     import pyarrow.parquet as pq
 
@@ -119,7 +121,7 @@ def read_part(source: Path | bytes, columns: Sequence[str] | None = None) -> "pa
 
 
 @contextmanager
-def _opened(source: Path | bytes) -> Iterator[Any]:
+def _opened(source: Location | bytes) -> Iterator[Any]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     else:
@@ -127,7 +129,7 @@ def _opened(source: Path | bytes) -> Iterator[Any]:
             yield file
 
 
-def read_if_intact(path: Path) -> "pa.Table | None":
+def read_if_intact(path: Location) -> "pa.Table | None":
     """All rows of a part; None if it cannot be read or its checksums do not match."""
     try:
         return read_part(path)
@@ -135,12 +137,12 @@ def read_if_intact(path: Path) -> "pa.Table | None":
         return None
 
 
-def is_intact(path: Path) -> bool:
+def is_intact(path: Location) -> bool:
     """Whether a part can be read and its checksums match."""
     return read_if_intact(path) is not None
 
 
-def read_row_groups(path: Path) -> "Iterator[pa.Table]":
+def read_row_groups(path: Location) -> "Iterator[pa.Table]":
     """The rows of one part, one row group at a time."""
     import pyarrow.parquet as pq
 
@@ -150,7 +152,7 @@ def read_row_groups(path: Path) -> "Iterator[pa.Table]":
             yield part.read_row_group(group, use_threads=USE_THREADS)
 
 
-def read_file_facts(source: Path | bytes) -> FileFacts:
+def read_file_facts(source: Location | bytes) -> FileFacts:
     """Size, modification time in nanoseconds and inode of the file of each row; int64 [rows, 3]."""
     import pyarrow.parquet as pq
 

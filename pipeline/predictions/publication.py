@@ -3,7 +3,7 @@
 The new table is first written to the work folder: its parts or its CSV file, its report, and its manifest
 last. From then on, it is the current table. `publish_table` moves it to its final place; it can be killed at
 any point and called again. On a local file system, the folder of parts is exchanged atomically. On an object
-store, the parts are copied one by one, and `stored` reads the table in the work folder meanwhile; other
+store, the parts are copied one by one, and `table` reads the one in the work folder meanwhile; other
 programs that read the parts should wait for the manifest.
 """
 
@@ -29,20 +29,20 @@ from pixelmill.pipeline.predictions.layout import (
     table_files,
 )
 from pixelmill.pipeline.predictions.parts import is_part
-from pixelmill.pipeline.predictions.stored import holds_table
-from pixelmill.pipeline.storage import children, file_system, is_remote
+from pixelmill.pipeline.predictions.table import holds_table
+from pixelmill.pipeline.storage import Location, children, is_remote, link_or_copy
 
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.[0-9a-f]{8}\.pixelmill-tmp")
 _AT_FOLDER = -100
 _EXCHANGE = 2
 
 
-def awaits_publication(output: Path) -> bool:
+def is_publication_pending(output: Location) -> bool:
     """Whether the work folder holds a complete table, because its run was killed while publishing it."""
     return (output / WORK_FOLDER / MANIFEST).is_file()
 
 
-def publish_table(output: Path) -> None:
+def publish_table(output: Location) -> None:
     """Replace the table in the output with the complete one in the work folder.
 
     Raises:
@@ -55,7 +55,7 @@ def publish_table(output: Path) -> None:
         _publish_local(output, manifest)
 
 
-def foreign_files_in_parts(output: Path) -> list[str]:
+def foreign_files_in_parts(output: Location) -> list[str]:
     """The names of files in the folder of parts that are neither parts nor clutter, sorted."""
     parts = output / PARTS_FOLDER
     if not parts.is_dir():
@@ -64,20 +64,6 @@ def foreign_files_in_parts(output: Path) -> list[str]:
     return sorted(
         name for name in names if not (is_part(name) or _TEMPORARY.fullmatch(name) or is_clutter(name))
     )
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, by a hard link if possible; files are never modified in place."""
-    if is_remote(source):
-        file_system(source)[0].cp_file(file_system(source)[1], file_system(target)[1])
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # Not every file system has hard links.
-        from shutil import copyfile
-
-        copyfile(source, target)
-        flush_to_disk(target)
 
 
 def _publish_local(output: Path, manifest: dict[str, Any]) -> None:
@@ -102,7 +88,7 @@ def _publish_local(output: Path, manifest: dict[str, Any]) -> None:
     flush_to_disk(output)
 
 
-def _publish_remote(output: Path, manifest: dict[str, Any]) -> None:
+def _publish_remote(output: Location, manifest: dict[str, Any]) -> None:
     work, files = output / WORK_FOLDER, manifest["files"]
     old = read_json(output / MANIFEST)["files"] if (output / MANIFEST).is_file() else {}
     there = {path.name for path in table_files(output)}
@@ -110,8 +96,9 @@ def _publish_remote(output: Path, manifest: dict[str, Any]) -> None:
         folder, _, part = name.rpartition("/")
         if old.get(name) != facts or (part not in there and name != REPORT_FILE):
             link_or_copy(work / (WORK_PARTS if folder else "") / part, output / folder / part)
+    kept = {name.rpartition("/")[2] for name in files}
     for path in table_files(output):
-        if path.relative_to(output).as_posix() not in files:
+        if path.name not in kept:
             remove_file(path)
     link_or_copy(work / MANIFEST, output / MANIFEST)
 
@@ -120,13 +107,13 @@ def _require_parts_alone(output: Path) -> None:
     foreign = foreign_files_in_parts(output)
     if foreign:
         raise WorkError(
-            f"{output / PARTS_FOLDER} holds {foreign[0]!r}, which no scoring run wrote",
+            f"{output / PARTS_FOLDER} contains {foreign[0]!r}, which no scoring run wrote",
             "only parts of a table",
             "Move it elsewhere and run the same command again; finished shards are kept.",
         )
 
 
-def _remove_parts(output: Path) -> None:
+def _remove_parts(output: Location) -> None:
     """Remove the parts of a table that has been replaced by a CSV file, and their folder if it is empty."""
     if not (output / PARTS_FOLDER).is_dir():
         return

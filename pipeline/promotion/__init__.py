@@ -5,7 +5,6 @@ version alone, `comparison` against the other, and `judgement` puts the two toge
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import PromotionSpec
@@ -14,6 +13,7 @@ from pixelmill.pipeline.promotion.judgement import Judgement, judge_version
 from pixelmill.pipeline.promotion.test_images import TestImages
 from pixelmill.pipeline.registry import AliasMoved, aliases_of, log_refusal, promote_version
 from pixelmill.pipeline.registry.log import user_name
+from pixelmill.pipeline.storage import Location
 
 __all__ = ["Judgement", "Promotion", "TestImages", "VersionRefused", "judge_version", "promote_bundle"]
 
@@ -37,7 +37,9 @@ class VersionRefused(GateRefused):
         self.judgement = judgement
 
 
-def promote_bundle(store: Path, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages) -> Promotion:
+def promote_bundle(
+    store: Location, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages
+) -> Promotion:
     """Point the recipe's alias to a registered bundle if it passes every bar on the test images.
 
     Raises:
@@ -72,7 +74,7 @@ def run_of(bundle: ModelBundle) -> str:
 
 
 def _refuse(
-    store: Path, bundle: ModelBundle, promotion: PromotionSpec, judgement: Judgement
+    store: Location, bundle: ModelBundle, promotion: PromotionSpec, judgement: Judgement
 ) -> VersionRefused:
     reference = f"{bundle.name}@{bundle.version}"
     command = f"pixelmill models promote {reference}"

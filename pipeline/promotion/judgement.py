@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.bundles import ModelBundle
@@ -16,6 +15,7 @@ from pixelmill.pipeline.promotion.bars import Verdict, judge_alone
 from pixelmill.pipeline.promotion.comparison import judge_drops
 from pixelmill.pipeline.promotion.test_images import Flags, TestImages, predict_test_images, trained_on
 from pixelmill.pipeline.registry import find_bundle
+from pixelmill.pipeline.storage import Location
 
 _log = getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Judgement:
 
 
 def judge_version(
-    store: Path, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages, current: int | None
+    store: Location, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages, current: int | None
 ) -> Judgement:
     """Judge a registered version on test images, alone and against the version that the alias points to.
 
@@ -110,7 +110,7 @@ def judge_version(
 
 
 def _find_champion(
-    store: Path, name: str, current: int | None, promotion: PromotionSpec
+    store: Location, name: str, current: int | None, promotion: PromotionSpec
 ) -> ModelBundle | None:
     if current is None:
         return None

@@ -1,18 +1,20 @@
 """Judging all pending versions: first those registered by interrupted runs, then the new one."""
 
 from logging import getLogger
-from pathlib import Path
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import PromotionSpec
 from pixelmill.pipeline.errors import GateRefused, PixelmillError
 from pixelmill.pipeline.promotion import Promotion, TestImages, promote_bundle
 from pixelmill.pipeline.registry import aliases_of, find_bundle, mark_judged, pending_versions
+from pixelmill.pipeline.storage import Location
 
 _log = getLogger(__name__)
 
 
-def judge_versions(store: Path, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages) -> Promotion:
+def judge_versions(
+    store: Location, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages
+) -> Promotion:
     """Promote a new version if it passes the gate, after the earlier versions of interrupted runs.
 
     Versions are judged in order, by the same bars on the same test images. An earlier version is skipped if
@@ -37,7 +39,9 @@ def judge_versions(store: Path, bundle: ModelBundle, promotion: PromotionSpec, t
         raise
 
 
-def _judge_earlier(store: Path, name: str, version: int, promotion: PromotionSpec, test: TestImages) -> None:
+def _judge_earlier(
+    store: Location, name: str, version: int, promotion: PromotionSpec, test: TestImages
+) -> None:
     reference = f"{name}@{version}"
     current = aliases_of(store, name).get(promotion.alias, 0)
     if current > version:

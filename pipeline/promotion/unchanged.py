@@ -1,15 +1,14 @@
 """Whether a retraining would only repeat the version that is already in production."""
 
-from pathlib import Path
-
 from pixelmill.pipeline.artifacts import installed_packages
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.registry import ModelVersion, aliases_of, show_model
+from pixelmill.pipeline.storage import Location
 
 
-def find_unchanged(store: Path, recipe: Recipe, dataset: PreparedDataset) -> ModelVersion | None:
+def find_unchanged(store: Location, recipe: Recipe, dataset: PreparedDataset) -> ModelVersion | None:
     """The version that the recipe's alias points to, if training again would start from the same things.
 
     These are the images with their labels and splits, the recipe, and the installed packages. A version that

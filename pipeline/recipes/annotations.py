@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from pixelmill.pipeline.config.part import Part
+from pixelmill.pipeline.part import Part
 
 TAGS = ("layer", "source")
 _WORDS: dict[object, str] = {

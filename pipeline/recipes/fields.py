@@ -8,9 +8,9 @@ from typing import get_origin
 from pydantic.fields import FieldInfo
 
 from pixelmill.pipeline.config import Recipe
-from pixelmill.pipeline.config.layers import Residual
-from pixelmill.pipeline.config.part import Part
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers.residual import Residual
+from pixelmill.pipeline.part import Part
 from pixelmill.pipeline.recipes.annotations import TAGS, describe_type, members, parts_in, tag_of
 from pixelmill.pipeline.recipes.spelling import did_you_mean
 

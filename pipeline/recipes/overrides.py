@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pixelmill.pipeline.config import Recipe
-from pixelmill.pipeline.config.part import Part
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.part import Part
 from pixelmill.pipeline.recipes.annotations import members, tag_of, takes_null, takes_only_text
 from pixelmill.pipeline.recipes.yaml_text import parse_yaml
 

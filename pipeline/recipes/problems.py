@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from pixelmill.pipeline.config import Recipe
-from pixelmill.pipeline.config.part import Part
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.part import Part
 from pixelmill.pipeline.recipes.annotations import parts_in, tag_of
 from pixelmill.pipeline.recipes.fields import keys_ending_in
 from pixelmill.pipeline.recipes.spelling import did_you_mean

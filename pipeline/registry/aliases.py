@@ -2,7 +2,6 @@
 
 import re
 from logging import getLogger
-from pathlib import Path
 
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.registry.alias_file import Aliases, change_aliases, read_aliases
@@ -10,6 +9,7 @@ from pixelmill.pipeline.registry.log import LogEntry, user_name
 from pixelmill.pipeline.registry.pending import mark_judged
 from pixelmill.pipeline.registry.places import version_numbers
 from pixelmill.pipeline.registry.versions import no_model, verify_version
+from pixelmill.pipeline.storage import Location
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _log = getLogger(__name__)
@@ -19,13 +19,13 @@ class AliasMoved(Exception):
     """Another process moved an alias after it was read and before it could be moved."""
 
 
-def aliases_of(store: Path, name: str) -> dict[str, int]:
+def aliases_of(store: Location, name: str) -> dict[str, int]:
     """The version that each alias of a model points to."""
     return read_aliases(store, name).aliases
 
 
 def promote_version(
-    store: Path,
+    store: Location,
     name: str,
     version: int,
     alias: str,
@@ -87,7 +87,7 @@ def promote_version(
 
 
 def log_refusal(
-    store: Path, name: str, version: int, alias: str, *, reason: str, by: str, tested_on: str | None
+    store: Location, name: str, version: int, alias: str, *, reason: str, by: str, tested_on: str | None
 ) -> None:
     """Write to the log that a gate refused a version, and leave the alias as it is."""
 
@@ -107,7 +107,7 @@ def log_refusal(
     change_aliases(store, name, refuse)
 
 
-def rollback_alias(store: Path, name: str, alias: str, reason: str = "by hand") -> int:
+def rollback_alias(store: Location, name: str, alias: str, reason: str = "by hand") -> int:
     """Point an alias back to its previous version, and return that version.
 
     Versions that were removed or are damaged are skipped, the latter with a warning.
@@ -149,7 +149,7 @@ def rollback_alias(store: Path, name: str, alias: str, reason: str = "by hand") 
     return change_aliases(store, name, point_back)
 
 
-def _is_intact(store: Path, name: str, version: int) -> bool:
+def _is_intact(store: Location, name: str, version: int) -> bool:
     try:
         verify_version(store, name, version)
     except (PixelmillError, OSError) as error:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pixelmill.pipeline.artifacts import read_verified
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, read_bundle_manifest
 from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.storage import Location
 
 _Count = Annotated[int, Field(ge=0)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -88,7 +88,7 @@ class ModelVersion:
 
     name: str
     version: int
-    folder: Path
+    folder: Location
     aliases: tuple[str, ...]
     manifest: dict[str, Any]
     metrics: dict[str, Any]
@@ -109,13 +109,13 @@ class DamagedVersion:
 
     name: str
     version: int | None
-    folder: Path
+    folder: Location
     aliases: tuple[str, ...]
     error: str
 
 
 def read_version(
-    folder: Path, name: str | None, version: int | None, aliases: dict[str, int]
+    folder: Location, name: str | None, version: int | None, aliases: dict[str, int]
 ) -> ModelVersion:
     """Read a bundle that is registered as `name@version`, or is not registered if these are None.
 
@@ -142,7 +142,7 @@ def pointing_to(version: int, aliases: dict[str, int]) -> tuple[str, ...]:
 
 
 def require_identity(
-    folder: Path, found_name: str, found_version: int, name: str | None, version: int | None
+    folder: Location, found_name: str, found_version: int, name: str | None, version: int | None
 ) -> None:
     """Check that a registered bundle has the name and version that it is registered as.
 
@@ -157,7 +157,9 @@ def require_identity(
         )
 
 
-def _read_facts(folder: Path, file: str, manifest: dict[str, Any], form: type[BaseModel]) -> dict[str, Any]:
+def _read_facts(
+    folder: Location, file: str, manifest: dict[str, Any], form: type[BaseModel]
+) -> dict[str, Any]:
     """The content of a bundle's JSON file, verified against the manifest and validated."""
     content = read_verified(folder, file, manifest)
     try:

@@ -41,13 +41,17 @@ def reserve_number(models: Location) -> int:
 
 
 def release_number(folder: Location) -> None:
-    """End the reservation of a version, whose folder is removed if nothing was published there."""
+    """Free a reserved version if nothing was published there."""
     if is_remote(folder):
         if not (folder / MANIFEST).exists():
             remove_file(folder / _RESERVATION)
-        return
-    if folder.is_dir() and not any(folder.iterdir()):
+    elif folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+    end_reservation(folder)
+
+
+def end_reservation(folder: Location) -> None:
+    """Stop marking a version as reserved by this process, because it was published or is free again."""
     mark = _RESERVED.pop(folder, None)
     if mark is not None:
         mark.remove()
@@ -58,7 +62,7 @@ def version_of(name: str) -> int | None:
     return int(name) if _VERSION.fullmatch(name) else None
 
 
-_RESERVED: dict[Path, HeldFile] = {}
+_RESERVED: dict[Location, HeldFile] = {}
 """The local version folders that this process has reserved, each with its locked temporary file."""
 
 

@@ -1,12 +1,12 @@
 """Registered versions: reserving numbers, publishing bundles, finding and reading them."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
-from pixelmill.pipeline.artifacts import require_only_listed, verify_files
-from pixelmill.pipeline.bundles import ModelBundle, Precision, open_bundle, read_bundle_manifest
+from pixelmill.pipeline.artifacts import read_verified, require_only_listed, verify_files
+from pixelmill.pipeline.bundles import LABELS_FILE, ModelBundle, Precision, open_bundle, read_bundle_manifest
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.registry.alias_file import read_aliases
 from pixelmill.pipeline.registry.model_version import (
@@ -24,22 +24,22 @@ from pixelmill.pipeline.registry.places import (
     version_folder,
     version_numbers,
 )
-from pixelmill.pipeline.registry.reservations import release_number, reserve_number
+from pixelmill.pipeline.registry.reservations import end_reservation, release_number, reserve_number
 from pixelmill.pipeline.registry.transfer import fetch_bundle, publish_bundle
-from pixelmill.pipeline.storage import is_remote, parse_location
+from pixelmill.pipeline.storage import Location, is_remote, parse_location
 
 
-def reserve_version(store: Path, name: str) -> int:
+def reserve_version(store: Location, name: str) -> int:
     """Reserve the next version number of a model for this process."""
     return reserve_number(model_folder(store, name))
 
 
-def release_version(store: Path, name: str, version: int) -> None:
+def release_version(store: Location, name: str, version: int) -> None:
     """Release a reserved version number if nothing was published under it."""
     release_number(version_folder(store, name, version))
 
 
-def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
+def register_bundle(store: Location, bundle: ModelBundle) -> ModelBundle:
     """Publish a local bundle under its version, and mark it as pending for the gate.
 
     Returns:
@@ -51,16 +51,16 @@ def register_bundle(store: Path, bundle: ModelBundle) -> ModelBundle:
     target = version_folder(store, bundle.name, bundle.version)
     mark_pending(store, bundle.name, bundle.version)
     publish_bundle(bundle.folder, target)
-    release_number(target)
-    return replace(bundle, address=str(target)) if is_remote(target) else replace(bundle, folder=target)
+    end_reservation(target)
+    return _registered(bundle, target)
 
 
-def list_models(store: Path) -> list[ModelVersion | DamagedVersion]:
+def list_models(store: Location) -> list[ModelVersion | DamagedVersion]:
     """Every registered version, sorted by name and number, including damaged ones."""
     return [entry for name in model_names(store) for entry in _list_versions(store, name)]
 
 
-def registered_runs(store: Path) -> set[str]:
+def registered_runs(store: Location) -> set[str]:
     """The names of the runs whose models are registered."""
     return {
         str(entry.manifest["run_id"])
@@ -69,7 +69,7 @@ def registered_runs(store: Path) -> set[str]:
     }
 
 
-def show_model(store: Path, reference: str) -> ModelVersion:
+def show_model(store: Location, reference: str) -> ModelVersion:
     """One version by `name@alias` or `name@version`, or a bundle by its folder.
 
     Raises:
@@ -82,7 +82,7 @@ def show_model(store: Path, reference: str) -> ModelVersion:
     return read_version(folder, name, version, aliases)
 
 
-def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> ModelBundle:
+def find_bundle(store: Location, reference: str, precision: Precision = "fp32") -> ModelBundle:
     """Open a bundle by its folder, `name@alias` or `name@version`.
 
     A remote bundle is fetched into the local cache first, unless it is already there.
@@ -94,10 +94,25 @@ def find_bundle(store: Path, reference: str, precision: Precision = "fp32") -> M
     folder = _find_folder(store, reference)
     bundle = open_bundle(fetch_bundle(folder), precision)
     require_identity(folder, bundle.name, bundle.version, *identity(store, folder))
-    return replace(bundle, address=str(folder)) if is_remote(folder) else bundle
+    return _registered(bundle, folder)
 
 
-def find_version(store: Path, reference: str) -> tuple[str, int]:
+def newest_classes(store: Location, name: str) -> tuple[str, ...]:
+    """The classes of the newest version of a model, in the order of its outputs; empty without a version.
+
+    Raises:
+        RequestError: The version's `labels.json` is malformed.
+        WorkError: It does not match the version's manifest.
+    """
+    versions = version_numbers(store, name)
+    if not versions:
+        return ()
+    folder = version_folder(store, name, versions[-1])
+    names: tuple[str, ...] = tuple(json.loads(read_verified(folder, LABELS_FILE)))
+    return names
+
+
+def find_version(store: Location, reference: str) -> tuple[str, int]:
     """The name and number of a version that is registered in a store.
 
     Raises:
@@ -114,7 +129,7 @@ def find_version(store: Path, reference: str) -> tuple[str, int]:
     return name, version
 
 
-def verify_version(store: Path, name: str, version: int) -> None:
+def verify_version(store: Location, name: str, version: int) -> None:
     """Check that a registered version contains exactly the files that its manifest lists.
 
     Raises:
@@ -129,7 +144,7 @@ def verify_version(store: Path, name: str, version: int) -> None:
     require_only_listed(local, manifest)
 
 
-def no_model(store: Path, reference: str) -> RequestError:
+def no_model(store: Location, reference: str) -> RequestError:
     """The error for an unknown reference; it lists the registered models."""
     models = models_folder(store)
     known = [
@@ -152,7 +167,7 @@ def no_model(store: Path, reference: str) -> RequestError:
     )
 
 
-def identity(store: Path, folder: Path) -> tuple[str, int] | tuple[None, None]:
+def identity(store: Location, folder: Location) -> tuple[str, int] | tuple[None, None]:
     """The name and version as which a folder is registered in a store, or two Nones."""
     resolved = folder.resolve()
     name, number = resolved.parent.name, resolved.name
@@ -162,7 +177,12 @@ def identity(store: Path, folder: Path) -> tuple[str, int] | tuple[None, None]:
     return None, None
 
 
-def _find_folder(store: Path, reference: str) -> Path:
+def _registered(bundle: ModelBundle, folder: Location) -> ModelBundle:
+    """A bundle as it is known once it lies in a store; of a remote one, it is a local copy."""
+    return replace(bundle, address=str(folder)) if is_remote(folder) else replace(bundle, folder=folder)
+
+
+def _find_folder(store: Location, reference: str) -> Location:
     """The folder of the bundle given by a path, an address, a `name@alias` or a `name@version`."""
     if "://" in reference or os.path.isdir(reference):  # noqa: PTH112  # Path.is_dir raises for long names.
         return parse_location(reference)
@@ -177,14 +197,14 @@ def _find_folder(store: Path, reference: str) -> Path:
     return version_folder(store, name, version)
 
 
-def _aliases_or_none(store: Path, name: str) -> dict[str, int]:
+def _aliases_or_none(store: Location, name: str) -> dict[str, int]:
     try:
         return read_aliases(store, name).aliases
     except RequestError:
         return {}
 
 
-def _list_versions(store: Path, name: str) -> Iterator[ModelVersion | DamagedVersion]:
+def _list_versions(store: Location, name: str) -> Iterator[ModelVersion | DamagedVersion]:
     aliases: dict[str, int] = {}
     folder = model_folder(store, name)
     try:

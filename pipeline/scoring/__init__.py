@@ -1,14 +1,13 @@
-"""The last stages: list a folder of images, score it, commit the prediction table.
+"""Scoring a folder of images into a prediction table.
 
-`planning` checks the request, `running` lists and scores, `committing` writes the table's manifest. While a
-run is under way it works in a hidden folder of the output, `.pixelmill/`; what stood in the output stays
-until the new table is whole.
+`plan` checks the request, `run` lists and scores the images, and `commit` writes the manifest of the table.
+A run works in a hidden folder of the output, `.pixelmill/`; an earlier table in the output stays until the
+new one is complete.
 """
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.bundles import ModelBundle
@@ -17,38 +16,38 @@ from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
 from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
-from pixelmill.pipeline.scoring.passed_over import PassedOver
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
+from pixelmill.pipeline.storage import Location, parse_location
 
 
 @dataclass(frozen=True)
 class ScoringRequest(ScoringOptions):
-    """What a scoring run is asked to do, and how: the fields of `ScoringOptions` are its own, too.
+    """The parameters of a scoring run, with its options as inherited fields.
 
     Attributes:
-        bundle: The model, in the precision asked for.
-        images: The folder to score, all levels of it; on this machine or remote.
-        output: The folder of the table; on this machine or remote.
+        bundle: The model, in the precision to use.
+        images: The folder to score, with all subfolders; local or remote.
+        output: The folder for the table; local or remote.
     """
 
     bundle: ModelBundle
-    images: Path
-    output: Path
+    images: Location
+    output: Location
 
     @classmethod
     def from_options(
-        cls, bundle: ModelBundle, images: str | Path, output: str | Path, options: Mapping[str, Any]
+        cls, bundle: ModelBundle, images: str | Location, output: str | Location, options: Mapping[str, Any]
     ) -> "ScoringRequest":
-        """Make a request of what a user wrote.
+        """Create a request from a user's input.
 
         Args:
             bundle: The model.
-            images: A folder, or an fsspec address.
-            output: Likewise.
-            options: Values by the names of the fields of `ScoringOptions`; addresses as text.
+            images: A folder or an fsspec address.
+            output: A folder or an fsspec address.
+            options: The values of fields of `ScoringOptions` by name; addresses are strings.
 
         Raises:
-            RequestError: There is no option of a name, or no installed package reaches an address.
+            RequestError: An option is unknown, or no installed package supports an address.
         """
         check_names(options)
         values = dict(options)
@@ -59,42 +58,42 @@ class ScoringRequest(ScoringOptions):
         return cls(bundle, parse_location(images), parse_location(output), **values)
 
     @property
-    def work(self) -> Path:
-        """Where the run keeps what is not a table yet."""
+    def work(self) -> Location:
+        """The folder for intermediate files of the run."""
         return self.output / WORK_FOLDER
 
     @property
-    def shards(self) -> Path:
-        """The listing, cut into files of paths."""
+    def shards(self) -> Location:
+        """The folder of the listing, which is split into shards."""
         return self.work / "shards"
 
     @property
-    def parts(self) -> Path:
-        """The table's finished parts, until they are committed."""
+    def parts(self) -> Location:
+        """The folder of finished parts that are not committed yet."""
         return self.work / WORK_PARTS
 
     @property
     def limits(self) -> DecodingLimits:
-        """What decoding one image may cost."""
+        """The limits on decoding one image."""
         return DecodingLimits(self.max_pixels, self.max_image_memory, self.max_image_seconds)
 
     @property
     def layout(self) -> TableLayout:
-        """The columns of the table."""
+        """The optional columns of the table."""
         return TableLayout(self.top_k, self.labels_from_folders)
 
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """A request that was checked, and the run that answers it.
+    """A validated request, and its run.
 
     Attributes:
-        request: What is asked for.
-        facts: Of the run.
-        labels: The class names, in the order of the probabilities, as they were when the run began.
-        image: The tensor an image becomes, likewise.
-        started: When, by `time.time`, as other processes compare with.
-        clock: The same moment by `time.monotonic`, which nobody sets back.
+        request: The parameters.
+        facts: The columns that are the same in every row of the run.
+        labels: The class names when the run started, in the order of the probabilities.
+        image: The shape of the model's input when the run started.
+        started: The start time by `time.time`, which other processes can compare with.
+        clock: The start time by `time.monotonic`, which is never set back.
     """
 
     request: ScoringRequest
@@ -107,21 +106,23 @@ class ScoringPlan:
 
 @dataclass(frozen=True)
 class ScoringOutcome:
-    """What scoring took.
+    """The result of scoring all shards.
 
     Attributes:
-        listed: How many images there are.
-        shard_keys: What the part of each shard answers, by the shard's number.
-        provider: The execution provider onnxruntime used.
-        workers: How many processes worked, and in `workers_reason` why so many.
-        computed: Images this run answered itself, not found from an interrupted one.
-        reused: Images whose answer came from an earlier table.
-        passed_over: What the listing left out.
-        copied: Images with the bytes of another in the same block of a shard, which was scored once for both.
-        seconds: Wall time, and in `startup_seconds` the part of it until the workers were ready.
-        stage_seconds: Over all workers, by stage: read, decode, infer, write.
-        thumbnails: Small pictures of the least confident images, by path, as far as the workers made them;
-            None where none can be made.
+        listed: The number of images.
+        shard_keys: The key that the part of each shard must carry, in the order of the shards.
+        provider: The execution provider that onnxruntime used.
+        workers: The number of worker processes.
+        workers_reason: Why there are this many.
+        computed: The number of images that this run predicted.
+        reused: The number of images whose prediction was taken from an earlier table.
+        copied: The number of images with the same bytes as another one in the same block of a shard.
+        skipped: The files and folders that are not scored.
+        seconds: Wall time.
+        startup_seconds: Wall time until the workers were ready.
+        stage_seconds: Time over all workers by stage: read, decode, infer, write.
+        thumbnails: Thumbnails of the least confident images by path, if the workers made them; None where an
+            image has no thumbnail.
     """
 
     listed: int
@@ -132,7 +133,7 @@ class ScoringOutcome:
     computed: int
     reused: int
     copied: int
-    passed_over: PassedOver
+    skipped: SkippedFiles
     seconds: float
     startup_seconds: float
     stage_seconds: dict[str, float]
@@ -141,7 +142,7 @@ class ScoringOutcome:
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """A finished table: its folder, and its manifest's content."""
+    """A finished table: its folder, and the content of its manifest."""
 
-    folder: Path
+    folder: Location
     manifest: dict[str, Any]

@@ -1,7 +1,6 @@
 """The last stage of scoring: check that the table is complete, write its manifest and report, publish it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.artifacts import (
@@ -18,14 +17,14 @@ from pixelmill.pipeline.errors import GateRefused, WorkError
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.publication import publish_table
-from pixelmill.pipeline.predictions.stored import KIND
+from pixelmill.pipeline.predictions.table import KIND
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.counts import TableCounts, UncertainRow, count_rows
 from pixelmill.pipeline.scoring.plan import LOCK_FILE, describe_request
 from pixelmill.pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
 from pixelmill.pipeline.scoring.shards import find_part
 from pixelmill.pipeline.scoring.thumbnails import find_thumbnails
-from pixelmill.pipeline.storage import absolute, children
+from pixelmill.pipeline.storage import Location, absolute, children
 
 
 def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
@@ -73,7 +72,7 @@ def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> Non
         )
 
 
-def _require_part(plan: ScoringPlan, number: int, key: str) -> Path:
+def _require_part(plan: ScoringPlan, number: int, key: str) -> Location:
     part = find_part(plan, number, key)
     if part is None:
         raise WorkError(
@@ -98,8 +97,8 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "failed_images": {
             code: [image.path for image in images] for code, images in sorted(counts.failed_images.items())
         },
-        "passed_over": outcome.passed_over.total,
-        "passed_over_kinds": outcome.passed_over.describe(),
+        "passed_over": outcome.skipped.total,
+        "passed_over_kinds": outcome.skipped.describe(),
         "labels": dict(sorted(counts.labels.items())),
         "drift": measure_drift(request.bundle.baseline(), counts.predictions),
         **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
@@ -141,7 +140,7 @@ def _show(plan: ScoringPlan, outcome: ScoringOutcome, rows: Sequence[UncertainRo
     ]
 
 
-def _describe_files(request: ScoringRequest, parts: Sequence[Path]) -> dict[str, Any]:
+def _describe_files(request: ScoringRequest, parts: Sequence[Location]) -> dict[str, Any]:
     """Size and SHA-256 of the files in the work folder, by the name each will have in the output."""
     rows = (
         {CSV_FILE: request.work / CSV_FILE}
@@ -152,7 +151,7 @@ def _describe_files(request: ScoringRequest, parts: Sequence[Path]) -> dict[str,
     return {name: describe_file(path) for name, path in files.items()}
 
 
-def _remove_all_but(parts: Sequence[Path], folder: Path) -> None:
+def _remove_all_but(parts: Sequence[Location], folder: Location) -> None:
     """Remove the parts of an earlier, longer listing and the temporary files of killed workers."""
     kept = {part.name for part in parts}
     for path in children(folder):

@@ -4,7 +4,6 @@ import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.scoring.report import FailedImage
 from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
 from pixelmill.pipeline.scoring.true_labels import TrueLabelCounts
+from pixelmill.pipeline.storage import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +60,7 @@ class TableCounts:
     last_path: str = ""
 
 
-def count_rows(parts: Sequence[Path], labels: Sequence[str], layout: TableLayout) -> TableCounts:
+def count_rows(parts: Sequence[Location], labels: Sequence[str], layout: TableLayout) -> TableCounts:
     """Count the rows of all parts of a table.
 
     Raises:

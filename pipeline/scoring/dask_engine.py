@@ -20,7 +20,7 @@ from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.local_engine import find_crashing_images
 from pixelmill.pipeline.scoring.shards import FIRST_LIMIT, ShardLimit, shard_images, write_shards
 from pixelmill.pipeline.scoring.tally import Tally
-from pixelmill.pipeline.scoring.worker.costly import read_costly
+from pixelmill.pipeline.scoring.worker.timeouts import read_timeouts
 from pixelmill.pipeline.scoring.worker.worker import ShardResult, score_shard, try_images
 from pixelmill.pipeline.storage import absolute
 
@@ -65,7 +65,7 @@ def run_shards(
     """
     size = _Size(plan)
     running: dict[int, Future[ShardResult]] = {}
-    for shard in write_shards(plan, size.limits(), passed_over=tally.passed_over):
+    for shard in write_shards(plan, size.limits(), skipped=tally.skipped):
         if not tally.list_shard(plan, shard):
             meter(shard.images, tally.note)
             continue
@@ -135,13 +135,13 @@ def _score_without_crashing_images(plan: ScoringPlan, number: int) -> ShardResul
             return True
 
         # Images over the time limit have been recorded by now and are skipped on the next attempt.
-        known, costly = 0, len(read_costly(plan.request.work))
-        while costly > known:
+        known, found = 0, len(read_timeouts(plan.request.work))
+        while found > known:
             try:
                 again: ShardResult = client.submit(score_shard, work, number, pure=False).result()
                 return again
             except (KilledWorker, *_DEATHS):
-                known, costly = costly, len(read_costly(plan.request.work))
+                known, found = found, len(read_timeouts(plan.request.work))
         crashing = find_crashing_images(shard_images(plan, number), survives)
         try:
             result: ShardResult = client.submit(score_shard, work, number, crashing, pure=False).result()

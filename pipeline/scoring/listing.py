@@ -5,17 +5,16 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import NamedTuple
 
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import escape, unescape
 from pixelmill.pipeline.images import EXTENSIONS
-from pixelmill.pipeline.scoring.deep_paths import scan_folder, stat_file
-from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.remote_listing import first_remote_folders, walk_remote
-from pixelmill.pipeline.storage import is_remote
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
+from pixelmill.pipeline.storage import Location, is_remote
+from pixelmill.pipeline.storage.deep_paths import scan_folder, stat_file
 
 __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
 # These errors are about the machine, not about the folder being listed.
@@ -43,7 +42,7 @@ class ListedImage(NamedTuple):
 
 
 def list_images(
-    folder: Path, globs: Sequence[str] = (), passed_over: PassedOver | None = None
+    folder: Location, globs: Sequence[str] = (), skipped: SkippedFiles | None = None
 ) -> Iterator[ListedImage]:
     """List the files with an image extension below a folder, sorted by path in the order of the table.
 
@@ -54,19 +53,19 @@ def list_images(
     Args:
         folder: A local or remote folder.
         globs: Shell patterns for the file names to list, instead of the image extensions.
-        passed_over: Updated with what has been skipped so far.
+        skipped: Updated with what has been skipped so far.
 
     Raises:
         WorkError: The folder itself cannot be listed.
     """
-    counts = PassedOver() if passed_over is None else passed_over
+    counts = SkippedFiles() if skipped is None else skipped
     if is_remote(folder):
         found = walk_remote(folder, lambda name: is_wanted(name, globs), counts)
         return (ListedImage(path, size, modified, 0, problem) for path, size, modified, problem in found)
     return _list_local(os.fspath(folder), globs, counts)
 
 
-def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
+def holds_images(folder: Location, globs: Sequence[str] = ()) -> bool:
     """Whether there is anything to list. Stops at the first image found.
 
     Raises:
@@ -76,7 +75,7 @@ def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
         return next(list_images(folder, globs), None) is not None
     root = os.fspath(folder)
     folders = [root]
-    ignored = PassedOver()
+    ignored = SkippedFiles()
     while folders:
         place = folders.pop()
         try:
@@ -93,7 +92,7 @@ def holds_images(folder: Path, globs: Sequence[str] = ()) -> bool:
     return False
 
 
-def first_folders(folder: Path) -> Iterator[str]:
+def first_folders(folder: Location) -> Iterator[str]:
     """The names of the immediate subfolders in any order, without hidden ones and clutter.
 
     Raises:
@@ -102,7 +101,7 @@ def first_folders(folder: Path) -> Iterator[str]:
     if is_remote(folder):
         yield from first_remote_folders(folder)
         return
-    root, ignored = os.fspath(folder), PassedOver()
+    root, ignored = os.fspath(folder), SkippedFiles()
     try:
         with scan_folder(root) as entries:
             yield from (entry.name for entry in entries if _kind_of(entry, (), ignored) == "folder")
@@ -118,7 +117,7 @@ def is_wanted(name: str, globs: Sequence[str]) -> bool:
     return bool(stem) and dot + extension.lower() in EXTENSIONS
 
 
-def _list_local(folder: str, globs: Sequence[str], counts: PassedOver) -> Iterator[ListedImage]:
+def _list_local(folder: str, globs: Sequence[str], counts: SkippedFiles) -> Iterator[ListedImage]:
     # An explicit stack, because a tree may be deeper than Python's recursion limit. It holds only the names
     # in the folders from the root to the current one.
     stack: list[list[str] | ListedImage] = [_names(folder, folder, "", globs, counts)]
@@ -141,7 +140,7 @@ def _list_local(folder: str, globs: Sequence[str], counts: PassedOver) -> Iterat
 
 
 def _names(
-    root: str, folder: str, prefix: str, globs: Sequence[str], counts: PassedOver
+    root: str, folder: str, prefix: str, globs: Sequence[str], counts: SkippedFiles
 ) -> list[str] | ListedImage:
     """The paths of a folder's subfolders, with a trailing slash, and images, in descending order.
 
@@ -163,7 +162,7 @@ def _names(
     return found
 
 
-def _kind_of(entry: _Entry, globs: Sequence[str], counts: PassedOver) -> str | None:
+def _kind_of(entry: _Entry, globs: Sequence[str], counts: SkippedFiles) -> str | None:
     """`folder` for a subfolder to list, `image` for a file to score; anything else is counted as skipped."""
     name = entry.name
     if name.startswith("."):

@@ -1,6 +1,6 @@
 """Scoring in worker processes on this machine. The crash of a worker costs a retry and at most a failed row.
 
-An image can crash the process that decodes it, take too long (see `costly`), or use more memory than there
+An image can crash the process that decodes it, take too long (see `timeouts`), or use more memory than there
 is. The shard of a crashed worker is run again on its own; if it crashes again, the shard is bisected to find
 the images responsible, and these become failed rows.
 """
@@ -19,10 +19,10 @@ from pixelmill.pipeline.processes import spawned_pool
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.shards import Shard, shard_images
-from pixelmill.pipeline.scoring.worker.costly import read_costly
+from pixelmill.pipeline.scoring.worker.timeouts import read_timeouts
 from pixelmill.pipeline.scoring.worker.worker import (
     ShardResult,
-    begun_mark,
+    marker_file,
     score_shard,
     start_worker,
     try_images,
@@ -59,7 +59,7 @@ class WorkerPool:
     _waiting: list[int] = field(default_factory=list, init=False)
     _is_listing: bool = field(default=True, init=False)
     _completed: int = field(default=0, init=False)
-    _costly: int = field(default=0, init=False)
+    _timeouts: int = field(default=0, init=False)
 
     def results(self) -> Iterator[ShardResult]:
         """The result of each shard that is due.
@@ -104,8 +104,8 @@ class WorkerPool:
         return future
 
     def _handle_death(self, error: BaseException, has_progressed: bool) -> Iterator[ShardResult]:
-        marks = {number: begun_mark(self.marks, number) for number in self._waiting}
-        if self._has_new_costly():
+        marks = {number: marker_file(self.marks, number) for number in self._waiting}
+        if self._has_new_timeout():
             _log.warning(
                 "an image exceeded the decoding time limit and its worker was stopped; it is skipped"
             )
@@ -131,7 +131,7 @@ class WorkerPool:
                 with self._pool(1) as pool:
                     return pool.submit(score_shard, work, number).result()
             except _DEATHS:
-                is_retrying = self._has_new_costly()
+                is_retrying = self._has_new_timeout()
         crashing = find_crashing_images(
             shard_images(self.plan, number), lambda start, stop: self._survives(number, start, stop)
         )
@@ -143,10 +143,10 @@ class WorkerPool:
                 f"shard {number} crashes its worker, though none of its images does so on its own"
             ) from error
 
-    def _has_new_costly(self) -> bool:
+    def _has_new_timeout(self) -> bool:
         """Whether a worker has recorded another image over the time limit since the last call."""
-        before, self._costly = self._costly, len(read_costly(self.plan.request.work))
-        return self._costly > before
+        before, self._timeouts = self._timeouts, len(read_timeouts(self.plan.request.work))
+        return self._timeouts > before
 
     def _survives(self, number: int, start: int, stop: int) -> bool:
         try:

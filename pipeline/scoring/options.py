@@ -1,9 +1,8 @@
-"""The options of a scoring run, from which the command and the flow take parameters, defaults and help."""
+"""The options of a scoring run, which define the parameters, defaults and help of its command and flow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -14,6 +13,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.images import DEFAULT_MAX_PIXELS
 from pixelmill.pipeline.inference import Provider
 from pixelmill.pipeline.predictions.layout import TableFormat
+from pixelmill.pipeline.storage import Location
 
 Executor = Literal["local", "dask"]
 BYTES = "bytes"
@@ -24,10 +24,10 @@ def _option(description: str, expected: str | None = None, unit: str | None = No
     """Describe an option.
 
     Args:
-        description: The help text of the command and of the flow's form.
-        expected: What an error says is expected of the value.
-        unit: `BYTES` where the command takes a size such as `512MB`.
-        bounds: What pydantic's `Field` takes, such as `ge=1`.
+        description: The help text in the command and in the flow's form.
+        expected: The expected value in error messages.
+        unit: `BYTES` if the command accepts a size such as `512MB`.
+        bounds: Constraints of pydantic's `Field`, such as `ge=1`.
     """
     extra = {"expected": expected, "unit": unit}
     return Field(
@@ -39,54 +39,52 @@ def _option(description: str, expected: str | None = None, unit: str | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """How a folder is scored; each field describes itself."""
+    """How a folder is scored. Each field has a description."""
 
     format: Annotated[TableFormat, _option("The format of the table.")] = "parquet"
     top_k: Annotated[
-        int, _option("How many classes a row keeps, the most probable first.", "at least 1", ge=1)
+        int, _option("The number of classes per row, the most probable first.", "at least 1", ge=1)
     ] = 1
     workers: Annotated[
         int | None,
-        _option("Processes that decode and infer. Default: one for each processor.", "at least 1", ge=1),
+        _option("The number of worker processes. Default: one per processor.", "at least 1", ge=1),
     ] = None
     provider: Annotated[Provider, _option("Where onnxruntime runs.")] = "cpu"
     executor: Annotated[
-        Executor, _option("What runs the workers: processes of this machine, or a Dask cluster.")
+        Executor, _option("Where workers run: in processes on this machine, or on a Dask cluster.")
     ] = "local"
-    dask_address: Annotated[
-        str | None, _option("The address of the cluster's scheduler: tcp://HOST:PORT.")
-    ] = None
+    dask_address: Annotated[str | None, _option("The address of the Dask scheduler: tcp://HOST:PORT.")] = None
     previous: Annotated[
-        Path | None,
-        _option("An earlier table: its rows are reused where model, preprocessing and bytes are the same."),
+        Location | None,
+        _option("An earlier table, whose rows are reused if model, preprocessing and bytes are the same."),
     ] = None
     trust_mtime: Annotated[
         bool,
-        _option("Reuse rows of `previous` also where a file's size, time and inode alone are the same."),
+        _option("Also reuse rows of `previous` if only a file's size, time and inode are the same."),
     ] = False
     globs: Annotated[
         tuple[str, ...],
-        _option("A shell pattern of the file names to list, instead of the images' extensions."),
+        _option("A shell pattern for the file names to list, instead of the image extensions."),
     ] = ()
     labels_from_folders: Annotated[
-        bool, _option("The first folder of an image's path is its true label.")
+        bool, _option("Use the first folder of an image's path as its true label.")
     ] = False
     max_failure_rate: Annotated[
         float,
         _option(
-            "The largest share of failed rows; above it the run is refused.",
+            "The largest share of failed rows; the run is refused above it.",
             "a share from 0 to 1",
             ge=0,
             le=1,
         ),
     ] = 0.01
-    max_pixels: Annotated[int, _option("Images of more pixels are failed rows.", "at least 1", ge=1)] = (
+    max_pixels: Annotated[int, _option("Images with more pixels become failed rows.", "at least 1", ge=1)] = (
         DEFAULT_MAX_PIXELS
     )
     max_image_memory: Annotated[
         int,
         _option(
-            "Images that take more memory to decode are failed rows.",
+            "Images that need more memory to decode become failed rows.",
             f"at least {_LEAST_MEMORY:,} bytes",
             BYTES,
             ge=_LEAST_MEMORY,
@@ -95,13 +93,15 @@ class ScoringOptions:
     max_image_seconds: Annotated[
         float,
         _option(
-            "Images that take longer to decode are failed rows.",
-            "a number of seconds over 0",
+            "Images that take longer to decode become failed rows.",
+            "a number of seconds above 0",
             gt=0,
             allow_inf_nan=False,
         ),
     ] = DEFAULT_MAX_SECONDS
-    fresh: Annotated[bool, _option("Replace what the output holds, whatever run it is from.")] = False
+    fresh: Annotated[bool, _option("Replace the contents of the output, whichever run they are from.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ class Option:
     """One field of `ScoringOptions`.
 
     Attributes:
-        name: Of the field.
-        type: Without what describes it.
-        annotation: With it, as pydantic reads it.
-        default: Its value where none is given.
+        name: The name of the field.
+        type: The type without its metadata.
+        annotation: The type with its metadata, as pydantic reads it.
+        default: The default value.
         description: The help text.
-        expected: What an error says is expected; empty where the type says it.
+        expected: The expected value in error messages; empty if the type says it.
         unit: `BYTES` for a size.
     """
 
@@ -129,8 +129,8 @@ class Option:
 
 @cache
 def scoring_options() -> tuple[Option, ...]:
-    """All options, in their order."""
-    hints = get_type_hints(ScoringOptions, include_extras=True)
+    """All options, in the order of the fields."""
+    hints, types = get_type_hints(ScoringOptions, include_extras=True), get_type_hints(ScoringOptions)
     found = []
     for field in fields(ScoringOptions):
         annotation = hints[field.name]
@@ -139,7 +139,7 @@ def scoring_options() -> tuple[Option, ...]:
         found.append(
             Option(
                 field.name,
-                annotation.__origin__,
+                types[field.name],
                 annotation,
                 field.default,
                 info.description or "",
@@ -151,13 +151,13 @@ def scoring_options() -> tuple[Option, ...]:
 
 
 def check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names that no option has.
+    """Check that every name is the name of an option.
 
     Args:
-        values: By name.
+        values: Values by name.
 
     Raises:
-        RequestError: There is one.
+        RequestError: A name is not.
     """
     names = [option.name for option in scoring_options()]
     for name in values:
@@ -169,11 +169,11 @@ def check_values(options: ScoringOptions) -> None:
     """Check options against the types and the ranges of their fields.
 
     Raises:
-        RequestError: A value is of another type than its field, or out of its range.
+        RequestError: A value has the wrong type or is out of range.
     """
     for option in scoring_options():
-        # A remote location has the methods of a path, and is no `Path`.
-        if option.type == Path | None:
+        # A remote location has the methods of a path, but is not a `Path`.
+        if option.type == Location | None:
             continue
         value = getattr(options, option.name)
         try:

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import escape, unescape
-from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 from pixelmill.pipeline.storage import file_system
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # The keys under which fsspec's file systems (S3, Azure, Google, local and others) report the modification
 # time.
@@ -19,7 +21,9 @@ RemoteEntry = tuple[str, int, int, str | None]
 cannot be read as an image."""
 
 
-def walk_remote(folder: Path, is_wanted: Callable[[str], bool], counts: PassedOver) -> Iterator[RemoteEntry]:
+def walk_remote(
+    folder: "UPath", is_wanted: Callable[[str], bool], counts: SkippedFiles
+) -> Iterator[RemoteEntry]:
     """List the files below a remote folder whose names are wanted, sorted by path.
 
     A folder that this user may not list is listed as an entry with a problem, and so is one without a name.
@@ -45,15 +49,15 @@ def walk_remote(folder: Path, is_wanted: Callable[[str], bool], counts: PassedOv
             yield path, size, modified_ns, problem
 
 
-def first_remote_folders(folder: Path) -> list[str]:
+def first_remote_folders(folder: "UPath") -> list[str]:
     """The names of a remote folder's immediate subfolders, without hidden ones and clutter."""
     system, root = file_system(folder)
-    entries = _entries(system, root.rstrip("/"), "", lambda _: False, PassedOver())
+    entries = _entries(system, root.rstrip("/"), "", lambda _: False, SkippedFiles())
     return [unescape(path).rstrip("/") for path, *_ in entries if path.rstrip("/")]
 
 
 def _entries(
-    system: Any, folder: str, prefix: str, is_wanted: Callable[[str], bool], counts: PassedOver
+    system: Any, folder: str, prefix: str, is_wanted: Callable[[str], bool], counts: SkippedFiles
 ) -> list[RemoteEntry]:
     """The entries of one remote folder in descending order of path."""
     place = folder.rstrip("/")
@@ -76,7 +80,7 @@ def _entries(
 
 
 def _described(
-    entry: dict[str, Any], prefix: str, is_wanted: Callable[[str], bool], counts: PassedOver
+    entry: dict[str, Any], prefix: str, is_wanted: Callable[[str], bool], counts: SkippedFiles
 ) -> list[RemoteEntry]:
     """The entry of a subfolder to list or of a file to score; anything else is counted as skipped."""
     name = entry["name"].rstrip("/").rpartition("/")[2]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline import __version__
 from pixelmill.pipeline.display import printable
-from pixelmill.pipeline.scoring.passed_over import format_passed_over
+from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
 from pixelmill.pipeline.templates import open_templates
 
@@ -141,7 +141,7 @@ def render_scoring_report(content: ReportContent) -> str:
         accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
         classes=_class_accuracies(accuracy["classes"]) if accuracy else [],
         not_classes=format_not_classes(accuracy) if accuracy else "",
-        passed_over=format_passed_over(manifest["passed_over_kinds"]),
+        skipped=format_skipped(manifest["passed_over_kinds"]),
         pixelmill_version=__version__,
     )
     # A folder's name may not be valid text, but the page must be valid UTF-8.

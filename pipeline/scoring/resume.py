@@ -1,8 +1,10 @@
-"""Which run an output holds: one to resume, one to replace, or one that is not to be touched."""
+"""Deciding whether a request resumes the run in its output, replaces it, or is refused."""
 
+from dataclasses import dataclass
 from logging import getLogger
-from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from pixelmill.pipeline.artifacts import MANIFEST, new_run_id, now, read_json, remove_folder, write_json
 from pixelmill.pipeline.clutter import is_clutter
@@ -10,32 +12,49 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.publication import (
-    awaits_publication,
     foreign_files_in_parts,
-    link_or_copy,
+    is_publication_pending,
     publish_table,
 )
-from pixelmill.pipeline.predictions.stored import DamagedTable, listed_table
+from pixelmill.pipeline.predictions.table import DamagedTable, listed_table
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.storage import children, is_remote
+from pixelmill.pipeline.storage import Location, children, link_or_copy, make_folder
 
 _log = getLogger(__name__)
 _RUN_FILE = "run.json"
 _TABLE = {MANIFEST, REPORT_FILE, CSV_FILE, PARTS_FOLDER}
 
 
-def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | None:
-    """The run that this request resumes, or None where it begins one.
+@dataclass(frozen=True)
+class _HeldRun:
+    """The run of an output, in its own file while it is unfinished and in the table's manifest afterwards.
 
-    An unfinished run counts before a finished one. With `fresh`, only an unfinished run that was
-    itself begun fresh is resumed; whatever else the output holds is replaced at the commit.
+    Attributes:
+        request: What must be the same for two requests to be one run.
+        run: Its facts.
+        fresh: Whether it was begun with `fresh`.
+    """
+
+    request: dict[str, Any]
+    run: RunFacts
+    fresh: bool = False
+
+
+_RUN = TypeAdapter(_HeldRun)
+
+
+def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | None:
+    """The run that this request resumes; None if it starts a new one.
+
+    An unfinished run takes precedence over a finished one. With `fresh`, only an unfinished run that was
+    itself started with `fresh` is resumed; anything else in the output is replaced at the commit.
 
     Args:
-        request: What is asked for.
-        identity: What must be the same for two requests to be one run.
+        request: The request.
+        identity: The parameters that must be equal for a request to resume a run.
 
     Raises:
-        RequestError: The output holds another run, or files that no run wrote.
+        RequestError: The output contains another run, or files that no run wrote.
     """
     output, unfinished = request.output, request.work / _RUN_FILE
     runs = [path for path in (unfinished, output / MANIFEST) if path.is_file()]
@@ -43,36 +62,35 @@ def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | No
     _require_no_foreign_file(output, _TABLE if held else set())
     if held is None:
         return None
-    differing = [key for key in identity if held["request"].get(key) != identity[key]]
+    differing = [key for key in identity if held.request.get(key) != identity[key]]
     if request.fresh:
-        resumes = not differing and runs[0] == unfinished and held.get("fresh") is True
-        return RunFacts(**held["run"]) if resumes else None
+        resumes = not differing and runs[0] == unfinished and held.fresh
+        return held.run if resumes else None
     if differing:
         key = differing[0]
         raise RequestError(
-            f"output {output} holds a run with {key} {held['request'].get(key)!r}",
-            f"{identity[key]!r}, as asked for now",
+            f"output {output} contains a run with {key} {held.request.get(key)!r}",
+            f"{identity[key]!r}, as in this request",
             "Choose another `output`, or replace that run with `fresh`.",
         )
-    # Of a finished CSV table no parts are left to keep: scoring it once more is a new run.
-    return RunFacts(**held["run"]) if runs[0] == unfinished or request.format == "parquet" else None
+    # A finished CSV table has no parts left to keep, so scoring it again is a new run.
+    return held.run if runs[0] == unfinished or request.format == "parquet" else None
 
 
 def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts | None) -> RunFacts:
-    """Write down which run this is, before any part of it is written, and take up its finished parts.
+    """Record the run before any part of it is written, and keep the finished parts of a resumed run.
 
     Args:
-        request: What is asked for.
+        request: The request.
         identity: See `find_run`.
         run: The run to resume; None for a new one.
     """
-    if awaits_publication(request.output):
+    if is_publication_pending(request.output):
         publish_table(request.output)
     resumes = run is not None and (request.work / _RUN_FILE).is_file()
     if not resumes:
         remove_folder(request.parts)
-    if not is_remote(request.parts):
-        request.parts.mkdir(parents=True, exist_ok=True)
+    make_folder(request.parts)
     if run is not None:
         _adopt_parts(request, run)
     if run is not None and resumes:
@@ -84,14 +102,15 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
         run_id=new_run_id(request.bundle.name),
         scored_at=now(),
     )
-    write_json(request.work / _RUN_FILE, {"request": identity, "run": vars(run), "fresh": request.fresh})
+    held = _HeldRun(identity, run, request.fresh)
+    write_json(request.work / _RUN_FILE, _RUN.dump_python(held, mode="json"))
     return run
 
 
 def _adopt_parts(request: ScoringRequest, run: RunFacts) -> None:
-    """Have the parts of the finished table among those of the run, where it is the table of this run.
+    """Add the parts of the finished table to those of the run, if it is the table of this run.
 
-    A part that is not the one which the manifest lists is left out, and its images are scored again.
+    A part that is not the one listed in the manifest is omitted, and its images are scored again.
     """
     if not (request.output / MANIFEST).is_file():
         return
@@ -109,27 +128,23 @@ def _adopt_parts(request: ScoringRequest, run: RunFacts) -> None:
             _log.warning("%s; its images are scored again", error.received)
 
 
-def _require_no_foreign_file(output: Path, ours: set[str]) -> None:
+def _require_no_foreign_file(output: Location, ours: set[str]) -> None:
     names = [path.name for path in children(output)]
     foreign = sorted(name for name in names if not (name in ours or name.startswith(".") or is_clutter(name)))
     if PARTS_FOLDER in ours:
         foreign += [f"{PARTS_FOLDER}/{name}" for name in foreign_files_in_parts(output)]
     if foreign:
         raise RequestError(
-            f"output {output} holds {foreign[0]!r}, which no scoring run wrote",
-            "an empty or a new folder",
+            f"output {output} contains {foreign[0]!r}, which no scoring run wrote",
+            "an empty or new folder",
             "Choose another `output`.",
         )
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    content = read_json(path)
+def _read_run(path: Location) -> _HeldRun:
     try:
-        RunFacts(**content["run"])
-        content["request"].get("model")
-    except (TypeError, KeyError, AttributeError):
+        return _RUN.validate_python(read_json(path))
+    except ValidationError:
         raise RequestError(
-            f"{path} tells of no scoring run", "what a scoring run wrote", "Choose another `output`."
+            f"{path} does not describe a scoring run", "a file written by a run", "Choose another `output`."
         ) from None
-    run: dict[str, Any] = content
-    return run

@@ -4,17 +4,15 @@ The scored rows of the earlier table are written to the work folder as two array
 bytes of the hash. Workers memory-map them, so that all share one copy.
 """
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from logging import getLogger
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.artifacts import read_json, write_array, write_json
+from pixelmill.pipeline.artifacts import read_array, read_json, write_array, write_json
 from pixelmill.pipeline.bundles import PREPROCESSING_FILE
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.inference import ROUNDING, Probabilities
@@ -22,10 +20,10 @@ from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
 from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_part
-from pixelmill.pipeline.predictions.stored import DamagedTable, StoredFile, StoredTable, read_table
+from pixelmill.pipeline.predictions.table import DamagedTable, StoredFile, StoredTable, read_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.listing import ListedImage
-from pixelmill.pipeline.storage import absolute, is_remote, parse_location, read_content
+from pixelmill.pipeline.storage import absolute, parse_location
 
 Records = npt.NDArray[np.void]
 Keys = npt.NDArray[np.uint64]
@@ -86,8 +84,8 @@ class PreviousTable:
     """Access to an earlier table in one worker."""
 
     def __init__(self, request: ScoringRequest) -> None:
-        self._keys = _load(request.work / _KEYS)
-        self._rows = _load(request.work / _ROWS)
+        self._keys = read_array(request.work / _KEYS)
+        self._rows = read_array(request.work / _ROWS)
         self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
         self._labels = request.bundle.labels()
         self._top_k = request.top_k
@@ -278,9 +276,3 @@ def _read_unchangeable(
 def _span(file: StoredFile, content: bytes) -> _Span:
     paths = read_part(content, ["image_path"])["image_path"]
     return paths[0].as_py(), paths[-1].as_py(), absolute(file.path), file.sha256, file.size
-
-
-def _load(path: Path) -> Any:
-    if is_remote(path):
-        return np.load(io.BytesIO(read_content(path)), allow_pickle=False)
-    return np.load(path, mmap_mode="r", allow_pickle=False)

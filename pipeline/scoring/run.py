@@ -15,10 +15,10 @@ from pixelmill.pipeline.scoring.commit import commit_table
 from pixelmill.pipeline.scoring.dask_engine import score_on_cluster
 from pixelmill.pipeline.scoring.local_engine import WorkerPool
 from pixelmill.pipeline.scoring.options import Executor
-from pixelmill.pipeline.scoring.passed_over import PassedOver
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.report import load_template
 from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shards
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.thumbnails import make_thumbnails
 from pixelmill.pipeline.storage import is_remote
@@ -52,7 +52,7 @@ def outcome_of(plan: ScoringPlan, tally: Tally, workers: int, reason: str) -> Sc
         computed=tally.computed,
         reused=tally.reused,
         copied=tally.copied,
-        passed_over=tally.passed_over,
+        skipped=tally.skipped,
         seconds=seconds,
         # The system clock may be changed during a run.
         startup_seconds=min(max(tally.ready_at - plan.started, 0.0), seconds),
@@ -80,7 +80,7 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
     threading.Thread(target=_preload_for_commit, daemon=True).start()
     with _marker_folder(plan) as marks:
         pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed), finish)
-        with _listing(plan, pool, tally.passed_over):
+        with _listing(plan, pool, tally.skipped):
             for result in pool.results():
                 tally.add(result)
                 meter(result.rows, tally.note)
@@ -113,14 +113,14 @@ def _marker_folder(plan: ScoringPlan) -> Iterator[Path]:
 
 
 @contextmanager
-def _listing(plan: ScoringPlan, pool: WorkerPool, passed_over: PassedOver) -> Iterator[None]:
+def _listing(plan: ScoringPlan, pool: WorkerPool, skipped: SkippedFiles) -> Iterator[None]:
     """List the images in a thread, so that the pool starts before the listing is complete."""
     stopped = threading.Event()
 
     def work() -> None:
         try:
             limits = growing_limits(_GROWTH_OF_QUICK_SHARDS if plan.request.previous else 1)
-            for shard in write_shards(plan, limits, tapers=True, passed_over=passed_over):
+            for shard in write_shards(plan, limits, tapers=True, skipped=skipped):
                 if stopped.is_set():
                     return
                 pool.events.put(shard)
@@ -151,7 +151,7 @@ def score_folder(request: ScoringRequest) -> PredictionTable:
         RequestError: The request is invalid.
         WorkError: Scoring failed; finished shards are kept, and running again resumes.
     """
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         outcome = score_shards(plan)
         return commit_table(plan, outcome)

@@ -2,18 +2,18 @@
 
 import hashlib
 import itertools
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from json.encoder import encode_basestring_ascii
-from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from pixelmill.pipeline.artifacts import replacing
 from pixelmill.pipeline.predictions.parts import part_name, part_shard_key
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
-from pixelmill.pipeline.scoring.passed_over import PassedOver
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
+from pixelmill.pipeline.storage import Location
 
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
@@ -25,6 +25,7 @@ _SMALLEST_SHARE = 16
 _FEWEST_IMAGES = 8
 BLOCK = 8192
 """The number of images of a shard in memory at once."""
+_IMAGES = TypeAdapter(list[ListedImage])
 ShardLimit = tuple[int, float]
 """The number of images, or of their bytes, at which a shard is full."""
 FIRST_LIMIT: ShardLimit = 1024, 8 << 20
@@ -57,7 +58,7 @@ def write_shards(
     plan: ScoringPlan,
     limits: Iterable[ShardLimit],
     tapers: bool = False,
-    passed_over: PassedOver | None = None,
+    skipped: SkippedFiles | None = None,
 ) -> Iterator[Shard]:
     """List the images of a run and write the listing lazily, one shard at a time.
 
@@ -66,27 +67,26 @@ def write_shards(
         limits: The limit of each shard.
         tapers: Whether to cut the last two shards into ever smaller ones, so that no worker is left with a
             large one when all others have finished.
-        passed_over: Updated with what the listing skips.
+        skipped: Updated with what the listing skips.
     """
-    listed = list_images(plan.request.images, plan.request.globs, passed_over)
+    listed = list_images(plan.request.images, plan.request.globs, skipped)
     for number, images in enumerate(cut_images(listed, limits, tapers)):
-        lines = "".join(map(_line, images)).encode()
+        blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+        content = b"".join(_IMAGES.dump_json(block) + b"\n" for block in blocks)
         with replacing(shard_path(plan, number)) as temporary:
-            temporary.write_bytes(lines)
-        yield Shard(number, len(images), _key_of(plan, [lines]))
+            temporary.write_bytes(content)
+        yield Shard(number, len(images), _key_of(plan, [content]))
 
 
-def shard_path(plan: ScoringPlan, number: int) -> Path:
-    """The file of one shard, with one line of JSON per image."""
+def shard_path(plan: ScoringPlan, number: int) -> Location:
+    """The file of one shard, with one line of JSON per block of images."""
     return plan.request.shards / f"{number:05d}.jsonl"
 
 
 def read_shard(plan: ScoringPlan, number: int) -> Iterator[list[ListedImage]]:
     """The images of one shard, one block at a time."""
     with shard_path(plan, number).open("rb") as file:
-        while lines := list(itertools.islice(file, BLOCK)):
-            # Parsing one JSON array is three times as fast as parsing each line.
-            yield [*map(ListedImage._make, json.loads(b"[%s]" % b",".join(lines)))]
+        yield from map(_IMAGES.validate_json, file)
 
 
 def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
@@ -107,17 +107,10 @@ def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def find_part(plan: ScoringPlan, number: int, key: str) -> Path | None:
+def find_part(plan: ScoringPlan, number: int, key: str) -> Location | None:
     """The finished part of a shard of this run; None if there is none."""
     path = plan.request.parts / part_name(number)
     return path if path.is_file() and part_shard_key(path) == key else None
-
-
-def _line(image: ListedImage) -> str:
-    # The same as `json.dumps`, in a third of the time.
-    problem = "null" if image.problem is None else encode_basestring_ascii(image.problem)
-    path = encode_basestring_ascii(image.path)
-    return f"[{path}, {image.size}, {image.modified_ns}, {image.inode}, {problem}]\n"
 
 
 def cut_images(

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from pixelmill.pipeline.predictions.parts import read_if_intact
 from pixelmill.pipeline.scoring import ScoringPlan
-from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.shards import Shard, find_part
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 from pixelmill.pipeline.scoring.thumbnails import Thumbnails, Uncertain, merge_uncertain
 from pixelmill.pipeline.scoring.worker.worker import ShardResult
 
@@ -30,7 +30,7 @@ class Tally:
     shard_keys: list[str] = field(default_factory=list)
     uncertain: tuple[Uncertain, ...] = ()
     thumbnails: Thumbnails = field(default_factory=dict)
-    passed_over: PassedOver = field(default_factory=PassedOver)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def list_shard(self, plan: ScoringPlan, shard: Shard) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,8 +25,8 @@ from pixelmill.pipeline.predictions.arrays import numbers_of
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.worker.reading import read_again
-from pixelmill.pipeline.storage import absolute, parse_location
+from pixelmill.pipeline.scoring.worker.file_reader import read_again
+from pixelmill.pipeline.storage import Location, absolute, parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,7 +106,7 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     return made
 
 
-def _make_one(images: Path, limits: DecodingLimits, path: str) -> bytes:
+def _make_one(images: Location, limits: DecodingLimits, path: str) -> bytes:
     data = read_again(images, path)
     require_affordable(data, limits)
     return encode_thumbnail(data, _SIDE)

@@ -4,7 +4,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.display import printable
@@ -12,6 +11,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.file_names import unescape
 from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.scoring.listing import first_folders
+from pixelmill.pipeline.storage import Location
 
 _SHOWN = 3
 _MOST_FOLDERS = 100
@@ -101,7 +101,7 @@ def format_not_classes(accuracy: Mapping[str, Any]) -> str:
     )
 
 
-def require_class_folders(images: Path, classes: Sequence[str]) -> None:
+def require_class_folders(images: Location, classes: Sequence[str]) -> None:
     """Check that at least one immediate subfolder of the image folder is a class of the model.
 
     Raises:

@@ -7,17 +7,19 @@ sees either the old content or the new one. `local` and `remote` are the two imp
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
-from pixelmill.pipeline.storage.interface import Change, Storage
+from pixelmill.pipeline.storage.interface import Change, OpenFile, Storage
 from pixelmill.pipeline.storage.local import LocalStorage, flush_to_disk
 from pixelmill.pipeline.storage.location import (
+    LocalPath,
     Location,
     absolute,
     cache_folder,
     file_system,
     is_remote,
     is_remote_error,
+    local_path,
     parse_location,
     require_reachable,
     workspace,
@@ -31,8 +33,12 @@ from pixelmill.pipeline.storage.temporaries import (
     temporary_sibling,
 )
 
+if TYPE_CHECKING:
+    from upath.types import StatResultType
+
 __all__ = [
     "Change",
+    "LocalPath",
     "Location",
     "absolute",
     "cache_folder",
@@ -46,6 +52,8 @@ __all__ = [
     "is_remote",
     "is_remote_error",
     "link_or_copy",
+    "local_path",
+    "make_folder",
     "move",
     "open_regular",
     "opened",
@@ -61,10 +69,16 @@ __all__ = [
     "scratch_folder",
     "sha256_of",
     "stamp_of",
+    "stat_of",
     "temporary_folder",
     "temporary_sibling",
     "workspace",
 ]
+
+
+def make_folder(folder: Location) -> None:
+    """Create a folder and its parents unless they exist; a remote one appears with its first file."""
+    _storage_of(folder).make_folder()
 
 
 def children(folder: Location) -> list[Location]:
@@ -79,6 +93,15 @@ def children(folder: Location) -> list[Location]:
 def file_sizes(folder: Location) -> dict[str, int]:
     """The sizes in bytes of the files directly in a folder, by name; empty for a missing folder."""
     return _storage_of(folder).file_sizes()
+
+
+def stat_of(path: Location) -> "StatResultType":
+    """The kind, size, time and inode of a file or folder; an inode of 0 where there is none.
+
+    Raises:
+        OSError: There is none, or it cannot be accessed.
+    """
+    return _storage_of(path).stat()
 
 
 def stamp_of(path: Location) -> object:
@@ -100,14 +123,14 @@ def read_content(path: Location, largest: int | None = None) -> bytes:
 
 
 @contextmanager
-def opened(path: Location) -> Iterator[BinaryIO]:
+def opened(path: Location) -> Iterator[OpenFile]:
     """A file, whose content stays the same while it is open even if the file is replaced."""
     with _storage_of(path).opened() as file:
         yield file
 
 
 @contextmanager
-def opened_for_reading(path: Location) -> Iterator[str | BinaryIO]:
+def opened_for_reading(path: Location) -> Iterator[str | OpenFile]:
     """A source for Arrow: the name of a local file, or the bytes of a remote one, fetched once."""
     yield _storage_of(path).source()
 

@@ -2,17 +2,25 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pixelmill.pipeline.storage.location import Location
 
+if TYPE_CHECKING:
+    from upath.types import StatResultType
+
 Change: TypeAlias = Callable[[bytes | None], bytes | None]
 """From a file's content, None if there is no file, to its new content, None to leave it unchanged."""
+OpenFile: TypeAlias = BytesIO | BufferedReader
 
 
 class Storage(Protocol):
     """One location, with the operations of `pixelmill.pipeline.storage`, which documents them."""
+
+    def make_folder(self) -> None:
+        """Create the folder."""
 
     def children(self) -> list[Location]:
         """The entries of the folder."""
@@ -20,16 +28,19 @@ class Storage(Protocol):
     def file_sizes(self) -> dict[str, int]:
         """The sizes in bytes of the files directly in the folder, by name."""
 
+    def stat(self) -> "StatResultType":
+        """The kind, size, time and inode of the file or folder."""
+
     def stamp(self) -> object:
         """A value that differs once the file was replaced."""
 
     def read(self, largest: int | None) -> bytes:
         """The bytes of the file."""
 
-    def opened(self) -> BinaryIO:
+    def opened(self) -> OpenFile:
         """The file as it is now, whether or not it is replaced meanwhile."""
 
-    def source(self) -> str | BinaryIO:
+    def source(self) -> str | OpenFile:
         """What Arrow reads the file from."""
 
     def sha256(self) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from filelock import FileLock
 
-from pixelmill.pipeline.storage.interface import Change
-from pixelmill.pipeline.storage.location import Location, is_remote
+from pixelmill.pipeline.storage.deep_paths import stat_file
+from pixelmill.pipeline.storage.interface import Change, OpenFile
+from pixelmill.pipeline.storage.location import Location, local_path
 from pixelmill.pipeline.storage.regular_files import open_regular
 from pixelmill.pipeline.storage.temporaries import temporary_file
 
@@ -26,6 +26,10 @@ class LocalStorage:
 
     path: Path
 
+    def make_folder(self) -> None:
+        """See `Storage`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def children(self) -> list[Location]:
         """See `Storage`."""
         return list(self.path.iterdir())
@@ -36,10 +40,14 @@ class LocalStorage:
             return {}
         return {path.name: path.stat().st_size for path in self.path.iterdir() if path.is_file()}
 
+    def stat(self) -> os.stat_result:
+        """See `Storage`."""
+        return stat_file(os.fspath(self.path))
+
     def stamp(self) -> object:
         """See `Storage`."""
         try:
-            facts = self.path.stat()
+            facts = self.stat()
         except OSError:
             return None
         return facts.st_ino, facts.st_mtime_ns, facts.st_size
@@ -56,7 +64,7 @@ class LocalStorage:
             raise OSError(errno.EFBIG, message, str(self.path))
         return content
 
-    def opened(self) -> BinaryIO:
+    def opened(self) -> OpenFile:
         """See `Storage`. Files are never modified in place."""
         return open_regular(self.path)
 
@@ -107,15 +115,15 @@ class LocalStorage:
 
     def move(self, target: Location) -> None:
         """See `Storage`."""
-        self.path.replace(_local(target))
+        self.path.replace(local_path(target))
 
     def link(self, target: Location) -> None:
         """See `Storage`."""
         try:
-            os.link(self.path, _local(target))
+            os.link(self.path, local_path(target))
         except OSError:  # Not every file system has hard links.
-            shutil.copyfile(self.path, _local(target))
-            flush_to_disk(_local(target))
+            shutil.copyfile(self.path, local_path(target))
+            flush_to_disk(local_path(target))
 
     def remove_file(self) -> None:
         """See `Storage`."""
@@ -142,9 +150,3 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _local(target: Location) -> Path:
-    if is_remote(target):
-        raise TypeError(f"{target} is not in the same storage")
-    return target

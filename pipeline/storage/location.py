@@ -4,7 +4,9 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from pydantic import PlainSerializer, PlainValidator
 
 from pixelmill.pipeline.errors import RequestError
 
@@ -15,8 +17,13 @@ if TYPE_CHECKING:
 
     Location: TypeAlias = Path | UPath
 else:
-    # Importing `upath` takes 90 ms, which only those who give an address should pay.
-    Location: TypeAlias = Path
+    # Importing `upath` takes 90 ms, which only those who give an address should pay. Pydantic reads and
+    # writes a location as text that means the same in every process and on every machine.
+    Location: TypeAlias = Annotated[
+        Path,
+        PlainValidator(lambda value: parse_location(value)),  # noqa: PLW0108  # Defined below.
+        PlainSerializer(lambda value: absolute(value)),  # noqa: PLW0108  # Defined below.
+    ]
 
 # The client packages of remote file systems, whose errors are not OSErrors.
 _CLIENTS = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "paramiko", "requests")
@@ -51,6 +58,17 @@ def is_remote(location: Location) -> "TypeIs[UPath]":
     return not isinstance(location, Path)
 
 
+def local_path(location: Location) -> Path:
+    """A location that must be a local path.
+
+    Raises:
+        TypeError: It is an address.
+    """
+    if is_remote(location):
+        raise TypeError(f"{location} is not a local path")
+    return location
+
+
 def file_system(address: "UPath") -> "tuple[AbstractFileSystem, str]":
     """The fsspec file system of an address, and the path within it."""
     return address.fs, address.path
@@ -61,9 +79,15 @@ def absolute(location: Location) -> str:
     return str(location) if is_remote(location) else str(location.resolve())
 
 
+LocalPath = Annotated[Path, PlainSerializer(absolute)]
+"""A path on this machine that pydantic writes as text which means the same in every process."""
+
+
 def cache_folder() -> Path:
     """The user's cache folder on this machine."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelmill"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pixelmill")
 
 
 def workspace(store: Location) -> Path:

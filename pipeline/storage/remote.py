@@ -11,14 +11,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from pixelmill.pipeline.storage.interface import Change
+from pixelmill.pipeline.storage.interface import Change, OpenFile
 from pixelmill.pipeline.storage.location import Location, file_system, is_remote
 from pixelmill.pipeline.storage.temporaries import scratch_folder
 
 if TYPE_CHECKING:
     from upath import UPath
+    from upath.types import StatResultType
 
 _CONFLICTS = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
@@ -28,6 +29,9 @@ class RemoteStorage:
     """An address; see `Storage`."""
 
     path: "UPath"
+
+    def make_folder(self) -> None:
+        """See `Storage`. A folder appears with its first file."""
 
     def children(self) -> list[Location]:
         """See `Storage`. A missing folder is an empty one."""
@@ -54,6 +58,10 @@ class RemoteStorage:
             if entry["type"] == "file"
         }
 
+    def stat(self) -> "StatResultType":
+        """See `Storage`."""
+        return self.path.stat()
+
     def stamp(self) -> object:
         """See `Storage`."""
         system, name = file_system(self.path)
@@ -68,11 +76,11 @@ class RemoteStorage:
         content: bytes = system.cat_file(name)
         return content
 
-    def opened(self) -> BinaryIO:
+    def opened(self) -> OpenFile:
         """See `Storage`. An open remote file would fail if it is replaced meanwhile."""
         return io.BytesIO(self.read(None))
 
-    def source(self) -> BinaryIO:
+    def source(self) -> OpenFile:
         """See `Storage`."""
         return self.opened()
 

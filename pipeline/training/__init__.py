@@ -7,6 +7,7 @@ from typing import Any
 from pixelmill.pipeline.bundles import MODEL_FILE
 
 HISTORY_FILE = "history.csv"
+VALIDATION_FILE = "validation_probabilities.npy"
 _MAX_ACCURACY_LOSS = 0.02
 
 
@@ -42,7 +43,8 @@ class TrainedModel:
     """A trained network on disk.
 
     Attributes:
-        folder: Holds `model.keras` and `history.csv`, which has one row per epoch.
+        folder: Holds `model.keras`, `history.csv`, which has one row per epoch, and
+            `validation_probabilities.npy`, float32 [validation images, classes].
         parameters: Number of parameters, trainable and non-trainable.
         epochs: Number of epochs trained.
         seconds: Wall time of training alone.

@@ -79,7 +79,7 @@ def lock_checkpoint(path: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise WorkError(
-            f"another run holds {path}",
+            f"{path} is locked by another run",
             "no other run of the same recipe on the same data in this store",
             "Wait for it to finish, or change a field of the recipe, such as training.seed.",
         ) from None

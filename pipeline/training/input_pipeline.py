@@ -19,6 +19,9 @@ from pixelmill.pipeline.training.augmentation import SoftLabels, augment
 from pixelmill.pipeline.training.backends import Backend, chosen_backend
 
 Batch = tuple[Pixels, SoftLabels]
+WeightedBatch = tuple[Pixels, SoftLabels, npt.NDArray[np.float32]]
+"""With the weight of each image in the loss, float32 [images]."""
+KerasBatch = Batch | WeightedBatch
 _VALIDATION_BATCH = 500
 _BLOCK_BYTES = 2**20
 _WINDOW_BLOCKS = 256
@@ -110,7 +113,7 @@ class Batches(Protocol):
     def __len__(self) -> int:
         """The number of batches."""
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> KerasBatch:
         """Prepare a batch; called from several threads at once."""
 
 
@@ -123,12 +126,12 @@ class BatchPrefetcher:
     def __init__(self, batches: Batches, steps: int, pool: ThreadPoolExecutor, ahead: int) -> None:
         self._epoch = 0
         self._batches, self._steps, self._pool, self._ahead = batches, steps, pool, ahead
-        self._coming: dict[int, Future[Batch]] = {}
+        self._coming: dict[int, Future[KerasBatch]] = {}
 
     def __len__(self) -> int:
         return self._steps
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> KerasBatch:
         index = self._epoch * self._steps + step
         for later in range(index, min(index + self._ahead, len(self._batches))):
             if later not in self._coming:
@@ -159,12 +162,12 @@ def prefetch_batches(batches: Batches, steps: int) -> Iterator[BatchPrefetcher]:
         pool.shutdown(cancel_futures=True)
 
 
-def as_keras(batch_of: Callable[[int], Batch], steps: int, backend: Backend) -> Any:
+def as_keras(batch_of: Callable[[int], KerasBatch], steps: int, backend: Backend) -> Any:
     """The input for `fit`; `batch_of` returns the batch of a step."""
     return _as_dataset(batch_of, steps) if backend == "tensorflow" else _as_py_dataset(batch_of, steps)
 
 
-def _as_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
+def _as_dataset(batch_of: Callable[[int], KerasBatch], steps: int) -> Any:
     """A `tf.data.Dataset` without autotuning that fetches many small batches at once.
 
     The dataset that Keras makes from a `PyDataset` has autotuning on. The tuner sleeps for 10 ms, then
@@ -185,22 +188,23 @@ def _as_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
     return batches.with_options(options)
 
 
-def _stacks(batch_of: Callable[[int], Batch], steps: int, at_once: int) -> Iterator[Batch]:
+def _stacks(
+    batch_of: Callable[[int], KerasBatch], steps: int, at_once: int
+) -> Iterator[tuple[npt.NDArray[Any], ...]]:
     """Consecutive batches of the same size, stacked along a new first dimension."""
     for first in range(0, steps, at_once):
         run = [batch_of(step) for step in range(first, min(first + at_once, steps))]
         for _, alike in groupby(run, key=lambda batch: len(batch[0])):
-            pixels, labels = zip(*alike, strict=True)
-            yield np.stack(pixels), np.stack(labels)
+            yield tuple(np.stack(arrays) for arrays in zip(*alike, strict=True))
 
 
-def _as_py_dataset(batch_of: Callable[[int], Batch], steps: int) -> Any:
+def _as_py_dataset(batch_of: Callable[[int], KerasBatch], steps: int) -> Any:
     import keras
 
     class PrefetchedDataset(keras.utils.PyDataset):  # type: ignore[misc]
         num_batches = steps
 
-        def __getitem__(self, step: int) -> Batch:
+        def __getitem__(self, step: int) -> KerasBatch:
             return batch_of(step)
 
     return PrefetchedDataset()

@@ -3,8 +3,9 @@
 from typing import Any
 
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.config.layers import Application, ModelSpec
-from pixelmill.pipeline.layers.kinds import build_layers
+from pixelmill.pipeline.layers import ModelSpec
+from pixelmill.pipeline.layers.application import Application
+from pixelmill.pipeline.layers.layer import build_layers
 
 
 def build_network(model: ModelSpec, image: ImageSpec, classes: int) -> Any:
@@ -24,4 +25,4 @@ def build_network(model: ModelSpec, image: ImageSpec, classes: int) -> Any:
         tensor = inputs
     else:
         tensor = keras.layers.Rescaling(1 / 255, name="scaling")(inputs)
-    return keras.Model(inputs, build_layers(keras, model.layers, tensor, classes))
+    return keras.Model(inputs, build_layers(model.layers, tensor, classes))

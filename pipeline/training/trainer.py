@@ -9,16 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from pixelmill.pipeline.artifacts import publishing
+from pixelmill.pipeline.artifacts import publishing, write_array
 from pixelmill.pipeline.bundles import MODEL_FILE
 from pixelmill.pipeline.config import Recipe, TrainingSpec
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import progress
-from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel
+from pixelmill.pipeline.training import HISTORY_FILE, VALIDATION_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
 from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
 from pixelmill.pipeline.training.checkpoints import lock_checkpoint, read_state
+from pixelmill.pipeline.training.class_weights import weighted
 from pixelmill.pipeline.training.initialization import initialize_dirac
 from pixelmill.pipeline.training.input_pipeline import (
     BatchPrefetcher,
@@ -38,7 +39,7 @@ _STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
 
 
 def ignore_progress(progress: TrainingProgress) -> None:
-    """Report to nobody: the default where only the terminal shows progress."""
+    """Ignore a progress report, which is the default if only the terminal shows progress."""
 
 
 def train_model(
@@ -85,6 +86,7 @@ def train_model(
     with publishing(folder, facts) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
+        write_array(staging / VALIDATION_FILE, validation.probabilities)
     return TrainedModel(
         folder=folder,
         parameters=model.count_params(),
@@ -161,13 +163,14 @@ def _fit(
     folder: Path,
 ) -> None:
     classes = len(dataset.class_names)
-    batches = TrainingBatches(dataset.split("train"), classes, training)
+    images = dataset.split("train")
+    batches = TrainingBatches(images, classes, training)
     validation = ValidationBatches(dataset.split("validation"), classes, device.count)
     history = checkpointer.state.history
     first = len(history)
     total = (training.epochs - first) * batches.steps * training.batch_size
     with (
-        prefetch_batches(batches, batches.steps) as feed,
+        prefetch_batches(weighted(batches, images.labels, classes, training), batches.steps) as feed,
         prefetch_batches(validation, len(validation)) as validation_feed,
         progress("train", total, "images") as advance,
     ):

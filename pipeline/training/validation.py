@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.training.input_pipeline import ValidationBatches
 
 # Keras clips probabilities to this value, so that the logarithm is finite.
@@ -14,14 +15,15 @@ _EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class Validation:
-    """`loss`: cross-entropy in nats; `accuracy`: 0 to 1."""
+    """`loss`: cross-entropy in nats; `accuracy`: 0 to 1; `probabilities`: float32 [images, classes]."""
 
     loss: float
     accuracy: float
+    probabilities: Probabilities
 
 
 def validate(network: Any, images: Images, classes: int, devices: int = 1) -> Validation:
-    """Loss and accuracy of a model on images, computed as by `evaluate` of Keras.
+    """Predictions, loss and accuracy of a model on images, computed as by `evaluate` of Keras.
 
     Args:
         network: A Keras model from uint8 images to probabilities.
@@ -35,4 +37,5 @@ def validate(network: Any, images: Images, classes: int, devices: int = 1) -> Va
     return Validation(
         loss=float(-np.log(np.maximum(given, _EPSILON)).mean()),
         accuracy=float(np.mean(predicted.argmax(axis=1) == images.labels)),
+        probabilities=predicted.astype(np.float32),
     )

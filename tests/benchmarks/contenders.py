@@ -1,7 +1,6 @@
-"""The contenders: each takes the names of all files to an answer for every one of them.
+"""The contenders, each of which predicts all files, given their names.
 
-Each runs in a spawned process of its own. Imports, the loading of the model and a first batch come before
-its clock starts; whatever it does for a file after that counts.
+Each runs in a separate spawned process. Its time starts after imports, loading the model and a first batch.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Measurement:
-    """`seconds` the work took; `startup_seconds` passed before it, inside the same call; `answers` given."""
+    """The `seconds` of the work, the `startup_seconds` before it, and the number of `answers`."""
 
     seconds: float
     answers: int
@@ -42,12 +41,12 @@ class Measurement:
 
 
 def run_pixelmill(workload: Workload) -> Measurement:
-    """Files to a finished table, with the defaults of the command."""
+    """From files to a finished table, with the defaults of the command."""
     return run_in_spawned_process(_score_folder, workload)
 
 
 def run_limit(workload: Workload) -> Measurement:
-    """The least that can be done: a process per processor decodes bytes in memory, resizes and infers."""
+    """The minimal work: one process per processor decodes bytes in memory, resizes and infers."""
     count = processor_limit().count
     barrier = multiprocessing.get_context("spawn").Barrier(count)
     with spawned_pool(count, _set_barrier, (barrier,)) as pool:
@@ -89,7 +88,7 @@ def _score_folder(workload: Workload) -> Measurement:
         start = time.monotonic()
         table = score_folder(ScoringRequest(bundle, workload.images, Path(folder) / "table"))
         seconds = time.monotonic() - start
-    # Only its workers can tell when they were ready.
+    # Only the workers know when they were ready.
     startup = float(table.manifest.get("startup_seconds", 0.0))
     return Measurement(seconds - startup, table.manifest["scored"], startup)
 
@@ -103,13 +102,13 @@ def _set_barrier(barrier: Barrier) -> None:
 
 
 def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, float, int]:
-    """Answer every `count`th file; the times of start and end, and the answers."""
+    """Predict every `count`th file; returns the times of start and end, and the predictions."""
     from simplejpeg import decode_jpeg, decode_jpeg_header  # type: ignore[import-untyped, unused-ignore]
 
     session = load_session(workload.bundle / ONNX_FILE)
     contents = [Path(file).read_bytes() for file in workload.files()[place::count]]
     width, height = workload.kind.image.width, workload.kind.image.height
-    # One array for all batches: fresh memory costs a page fault every 4 kB.
+    # One array for all batches, because new memory costs a page fault every 4 kB.
     batch = np.empty((workload.kind.best_batch, height, width, 3), np.uint8)
 
     def answer(part: list[bytes]) -> int:
@@ -130,7 +129,7 @@ def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, fl
             batch[at] = pixels
         return len(session.probabilities(batch[: len(part)]))
 
-    for _ in range(3):  # onnxruntime lays out its memory anew after the first batch of a shape.
+    for _ in range(3):  # onnxruntime plans its memory again after the first batch of a shape.
         answer(contents[: workload.kind.best_batch])
     assert _barrier is not None
     _barrier.wait()
@@ -194,7 +193,7 @@ def _load_keras_model(workload: Workload) -> Any:
 def _loop_over_files(workload: Workload) -> Measurement:
     import onnxruntime
 
-    # With as many threads as onnxruntime takes by itself.
+    # With the default number of threads of onnxruntime.
     session = onnxruntime.InferenceSession(workload.bundle / ONNX_FILE, providers=["CPUExecutionProvider"])
     size = workload.kind.image.width, workload.kind.image.height
 

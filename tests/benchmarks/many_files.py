@@ -1,11 +1,10 @@
-"""Memory and speed on a folder of a million files, against a small one: neither may depend on the number.
+"""Memory and speed on a folder of a million files compared with a small one, which must be the same.
 
     python -m tests.benchmarks.many_files [--files N] [--few N] [--folder DIR]
 
-Runs the real command on both folders and watches all its processes: the sum of their proportional set
-sizes (memory that processes share is counted once), and when the first part of the table is there. The
-files of both are read from the disk: a million of them, and few, would else be in the system's memory to
-different parts.
+Runs the real command on both folders and observes its processes: the sum of their proportional set sizes
+(shared memory is counted once), and the time of the first part of the table. The files of both folders are
+read from the disk, because different shares of them would be in the page cache.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from tests.benchmarks.material import SMALL, Workload, forget, prepare
 
 _DISTINCT = 10_000
 _FILES_A_FOLDER = 100_000
-# A look takes some of the processors' time.
+# Each observation takes processor time.
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -38,13 +37,13 @@ class Run:
 
     @property
     def images_per_second(self) -> float:
-        """Files to finished table, start-up apart."""
+        """From files to the finished table, without start-up."""
         seconds = float(self.manifest["seconds"]) - float(self.manifest["startup_seconds"])
         return float(self.manifest["listed"]) / seconds
 
 
 def main() -> None:
-    """Print what both runs took."""
+    """Print the results of both runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--few", type=int, default=10_000)
@@ -62,7 +61,7 @@ def main() -> None:
 
 
 def compare(folder: Path, few: int, many: int) -> tuple[Run, Run]:
-    """Score a small folder and a large one, with files of the same kind."""
+    """Score a small folder and a large one with the same kind of files."""
     workload = prepare(SMALL, _DISTINCT, folder)
     runs = []
     for count in (few, many):
@@ -75,7 +74,7 @@ def compare(folder: Path, few: int, many: int) -> tuple[Run, Run]:
 
 
 def write_files(workload: Workload, folder: Path, count: int) -> None:
-    """Write files of different bytes: what follows the end of a JPEG file is no part of its image."""
+    """Write different files; bytes after the end of a JPEG file are not part of its image."""
     contents = [Path(file).read_bytes() for file in workload.files()]
     for number in range(count):
         if number % _FILES_A_FOLDER == 0:
@@ -86,7 +85,7 @@ def write_files(workload: Workload, folder: Path, count: int) -> None:
 
 
 def watch(bundle: Path, images: Path, output: Path) -> Run:
-    """Run the command, and look at its processes until it is done."""
+    """Run the command and observe its processes until it ends."""
     command = [Path(sys.executable).with_name("pixelmill"), "score", bundle, images]
     start = time.monotonic()
     process = subprocess.Popen(
@@ -108,13 +107,13 @@ def watch(bundle: Path, images: Path, output: Path) -> Run:
 
 
 def memory_of(process: psutil.Process) -> int:
-    """The proportional set size of a process and all below it."""
+    """The proportional set size of a process and its descendants."""
     total = 0
     for one in (process, *_children(process)):
         try:
             total += one.memory_full_info().pss
         except psutil.Error:
-            continue  # It ended meanwhile.
+            continue  # The process has ended.
     return total
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark scores: JPEG files made of bundled pictures, and models with random weights."""
+"""The data of the benchmarks: JPEG files made from bundled pictures, and models with random weights."""
 
 import os
 import random
@@ -15,18 +15,13 @@ from pixelmill.pipeline.bundles import BASELINE_FILE, LABELS_FILE, MODEL_FILE, O
 from pixelmill.pipeline.bundles.metadata import scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import (
-    Activation,
-    BatchNormalization,
-    Convolution,
-    Dense,
-    GlobalPooling,
-    Layer,
-    ModelSpec,
-    Pooling,
-    Softmax,
-)
 from pixelmill.pipeline.drift import CONFIDENCE_BINS, PredictionCounts
+from pixelmill.pipeline.layers import Layer, ModelSpec
+from pixelmill.pipeline.layers.activation import Activation, Softmax
+from pixelmill.pipeline.layers.convolution import Convolution
+from pixelmill.pipeline.layers.dense import Dense
+from pixelmill.pipeline.layers.normalization import BatchNormalization
+from pixelmill.pipeline.layers.pooling import GlobalPooling, Pooling
 from pixelmill.pipeline.processes import run_in_spawned_process, spawned_pool
 from pixelmill.pipeline.resources import processor_limit
 
@@ -55,9 +50,7 @@ _HALVE: list[Layer] = [Pooling(layer="max_pooling")]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of images to score: their size and JPEG quality on disk, the network they are for, and the
-    batch that one core infers fastest.
-    """
+    """A kind of images: size, JPEG quality, network, and the fastest batch size for one core."""
 
     name: str
     width: int
@@ -70,7 +63,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Workload:
-    """A kind's files, below a folder with one subfolder per class, and the bundle to score them with."""
+    """The files of a kind, in one subfolder per class, and the bundle to score them with."""
 
     kind: Kind
     images: Path
@@ -102,9 +95,20 @@ PHOTOGRAPHS = Kind(
 
 
 def prepare(kind: Kind, images: int, folder: Path) -> Workload:
-    """Make the images and the bundle of a kind, or take those that an earlier run left in `folder`."""
-    workload = Workload(kind, folder / f"{kind.name}-{images}", folder / f"{kind.name}-model")
-    if not workload.images.exists():
+    """Create the images and the bundle of a kind, or reuse those of an earlier run in `folder`."""
+    workload = Workload(kind, write_images(kind, images, folder), folder / f"{kind.name}-model")
+    if not (workload.bundle / MANIFEST).exists():
+        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
+    # Read the files once, so that every contender reads them from the page cache.
+    for file in workload.files():
+        Path(file).read_bytes()
+    return workload
+
+
+def write_images(kind: Kind, images: int, folder: Path) -> Path:
+    """Create the images of a kind, or reuse those of an earlier run in `folder`."""
+    written = folder / f"{kind.name}-{images}"
+    if not written.exists():
         partial = folder / f"{kind.name}-{images}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         with spawned_pool(processor_limit().count) as pool:
@@ -114,17 +118,12 @@ def prepare(kind: Kind, images: int, folder: Path) -> Workload:
             ]
             for future in made:
                 future.result()
-        partial.rename(workload.images)
-    if not (workload.bundle / MANIFEST).exists():
-        run_in_spawned_process(_publish_bundle, kind, workload.bundle)
-    # From the memory of the system, whoever comes first: no disk is measured here.
-    for file in workload.files():
-        Path(file).read_bytes()
-    return workload
+        partial.rename(written)
+    return written
 
 
 def forget(files: Iterable[str]) -> None:
-    """Have the system drop from its memory what files hold, so that they are read from the disk."""
+    """Drop files from the page cache, so that they are read from the disk."""
     os.sync()
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
@@ -143,7 +142,7 @@ def _write_images(kind: Kind, folder: Path, first: int, images: int) -> None:
 
 
 def _vary(photograph: Image.Image, kind: Kind, chance: random.Random) -> Image.Image:
-    """Crop, perhaps mirror, lighten or darken, and resize, each by chance."""
+    """Randomly crop, mirror, lighten or darken, and resize."""
     scale = chance.uniform(0.4, 1) * min(photograph.width / kind.width, photograph.height / kind.height)
     width, height = scale * kind.width, scale * kind.height
     left = chance.uniform(0, photograph.width - width)
@@ -159,7 +158,7 @@ def _vary(photograph: Image.Image, kind: Kind, chance: random.Random) -> Image.I
 
 
 def _bundled_photographs() -> list[Image.Image]:
-    """Pictures that scikit-image and scikit-learn bring along, so that nothing is downloaded."""
+    """Pictures included in scikit-image and scikit-learn, so that nothing is downloaded."""
     from skimage import data
     from sklearn.datasets import load_sample_images
 
@@ -169,7 +168,7 @@ def _bundled_photographs() -> list[Image.Image]:
 
 
 def _publish_bundle(kind: Kind, folder: Path) -> None:
-    """Make a model and export it as a retraining run does, but for the training."""
+    """Create a model and export it like a retraining run, without training."""
     from pixelmill.pipeline.export.draft import write_onnx
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
     from pixelmill.pipeline.training.network import build_network

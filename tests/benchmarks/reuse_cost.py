@@ -1,10 +1,9 @@
-"""What a run costs that takes 99% of its rows from an earlier table, against reading and hashing the files.
+"""The cost of a run that reuses 99% of its rows, compared with reading and hashing the files.
 
     python -m tests.benchmarks.reuse_cost [--small-images N] [--photographs N] [--rounds R]
 
-Both get the same files, of which every hundredth was changed since the earlier table was made; first from
-the system's memory, then from the disk. Reading the
-earlier table counts; the start of the processes does not, for either.
+Both read the same files, of which every hundredth has changed since the earlier table; first from the page
+cache, then from the disk. The time includes reading the earlier table, but not the start of the processes.
 """
 
 import argparse
@@ -21,8 +20,9 @@ from pixelmill.pipeline.processes import spawned_pool
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
+from pixelmill.pipeline.storage import local_path
 from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, forget, prepare
 
 
@@ -40,21 +40,21 @@ def main() -> None:
 
 
 def measure(workload: Workload, folder: Path, rounds: int) -> None:
-    """Compare with the files in the system's memory and, as after a night, on the disk alone."""
+    """Compare with the files in the page cache, and on the disk only."""
     files = workload.files()
     earlier = ScoringRequest(open_bundle(workload.bundle), workload.images, folder / "earlier")
     score_folder(earlier)
     for number, file in enumerate(files[::100]):
-        # Bytes after the end of a JPEG file change the file, and not the image.
+        # Bytes after the end of a JPEG file change the file, but not the image.
         with Path(file).open("ab") as changed:
             changed.write(number.to_bytes(4, "big"))
     for on_disk in (False, True):
         compare(workload, earlier, folder / "again", on_disk, rounds)
-    shutil.rmtree(earlier.output)
+    shutil.rmtree(local_path(earlier.output))
 
 
 def compare(workload: Workload, earlier: ScoringRequest, output: Path, on_disk: bool, rounds: int) -> None:
-    """Take both in turn, and print medians and the median ratio."""
+    """Run both alternately, and print the medians and the median ratio."""
     files = workload.files()
     request = ScoringRequest(earlier.bundle, earlier.images, output, previous=earlier.output)
     runs = {
@@ -77,9 +77,9 @@ def compare(workload: Workload, earlier: ScoringRequest, output: Path, on_disk: 
 
 
 def seconds_to_score(request: ScoringRequest) -> float:
-    """Score with an earlier table; the seconds are all but those in which the workers start."""
+    """Score with an earlier table; returns the seconds without the start of the workers."""
     start = time.perf_counter()
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         planning = time.perf_counter() - start
         outcome = score_shards(plan)
@@ -92,7 +92,7 @@ def seconds_to_score(request: ScoringRequest) -> float:
 
 
 def seconds_to_hash(files: list[str]) -> float:
-    """Read and hash all files with as many processes as there are processors; their start apart."""
+    """Read and hash all files with one process per processor; returns the seconds without their start."""
     count = processor_limit().count
     with spawned_pool(count) as pool:
         list(pool.map(hash_files, [files[:1]] * count))

@@ -1,8 +1,8 @@
-"""How fast a folder is scored, beside a limit and beside what else there is, all in one run.
+"""The throughput of scoring, compared with the limit and with alternatives in the same run.
 
     python -m tests.benchmarks.score_throughput [--small-images N] [--photographs N] [--rounds R]
 
-Each round lets every contender take all files once, so that a machine that slows down slows all of them.
+In each round, every contender predicts all files once, so that a slow machine affects all of them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tests.benchmarks.material import PHOTOGRAPHS, SMALL, Workload, prepare
 
 
 def measure(workload: Workload, rounds: int) -> dict[str, list[Measurement]]:
-    """Let the contenders take turns."""
+    """Run the contenders alternately."""
     measured: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
     files = len(workload.files())
     for number in range(rounds):
@@ -32,9 +32,9 @@ def measure(workload: Workload, rounds: int) -> dict[str, list[Measurement]]:
 
 
 def summarize(workload: Workload, measured: dict[str, list[Measurement]]) -> dict[str, Any]:
-    """Rates by contender, and what part of the limit and how many times each contender pixelmill reaches.
+    """The rate of each contender, and the ratio of pixelmill's rate to it.
 
-    Ratios are medians of the rounds' own, so that each compares what was measured side by side.
+    Each ratio is the median over the rounds, so it compares rates that were measured together.
     """
     rates = {name: [one.answers / one.seconds for one in runs] for name, runs in measured.items()}
 
@@ -55,7 +55,7 @@ def summarize(workload: Workload, measured: dict[str, list[Measurement]]) -> dic
 
 
 def show(kind: str, summary: dict[str, Any]) -> None:
-    """Print a kind's table."""
+    """Print the table of one kind of images."""
     size = f"{summary['images']:,} images of {summary['mean_bytes']:,} bytes on average"
     print(f"\n{kind}: {size}, {summary['processors']} processors")
     print(f"  {'contender':<16}{'images/s':>10}  {'(min..max)':<20}{'of the limit':>12}{'pixelmill is':>14}")
@@ -74,7 +74,7 @@ def show(kind: str, summary: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Make what is scored, measure, print."""
+    """Create the data, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--small-images", type=int, default=60_000, help="files of 32x32; 0 leaves them out")
     parser.add_argument("--photographs", type=int, default=1000, help="files of 1600x1200; 0 leaves them out")

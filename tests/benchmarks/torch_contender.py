@@ -1,4 +1,4 @@
-"""A recipe's network in PyTorch, without anything of pixelmill: any interpreter with PyTorch runs it.
+"""The network of a recipe in PyTorch, independent of pixelmill: any interpreter with PyTorch can run it.
 
 python torch_contender.py FOLDER LAYERS BATCH_SIZE THREADS
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def answer_requests(epoch: Callable[[str], None]) -> None:
-    """Say that all is ready; train an epoch for each line that comes in, and say how long it took."""
+    """Print a line when ready; then train an epoch for each input line, and print its duration."""
     print("ready", flush=True)
     for line in sys.stdin:
         wall, processor = time.perf_counter(), time.process_time()
@@ -24,7 +24,7 @@ def answer_requests(epoch: Callable[[str], None]) -> None:
 
 
 def build(layers: list[dict[str, Any]], depth: int, classes: int) -> tuple[Any, int]:
-    """The layers of a recipe, up to the logits, and the depth of what they give."""
+    """The layers of a recipe up to the logits, and the number of output channels."""
     from torch import nn
 
     made = list[Any]()
@@ -99,7 +99,7 @@ def _residual(layer: dict[str, Any], branch: Any, depth: int, after: int) -> Any
 
 
 def main() -> None:
-    """Train whenever asked, on images in the device's memory; on a GPU with bfloat16 and `torch.compile`."""
+    """Train on request, on images in device memory; on a GPU with bfloat16 and `torch.compile`."""
     import torch
 
     folder, layers, batch_size, threads = sys.argv[1:]

@@ -1,17 +1,17 @@
-"""Whether the input pipeline keeps the network busy, and how long an epoch takes beside PyTorch.
+"""Whether the input pipeline keeps the network busy, and the time of an epoch compared with PyTorch.
 
     python -m tests.benchmarks.train_throughput [--images N] [--rounds R] [--torch-python PATH]
 
-Every round each contender trains for an epoch of the recipe's network, one after the other, so that a
-machine that slows down slows all of them:
+In every round, each contender trains the network of the recipe for an epoch, one after the other, so that a
+slow machine affects all of them:
 
-- `memory`: Keras, the same batch from memory again and again: what the network alone can do;
-- `fed`: Keras, fed from a file as `pixelmill retrain` feeds it;
+- `memory`: Keras on the same batch in memory, which is the limit of the network alone;
+- `fed`: Keras with the input pipeline of `pixelmill retrain`;
 - `augmented`: the same with shift, rotation, flip, cutout and mixup;
-- `PyTorch`: the same layers, batch and optimiser, channels last, images in memory; on a GPU with bfloat16
-  and `torch.compile`; once as it comes, and once with threads that sleep while they wait (`passive`), which
-  is faster where others use the processors, too. `--torch-python` names an interpreter that has PyTorch, if
-  this one has not.
+- `PyTorch`: the same layers, batch size and optimizer, channels last, images in memory; on a GPU with
+  bfloat16 and `torch.compile`; with default settings, and with threads that sleep while they wait
+  (`passive`), which is faster if other programs use the processors. `--torch-python` is an interpreter with
+  PyTorch, if this one does not have it.
 """
 
 import argparse
@@ -44,7 +44,7 @@ Measured = dict[str, list[dict[str, float]]]
 
 
 def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
-    """Random images, in the files that preparing a dataset leaves."""
+    """Random images, in the files of a prepared dataset."""
     draws = np.random.default_rng(0)
     shape = (images, recipe.image.height, recipe.image.width, recipe.image.channels)
     np.save(folder / "train_images.npy", draws.integers(0, 256, shape, np.uint8))
@@ -54,7 +54,7 @@ def write_dataset(folder: Path, recipe: Recipe, images: int) -> PreparedDataset:
 
 
 def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> None:
-    """Train an epoch of the contender that each line of standard input names."""
+    """Train an epoch of the contender named in each line of standard input."""
     from pixelmill.pipeline.training.backends import start_backend
     from pixelmill.pipeline.training.input_pipeline import TrainingBatches, prefetch_batches
     from pixelmill.pipeline.training.trainer import compile_network
@@ -94,9 +94,9 @@ def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> Non
 
 
 def has_torch(python: str) -> bool:
-    """Whether an interpreter has PyTorch; says so where it has not."""
-    asked = [python, "-c", "import torch"]
-    if shutil.which(python) and subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+    """Whether an interpreter has PyTorch; prints a message if not."""
+    requested = [python, "-c", "import torch"]
+    if shutil.which(python) and subprocess.run(requested, capture_output=True, check=False).returncode == 0:
         return True
     print(f"no PyTorch in {python}: without it; pip install torch into an environment of its own,")
     print("and name its interpreter with --torch-python")
@@ -105,7 +105,7 @@ def has_torch(python: str) -> bool:
 
 @contextmanager
 def contender(command: list[str], **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that trains an epoch whenever it is asked to."""
+    """A process that trains an epoch on request."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -128,9 +128,9 @@ def contender(command: list[str], **environment: str) -> Iterator["subprocess.Po
 
 
 def ask(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
-    """Have an epoch trained; gives its wall and processor seconds.
+    """Train an epoch; returns its wall time and processor time in seconds.
 
-    Who waits is stopped: OpenMP's threads spin while they wait, and would take a processor from the others.
+    Waiting processes are stopped, because waiting OpenMP threads spin and would occupy a processor.
     """
     assert process.stdin is not None
     assert process.stdout is not None
@@ -143,7 +143,7 @@ def ask(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Measured:
-    """Let the contenders take turns."""
+    """Run the contenders alternately."""
     recipe = load_recipe(options.recipe)
     write_dataset(folder, recipe, options.images)
     here = [sys.executable, "-m", "tests.benchmarks.train_throughput", "--serve", str(folder)]
@@ -160,7 +160,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
                 processes[name] = stack.enter_context(contender(other, OMP_WAIT_POLICY=policy))
         measured: Measured = {name: [] for name in processes}
         for number in range(options.rounds):
-            # Another one begins each round: whoever always came after the same would share its luck.
+            # Each round starts with another contender, so that the order does not favour any.
             names = list(measured)
             begins = number % len(names)
             for name in names[begins:] + names[:begins]:
@@ -171,7 +171,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
 
 
 def show(measured: Measured, images: int) -> None:
-    """Print the table and both ratios, which are medians of the rounds' own."""
+    """Print the table and both ratios, which are medians over the rounds."""
 
     def ratio(above: str, below: str, key: str) -> float:
         pairs = zip(measured[above], measured[below], strict=True)
@@ -192,7 +192,7 @@ def show(measured: Measured, images: int) -> None:
 
 
 def main() -> None:
-    """Make the data, measure, print."""
+    """Create the data, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--recipe", default="mnist")
     parser.add_argument("--images", type=int, default=20_000, help="in an epoch")

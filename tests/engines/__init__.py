@@ -1,4 +1,4 @@
-"""The matrix of engines: whatever runs an ONNX file gives the probabilities that Keras gave.
+"""The matrix of engines: every engine predicts the probabilities of Keras.
 
 `python -m tests.engines` runs all of it and writes the table in `docs/bundle.md`.
 """

@@ -14,7 +14,7 @@ from tests.engines.table import Row, write_table
 
 
 def main() -> int:
-    """Say what each engine gave; the exit code is 1 where one differs, fails, or is not here."""
+    """Print the result of each engine; the exit code is 1 if one differs, fails or is missing."""
     with TemporaryDirectory() as folder:
         cases = make_cases(Path(folder, "cases"))
         print(f"{len(cases)} networks: {', '.join(case.name for case in cases)}", flush=True)
@@ -37,9 +37,9 @@ def _measure(engine: MatrixEngine, cases: Sequence[Case]) -> Row | None:
     except Exception as error:  # noqa: BLE001  # What an engine that cannot run a file raises is its own.
         print(f"{engine.title}: {error}", flush=True)
         return None
-    told = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
-    print(f"{engine.title} {answers.version}: {told}", flush=True)
-    # Unlike max, it does not pass over what is no number.
+    described = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
+    print(f"{engine.title} {answers.version}: {described}", flush=True)
+    # Unlike `max`, this does not ignore NaN.
     largest = float(np.max(list(differences.values())))
     return Row(engine.title, answers.version, largest, engine.needed)
 

@@ -1,4 +1,4 @@
-"""The program that asks one engine in the environment that has it.
+"""Predicting with one engine, in its own environment.
 
 `python -m tests.engines.answering ENGINE QUESTIONS ANSWERS`; `tests.engines.matrix` writes the one file and
 reads the other.
@@ -14,7 +14,7 @@ from tests.engines.loaders import LOADERS, Answer, Array
 
 
 def ask(answer: Answer, images: Array) -> Array:
-    """What an engine says to all images at once, then to one after the other.
+    """Predict with an engine in one batch, then image by image.
 
     Args:
         answer: A loaded engine.
@@ -27,7 +27,7 @@ def ask(answer: Answer, images: Array) -> Array:
 
 
 def main() -> None:
-    """Answer every question of a file."""
+    """Predict every case in a file."""
     name, questions, answers = sys.argv[1:]
     engine = LOADERS[name]
     found = {}

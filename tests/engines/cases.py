@@ -1,5 +1,4 @@
-"""The questions put to every engine: the network of each recipe that ships, one of the other layers, and what
-Keras answers."""
+"""The test cases for engines: networks of the built-in recipes and other layers, and Keras's predictions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ import numpy as np
 from pixelmill.pipeline.artifacts import write_array
 from pixelmill.pipeline.bundles import ONNX_FILE
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import ModelSpec
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.layers import ModelSpec
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
@@ -46,7 +45,7 @@ _MODEL = ModelSpec.model_validate(
         ]
     }
 )
-"""What no recipe that ships has."""
+"""The name of the case with the layers that no built-in recipe has."""
 _TENSORS, _PROBABILITIES = "tensors.npy", "probabilities.npy"
 
 
@@ -56,9 +55,9 @@ class Case:
 
     Attributes:
         name: The recipe, or `OTHER_LAYERS`.
-        onnx_path: The file as a bundle holds it.
+        onnx_path: The ONNX file, as in a bundle.
         tensors: uint8 [4, height, width, channels].
-        probabilities: What Keras gives for them; float32 [4, 10].
+        probabilities: The predictions of Keras; float32 [4, 10].
     """
 
     name: str
@@ -68,7 +67,7 @@ class Case:
 
 
 def make_cases(folder: Path) -> tuple[Case, ...]:
-    """Export the networks into `folder`, which must not exist yet; they are the same every time."""
+    """Export the networks into `folder`, which must not exist yet; they are reproducible."""
     run_in_spawned_process(_export_all, folder)
     return tuple(_read(path) for path in sorted(folder.iterdir()))
 
@@ -103,9 +102,9 @@ def _networks() -> Iterator[tuple[str, ImageSpec, Any]]:
 
 
 def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> None:
-    """Give a network what training would: normalisations that do something, and answers that differ."""
+    """Simulate training: normalization with statistics, and predictions that differ between images."""
     for layer in network.layers:
-        # Without momentum, one call leaves the statistics of these images.
+        # Without momentum, one call stores the statistics of these images.
         layer.momentum = 0.0
         for weight in layer.weights:
             if weight.name == "gamma":
@@ -113,7 +112,7 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
             elif weight.name in {"beta", "bias"}:
                 weight.assign(random.normal(0, 0.2, weight.shape))
     network(images, training=True)
-    # Neither all alike nor all but certain, where differences would hide.
+    # Neither uniform nor saturated probabilities, which would hide differences.
     dense = network.layers[-2]
     logits = np.log(network(images, training=False))
     dense.kernel.assign(dense.kernel * (2 / logits.std(axis=1).mean()))
@@ -128,7 +127,7 @@ def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> No
 
 
 def _draw_images(image: ImageSpec, random: np.random.Generator) -> Pixels:
-    """Blocks of colours under noise: mere noise would look the same to a network in every image."""
+    """Coloured blocks with noise, because a network cannot distinguish images of pure noise."""
     blocks = random.integers(0, 256, (BATCH, 4, 4, image.channels))
     rows, columns = np.arange(image.height) * 4 // image.height, np.arange(image.width) * 4 // image.width
     noise = random.integers(0, 256, (BATCH, image.height, image.width, image.channels))

@@ -1,4 +1,4 @@
-"""The program that asks onnxruntime-web in headless Chromium.
+"""Predicting with onnxruntime-web in headless Chromium.
 
 `python -m tests.engines.chromium QUESTIONS ANSWERS`
 """
@@ -41,21 +41,21 @@ def _serving(folder: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Answer every question of a file, in a page whose server has what a web site would hold."""
+    """Predict every case in a file, in a page from a local server."""
     questions, answers = map(Path, sys.argv[1:])
-    asked = json.loads(questions.read_text())
+    requested = json.loads(questions.read_text())
     with TemporaryDirectory() as name:
         site = Path(name)
         (site / "index.html").write_text("<!doctype html><title>onnxruntime-web</title>")
         (site / "answering.mjs").symlink_to(JAVASCRIPT / "answering.mjs")
         (site / "onnxruntime-web").symlink_to(JAVASCRIPT / "node_modules/onnxruntime-web/dist")
-        for question in asked:
+        for question in requested:
             (site / f"{question['name']}.onnx").symlink_to(question["model"])
             question["model"] = f"/{question['name']}.onnx"
         with _serving(site) as address, headless_chromium() as browser:
             page = browser.new_page()
             page.goto(address)
-            found = page.evaluate(_ASK, asked)
+            found = page.evaluate(_ASK, requested)
             found["version"] += f" in Chromium {browser.version.split('.')[0]}"
     answers.write_text(json.dumps(found))
 

@@ -1,6 +1,6 @@
-"""How engines that `pixelmill verify` does not ask load an ONNX file; all compute in float32.
+"""Loading an ONNX file with engines that `pixelmill verify` does not include; all compute in float32.
 
-Most live in environments of their own, where this is imported: outside the functions, only with numpy.
+Most are installed in separate environments, so this module imports only NumPy outside of functions.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ class Loader:
     """One engine.
 
     Attributes:
-        distribution: The one whose version is the engine's.
+        distribution: The distribution that determines the version of the engine.
         load: Loads an ONNX file.
     """
 
@@ -61,13 +61,13 @@ def _load_opencv(path: Path) -> Answer:
 
 
 def _load_plain_c(path: Path) -> Answer:
-    # Code for a batch of any size does GlobalMaxPool for the first image alone.
+    # The code for a dynamic batch size applies GlobalMaxPool only to the first image.
     program_for = cache(partial(_compile_plain_c, path))
     return lambda images: program_for(len(images))(images)
 
 
 def _compile_plain_c(path: Path, batch: int) -> Answer:
-    """Compile the function that emx-onnx-cgen writes: it takes the images, and room for the answers."""
+    """Compile the function that emx-onnx-cgen writes; its arguments are the images and the output buffer."""
     import onnx
 
     model = onnx.load(path)
@@ -96,10 +96,10 @@ def _compile_plain_c(path: Path, batch: int) -> Answer:
 
 @cache
 def _c_compiler() -> Any:
-    """One for every file: nearly all its time goes into templates, which it keeps."""
+    """One compiler for all files, because it caches its templates, which take most of the time."""
     from emx_onnx_cgen.compiler import Compiler, CompilerOptions
 
-    # All weights in a file: millions of them as text would keep gcc busy for minutes.
+    # Weights are in a separate file, because compiling millions of them as text takes gcc minutes.
     return Compiler(CompilerOptions(large_weight_threshold=1))
 
 
@@ -131,7 +131,7 @@ def _load_ncnn(path: Path) -> Answer:
     import ncnn
 
     network = ncnn.Net()
-    # By itself it takes float16, from the loading of the weights on.
+    # By default, it uses float16 from loading the weights on.
     network.opt.use_fp16_storage = False
     network.opt.use_winograd_convolution = False
     with TemporaryDirectory() as folder:
@@ -142,12 +142,12 @@ def _load_ncnn(path: Path) -> Answer:
     def answer_one(image: Array) -> Array:
         pixels = image.astype(np.float32)
         extractor = network.create_extractor()
-        # A clone, because a Mat neither copies nor keeps the array that it is made of.
+        # A clone, because a Mat neither copies nor references its array.
         extractor.input("in0", ncnn.Mat(pixels).clone())
         _, probabilities = extractor.extract("out0")
         return np.array(probabilities)
 
-    # It knows no batches.
+    # It does not support batches.
     return lambda images: np.stack([answer_one(image) for image in images])
 
 
@@ -157,17 +157,17 @@ def _convert_for_ncnn(path: Path, folder: Path) -> None:
 
     (image,) = onnx.load(path).graph.input
     height, width, channels = (size.dim_value for size in image.type.tensor_type.shape.dim[1:])
-    # The package's own module and command import PyTorch, of which the program in it needs nothing.
+    # The module and the command of the package import PyTorch, which the program in it does not need.
     program = Path(str(distribution("pnnx").locate_file("pnnx/pnnx")))
     shutil.copy(path, folder / "model.onnx")
     _run(program, folder / "model.onnx", f"inputshape=[1,{height},{width},{channels}]u8", "fp16=0")
-    # ncnn has no layer for the cast of the pixels: they come as float32, and it does nothing.
+    # ncnn has no layer for casting pixels, so they are passed as float32 and the layer does nothing.
     layers = folder / "model.ncnn.param"
     layers.write_text(layers.read_text().replace("Tensor.to ", "Noop "))
 
 
 def _load_mnn(path: Path) -> Answer:
-    # The command `mnnconvert` does the same, then installs packages and calls home.
+    # The command `mnnconvert` does the same, but also installs packages and sends telemetry.
     import _tools
     from MNN import expr, nn
 
@@ -180,7 +180,7 @@ def _load_mnn(path: Path) -> Answer:
         module = nn.load_module_from_file(str(converted), *names, precision_mode=expr.PrecisionMode.High)
 
     def answer(images: Array) -> Array:
-        # NCHW means: the shape as it is.
+        # NCHW keeps the shape.
         (probabilities,) = module.forward([expr.const(images, list(images.shape), expr.NCHW, expr.uint8)])
         return np.array(probabilities.read())
 

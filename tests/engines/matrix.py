@@ -1,4 +1,4 @@
-"""Which engines are held against Keras, where each one lives, and how it is asked."""
+"""The engines that are compared with Keras, their environments, and how to run them."""
 
 import json
 import shutil
@@ -25,16 +25,16 @@ _GET_JAVASCRIPT = "install Node.js with npm 18 or later, and run `make test`"
 
 
 class NotInstalledError(Exception):
-    """An engine is not here; the message says how to get it."""
+    """An engine is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an engine said.
+    """The predictions of an engine.
 
     Attributes:
-        version: The engine's.
-        probabilities: By the case's name, float32 [2 * images, classes]: all at once, then one by one.
+        version: The version of the engine.
+        probabilities: By case, float32 [2 * images, classes]: in one batch, then image by image.
     """
 
     version: str
@@ -44,7 +44,7 @@ class Answers:
         """The largest difference from Keras's probabilities, by the case's name.
 
         Raises:
-            ValueError: An answer has another shape than it should.
+            ValueError: An array has the wrong shape.
         """
         return {case.name: _difference(case, self.probabilities[case.name]) for case in cases}
 
@@ -61,10 +61,10 @@ class MatrixEngine:
     """One engine of the matrix.
 
     Attributes:
-        title: What `docs/bundle.md` calls it.
-        ask: Gives its answers; raises NotInstalledError where it is not here.
-        needed: What it took to get float32 predictions from it, for `docs/bundle.md`.
-        slow: Whether only `make test-engines` and `make test-slow` ask it.
+        title: The name in `docs/bundle.md`.
+        ask: Returns its predictions; raises NotInstalledError if it is not installed.
+        needed: The settings needed for float32 predictions, for `docs/bundle.md`.
+        slow: Whether it runs only in `make test-engines` and `make test-slow`.
     """
 
     title: str
@@ -74,7 +74,7 @@ class MatrixEngine:
 
 
 def _ask_here(name: EngineName, cases: Sequence[Case]) -> Answers:
-    """Ask an engine as `pixelmill verify` does."""
+    """Predict with an engine like `pixelmill verify`."""
     engine = ENGINES[name]
     version = engine.version()
     if version is None:
@@ -84,7 +84,7 @@ def _ask_here(name: EngineName, cases: Sequence[Case]) -> Answers:
 
 
 def _ask_apart(environment: str, loader: str, cases: Sequence[Case]) -> Answers:
-    """Ask an engine in the environment that has it."""
+    """Predict with an engine in its own environment."""
     folder = ROOT / ".engines" / environment
     _require((folder / "installed").is_file(), f"make .engines/{environment}/installed")
     return _ask_program((folder / "bin/python", "-m", answering.__name__, loader), cases)
@@ -117,7 +117,7 @@ def _require(there: bool, how_to_get_it: str) -> None:
 
 
 def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answers:
-    asked = [
+    requested = [
         {
             "name": case.name,
             "model": str(case.onnx_path),
@@ -128,7 +128,7 @@ def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answer
     ]
     with TemporaryDirectory() as folder:
         questions, answers = Path(folder, "questions.json"), Path(folder, "answers.json")
-        questions.write_text(json.dumps(asked))
+        questions.write_text(json.dumps(requested))
         done = subprocess.run(
             [*command, questions, answers], cwd=ROOT, capture_output=True, text=True, check=False
         )

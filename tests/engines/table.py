@@ -14,7 +14,7 @@ _HEAD = ("| engine | version | largest difference | what it needed |", "|---|---
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of one engine: `difference` is the largest over all networks and images."""
+    """The row of one engine; `difference` is the largest over all networks and images."""
 
     title: str
     version: str
@@ -23,7 +23,7 @@ class Row:
 
 
 def read_table(page: Path = PAGE) -> list[Row]:
-    """The table as it stands in a file."""
+    """Read the table in a file."""
     (_, table, _) = _split(page.read_text(encoding="utf-8"))
     cells = [re.split(r" ?\| ?", line)[1:-1] for line in table.splitlines()[len(_HEAD) :]]
     return [Row(title, version, float(number), needed) for title, version, number, needed in cells]
@@ -38,6 +38,6 @@ def write_table(rows: Iterable[Row], page: Path = PAGE) -> None:
 
 
 def _split(text: str) -> tuple[str, str, str]:
-    """What stands before the table, the table, and what stands after it."""
+    """The text before the table, the table, and the text after it."""
     begin, end = text.index(_BEGIN) + len(_BEGIN), text.index(_END)
     return text[:begin], text[begin:end], text[end:]

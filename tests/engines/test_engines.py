@@ -1,5 +1,4 @@
-"""Every engine gives Keras's probabilities, in one batch and image by image, for every shipped recipe and
-the layers that none of them has."""
+"""Every engine predicts the probabilities of Keras, in one batch and image by image, for every layer."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ from tests.engines.cases import OTHER_LAYERS, Case, make_cases
 from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
 from tests.engines.table import PAGE, Row, read_table, write_table
 
-# The networks are made once, by the one worker that gets these tests.
+# The networks are created once, in the one worker that runs these tests.
 pytestmark = pytest.mark.xdist_group("engines")
 
 
@@ -22,7 +21,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
     return make_cases(tmp_path_factory.mktemp("engines") / "cases")
 
 
-def test_every_recipe_is_a_case_that_tells_its_images_apart(cases: tuple[Case, ...]) -> None:
+def test_every_recipe_is_a_case_with_distinct_predictions(cases: tuple[Case, ...]) -> None:
     assert {case.name for case in cases} == {*shipped_recipes(), OTHER_LAYERS}
     for case in cases:
         apart = np.abs(case.probabilities[:, np.newaxis] - case.probabilities).max(-1)
@@ -33,7 +32,7 @@ def test_every_recipe_is_a_case_that_tells_its_images_apart(cases: tuple[Case, .
     "engine",
     [pytest.param(engine, id=engine.title, marks=[pytest.mark.slow] * engine.slow) for engine in MATRIX],
 )
-def test_an_engine_gives_the_probabilities_of_keras(engine: MatrixEngine, cases: tuple[Case, ...]) -> None:
+def test_an_engine_predicts_the_probabilities_of_keras(engine: MatrixEngine, cases: tuple[Case, ...]) -> None:
     try:
         answers = engine.ask(cases)
     except NotInstalledError as error:
@@ -42,7 +41,7 @@ def test_an_engine_gives_the_probabilities_of_keras(engine: MatrixEngine, cases:
     assert {name: found for name, found in differences.items() if not found <= MIN_ALLOWED} == {}
 
 
-def test_answers_in_another_order_or_form_differ(cases: tuple[Case, ...]) -> None:
+def test_predictions_in_another_order_or_shape_differ(cases: tuple[Case, ...]) -> None:
     right = {case.name: np.concatenate([case.probabilities] * 2) for case in cases}
     assert set(Answers("", right).differences(cases).values()) == {0.0}
     turned = {name: rows[::-1] for name, rows in right.items()}
@@ -54,13 +53,13 @@ def test_answers_in_another_order_or_form_differ(cases: tuple[Case, ...]) -> Non
         Answers("", short).differences(cases)
 
 
-def test_the_readme_lists_every_engine_and_no_more() -> None:
+def test_the_table_lists_exactly_the_engines() -> None:
     table = read_table()
     assert [(row.title, row.needed) for row in table] == [(engine.title, engine.needed) for engine in MATRIX]
     assert all(0 <= row.difference <= MIN_ALLOWED and row.version for row in table)
 
 
-def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_table_is_read_as_written(tmp_path: Path) -> None:
     copy = tmp_path / "bundle.md"
     shutil.copyfile(PAGE, copy)
     rows = [Row("an engine", "1.2 in a browser", 3.1e-07, "`nothing`"), Row("another", "2", 0.0, "much")]

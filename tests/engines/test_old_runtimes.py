@@ -1,4 +1,4 @@
-"""The table of what each onnxruntime reads, held against the releases that npm still has."""
+"""The table of versions that each onnxruntime supports, checked against the releases on npm."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ PROGRAMS = Path(__file__).parents[1] / "javascript"
 
 
 def export_for_all(bundle: Path, image: ImageSpec, folder: Path) -> None:
-    """Write a file for each release, and one in the next opset, which it should refuse."""
+    """Write a file for each release, and one in the next opset, which the release should refuse."""
     from pixelmill.pipeline.export.draft import write_onnx
     from pixelmill.pipeline.export.keras_loader import load_network
 
@@ -43,7 +43,7 @@ def files(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_release_reads_what_is_written_for_it_and_no_more(
+def test_a_release_loads_exactly_the_files_written_for_it(
     release: str, files: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     if shutil.which("npm") is None:

@@ -22,7 +22,7 @@ SECONDS_TO_START = 120
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A server on loopback: its address, and the environment that leads the command to it."""
+    """A server on loopback: its address, and the environment variables for using it."""
 
     url: str
     environment: dict[str, str]
@@ -35,7 +35,7 @@ def free_port() -> int:
         return port
 
 
-def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_until_it_responds(url: str, process: "subprocess.Popen[bytes]") -> None:
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline:
         try:
@@ -49,7 +49,7 @@ def wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def prefect_server(home: Path, **settings: str) -> Iterator[PrefectServer]:
-    """Run a Prefect server with a home of its own."""
+    """Run a Prefect server with a separate home."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {
@@ -64,7 +64,7 @@ def prefect_server(home: Path, **settings: str) -> Iterator[PrefectServer]:
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=log)
         try:
-            wait_until_it_answers(f"{url}/api/health", process)
+            wait_until_it_responds(f"{url}/api/health", process)
             yield PrefectServer(url, environment)
         finally:
             process.terminate()
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 
 
 def ask(server: PrefectServer, path: str, **body: object) -> Any:
-    """Ask the server's API."""
+    """Request the API of the server."""
     request = urllib.request.Request(
         f"{server.url}/api/{path}",
         json.dumps(body).encode(),
@@ -94,7 +94,7 @@ def ask(server: PrefectServer, path: str, **body: object) -> Any:
 
 
 def newest_run(server: PrefectServer, flow: str) -> Any:
-    """The flow run that began last; a deployment of the server may have others scheduled for later."""
+    """The flow run that started last; a deployment may have scheduled others for later."""
     (run,) = ask(
         server,
         "flow_runs/filter",
@@ -108,12 +108,12 @@ def newest_run(server: PrefectServer, flow: str) -> Any:
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL server on a free port of 127.0.0.1; gives its address for Prefect."""
+    """Run a PostgreSQL server on a free port of 127.0.0.1; yields its address for Prefect."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("no PostgreSQL here; install the packages in .ci/apt-packages.txt")
     program = programs[-1].parent
-    # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+    # PostgreSQL refuses to run as root; Debian's package creates a user for it.
     user = "postgres" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="postgresql-") as place:
         data, port = Path(place) / "data", free_port()
@@ -121,7 +121,7 @@ def postgresql() -> Iterator[str]:
             shutil.chown(place, user)
 
         def call(name: str, *arguments: str | Path) -> None:
-            # Not to a pipe: the server that pg_ctl starts would hold it open.
+            # Not a pipe, because the server that pg_ctl starts would keep it open.
             subprocess.run(
                 [program / name, *arguments],
                 check=True,

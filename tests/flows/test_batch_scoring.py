@@ -51,14 +51,14 @@ def test_the_flow_plans_scores_and_commits(
     assert {task["name"].rsplit("-", 1)[0] for task in tasks} == {"plan", "score", "commit"}
     artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
     assert "scoring-counts" in {artifact["key"] for artifact in artifacts}
-    # The command's functions without Prefect give the same table.
+    # The same functions without Prefect give the same table.
     table = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "bare"))
     flow, bare = read_predictions(tmp_path / "out"), read_predictions(table.folder)
     data = [name for name in bare.columns if name not in ("run_id", "scored_at")]
     pd.testing.assert_frame_equal(flow[data], bare[data])
 
 
-def test_too_many_failures_fail_the_run_and_leave_the_table(
+def test_too_many_failures_fail_the_run_but_keep_the_table(
     server: PrefectServer, trained_store: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"

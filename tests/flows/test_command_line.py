@@ -1,4 +1,4 @@
-"""The command as users and their scripts meet it: output, exit codes, errors in one line."""
+"""The command as users and scripts run it: output, exit codes, errors in one line."""
 
 import json
 import os
@@ -19,28 +19,28 @@ from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.recipes import shipped_recipes
 from tests.conftest import (
     PIXELMILL,
-    Answer,
+    CommandResult,
     Run,
-    list_files_anew,
     on_small_disk,
     start_interruptible,
+    update_manifest,
     write_images,
 )
 
 
-def refused(answer: Answer, code: int, *words: str) -> None:
+def refused(result: CommandResult, code: int, *words: str) -> None:
     """One clear line on standard error, the right exit code, no traceback."""
-    assert answer.code == code, answer.errors
-    assert "Traceback" not in answer.errors
-    assert answer.output == ""
-    assert answer.last_error.startswith("pixelmill: ")
+    assert result.code == code, result.errors
+    assert "Traceback" not in result.errors
+    assert result.output == ""
+    assert result.last_error.startswith("pixelmill: ")
     for word in words:
-        assert word in answer.last_error, answer.last_error
+        assert word in result.last_error, result.last_error
 
 
 @pytest.fixture
 def store(trained_store: Path, tmp_path: Path) -> Path:
-    """A copy of the store with one promoted model, free to be changed."""
+    """A copy of the store with one promoted model, which tests may modify."""
     return Path(shutil.copytree(trained_store / "models", tmp_path / "store/models")).parent
 
 
@@ -64,16 +64,16 @@ def test_models_are_listed(run: Run, trained_store: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "new").exists()
 
 
-def test_an_unknown_model_is_told_which_there_are(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_an_unknown_model_lists_the_existing_ones(run: Run, trained_store: Path, tmp_path: Path) -> None:
     for command in (("models", "show", "digits@2"), ("models", "promote", "mnist@champion")):
-        answer = run(*command, "--store", trained_store)
-        refused(answer, 2, "digits@champion", "digits@1")
+        result = run(*command, "--store", trained_store)
+        refused(result, 2, "digits@champion", "digits@1")
     images = tmp_path / "images"
     write_images(images, 1)
-    answer = run("score", "digits@best", images, "--output", tmp_path / "out", "--store", trained_store)
-    refused(answer, 2, "'digits@best'", "digits@champion, digits@1")
-    answer = run("score", "digits@1", images, "--output", tmp_path / "out", "--store", tmp_path / "new")
-    refused(answer, 2, "contains none", "pixelmill retrain")
+    result = run("score", "digits@best", images, "--output", tmp_path / "out", "--store", trained_store)
+    refused(result, 2, "'digits@best'", "digits@champion, digits@1")
+    result = run("score", "digits@1", images, "--output", tmp_path / "out", "--store", tmp_path / "new")
+    refused(result, 2, "contains none", "pixelmill retrain")
     assert not (tmp_path / "out").exists()
 
 
@@ -95,7 +95,7 @@ def test_promote_and_rollback(run: Run, store: Path) -> None:
 def test_score_as_json(run: Run, trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 30)
     (tmp_path / "images/bad.png").write_bytes(b"bad")
-    answer = run(
+    result = run(
         "score",
         "digits@champion",
         tmp_path / "images",
@@ -107,8 +107,8 @@ def test_score_as_json(run: Run, trained_store: Path, tmp_path: Path) -> None:
         "0.1",
         "--json",
     )
-    assert answer.code == 0, answer.errors
-    counts = answer.json
+    assert result.code == 0, result.errors
+    counts = result.json
     assert (counts["listed"], counts["scored"], counts["failed"]) == (31, 30, 1)
     assert counts["failures"] == {"not_an_image": 1}
     assert counts["provider"] == "CPUExecutionProvider"
@@ -118,16 +118,16 @@ def test_score_as_json(run: Run, trained_store: Path, tmp_path: Path) -> None:
     assert len(read_predictions(tmp_path / "out")) == 31
 
 
-def test_too_many_failures_exit_3_with_the_table_written(
+def test_too_many_failures_exit_with_3_after_writing_the_table(
     run: Run, trained_store: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images", 9)
     (tmp_path / "images/bad.png").write_bytes(b"bad")
     command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out")
-    answer = run(*command, "--store", trained_store, "--json")
-    assert answer.code == 3
-    assert answer.json["failed"] == 1
-    assert "1 of 10 images failed (not_an_image 1)" in answer.last_error
+    result = run(*command, "--store", trained_store, "--json")
+    assert result.code == 3
+    assert result.json["failed"] == 1
+    assert "1 of 10 images failed (not_an_image 1)" in result.last_error
     assert (tmp_path / "out/manifest.json").is_file()
     assert len(read_predictions(tmp_path / "out")) == 10
 
@@ -142,30 +142,30 @@ def test_a_bundle_is_scored_by_its_folder(run: Run, trained_store: Path, tmp_pat
     refused(run(*command, tmp_path / "other"), 1, "SHA-256")
 
 
-def test_globs_say_what_is_listed(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_globs_select_the_listed_files(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images / "a", 3)
     (images / "a/00001.png").rename(images / "a/00001.data")
     (images / "a/00002.png").rename(images / "a/scan-2")
     options = ("--output", tmp_path / "out", "--store", trained_store, "--json")
-    answer = run("score", "digits@1", images, *options, "--glob", "*.data", "--glob", "scan-?")
-    assert answer.code == 0, answer.errors
-    assert answer.json["request"]["globs"] == ["*.data", "scan-?"]
+    result = run("score", "digits@1", images, *options, "--glob", "*.data", "--glob", "scan-?")
+    assert result.code == 0, result.errors
+    assert result.json["request"]["globs"] == ["*.data", "scan-?"]
     assert read_predictions(tmp_path / "out")["image_path"].tolist() == ["a/00001.data", "a/scan-2"]
-    refused(run("score", "digits@1", images, *options), 2, "holds a run with globs")
+    refused(run("score", "digits@1", images, *options), 2, "contains a run with globs")
     other = ("--output", tmp_path / "other", "--store", trained_store)
-    refused(run("score", "digits@1", images, *other, "--glob", "*.jpg"), 2, "holds no images", "*.jpg")
+    refused(run("score", "digits@1", images, *other, "--glob", "*.jpg"), 2, "contains no images", "*.jpg")
 
 
-def test_folders_are_true_labels_when_asked(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_folder_names_can_be_true_labels(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
     for folder in ("3", "=8", "no digit"):
         write_images(images / folder / "deeper", 20, seed=len(folder))
     write_images(images, 5, seed=9)
     (images / "3/bad.png").write_bytes(b"bad")
     command = ("score", "digits@1", images, "--labels-from-folders", "--max-failure-rate", "0.1")
-    answer = run(*command, "--output", output, "--store", trained_store)
-    assert answer.code == 0, answer.errors
+    result = run(*command, "--output", output, "--store", trained_store)
+    assert result.code == 0, result.errors
     rows = read_predictions(output)
     in_folder = rows[rows["image_path"].str.contains("/")]
     assert in_folder["true_label"].tolist() == in_folder["image_path"].str.split("/").str[0].tolist()
@@ -178,13 +178,13 @@ def test_folders_are_true_labels_when_asked(run: Run, trained_store: Path, tmp_p
     assert accuracy["classes"] == {"3": {"images": 20, "correct": right.sum()}}
     left_out = {"images": 40, "folders": 2, "images_by_folder": {"=8": 20, "no digit": 20}}
     assert accuracy["not_classes"] == left_out
-    assert f"accuracy: {right.mean():.4f} on 20 images" in answer.output
+    assert f"accuracy: {right.mean():.4f} on 20 images" in result.output
     words = "40 images in 2 folders that are not classes of the model (=8, no digit)"
-    assert f"not in the accuracy: {words}" in answer.output
-    assert "failed: not_an_image 1 (3/bad.png)" in answer.output
+    assert f"not in the accuracy: {words}" in result.output
+    assert "failed: not_an_image 1 (3/bad.png)" in result.output
 
 
-def test_folders_that_are_no_classes_are_refused_before_any_work(
+def test_folders_that_are_not_classes_are_refused_before_any_work(
     run: Run, trained_store: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"
@@ -194,12 +194,12 @@ def test_folders_that_are_no_classes_are_refused_before_any_work(
     write_images(images / "2026-01", 1)
     refused(run(*command, "--output", tmp_path / "out"), 2, "the folder '2026-01'; expected", "'0', '1', '2'")
     write_images(images / "cam\u202e7", 1)
-    answer = run(*command, "--output", tmp_path / "out")
-    refused(answer, 2, "folders such as '2026-01', 'cam\\u202e7'; expected")
+    result = run(*command, "--output", tmp_path / "out")
+    refused(result, 2, "folders such as '2026-01', 'cam\\u202e7'; expected")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_passed_over_and_what_failed_is_said(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_skipped_and_failed_files_are_reported(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images / "a", 2)
     for name in ("b.heic", "c.HEIC", "notes.txt", "a/@eaDir/00000.png", ".DS_Store", "plain"):
@@ -210,12 +210,12 @@ def test_what_is_passed_over_and_what_failed_is_said(run: Run, trained_store: Pa
         (images / f"a/bad{number}.png").write_bytes(b"")
     (images / "a/evil\u202egnp.png").write_bytes(b"no image")
     command = ("score", "digits@1", images, "--output", tmp_path / "out", "--store", trained_store)
-    answer = run(*command, "--max-failure-rate", 1)
-    assert answer.code == 0, answer.errors
+    result = run(*command, "--max-failure-rate", 1)
+    assert result.code == 0, result.errors
     said = "4 files (.heic 2, .txt 1, no extension 1), 1 linked folder, clutter (.DS_Store 1, @eaDir 1)"
-    assert f"Skipped: {said}\n" in answer.output
-    assert "  failed: empty 4 (a/bad0.png, a/bad1.png, a/bad2.png, ...)\n" in answer.output
-    assert "  failed: not_an_image 1 (a/evil\\u202egnp.png)\n" in answer.output
+    assert f"Skipped: {said}\n" in result.output
+    assert "  failed: empty 4 (a/bad0.png, a/bad1.png, a/bad2.png, ...)\n" in result.output
+    assert "  failed: not_an_image 1 (a/evil\\u202egnp.png)\n" in result.output
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["passed_over"] == 7
     assert manifest["passed_over_kinds"]["extensions"] == {".heic": 2, ".txt": 1, "no extension": 1}
@@ -225,7 +225,7 @@ def test_what_is_passed_over_and_what_failed_is_said(run: Run, trained_store: Pa
     assert "\u202e" not in report
 
 
-def test_the_accuracy_of_real_digits_is_that_of_the_test(
+def test_real_digits_have_the_accuracy_of_the_test_split(
     run: Run, trained_store: Path, tmp_path: Path
 ) -> None:
     from sklearn.datasets import load_digits
@@ -242,7 +242,7 @@ def test_the_accuracy_of_real_digits_is_that_of_the_test(
     assert set(counts["accuracy"]["classes"]) == set("0123456789")
 
 
-def test_rows_are_taken_from_an_earlier_table(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_rows_are_reused_from_an_earlier_table(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images, 40)
     command = ("score", "digits@1", images, "--store", trained_store)
@@ -252,9 +252,9 @@ def test_rows_are_taken_from_an_earlier_table(run: Run, trained_store: Path, tmp
     (images / "00001.png").write_bytes((images / "00002.png").read_bytes() + b"more")
     for name, options in (("bytes", ()), ("times", ("--trust-mtime",))):
         output = tmp_path / name
-        answer = run(*command, "--output", output, "--previous", tmp_path / "first", *options)
-        assert answer.code == 0, answer.errors
-        assert f"taken from {tmp_path / 'first'}: 39" in answer.output
+        result = run(*command, "--output", output, "--previous", tmp_path / "first", *options)
+        assert result.code == 0, result.errors
+        assert f"taken from {tmp_path / 'first'}: 39" in result.output
         counts = json.loads((output / "manifest.json").read_text())
         assert (counts["listed"], counts["reused"], counts["computed"]) == (40, 39, 1)
         assert counts["previous"] == str(tmp_path / "first")
@@ -271,7 +271,7 @@ def test_rows_are_taken_from_an_earlier_table(run: Run, trained_store: Path, tmp
 
 
 def quantize(bundle: Path, images: Path) -> None:
-    """Add an 8-bit variant to a bundle as an export does: the file, and its entry in the manifest."""
+    """Add an 8-bit variant to a bundle like an export: the file, and its entry in the manifest."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -284,12 +284,12 @@ def quantize(bundle: Path, images: Path) -> None:
             return None
 
     variant = bundle / "model.int8.onnx"
-    # Not the softmax: what it gives would no longer add up to 1.
+    # Except the softmax, whose output would no longer add up to 1.
     quantize_static(bundle / "model.onnx", variant, Reader(), op_types_to_quantize=["Conv", "MatMul"])
-    list_files_anew(bundle)
+    update_manifest(bundle)
 
 
-def test_a_precision_is_taken_if_the_bundle_has_it(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_a_precision_is_used_if_the_bundle_has_it(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
     write_images(images, 30)
     bundle = Path(shutil.copytree(trained_store / "models/digits/1", tmp_path / "bundle"))
@@ -308,11 +308,11 @@ def test_a_precision_is_taken_if_the_bundle_has_it(run: Run, trained_store: Path
         (probabilities,) = session.run(None, {"image": pixels})
         assert row["class_index"] == probabilities[0].argmax()
         assert row["probability"] == pytest.approx(probabilities[0].max(), abs=1e-6)
-    # Another precision is another run.
-    refused(run(*command[:-1], "fp32"), 2, "holds a run with model_sha256")
+    # A different precision is a different run.
+    refused(run(*command[:-1], "fp32"), 2, "contains a run with model_sha256")
 
 
-def test_a_killed_run_goes_on_where_it_was(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
     write_images(images, 12_000)
     options = ["--output", str(output), "--store", str(trained_store), "--workers", "1", "--json"]
@@ -332,7 +332,7 @@ def test_a_killed_run_goes_on_where_it_was(run: Run, trained_store: Path, tmp_pa
     assert rows["run_id"].nunique() == 1
 
 
-def test_ctrl_c_says_how_to_go_on(trained_store: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_resume(trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 12_000)
     output = tmp_path / "out"
     options = ["--output", str(output), "--store", str(trained_store), "--workers", "1"]
@@ -344,14 +344,14 @@ def test_ctrl_c_says_how_to_go_on(trained_store: Path, tmp_path: Path) -> None:
         errors = process.stderr.read() if process.stderr else ""
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert "Run the same command again to go on" in errors.strip().splitlines()[-1]
+    assert "Run the same command again to resume" in errors.strip().splitlines()[-1]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3000)
     disk = tmp_path / "disk"
     score = f"{PIXELMILL} score digits@1 {tmp_path}/images --store {trained_store}"
-    # An earlier table lies on the same disk; the second one no longer fits beside it.
+    # An earlier table is on the same disk, and a second one does not fit.
     script = (
         f"{score} --output {disk}/first >/dev/null 2>&1; echo first $?; "
         f"cp -r {disk}/first {tmp_path}/before; "
@@ -368,7 +368,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(trained_store: Path, tmp_path
     assert "No space left on device" in last
 
 
-def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Path, tmp_path: Path) -> None:
+def test_invalid_paths_are_one_line_and_nothing_is_lost(
+    run: Run, trained_store: Path, tmp_path: Path
+) -> None:
     write_images(tmp_path / "images", 3)
     (tmp_path / "empty").mkdir()
     output = tmp_path / "out"
@@ -376,11 +378,11 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
     assert run("score", "digits@1", tmp_path / "images", *options).code == 0
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     refused(run("score", "digits@1", tmp_path / "images", *options, "--top-k", "2"), 2, "top_k 1", "--fresh")
-    refused(run("score", "digits@1", tmp_path / "empty", *options), 2, "holds a run with images")
+    refused(run("score", "digits@1", tmp_path / "empty", *options), 2, "contains a run with images")
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     new = ("--output", tmp_path / "new", "--store", trained_store)
-    refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "holds no images")
-    refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is no folder")
+    refused(run("score", "digits@1", tmp_path / "empty", *new), 2, "contains no images")
+    refused(run("score", "digits@1", tmp_path / "gone", *new), 2, "is not a folder")
     refused(run("score", tmp_path / "images", tmp_path / "images", *new), 2, "has no manifest.json")
     refused(run("score", output, tmp_path / "images", *new), 2, "an artifact of kind prediction-table")
     refused(run("models", "--store", tmp_path / "images/00000.png"), 2, "is a file")
@@ -402,14 +404,14 @@ def test_bad_places_are_one_line_and_nothing_is_lost(run: Run, trained_store: Pa
         (("models", "promote", "digits@1", "--alias", "No Name"), ("no model", "contains none")),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_2(
+def test_an_invalid_request_is_one_line_with_exit_code_2(
     run: Run, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     refused(run(*arguments, cwd=tmp_path), 2, *words)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_recipe_file_with_a_wrong_key_names_the_file_and_the_key(run: Run, tmp_path: Path) -> None:
+def test_an_unknown_key_in_a_recipe_file_is_reported_with_the_file(run: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     shown = run("recipes", "show", "digits").output
     recipe.write_text(shown.replace("kernel_size", "kernel", 1))
@@ -425,30 +427,30 @@ def test_a_recipe_file_with_a_wrong_key_names_the_file_and_the_key(run: Run, tmp
     [{"PREFECT_API_URL": "http://127.0.0.1:9/api"}, {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}],
     ids=["a server that is gone", "no server"],
 )
-def test_a_prefect_server_that_does_not_answer_is_one_line(
+def test_a_prefect_server_that_does_not_respond_is_one_line(
     run: Run, tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    answer = run("retrain", "digits", cwd=tmp_path, env=settings)
-    refused(answer, 1, "no Prefect server responds", "prefect server start")
+    result = run("retrain", "digits", cwd=tmp_path, env=settings)
+    refused(result, 1, "no Prefect server responds", "prefect server start")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_home_that_prefect_cannot_write_to_is_one_line(run: Run, tmp_path: Path) -> None:
+def test_an_unwritable_prefect_home_is_one_line(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.touch()
     for settings in ({"HOME": str(home), "PREFECT_HOME": ""}, {"PREFECT_HOME": str(home / "prefect")}):
-        answer = run("retrain", "digits", cwd=tmp_path, env=settings)
-        refused(answer, 1, "Prefect cannot write to", str(home), "PREFECT_HOME=")
-    answer = run("retrain", "digits", cwd=tmp_path, env={"PREFECT_HOME": "~nobody-of-this-name/prefect"})
-    refused(answer, 1, "Prefect cannot write to", "PREFECT_HOME=")
+        result = run("retrain", "digits", cwd=tmp_path, env=settings)
+        refused(result, 1, "Prefect cannot write to", str(home), "PREFECT_HOME=")
+    result = run("retrain", "digits", cwd=tmp_path, env={"PREFECT_HOME": "~nobody-of-this-name/prefect"})
+    refused(result, 1, "Prefect cannot write to", "PREFECT_HOME=")
     assert list(tmp_path.iterdir()) == [home]
 
 
-def test_usage_errors_exit_2(run: Run) -> None:
+def test_usage_errors_have_exit_code_2(run: Run) -> None:
     for arguments in (("score",), ("nothing",), ("score", "m", "i", "--output", "o", "--format", "xls")):
-        answer = run(*arguments)
-        assert answer.code == 2
-        assert "Traceback" not in answer.errors
+        result = run(*arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.errors
 
 
 def test_recipes_are_listed_as_json(run: Run) -> None:

@@ -11,29 +11,29 @@ from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import Run
 
 
-def test_without_a_source_of_mnist_the_demo_runs_on_digits(run: Run, tmp_path: Path) -> None:
+def test_the_demo_runs_on_digits_if_mnist_is_unavailable(run: Run, tmp_path: Path) -> None:
     overrides = ("--set", "dataset.mirrors=[]", "--set", "dataset.package_index=false")
-    answer = run("demo", *overrides, cwd=tmp_path)
-    assert answer.code == 0, answer.errors
-    assert answer.errors.count("no source for train-images-idx3-ubyte") == 1
-    assert "MNIST is unavailable" in answer.errors
-    assert "Continuing with digits" in answer.errors
-    match = re.search(r"Test accuracy ([01]\.\d{4}), loss (0\.\d{4}), on 359 images", answer.output)
+    result = run("demo", *overrides, cwd=tmp_path)
+    assert result.code == 0, result.errors
+    assert result.errors.count("no source for train-images-idx3-ubyte") == 1
+    assert "MNIST is unavailable" in result.errors
+    assert "Continuing with digits" in result.errors
+    match = re.search(r"Test accuracy ([01]\.\d{4}), loss (0\.\d{4}), on 359 images", result.output)
     assert match
     assert float(match[1]) >= 0.97
-    assert "Scored 359 of 359 files" in answer.output
-    # The folder's subfolders are the true labels, so the table must agree as often as the test said.
+    assert "Scored 359 of 359 files" in result.output
+    # The subfolders are the true labels, so the agreement must equal the test accuracy.
     agreement = float(match[1])
-    assert f"{agreement:.2%} agree" in answer.output
+    assert f"{agreement:.2%} agree" in result.output
     for line in ("report", "bundle", "prediction table"):
-        place = re.search(rf"  {line}\s+(\S+)", answer.output)
+        place = re.search(rf"  {line}\s+(\S+)", result.output)
         assert place
         assert (tmp_path / place[1]).exists()
     images = sorted((tmp_path / "artifacts/demo").glob("*-images/*/*.png"))
     assert len(images) == 359
     assert {path.parent.name for path in images} == set("0123456789")
-    # What it says to try next is tried.
-    commands = [shlex.split(line) for line in answer.output.partition("Next:")[2].strip().splitlines()]
+    # The suggested commands work.
+    commands = [shlex.split(line) for line in result.output.partition("Next:")[2].strip().splitlines()]
     assert len(commands) == 3
     for command in commands[:2]:
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -41,10 +41,10 @@ def test_without_a_source_of_mnist_the_demo_runs_on_digits(run: Run, tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_demo_reaches_its_accuracy_on_mnist(run: Run, tmp_path: Path) -> None:
-    answer = run("demo", "--json", cwd=tmp_path)
-    assert answer.code == 0, answer.errors
-    shown = answer.json
+def test_the_demo_reaches_the_documented_accuracy_on_mnist(run: Run, tmp_path: Path) -> None:
+    result = run("demo", "--json", cwd=tmp_path)
+    assert result.code == 0, result.errors
+    shown = result.json
     assert shown["model"]["name"] == "mnist"
     assert shown["model"]["metrics"]["test"]["accuracy"] >= 0.99
     assert shown["model"]["metrics"]["test"]["loss"] < 0.0344

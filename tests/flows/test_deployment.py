@@ -1,4 +1,4 @@
-"""The deployments that ship: their parameters fit the flows, and a real server schedules them."""
+"""The built-in deployments: their parameters match the flows, and a real server schedules them."""
 
 import os
 import pkgutil
@@ -30,7 +30,7 @@ def deployments() -> dict[str, Any]:
     return {deployment["name"]: deployment for deployment in content["deployments"]}
 
 
-def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
+def test_the_parameters_match_the_flows(deployments: dict[str, Any]) -> None:
     from prefect.flows import load_flow_from_entrypoint
 
     for deployment in deployments.values():
@@ -39,13 +39,13 @@ def test_the_parameters_fit_the_flows(deployments: dict[str, Any]) -> None:
         assert set(validated) <= set(flow.parameters.properties)
 
 
-def test_the_nightly_recipe_is_the_one_that_ships(deployments: dict[str, Any]) -> None:
+def test_the_nightly_recipe_is_the_built_in_one(deployments: dict[str, Any]) -> None:
     recipe = Recipe.model_validate(deployments["nightly"]["parameters"]["recipe"])
     assert recipe == load_recipe("mnist")
 
 
 def pull_step() -> Callable[[], dict[str, str]]:
-    """What a worker does first, as `prefect.yaml` has it."""
+    """The pull step in `prefect.yaml`, which a worker runs first."""
     (step,) = yaml.safe_load((ROOT / "deploy/prefect.yaml").read_text())["pull"]
     ((name, inputs),) = step.items()
     function: Callable[..., dict[str, str]] = pkgutil.resolve_name(name)
@@ -53,9 +53,7 @@ def pull_step() -> Callable[[], dict[str, str]]:
 
 
 @pytest.mark.parametrize("folder", [None, "", "/no/such/folder"])
-def test_a_project_folder_that_is_missing_is_named(
-    monkeypatch: pytest.MonkeyPatch, folder: str | None
-) -> None:
+def test_a_missing_project_folder_is_reported(monkeypatch: pytest.MonkeyPatch, folder: str | None) -> None:
     monkeypatch.delenv("PIXELMILL_HOME", raising=False)
     if folder is not None:
         monkeypatch.setenv("PIXELMILL_HOME", folder)
@@ -95,7 +93,7 @@ def deploy_and_wait_for_a_scheduled_run(server: PrefectServer) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     deadline = time.monotonic() + SECONDS_TO_SCHEDULE
     scheduled: list[Any] = []
-    # With a SQLAlchemy that Prefect does not know, its scheduler fails silently and none ever appears.
+    # With an unsupported SQLAlchemy, Prefect's scheduler fails silently and creates no runs.
     while not scheduled and time.monotonic() < deadline:
         scheduled = ask(
             server,

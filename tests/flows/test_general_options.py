@@ -1,4 +1,4 @@
-"""What every command takes: `--version`, `-h`, `--quiet`, and completion by the shell."""
+"""The options of every command: `--version`, `-h`, `--quiet`, and shell completion."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ COMMANDS = [
 ]
 
 
-def test_the_versions_are_those_installed(run: Run) -> None:
+def test_the_installed_versions_are_shown(run: Run) -> None:
     lines = run("--version").output.splitlines()
     assert lines[0] == f"pixelmill {version('pixelmill')}"
     assert f"onnxruntime {version('onnxruntime')}" in lines
@@ -29,12 +29,12 @@ def test_the_versions_are_those_installed(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_h_is_help(run: Run, command: str) -> None:
-    answer = run(*command.split(), "-h")
-    assert answer.code == 0
-    assert "Usage: " in answer.output
-    assert f"pixelmill {command}".strip() in answer.output
-    assert "--quiet" in answer.output or command in ("models",)
+def test_h_shows_the_help(run: Run, command: str) -> None:
+    result = run(*command.split(), "-h")
+    assert result.code == 0
+    assert "Usage: " in result.output
+    assert f"pixelmill {command}".strip() in result.output
+    assert "--quiet" in result.output or command in ("models",)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
@@ -51,9 +51,9 @@ def test_a_quiet_command_shows_no_progress(
         "--store",
         trained_store,
     ]
-    answer = run(*(["-q", *command] if before else [*command, "--quiet"]))
-    assert (answer.code, answer.errors) == (0, "")
-    assert answer.output.startswith("Scored 5 of 5 images")
+    result = run(*(["-q", *command] if before else [*command, "--quiet"]))
+    assert (result.code, result.errors) == (0, "")
+    assert result.output.startswith("Scored 5 of 5 images")
     assert "score: 5 of 5 images" in run(*command, "--fresh").errors
     refused = run(*command, "--quiet", "--top-k", "3")
     assert refused.code == 2
@@ -70,11 +70,11 @@ def test_a_quiet_command_shows_no_progress(
 )
 def test_the_shell_completes(run: Run, line: str, completed: list[str]) -> None:
     words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-    answer = run(env={"_PIXELMILL_COMPLETE": "complete_bash", **words})
-    assert answer.output.split() == completed
+    result = run(env={"_PIXELMILL_COMPLETE": "complete_bash", **words})
+    assert result.output.split() == completed
 
 
-def test_the_shells_script_is_shown(run: Run) -> None:
-    answer = run("--show-completion", "bash", env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
-    assert answer.code == 0
-    assert "complete -o default -F _pixelmill_completion pixelmill" in answer.output
+def test_the_completion_script_is_shown(run: Run) -> None:
+    result = run("--show-completion", "bash", env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert result.code == 0
+    assert "complete -o default -F _pixelmill_completion pixelmill" in result.output

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at whatever moment: one line, exit code 130 or 143, no traceback."""
+"""Ctrl-C and SIGTERM at any time: one line, exit code 130 or 143, no traceback."""
 
 import signal
 import subprocess
@@ -18,7 +18,7 @@ def wait_until_mapped(process: "subprocess.Popen[str]", library: str) -> None:
     raise AssertionError(f"it ended before it loaded {library}")
 
 
-def ended_with_one_line(process: "subprocess.Popen[str]", number: int) -> None:
+def require_one_line(process: "subprocess.Popen[str]", number: int) -> None:
     assert process.stderr is not None
     errors = process.stderr.read()
     assert process.wait() == 128 + number, errors
@@ -46,7 +46,7 @@ def table(trained_store: Path, run: Run, tmp_path_factory: pytest.TempPathFactor
         ("export digits@1 --output NEW --runtime-version 1.14", "_multiarray_umath"),
     ],
 )
-def test_a_command_that_is_interrupted_ends_with_one_line(
+def test_an_interrupted_command_ends_with_one_line(
     trained_store: Path, table: Path, tmp_path: Path, number: int, command: str, library: str
 ) -> None:
     words = {"TABLE": str(table), "NEW": str(tmp_path / "new")}
@@ -54,11 +54,11 @@ def test_a_command_that_is_interrupted_ends_with_one_line(
     process = start_interruptible([str(PIXELMILL), *arguments, "--store", str(trained_store)])
     wait_until_mapped(process, library)
     process.send_signal(number)
-    ended_with_one_line(process, number)
+    require_one_line(process, number)
     assert not list(tmp_path.iterdir())
 
 
-def test_scoring_that_is_told_to_end_takes_its_workers_along(trained_store: Path, tmp_path: Path) -> None:
+def test_terminated_scoring_ends_its_workers(trained_store: Path, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 12_000)
     command = [
         str(PIXELMILL),
@@ -70,11 +70,11 @@ def test_scoring_that_is_told_to_end_takes_its_workers_along(trained_store: Path
     ]
     process = start_interruptible([*command, "--store", str(trained_store), "--workers", "1"])
     assert process.stderr is not None
-    # A line comes every few seconds, once images are scored.
+    # Once images are scored, a line is printed every few seconds.
     assert any(line.lstrip().startswith("score:") for line in process.stderr)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    ended_with_one_line(process, signal.SIGTERM)
+    require_one_line(process, signal.SIGTERM)
     assert psutil.wait_procs(family, timeout=30)[1] == []
 
 

@@ -1,4 +1,4 @@
-"""`pixelmill retrain` killed between register and promote, and the run after it."""
+"""`pixelmill retrain` killed between registration and promotion, and the next run."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from tests.conftest import PIXELMILL, Run, start_interruptible
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_registered_is_judged_by_the_next(
+def test_the_next_run_judges_the_version_that_a_killed_run_registered(
     run: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -22,7 +22,7 @@ def test_what_a_killed_run_registered_is_judged_by_the_next(
     for line in process.stderr:
         if line.startswith("register"):
             break
-    # The whole group: with the command goes the server that Prefect started for it.
+    # The whole process group, which includes the server that was started for the command.
     os.killpg(process.pid, signal.SIGKILL)
     process.stderr.read()
     assert process.wait() == -signal.SIGKILL
@@ -30,13 +30,13 @@ def test_what_a_killed_run_registered_is_judged_by_the_next(
         pytest.skip("this machine promoted it before it could be killed")
     assert pending_versions(store, "digits") == [1]
     (killed,) = (store / "runs").iterdir()
-    answer = run("retrain", "digits", *settings)
-    assert answer.code == 0, answer.errors
-    assert "judging digits@1, which was registered by an interrupted run" in answer.errors
+    result = run("retrain", "digits", *settings)
+    assert result.code == 0, result.errors
+    assert "judging digits@1, which was registered by an interrupted run" in result.errors
     assert aliases_of(store, "digits") == {"champion": 2}
     assert re.search(r'"champion":\s*\[\s*1\s*\]', (store / "models/digits/aliases.json").read_text())
     assert pending_versions(store, "digits") == []
-    # Its model is registered, so its results stay; what marked it as at work is gone.
+    # Its model is registered, so its results are kept; the marker of the running process is removed.
     assert (killed / "evaluation/metrics.json").is_file()
     assert not list(store.rglob("*.pixelmill-tmp"))
     assert not list(store.rglob(".owner"))

@@ -37,12 +37,12 @@ def pets(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar10"])
-def test_what_can_succeed_is_ready_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+def test_a_valid_request_is_ready_and_leaves_no_files(name: str, tmp_path: Path) -> None:
     check_readiness(load_recipe(name), tmp_path / "new/store")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_looked_at_and_not_read(pets: Path, tmp_path: Path) -> None:
+def test_a_folder_is_listed_but_not_read(pets: Path, tmp_path: Path) -> None:
     for path in pets.rglob("*.png"):
         path.write_bytes(b"")
     check_readiness(load_recipe("folder", [f"dataset.path={pets}"]), tmp_path)
@@ -50,12 +50,12 @@ def test_a_folder_is_looked_at_and_not_read(pets: Path, tmp_path: Path) -> None:
     assert "is the folder of dataset.path" in message
 
 
-def test_a_network_of_another_number_of_classes_is_refused(pets: Path, tmp_path: Path) -> None:
+def test_a_network_with_another_number_of_classes_is_refused(pets: Path, tmp_path: Path) -> None:
     recipe = load_recipe("folder", [f"dataset.path={pets}", "model.layers.13.units=3"])
     assert "a network with the output 3; expected 2, one for each class" in refusal(recipe, tmp_path)
 
 
-def test_a_missing_file_of_weights_is_named(tmp_path: Path) -> None:
+def test_a_missing_weights_file_is_reported(tmp_path: Path) -> None:
     assert "weights 'none.h5' of the application MobileNetV2" in refusal(
         load_recipe("digits", TRANSFER), tmp_path
     )
@@ -69,12 +69,12 @@ def test_a_missing_gpu_is_reported(tmp_path: Path) -> None:
     assert "sees no GPU" in refusal(load_recipe("digits", ["training.device=gpu"]), tmp_path)
 
 
-def test_a_store_that_cannot_be_written_to_is_named() -> None:
+def test_an_unwritable_store_is_reported() -> None:
     message = refusal(load_recipe("digits"), Path("/proc/none/store"))
     assert "store /proc/none/store cannot be written to" in message
 
 
-def test_the_commands_refuse_before_the_heavy_imports(tmp_path: Path) -> None:
+def test_the_commands_refuse_before_heavy_imports(tmp_path: Path) -> None:
     program = (
         "import shlex, sys\n"
         "from pixelmill.flows.command_line import app\n"

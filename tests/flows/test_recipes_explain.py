@@ -1,4 +1,4 @@
-"""`pixelmill recipes explain`: every field of a recipe, as its types have it."""
+"""`pixelmill recipes explain`: every field of a recipe, as defined by its types."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 
 from pixelmill.flows.command_line import app
 from pixelmill.pipeline.config import Recipe
-from pixelmill.pipeline.config.part import Part
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.part import Part
 from pixelmill.pipeline.recipes.annotations import TAGS, parts_in
 from pixelmill.pipeline.recipes.fields import list_groups
 from tests.conftest import PIXELMILL
@@ -34,7 +34,7 @@ def fields_of(shown: str) -> dict[str, Any]:
 
 
 def names_below(part: type[Part]) -> set[str]:
-    """The names of all fields that a recipe may have, read from the types in another way."""
+    """The names of all fields of a recipe, read from the types in a different way."""
     found = set()
     for name, field in part.model_fields.items():
         inner = list(parts_in(field.annotation))
@@ -53,7 +53,7 @@ def test_every_field_has_a_meaning() -> None:
     assert [f"{group.key} {group.where}" for group in groups if not group.meaning] == []
 
 
-def test_a_field_comes_with_type_limits_default_and_meaning(explain: Explain) -> None:
+def test_a_field_is_shown_with_type_limits_default_and_meaning(explain: Explain) -> None:
     assert explain("training.early_stopping").splitlines()[1:] == [
         "  training.early_stopping: whole number above 0 or null; default null",
         "      Number of epochs without a lower validation loss after which training stops; the weights with",
@@ -82,7 +82,7 @@ def test_a_field_comes_with_type_limits_default_and_meaning(explain: Explain) ->
         ("name", {"name"}),
     ],
 )
-def test_a_key_stands_for_all_below_it_and_a_kind_for_its_fields(
+def test_a_key_selects_all_below_it_and_a_kind_selects_its_fields(
     key: str, expected: set[str], explain: Explain
 ) -> None:
     found = set(fields_of(explain(key, "--json")))
@@ -95,18 +95,18 @@ def test_a_key_stands_for_all_below_it_and_a_kind_for_its_fields(
     ("key", "nearest"),
     [("epochs", "training.epochs"), ("training.epohs", "training.epochs"), ("convolutoin", "convolution")],
 )
-def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, nearest: str, explain: Explain) -> None:
+def test_an_unknown_key_is_refused_with_the_closest_one(key: str, nearest: str, explain: Explain) -> None:
     with pytest.raises(RequestError, match=rf"Did you mean {nearest}\?"):
         explain(key)
 
 
 @pytest.mark.parametrize("key", ["", ".", "xyz", "training.", "model.layers.first"])
-def test_no_key_is_refused(key: str, explain: Explain) -> None:
+def test_every_key_is_accepted(key: str, explain: Explain) -> None:
     with pytest.raises(RequestError, match="no key"):
         explain(key)
 
 
-def test_the_help_of_retrain_points_there_and_nothing_heavy_is_imported() -> None:
+def test_the_help_of_retrain_mentions_it_and_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"
         "from pixelmill.flows.command_line import app\n"

@@ -1,4 +1,4 @@
-"""A gate that refuses ends a flow run in the state `Refused`: one line on Prefect's page, exit code 3."""
+"""A refusal by a gate ends a flow run in the state `Refused`: one line in Prefect's UI, exit code 3."""
 
 import os
 import subprocess
@@ -29,28 +29,28 @@ if __name__ == "__main__":
 
 
 def logged(server: PrefectServer, run: Any) -> list[str]:
-    """What Prefect's page shows as the run's log, its tasks' included."""
+    """The log of a run in Prefect's UI, including its tasks."""
     logs = ask(server, "logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
     return [log["message"] for log in logs]
 
 
 def states(server: PrefectServer, run: Any) -> dict[str, tuple[str, str]]:
-    """The type and the name of each task's state."""
+    """The type and the name of the state of each task."""
     tasks = ask(server, "task_runs/filter", task_runs={}, flow_runs={"id": {"any_": [run["id"]]}})
     return {task["name"].rsplit("-", 1)[0]: (task["state"]["type"], task["state"]["name"]) for task in tasks}
 
 
-def test_a_promotion_that_is_refused_is_one_line(server: PrefectServer, run: Run, tmp_path: Path) -> None:
+def test_a_refused_promotion_is_one_line(server: PrefectServer, run: Run, tmp_path: Path) -> None:
     settings = ("name=refused", "training.epochs=1", "promotion.min_accuracy=1")
     overrides = [word for setting in settings for word in ("--set", setting)]
-    answer = run("retrain", "digits", "--store", tmp_path, "--quiet", *overrides, env=server.environment)
-    assert answer.code == 3, answer.errors
-    assert answer.last_error.startswith("pixelmill: refused@1 has ")
-    assert answer.errors.count("\n") == 1
+    result = run("retrain", "digits", "--store", tmp_path, "--quiet", *overrides, env=server.environment)
+    assert result.code == 3, result.errors
+    assert result.last_error.startswith("pixelmill: refused@1 has ")
+    assert result.errors.count("\n") == 1
     assert show_model(tmp_path, "refused@1").aliases == ()
     flow_run = newest_run(server, "retrain")
     assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Refused")
-    assert flow_run["state"]["message"] == answer.last_error.removeprefix("pixelmill: ")
+    assert flow_run["state"]["message"] == result.last_error.removeprefix("pixelmill: ")
     ended = states(server, flow_run)
     assert ended.pop("promote") == ("FAILED", "Refused")
     assert set(ended.values()) == {("COMPLETED", "Completed")}
@@ -59,7 +59,7 @@ def test_a_promotion_that_is_refused_is_one_line(server: PrefectServer, run: Run
     assert not [line for line in log if "Traceback" in line]
 
 
-def test_a_failure_rate_that_is_refused_is_one_line(
+def test_a_refused_failure_rate_is_one_line(
     server: PrefectServer, trained_store: Path, tmp_path: Path
 ) -> None:
     images = tmp_path / "images"

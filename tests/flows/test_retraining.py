@@ -1,4 +1,4 @@
-"""The retraining flow on a real Prefect server, seen through its API and on its page."""
+"""The retraining flow on a real Prefect server, observed through its API and its UI."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 
 from pixelmill.pipeline.datasets.mnist import FILES
 from pixelmill.pipeline.registry import list_models, show_model
-from tests.conftest import PIXELMILL, Answer, Run, on_small_disk, start_interruptible, write_images
+from tests.conftest import PIXELMILL, CommandResult, Run, on_small_disk, start_interruptible, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 from tests.servers import FileServer, serving
 
@@ -21,10 +21,10 @@ STAGES = {"download", "prepare", "train", "evaluate", "export", "register", "pro
 
 
 @pytest.fixture(scope="module")
-def retrained(server: PrefectServer, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Answer:
-    """`pixelmill retrain digits` against the server, with a store of its own."""
+def retrained(server: PrefectServer, run: Run, tmp_path_factory: pytest.TempPathFactory) -> CommandResult:
+    """`pixelmill retrain digits` with the server and a separate store."""
     store = tmp_path_factory.mktemp("store")
-    answer = run(
+    result = run(
         "retrain",
         "digits",
         "--store",
@@ -36,17 +36,17 @@ def retrained(server: PrefectServer, run: Run, tmp_path_factory: pytest.TempPath
         "--json",
         env=server.environment,
     )
-    assert answer.code == 0, answer.errors
-    return answer
+    assert result.code == 0, result.errors
+    return result
 
 
 @pytest.fixture(scope="module")
-def flow_run(server: PrefectServer, retrained: Answer) -> Any:
+def flow_run(server: PrefectServer, retrained: CommandResult) -> Any:
     (found,) = ask(server, "flow_runs/filter", flow_runs={"name": {"any_": ["retrain digits"]}})
     return found
 
 
-def test_the_command_prints_what_models_show_prints(retrained: Answer, run: Run) -> None:
+def test_the_command_prints_the_same_as_models_show(retrained: CommandResult, run: Run) -> None:
     shown = retrained.json
     store = Path(shown["folder"]).parents[2]
     assert run("models", "show", "digits@champion", "--store", store, "--json").json == shown
@@ -65,7 +65,7 @@ def test_every_stage_is_a_task_of_the_run(server: PrefectServer, flow_run: Any) 
     assert {name for name, count in retries.items() if count} == {"download"}
 
 
-def test_the_recipe_is_the_flows_typed_parameter(server: PrefectServer, flow_run: Any) -> None:
+def test_the_recipe_is_a_typed_parameter_of_the_flow(server: PrefectServer, flow_run: Any) -> None:
     assert flow_run["parameters"]["recipe"]["training"]["epochs"] == 4
     from pixelmill.flows.retraining import retrain
 
@@ -75,7 +75,7 @@ def test_the_recipe_is_the_flows_typed_parameter(server: PrefectServer, flow_run
 
 
 def test_metrics_and_report_are_artifacts_of_the_run(
-    server: PrefectServer, flow_run: Any, retrained: Answer
+    server: PrefectServer, flow_run: Any, retrained: CommandResult
 ) -> None:
     artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
     by_key = {artifact["key"]: artifact for artifact in artifacts if artifact["key"]}
@@ -92,7 +92,7 @@ def test_metrics_and_report_are_artifacts_of_the_run(
         assert f"| {row}" in page
 
 
-def test_prefects_page_shows_the_stages_and_the_artifacts(
+def test_the_ui_of_prefect_shows_the_stages_and_the_artifacts(
     server: PrefectServer, flow_run: Any, browser: Browser
 ) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -116,7 +116,7 @@ def test_a_corrupt_download_is_one_line_and_loses_nothing(
 ) -> None:
     files = {f"{file.name}.gz": gzip.compress(b"not what it should be") for file in FILES}
     with serving(FileServer(files)) as mirror:
-        answer = run(
+        result = run(
             "retrain",
             "mnist",
             "--store",
@@ -127,19 +127,19 @@ def test_a_corrupt_download_is_one_line_and_loses_nothing(
             "dataset.package_index=false",
             env=server.environment,
         )
-        # Asked again and again, as the network's trouble deserves, the first file each time.
+        # Network errors are retried, so the first file is requested each time.
         assert [name for name, _ in mirror.requests] == ["train-images-idx3-ubyte.gz"] * 3
-    assert answer.code == 1
-    assert answer.last_error.startswith("pixelmill: no source provided train-images-idx3-ubyte")
-    assert "SHA-256" in answer.last_error
-    assert "Traceback" not in answer.errors
+    assert result.code == 1
+    assert result.last_error.startswith("pixelmill: no source provided train-images-idx3-ubyte")
+    assert "SHA-256" in result.last_error
+    assert "Traceback" not in result.errors
     assert list_models(tmp_path / "store") == []
 
 
 def test_a_class_without_images_is_one_line(server: PrefectServer, run: Run, tmp_path: Path) -> None:
     (tmp_path / "pets/cat").mkdir(parents=True)
     (tmp_path / "pets/dog").mkdir()
-    answer = run(
+    result = run(
         "retrain",
         "folder",
         "--set",
@@ -148,18 +148,18 @@ def test_a_class_without_images_is_one_line(server: PrefectServer, run: Run, tmp
         tmp_path / "store",
         env=server.environment,
     )
-    assert answer.code == 2
-    assert "class 'cat' has no images" in answer.last_error
-    assert "Traceback" not in answer.errors
+    assert result.code == 2
+    assert "class 'cat' has no images" in result.last_error
+    assert "Traceback" not in result.errors
 
 
 IMBALANCED = {"cat": 1_000, "dog": 100, "fish": 12}
 
 
-def test_a_model_that_predicts_the_largest_class_only_is_refused(
+def test_a_model_that_predicts_only_the_largest_class_is_refused(
     server: PrefectServer, run: Run, tmp_path: Path
 ) -> None:
-    # Nothing tells the classes apart: what is learned is which of them is the largest.
+    # The images do not differ between the classes, so the model only learns which class is the largest.
     for seed, (name, count) in enumerate(IMBALANCED.items()):
         write_images(tmp_path / "pets" / name, count, seed)
     recipe = {
@@ -179,12 +179,12 @@ def test_a_model_that_predicts_the_largest_class_only_is_refused(
     }
     (tmp_path / "pets.yaml").write_text(json.dumps(recipe))
     store = tmp_path / "store"
-    answer = run("retrain", tmp_path / "pets.yaml", "--store", store, env=server.environment)
-    assert answer.code == 3, answer.errors
-    assert answer.last_error.startswith(
+    result = run("retrain", tmp_path / "pets.yaml", "--store", store, env=server.environment)
+    assert result.code == 3, result.errors
+    assert result.last_error.startswith(
         "pixelmill: pets@1 predicts cat for every test image, which is a balanced accuracy of 0.3333"
     )
-    assert "Traceback" not in answer.errors
+    assert "Traceback" not in result.errors
     model = show_model(store, "pets@1")
     assert model.aliases == ()
     test = model.metrics["test"]
@@ -195,7 +195,7 @@ def test_a_model_that_predicts_the_largest_class_only_is_refused(
     assert "cat, the largest class, is 90.1% of the images; never predicted: dog, fish" in shown
 
 
-def test_a_disk_that_fills_up_while_preparing_is_one_line(
+def test_a_disk_that_fills_up_during_preparation_is_one_line(
     server: PrefectServer, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [str(PIXELMILL), "retrain", "digits", "--store", f"{tmp_path}/disk/store"]
@@ -215,7 +215,7 @@ def test_a_disk_that_fills_up_while_preparing_is_one_line(
         pytest.param(signal.SIGTERM, False, id="SIGTERM, without"),
     ],
 )
-def test_a_run_that_is_told_to_end_does_so_at_once(
+def test_a_terminated_run_ends_immediately(
     server: PrefectServer,
     environment: dict[str, str],
     tmp_path: Path,
@@ -223,7 +223,7 @@ def test_a_run_that_is_told_to_end_does_so_at_once(
     number: int,
 ) -> None:
     command = [str(PIXELMILL), "retrain", "digits", "--store", str(tmp_path / "store")]
-    # Long enough to be interrupted, whatever the machine.
+    # Long enough to be interrupted on any machine.
     command += ["--set", "training.epochs=10000"]
     settings = {**environment, **(server.environment if with_server else {})}
     process = start_interruptible(command, settings)
@@ -233,10 +233,10 @@ def test_a_run_that_is_told_to_end_does_so_at_once(
         seen += line
         if line.lstrip().startswith("train:"):
             break
-    # A terminal tells the whole group; what stops a service may tell the command alone.
+    # A terminal signals the whole process group; a service manager may signal only the command.
     tell = os.killpg if number == signal.SIGINT else os.kill
     tell(process.pid, number)
-    # Reading ends when nobody is left to write: no process outlives the interrupt.
+    # Reading ends once no process has the pipe open, so no process outlives the interrupt.
     seen += process.stderr.read()
     assert process.wait() == 128 + number
     assert "Traceback" not in seen
@@ -248,29 +248,29 @@ def test_a_run_that_is_told_to_end_does_so_at_once(
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_from_its_last_epoch(
+def test_a_killed_run_resumes_from_its_last_epoch(
     run: Run, environment: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = ["retrain", "digits", "--store", str(tmp_path), "--set", "training.epochs=40"]
     process = start_interruptible([str(PIXELMILL), *arguments], environment)
     assert process.stderr is not None
-    # The accuracy is known once an epoch is over and its state is on the disk.
+    # The accuracy is reported once the epoch is complete and its checkpoint is written.
     assert any("validation accuracy" in line for line in process.stderr)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    answer = run(*arguments, "--json")
-    assert answer.code == 0, answer.errors
-    assert "resuming after epoch " in answer.errors
-    assert answer.json["metrics"]["training"]["epochs"] == 40
+    result = run(*arguments, "--json")
+    assert result.code == 0, result.errors
+    assert "resuming after epoch " in result.errors
+    assert result.json["metrics"]["training"]["epochs"] == 40
     assert not list(tmp_path.glob("checkpoints/*.npz"))
 
 
-def test_a_gpu_that_is_not_there_is_said_by_the_training_process(
+def test_a_missing_gpu_is_reported_by_the_training_process(
     server: PrefectServer, run: Run, tmp_path: Path
 ) -> None:
     if Path("/dev/nvidia0").exists():
         pytest.skip("there is a GPU here")
-    answer = run(
+    result = run(
         "retrain",
         "digits",
         "--set",
@@ -279,6 +279,6 @@ def test_a_gpu_that_is_not_there_is_said_by_the_training_process(
         tmp_path / "store",
         env=server.environment,
     )
-    assert answer.code == 2
-    assert "sees no GPU" in answer.last_error
-    assert "Traceback" not in answer.errors
+    assert result.code == 2
+    assert "sees no GPU" in result.last_error
+    assert "Traceback" not in result.errors

@@ -1,4 +1,4 @@
-"""The scoring flow on a real Prefect server and a real Dask cluster, of which a worker is killed half-way."""
+"""The scoring flow on a real Prefect server and a real Dask cluster; one of the workers is killed midway."""
 
 import json
 import os
@@ -15,12 +15,13 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import local_path
 from tests.clusters import Cluster, running_cluster
 from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
-# Shards of so little work that a small folder has many.
+# Shards with so little work that a small folder has many.
 SCRIPT = """
 import json, sys
 from pixelmill.flows.batch_scoring import score
@@ -38,7 +39,7 @@ def data(folder: Path) -> pd.DataFrame:
     return read_predictions(folder).drop(columns=["run_id", "scored_at"])
 
 
-def kill_one_half_way(running: Cluster, parts: Path, over: threading.Event, killed: list[int]) -> None:
+def kill_one_midway(running: Cluster, parts: Path, over: threading.Event, killed: list[int]) -> None:
     victim = running.worker_processes()[0]
     while not over.is_set():
         if len(list(parts.glob("part-*.parquet"))) >= 2:
@@ -47,7 +48,7 @@ def kill_one_half_way(running: Cluster, parts: Path, over: threading.Event, kill
             return
 
 
-def test_a_killed_worker_of_the_cluster_changes_nothing(
+def test_killing_a_worker_of_the_cluster_changes_nothing(
     server: PrefectServer, trained_store: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     images, output = tmp_path / "images", tmp_path / "there"
@@ -57,7 +58,7 @@ def test_a_killed_worker_of_the_cluster_changes_nothing(
     with running_cluster(environment=server.environment) as running:
         command = [sys.executable, tmp_path / "score_once.py", trained_store, images, output, running.address]
         watcher = threading.Thread(
-            target=kill_one_half_way, args=(running, output / ".pixelmill/parts", over, killed)
+            target=kill_one_midway, args=(running, output / ".pixelmill/parts", over, killed)
         )
         watcher.start()
         done = subprocess.run(
@@ -75,8 +76,8 @@ def test_a_killed_worker_of_the_cluster_changes_nothing(
     assert (manifest["listed"], manifest["failed"]) == (4000, 0)
     assert "Dask cluster" in manifest["threads_reason"]
     here = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "here"))
-    pd.testing.assert_frame_equal(data(output), data(here.folder))
-    # On Prefect's page the shards are tasks of their own, told by a folder and a number.
+    pd.testing.assert_frame_equal(data(output), data(local_path(here.folder)))
+    # In Prefect's UI, each shard is a task, whose parameters are a folder and a number.
     (run,) = ask(server, "flow_runs/filter", flows={"name": {"any_": ["score shards"]}}, limit=1)
     shards = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
     assert len(shards) == len(list((output / "predictions").glob("part-*.parquet")))

@@ -1,4 +1,4 @@
-"""The command and the flow take every option of a scoring run, and its default, from one place."""
+"""The command and the flow get every option of a scoring run, and its default, from one place."""
 
 import inspect
 from pathlib import Path
@@ -19,7 +19,7 @@ from pixelmill.pipeline.scoring.options import ScoringOptions, check_values, sco
 OWN = {"model", "images", "output", "precision", "store", "as_json", "quiet", "help"}
 
 
-def test_every_option_is_one_of_the_command_with_its_help() -> None:
+def test_every_option_is_an_option_of_the_command_with_its_help() -> None:
     group: Any = get_command(app)
     score = group.commands["score"]
     options = {each.name: each for each in score.get_params(typer.Context(score)) if each.name not in OWN}
@@ -57,12 +57,12 @@ def test_a_request_has_the_fields_of_the_options() -> None:
         ({"fresh": "yes"}, "`fresh` yes; expected a valid boolean"),
     ],
 )
-def test_what_does_not_fit_a_field_is_refused(change: dict[str, Any], words: str) -> None:
+def test_an_invalid_value_of_a_field_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words):
         check_values(ScoringOptions(**change))
 
 
-def test_the_python_function_takes_the_same_options(trained_store: Path, bundle: ModelBundle) -> None:
+def test_the_python_function_accepts_the_same_options(trained_store: Path, bundle: ModelBundle) -> None:
     with pytest.raises(RequestError, match=r"the option 'top'; expected one of format, top_k,"):
         pixelmill.score_folder(str(bundle.folder), "images", "out", trained_store, top=3)
     request = ScoringRequest.from_options(bundle, "images", "out", {"previous": "old", "globs": ["*.png"]})
@@ -70,6 +70,6 @@ def test_the_python_function_takes_the_same_options(trained_store: Path, bundle:
 
 
 @pytest.mark.parametrize(("size", "text"), [(1 << 30, "1GB"), (3 << 29, "1536MB"), (5 << 20, "5MB")])
-def test_a_size_is_written_as_it_is_read(size: int, text: str) -> None:
+def test_a_formatted_size_can_be_parsed(size: int, text: str) -> None:
     assert format_size(size) == text
     assert parse_size("--max-image-memory", text) == size

@@ -1,4 +1,4 @@
-"""The Prefect server that a command starts for itself: it ends with the command; no trouble of it hangs."""
+"""The temporary Prefect server of a command: it ends with the command, and its errors never block."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SECONDS_TO_END = 60
 
 @contextmanager
 def training(store: Path, environment: dict[str, str], *settings: str) -> Iterator["subprocess.Popen[str]"]:
-    """A `pixelmill retrain digits` that has begun to train."""
+    """A `pixelmill retrain digits` that has started training."""
     options = [word for setting in settings for word in ("--set", setting)]
     command = [str(PIXELMILL), "retrain", "digits", "--store", str(store), *options]
     process = start_interruptible(command, environment)
@@ -41,11 +41,11 @@ def server_of(process: "subprocess.Popen[str]") -> psutil.Process:
 
 @pytest.fixture
 def prefect(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """An environment with a database of this test's own."""
+    """An environment with a separate database."""
     return {**environment, "PREFECT_HOME": str(tmp_path / "prefect")}
 
 
-def test_nothing_outlives_a_command_that_was_killed(prefect: dict[str, str], tmp_path: Path) -> None:
+def test_no_process_outlives_a_killed_command(prefect: dict[str, str], tmp_path: Path) -> None:
     with training(tmp_path / "store", prefect, "training.epochs=10000") as process:
         family = psutil.Process(process.pid).children(recursive=True)
         assert server_of(process) in family
@@ -54,7 +54,7 @@ def test_nothing_outlives_a_command_that_was_killed(prefect: dict[str, str], tmp
     assert alive == []
 
 
-def test_a_server_that_dies_is_started_again_and_the_run_completes(
+def test_a_server_that_dies_is_restarted_and_the_run_completes(
     prefect: dict[str, str], tmp_path: Path
 ) -> None:
     settings = ("training.epochs=12", "promotion.min_accuracy=0")
@@ -87,9 +87,9 @@ def test_the_database_of_a_newer_prefect_is_one_line(
     database = tmp_path / "prefect/prefect.db"
     write_database(database, "ffffffffffff")
     before = database.read_bytes()
-    answer = run("retrain", "digits", cwd=tmp_path, env=prefect)
-    refused(answer, 1, str(database), "newer Prefect", "ffffffffffff", "PREFECT_HOME=")
-    assert len(answer.errors.strip().splitlines()) == 1
+    result = run("retrain", "digits", cwd=tmp_path, env=prefect)
+    refused(result, 1, str(database), "newer Prefect", "ffffffffffff", "PREFECT_HOME=")
+    assert len(result.errors.strip().splitlines()) == 1
     assert database.read_bytes() == before
 
 
@@ -106,6 +106,6 @@ def test_a_damaged_database_is_one_line(
         start = 0 if damage == "head" else 4096
         content[start : start + 4096] = os.urandom(4096)
     database.write_bytes(content)
-    answer = run("retrain", "digits", cwd=tmp_path, env=prefect)
-    refused(answer, 1, str(database), "is damaged", "PREFECT_HOME=")
-    assert len(answer.errors.strip().splitlines()) == 1
+    result = run("retrain", "digits", cwd=tmp_path, env=prefect)
+    refused(result, 1, str(database), "is damaged", "PREFECT_HOME=")
+    assert len(result.errors.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The progress of training on Prefect's page: whatever the server does, training never waits for it."""
+"""Training progress in Prefect's UI: training never waits for the server."""
 
 import logging
 
@@ -11,7 +11,7 @@ MORE_THAN_A_PIPE_HOLDS = 3000
 
 
 @pytest.mark.filterwarnings("ignore:Artifact creation outside")
-def test_a_server_that_is_gone_stops_neither_the_reports_nor_the_run(
+def test_a_missing_server_blocks_neither_the_reports_nor_the_run(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings

@@ -1,4 +1,4 @@
-"""Deployed flows on a worker: what it reaches, and how its runs end on Prefect's page."""
+"""Deployed flows on a worker: the hosts it contacts, and how its runs end in Prefect's UI."""
 
 import os
 import re
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-server")]
 
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A server with nothing but the shipped deployments."""
+    """A server with only the built-in deployments."""
     with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
         environment = {**os.environ, **server.environment}
         for command in (
@@ -38,7 +38,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServ
 
 
 def environment_of_the_page() -> dict[str, str]:
-    """What `docs/deployment.md` has its reader export, but for places."""
+    """The variables that `docs/deployment.md` exports, except paths and addresses."""
     text = PAGE.read_text()
     pairs = [pair for line in re.findall(r"^export (.*)$", text, re.MULTILINE) for pair in line.split()]
     exported = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
@@ -50,7 +50,7 @@ def environment_of_the_page() -> dict[str, str]:
 def work_once(
     server: PrefectServer, folder: Path, project: str | None, **parameters: str
 ) -> tuple[Any, Traced]:
-    """Have a traced worker run the `score` deployment; gives the flow run and what the worker did."""
+    """Run the `score` deployment on a traced worker; returns the flow run and the trace."""
     switches = environment_of_the_page()
     kept = {name: value for name, value in os.environ.items() if name not in switches and name != "CI"}
     environment = {
@@ -80,7 +80,7 @@ def log_of(server: PrefectServer, run: Any) -> str:
     return "\n".join(log["message"] for log in logs)
 
 
-def test_a_worker_and_its_flow_reach_nobody(
+def test_a_worker_and_its_flow_contact_no_other_host(
     own_server: PrefectServer, trained_store: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images", 20)
@@ -96,7 +96,7 @@ def test_a_worker_and_its_flow_reach_nobody(
     assert not list((tmp_path / "home").rglob("*onnxruntime*"))
 
 
-def test_a_gate_that_refuses_is_no_crash_of_the_worker(
+def test_a_refusal_by_a_gate_does_not_crash_the_worker(
     own_server: PrefectServer, trained_store: Path, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images", 5)
@@ -112,14 +112,14 @@ def test_a_gate_that_refuses_is_no_crash_of_the_worker(
     assert "Traceback" not in log_of(own_server, run)
 
 
-def test_a_worker_without_the_projects_folder_says_so(own_server: PrefectServer, tmp_path: Path) -> None:
+def test_a_worker_without_the_project_folder_reports_it(own_server: PrefectServer, tmp_path: Path) -> None:
     run, traced = work_once(own_server, tmp_path, None, model="digits@champion")
     assert run["state"]["type"] in ("FAILED", "CRASHED")
     assert "PIXELMILL_HOME is not set; expected the project's folder" in log_of(own_server, run)
     assert traced.outside == []
 
 
-def test_a_server_as_the_page_starts_it_reaches_nobody(tmp_path: Path) -> None:
+def test_the_documented_server_contacts_no_other_host(tmp_path: Path) -> None:
     environment = {**os.environ, **environment_of_the_page(), "PREFECT_HOME": str(tmp_path / "prefect")}
     environment["HOME"] = str(tmp_path)
     seconds = str(SECONDS_IN_WHICH_A_COLLECTOR_IS_ASKED)

@@ -1,8 +1,7 @@
-"""Fuzz decoders for some minutes: `python -m tests.fuzz --minutes 5 JPEG PNG`; all formats where none is
-named.
+"""Fuzz decoders for some minutes: `python -m tests.fuzz --minutes 5 JPEG PNG`; all formats by default.
 
-Each format has a process of its own, with a limit of memory, and of time for each file. A file that breaks a
-promise, or kills the process, is kept, and its path is printed.
+Each format runs in a separate process with a memory limit, and a time limit for each file. A file that
+violates a guarantee, or kills the process, is kept, and its path is printed.
 """
 
 import argparse
@@ -28,7 +27,7 @@ _AT_ONCE = 1000
 
 
 def _fuzz(file_format: str, minutes: float, folder: Path) -> None:
-    """Check changed files of a format until the time is over, or one of them breaks a promise."""
+    """Check mutated files of a format until the time is over, or one of them violates a guarantee."""
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     end, outcomes = time.monotonic() + 60 * minutes, Counter[str]()
     kept = folder / f"{file_format}.bin"
@@ -39,7 +38,7 @@ def _fuzz(file_format: str, minutes: float, folder: Path) -> None:
     def run(file: ChangedFile) -> None:
         data = file.encode()
         kept.write_bytes(data)
-        # Decoders may hang where no signal handler of Python's is called.
+        # Python does not run signal handlers while a decoder hangs.
         faulthandler.dump_traceback_later(_MOST_SECONDS, exit=True)
         outcomes[str(check(data, file_format))] += 1
         faulthandler.cancel_dump_traceback_later()

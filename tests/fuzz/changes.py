@@ -1,4 +1,4 @@
-"""Changes of a file, as values: what hypothesis found can be written down, and made again."""
+"""Changes of a file as values, so that a finding of hypothesis can be saved and reproduced."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.seeds import seeds
 
-# Numbers at which a reader's arithmetic may turn over.
+# Numbers at which the arithmetic of a reader may overflow.
 _NUMBERS = (
     0,
     1,
@@ -32,7 +32,7 @@ _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"\0\0\0\0IEND\xaeB`\x82", "GIF": b"\0;"}
 
 
 class Change(NamedTuple):
-    """`at`: a place, taken modulo the file's length; what `value` means depends on the kind."""
+    """`at`: a position, modulo the length of the file; the meaning of `value` depends on the kind."""
 
     kind: str
     at: int
@@ -59,9 +59,9 @@ _KINDS: dict[str, Callable[[bytes, int, int], bytes]] = {
 
 
 class ChangedFile(NamedTuple):
-    """A seed and what becomes of it.
+    """A seed and its changes.
 
-    `ended`: the format's end is put back; `summed`: check sums are made right again.
+    `ended`: the end marker of the format is restored; `summed`: checksums are recomputed.
     """
 
     format: str
@@ -71,7 +71,7 @@ class ChangedFile(NamedTuple):
     summed: bool = False
 
     def encode(self) -> bytes:
-        """The file's bytes."""
+        """The bytes of the file."""
         data = seeds()[self.format][self.seed]
         for change in self.changes:
             if data:
@@ -93,7 +93,7 @@ def _with_right_sums(data: bytes) -> bytes:
 
 
 def changed_files(file_format: str) -> st.SearchStrategy[ChangedFile]:
-    """Files of a format with a few changes, most of them near the start, where headers are."""
+    """Files of a format with a few changes, mostly in the header."""
     places = st.one_of(st.integers(0, 200), st.integers(0, 20_000))
     values = st.one_of(st.sampled_from(_NUMBERS), st.integers(0, 255))
     change = st.builds(Change, st.sampled_from(sorted(_KINDS)), places, values)

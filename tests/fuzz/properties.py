@@ -1,4 +1,4 @@
-"""What holds for any bytes whatever."""
+"""The guarantees for any bytes."""
 
 import io
 import logging
@@ -20,13 +20,13 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def check(data: bytes, file_format: str) -> str:
-    """Hold a file against everything that is promised for any file.
+    """Check the guarantees for any file.
 
     Returns:
-        `scored`, or the failure's code.
+        `scored`, or the failure code.
 
     Raises:
-        AssertionError: A promise is broken. Other exceptions are broken promises, too.
+        AssertionError: A guarantee is violated, as it is by any other exception.
     """
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -64,14 +64,14 @@ def _check_form(image: DecodedImage, spec: ImageSpec) -> None:
 
 
 def _is_refused_by_pillow(data: bytes, file_format: str) -> bool:
-    """Whether Pillow opens the file, and then cannot decode it.
+    """Whether Pillow opens the file but cannot decode it.
 
-    Files that it does not open are of layouts which it does not know, or have broken metadata.
+    Files that it does not open have an unknown layout or broken metadata.
     """
     if file_format == "PNG":
         data = _pixel_chunks(data)
     facts = describe_file(data)
-    # The errors of Pillow's own attempt are not ours to print.
+    # Do not print the errors of Pillow's attempt.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings(action="ignore"), libtiff_errors():
         try:
@@ -88,7 +88,7 @@ def _is_refused_by_pillow(data: bytes, file_format: str) -> bool:
 
 
 def _pixel_chunks(data: bytes) -> bytes:
-    """A PNG file without what changes no pixel, check sums as they are."""
+    """A PNG file without the chunks that do not affect pixels; checksums are unchanged."""
     kept, at = data[:8], 8
     while at + 8 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])

@@ -1,4 +1,4 @@
-"""Small valid files of every format, of as many kinds as decoders tell apart."""
+"""Small valid files of every format, of all kinds that decoders distinguish."""
 
 import io
 from functools import cache

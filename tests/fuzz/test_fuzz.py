@@ -1,4 +1,4 @@
-"""Files that once broke a promise, and a few new ones with every run."""
+"""Files that once violated a guarantee, and a few new ones with every run."""
 
 import pytest
 from hypothesis import given, settings
@@ -9,25 +9,25 @@ from tests.fuzz.changes import Change, ChangedFile, changed_files
 from tests.fuzz.properties import check
 from tests.fuzz.seeds import seeds
 
-# What became of each: the code of its failure, or `scored`.
+# The expected result of each: the failure code, or `scored`.
 PAST_FAILURES: list[tuple[ChangedFile, str]] = [
-    # Pixels that end early became grey, because decoders make up what is missing.
+    # Truncated pixels became grey, because decoders fill in what is missing.
     (ChangedFile("JPEG", "RGB baseline 0", [Change("cut", 1100)], ended=True), "corrupt"),
     (ChangedFile("JPEG", "RGB progressive 2", [Change("cut", 900)], ended=True), "corrupt"),
     (ChangedFile("JPEG", "restarts", [Change("cut", 900)], ended=True), "corrupt"),
-    # A segment without a length was given one when the file was written again.
+    # A segment without a length got one when the file was rewritten.
     (ChangedFile("JPEG", "L progressive 0", [Change("big short", 145, 0)]), "corrupt"),
-    # What followed an accidental start marker among the pixels was left out.
+    # Data after an accidental start marker in the pixels was omitted.
     (ChangedFile("JPEG", "CMYK baseline 0", [Change("ones", 3130, 1)]), "corrupt"),
-    # The second attempt to decode gave the half that the first had decoded.
+    # The second attempt to decode returned the half that the first had decoded.
     (ChangedFile("PNG", "RGB", [Change("flip", 400)]), "corrupt"),
     (ChangedFile("PNG", "RGB", [Change("flip", 400)], summed=True), "corrupt"),
-    # A palette longer than its indices reach.
+    # A palette with more entries than indices.
     (ChangedFile("BMP", "P", [Change("long", 46, 257)]), "corrupt"),
-    # libtiff wrote its opinion on the terminal.
+    # libtiff printed messages on the terminal.
     (ChangedFile("TIFF", "1 group4", [Change("long", 20, 0)]), "corrupt"),
     (ChangedFile("TIFF", "CMYK tiff_adobe_deflate", [Change("long", 1500, 0)]), "corrupt"),
-    # A tag without a value, or of a value that no reader knows, was taken for the usual one.
+    # A tag with a missing or unknown value was replaced by its default.
     (ChangedFile("TIFF", "1 group3", [Change("big long", 3785, 0)]), "corrupt"),
     (ChangedFile("TIFF", "1 group3", [Change("big long", 11805, 0)]), "corrupt"),
 ]
@@ -48,7 +48,7 @@ def test_every_seed_is_scored(file_format: str) -> None:
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_changed_files_keep_every_promise(file_format: str) -> None:
+def test_mutated_files_keep_every_guarantee(file_format: str) -> None:
     @settings(max_examples=100, deadline=None)
     @given(data=st.data())
     def run(data: st.DataObject) -> None:

@@ -1,5 +1,5 @@
-// Asks either build of onnxruntime what tests/engines/answering.py asks the others: all images at once,
-// then one after the other.
+// Predicts with either build of onnxruntime, like tests/engines/answering.py with the other engines: in one batch,
+// then image by image.
 export async function answer(ort, questions) {
   const answers = {};
   for (const { name, model, shape, pixels } of questions) {

@@ -38,7 +38,7 @@ def test_a_textbook_table() -> None:
     assert population_stability_index([20, 30, 50], [300, 300, 400]) == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_an_empty_bin_counts_as_a_share_of_one_in_ten_thousand() -> None:
+def test_an_empty_bin_counts_as_a_share_of_0_0001() -> None:
     by_hand = (1e-4 - 0.5) * math.log(1e-4 / 0.5) + 0.5 * math.log(2)
     assert population_stability_index([1, 1], [0, 8]) == pytest.approx(by_hand, rel=1e-12)
 
@@ -52,7 +52,7 @@ def test_equal_shares_have_no_drift(expected: list[int], factor: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(expected=counts, actual=counts)
-def test_it_is_finite_never_negative_and_the_same_both_ways(expected: list[int], actual: list[int]) -> None:
+def test_it_is_finite_non_negative_and_symmetric(expected: list[int], actual: list[int]) -> None:
     index = population_stability_index(expected, actual)
     assert math.isfinite(index)
     assert index >= 0
@@ -65,7 +65,7 @@ def test_a_larger_shift_has_a_larger_index() -> None:
     assert len(set(indices)) == len(indices)
 
 
-def test_answers_are_counted_by_class_and_confidence() -> None:
+def test_predictions_are_counted_by_class_and_confidence() -> None:
     counted_answers = PredictionCounts.of([0, 2, 2], [0.05, 0.95, 1.0], 4)
     assert counted_answers.classes.tolist() == [1, 0, 2, 0]
     assert counted_answers.confidences.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
@@ -81,13 +81,13 @@ def test_counts_add_up(one: list[tuple[int, float]], other: list[tuple[int, floa
     assert together.confidences.shape == (CONFIDENCE_BINS,)
 
 
-def test_no_answers_have_no_drift_to_speak_of() -> None:
+def test_no_predictions_have_no_drift() -> None:
     nothing = PredictionCounts.of([], [], 3)
     assert nothing.classes.tolist() == [0, 0, 0]
     assert measure_drift({"class_counts": [1, 2, 3], "confidence_counts": [1] * 10}, nothing) is None
 
 
-def test_a_baseline_read_back_compares_with_itself() -> None:
+def test_a_baseline_has_no_drift_from_itself() -> None:
     baseline_counts = PredictionCounts.of([0, 1, 1, 2], [0.3, 0.99, 0.5, 0.7], 3)
     baseline = json.loads(json.dumps(baseline_counts.to_baseline()))
     assert baseline["images"] == 4
@@ -96,7 +96,7 @@ def test_a_baseline_read_back_compares_with_itself() -> None:
     assert measure_drift(baseline, baseline_counts) == {"class_psi": 0.0, "confidence_psi": 0.0}
 
 
-def test_classes_and_confidences_drift_apart_from_each_other() -> None:
+def test_classes_and_confidences_drift_independently() -> None:
     baseline = PredictionCounts.of([0, 1], [0.95, 0.95], 2).to_baseline()
     drift = measure_drift(json.loads(json.dumps(baseline)), PredictionCounts.of([0, 1], [0.55, 0.55], 2))
     assert drift is not None

@@ -1,4 +1,4 @@
-"""Functions that never end, take all memory or end their process."""
+"""Functions that never end, exhaust memory or end their process."""
 
 import os
 import signal
@@ -34,26 +34,26 @@ def fail() -> None:
     raise TimeoutError("of its own")
 
 
-def test_what_returns_within_the_limits_is_returned() -> None:
+def test_a_result_within_the_limits_is_returned() -> None:
     assert run_limited(LIMITS, allocate, 1000) == 1000
 
 
 @pytest.mark.parametrize("function", [forever, in_native_code_forever])
-def test_what_does_not_end_is_ended(function: object) -> None:
+def test_an_endless_function_is_stopped(function: object) -> None:
     with pytest.raises(LimitExceeded, match=r"does not finish within 0\.2 s"):
         run_limited(Limits(0.2, LIMITS.memory), function)  # type: ignore[arg-type]
 
 
-def test_memory_beyond_the_limit_is_not_given() -> None:
+def test_memory_beyond_the_limit_is_not_allocated() -> None:
     with pytest.raises(MemoryError):
         run_limited(LIMITS, allocate, 2 * LIMITS.memory)
 
 
-def test_a_process_that_dies_is_told() -> None:
+def test_a_process_that_dies_is_reported() -> None:
     with pytest.raises(LimitExceeded, match="its process died"):
         run_limited(LIMITS, die)
 
 
-def test_an_exception_of_the_function_is_raised_as_it_is() -> None:
+def test_an_exception_of_the_function_is_raised_unchanged() -> None:
     with pytest.raises(TimeoutError, match="of its own"):
         run_limited(LIMITS, fail)

@@ -1,4 +1,4 @@
-"""Names of files and classes: what is clutter, what is the same class, what a terminal may be given."""
+"""Names of files and classes: clutter, equal class names, and safe display."""
 
 import unicodedata
 
@@ -15,14 +15,14 @@ from pixelmill.pipeline.labels import normalize_label, same_label
     "name",
     [*sorted(CLUTTER_NAMES), "thumbs.db", ".Trash-1000", ".Trashes", "._photo.jpg", "@EADIR"],
 )
-def test_what_systems_leave_behind_is_clutter(name: str) -> None:
+def test_files_left_by_systems_are_clutter(name: str) -> None:
     assert is_clutter(name)
 
 
 @pytest.mark.parametrize(
     "name", ["cat", "recycle", "Thumbs.db.png", "eaDir", "_MACOSX", "trash", "trash.png", ".hidden"]
 )
-def test_other_names_are_no_clutter(name: str) -> None:
+def test_other_names_are_not_clutter(name: str) -> None:
     assert not is_clutter(name)
 
 
@@ -47,12 +47,12 @@ def test_a_label_is_the_same_composed_and_decomposed() -> None:
         ("C:\\images", "C:\\images"),
     ],
 )
-def test_what_would_act_on_a_terminal_is_escaped(text: str, shown: str) -> None:
+def test_terminal_escapes_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(st.text())
-def test_what_is_shown_reorders_and_breaks_nothing(text: str) -> None:
+def test_displayed_text_has_no_control_characters(text: str) -> None:
     shown = printable(text)
     assert len((shown + "x").splitlines()) == 1
     assert not any(

@@ -32,7 +32,7 @@ def expected(quota: float, rounded_up: int) -> ProcessorLimit:
     ("microseconds", "quota", "rounded_up"),
     [(1000, 0.01, 1), (50_000, 0.5, 1), (100_000, 1, 1), (150_000, 1.5, 2), (200_000, 2, 2)],
 )
-def test_a_quota_counts_rounded_up(microseconds: int, quota: float, rounded_up: int, tmp_path: Path) -> None:
+def test_a_quota_is_rounded_up(microseconds: int, quota: float, rounded_up: int, tmp_path: Path) -> None:
     second, first = tmp_path / "second", tmp_path / "first"
     second.mkdir()
     first.mkdir()
@@ -41,12 +41,12 @@ def test_a_quota_counts_rounded_up(microseconds: int, quota: float, rounded_up: 
     assert processor_limit(version_1(first, f"{microseconds}\n", "100000\n")) == limit
 
 
-def test_half_a_processor_is_one_with_its_reason(tmp_path: Path) -> None:
+def test_half_a_processor_counts_as_one(tmp_path: Path) -> None:
     limit = processor_limit(version_2(tmp_path, "50000 100000\n"))
     assert limit == ProcessorLimit(1, "the container's quota of 0.5 processors")
 
 
-def test_a_quota_over_what_the_process_may_use_does_not_count(tmp_path: Path) -> None:
+def test_a_quota_above_the_affinity_is_ignored(tmp_path: Path) -> None:
     limit = processor_limit(version_2(tmp_path, f"{(ALLOWED + 3) * 100_000} 100000\n"))
     assert limit == ProcessorLimit(ALLOWED, f"{ALLOWED} processors available to this process")
 
@@ -63,12 +63,12 @@ def test_no_quota(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "max"])
-def test_a_quota_of_another_form_does_not_count(content: str, tmp_path: Path) -> None:
+def test_a_malformed_quota_is_ignored(content: str, tmp_path: Path) -> None:
     limit = processor_limit(version_2(tmp_path, content))
     assert limit == ProcessorLimit(ALLOWED, f"{ALLOWED} processors available to this process")
 
 
-def test_the_affinity_of_the_process_counts(tmp_path: Path) -> None:
+def test_the_affinity_of_the_process_is_respected(tmp_path: Path) -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:

@@ -1,4 +1,4 @@
-"""The folders of retraining runs: a killed run's goes, and any other stays."""
+"""The folders of retraining runs: those of killed runs are removed, and all others are kept."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ import pytest
 from pixelmill.pipeline.artifacts import publishing, temporary_sibling
 from pixelmill.pipeline.registry import register_bundle, reserve_version
 from pixelmill.pipeline.runs import begin_run, remove_abandoned
-from tests.conftest import list_files_anew
-from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.conftest import update_manifest
+from tests.pipeline.registry.bundles import register, write_bundle
 from tests.pipeline.registry.test_registry_faults import forge
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ with scratch_folder("held-out", run) as images, scratch_folder("upload") as uplo
 
 @contextmanager
 def run_at_work(store: Path) -> Iterator[tuple["subprocess.Popen[str]", Path, Path]]:
-    """Another process in the middle of a run, the run's folder, and a scratch folder of it elsewhere."""
+    """Another process during a run, the folder of the run, and a scratch folder elsewhere."""
     process = subprocess.Popen(
         [sys.executable, "-c", RUN, str(store)],
         cwd=ROOT,
@@ -57,7 +57,7 @@ def own_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
-def test_a_living_run_stays_and_a_killed_one_goes(tmp_path: Path) -> None:
+def test_a_running_run_is_kept_and_a_killed_one_is_removed(tmp_path: Path) -> None:
     with run_at_work(tmp_path / "store") as (process, run, upload):
         other = begin_run(tmp_path / "store", "digits")
         assert (run / "training/model.keras").is_file()
@@ -71,7 +71,7 @@ def test_a_living_run_stays_and_a_killed_one_goes(tmp_path: Path) -> None:
         assert third.is_dir()
 
 
-def test_a_run_that_ended_by_itself_stays(tmp_path: Path) -> None:
+def test_a_finished_run_is_kept(tmp_path: Path) -> None:
     with run_at_work(tmp_path / "store") as (process, run, upload):
         assert process.stdin is not None
         process.stdin.close()
@@ -86,7 +86,7 @@ def test_a_killed_run_whose_model_is_registered_keeps_its_results(tmp_path: Path
     with run_at_work(store) as (process, run, _):
         bundle = write_bundle(tmp_path / "bundle", "digits", reserve_version(store, "digits"), 0.9)
         forge(bundle.folder, run_id=run.name)
-        list_files_anew(bundle.folder)
+        update_manifest(bundle.folder)
         register_bundle(store, bundle)
         process.kill()
         process.wait()
@@ -94,7 +94,7 @@ def test_a_killed_run_whose_model_is_registered_keeps_its_results(tmp_path: Path
         assert [path.name for path in run.iterdir()] == ["training"]
 
 
-def test_everything_that_carries_no_mark_of_ours_stays(tmp_path: Path) -> None:
+def test_files_that_are_not_ours_are_kept(tmp_path: Path) -> None:
     store = tmp_path / "store"
     register(store)
     with publishing(store / "datasets/digits-0a", {}):
@@ -116,7 +116,7 @@ def test_everything_that_carries_no_mark_of_ours_stays(tmp_path: Path) -> None:
     assert set(tmp_path.rglob("*")) == before - set(stale)
 
 
-def test_a_store_that_is_not_there_yet_is_made_with_the_first_run(tmp_path: Path) -> None:
+def test_a_missing_store_is_created_by_the_first_run(tmp_path: Path) -> None:
     run = begin_run(tmp_path / "new store", "digits")
     assert run.parent == tmp_path / "new store/runs"
     assert "-digits-" in run.name

@@ -1,4 +1,4 @@
-"""The traps between Keras and ONNX: what would go wrong without a word is refused, or right."""
+"""Pitfalls between Keras and ONNX: layers that might be converted incorrectly are correct or refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
 
 @dataclass(frozen=True)
 class Exported:
-    """What became of a network: its ONNX file and Keras's answers, or why there is none."""
+    """The export of a network: its ONNX file and Keras's predictions, or the error."""
 
     onnx: bytes = b""
     keras: Probabilities | None = None
@@ -34,7 +34,7 @@ class Exported:
 
 
 def _layers() -> dict[str, Callable[[Any], list[Any]]]:
-    """Networks of one layer each, between a rescaling and a classifier."""
+    """Networks with one layer each, between a rescaling and a classifier."""
     return {
         "plain": lambda layers: [layers.Conv2D(4, 3)],
         "random": lambda layers: [layers.RandomFlip(), layers.GaussianNoise(0.5), layers.Dropout(0.5)],
@@ -103,7 +103,7 @@ def predictions_of(content: bytes, pixels: Pixels) -> Probabilities:
 @pytest.mark.parametrize(
     "name", ["plain", "random", "normalization", "rescaling", "approximate", "bicubic", "mixed"]
 )
-def test_what_can_be_expressed_equals_keras(
+def test_layers_that_can_be_expressed_match_keras(
     exported: dict[tuple[str, int], Exported], name: str, opset: int
 ) -> None:
     one = exported[name, opset]
@@ -115,7 +115,7 @@ def test_what_can_be_expressed_equals_keras(
         )
         assert np.abs(answers - one.keras).max() < 1e-5
     model = onnx.load_from_string(one.onnx)
-    # Converted to this opset from the start: the file that a conversion downwards gives may be invalid.
+    # Converted directly to this opset, because converting down may give an invalid file.
     assert [(item.domain, item.version) for item in model.opset_import] == [("", opset)]
     assert [value.name for value in model.graph.input] == ["image"]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
@@ -130,7 +130,7 @@ def test_what_can_be_expressed_equals_keras(
     ],
 )
 @pytest.mark.parametrize("opset", [13, 17])
-def test_what_cannot_be_expressed_names_its_layer(
+def test_layers_that_cannot_be_expressed_are_reported(
     exported: dict[tuple[str, int], Exported], name: str, layer: str, instead: str, opset: int
 ) -> None:
     error = exported[name, opset].error
@@ -139,7 +139,7 @@ def test_what_cannot_be_expressed_names_its_layer(
     assert instead in str(error)
 
 
-def test_ops_of_a_later_opset_are_refused(exported: dict[tuple[str, int], Exported]) -> None:
+def test_ops_of_a_newer_opset_are_refused(exported: dict[tuple[str, int], Exported]) -> None:
     model = onnx.load_from_string(exported["plain", 17].onnx)
     model.graph.node[-1].op_type = "LayerNormalization"
     model.graph.node[-1].name = "sequential_1/last_1/op"
@@ -152,7 +152,7 @@ def test_ops_of_a_later_opset_are_refused(exported: dict[tuple[str, int], Export
 @pytest.mark.parametrize(
     ("node", "fits", "refused", "missing"),
     [
-        # Each is an op of both opsets, written as one of the two does not have it.
+        # Each op is in both opsets, but with an attribute or input that only one of them has.
         (
             make_node("Resize", ["image", "", "s"], ["y"], antialias=1),
             18,
@@ -179,7 +179,7 @@ def test_attributes_and_inputs_of_another_opset_are_refused(
             require_standard_ops(model, refused, {"scaled": "Resizing"})
 
 
-def test_ops_of_a_runtime_of_its_own_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_ops_of_a_custom_domain_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")

@@ -64,7 +64,7 @@ class RunModel:
         # prediction may depend on how many images happen to share the batch.
         probabilities = self._session.probabilities(self._batch)[: len(images)]
         places = [place for place, _ in images]
-        predictions.class_indices[places], predictions.probabilities[places] = _likeliest(
+        predictions.class_indices[places], predictions.probabilities[places] = _top_k(
             probabilities, predictions.class_indices.shape[1]
         )
         for row in np.flatnonzero(~are_probabilities(probabilities)):
@@ -87,7 +87,7 @@ def _load(plan: ScoringPlan) -> InferenceSession:
     return session
 
 
-def _likeliest(probabilities: Probabilities, count: int) -> tuple[npt.NDArray[np.intp], Probabilities]:
+def _top_k(probabilities: Probabilities, count: int) -> tuple[npt.NDArray[np.intp], Probabilities]:
     """The top classes and their probabilities, both [batch, count]; ties go to the lower class index."""
     if count == 1:
         order = probabilities.argmax(axis=1)[:, np.newaxis]

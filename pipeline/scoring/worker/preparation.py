@@ -1,4 +1,4 @@
-"""From listed images to pixels: read, hash, take what an earlier table knows, decode."""
+"""From listed images to pixels: read, hash, reuse predictions of an earlier table, decode."""
 
 import hashlib
 import resource
@@ -17,8 +17,8 @@ from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.reuse import PreviousTable
-from pixelmill.pipeline.scoring.worker.costly import note_costly, read_costly
-from pixelmill.pipeline.scoring.worker.reading import reader_of
+from pixelmill.pipeline.scoring.worker.file_reader import reader_of
+from pixelmill.pipeline.scoring.worker.timeouts import read_timeouts, record_timeout
 
 _FILES_AT_ONCE = 256
 _BYTES_AT_ONCE = 4 << 20
@@ -26,17 +26,17 @@ _BYTES_AT_ONCE = 4 << 20
 
 @dataclass
 class Prepared:
-    """What became of a few images.
+    """A group of images that was read, and then decoded.
 
     Attributes:
-        start: The place of the first of them in the listing they are from.
-        predictions: A row for each, complete where `pixels` and `duplicates` say nothing of it.
-        contents: The place among these images of each that is still to be decoded, and its file's bytes.
-        pixels: The place in the listing of each image that the network must see, and its tensor.
-        duplicates: The place in the listing of an image, and the earlier place of one with the same bytes.
-        taken: How many rows came from an earlier table.
-        seconds: By stage.
-        waits: How many times reading gave the processor up, to wait for a disk or a network.
+        start: The index of the first image in its listing.
+        predictions: A row per image, complete for images that are not in `pixels` or `duplicates`.
+        contents: The images still to be decoded: index in the group, and the bytes of the file.
+        pixels: The images to predict: index in the listing, and the tensor.
+        duplicates: Pairs of indices in the listing: an image, and an earlier one with the same bytes.
+        taken: The number of rows taken from an earlier table.
+        seconds: Time by stage.
+        waits: How often reading yielded the processor to wait for a disk or network.
     """
 
     start: int
@@ -50,7 +50,7 @@ class Prepared:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Count the block's time for a stage."""
+        """Add the time of the block to a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -59,7 +59,7 @@ class Prepared:
 
 
 class Preparation:
-    """What prepares the images of one run."""
+    """Prepares the images of one run for the model."""
 
     def __init__(self, plan: ScoringPlan) -> None:
         request = plan.request
@@ -68,31 +68,31 @@ class Preparation:
         self._previous = PreviousTable(request) if request.previous else None
         self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
         seconds = request.max_image_seconds
-        self._time = TimeLimit(seconds, partial(note_costly, request.work, seconds))
+        self._time = TimeLimit(seconds, partial(record_timeout, request.work, seconds))
         WATCH.add(self._time)
-        self._costly = read_costly(request.work)
+        self._timeouts = read_timeouts(request.work)
 
     def close(self) -> None:
-        """Have the time of its images watched no more."""
+        """Stop the time limit on its images."""
         WATCH.remove(self._time)
 
-    def look_for_costly(self) -> None:
-        """Learn of the images that took other processes too long."""
-        self._costly = read_costly(self._work)
+    def reload_timeouts(self) -> None:
+        """Read which images took too long in other processes."""
+        self._timeouts = read_timeouts(self._work)
 
     def prepare(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
-        """Read a few images and decode them; see `read`."""
+        """Read and decode a group of images; see `read`."""
         prepared = self.read(images, start, seen)
         self.decode(prepared)
         return prepared
 
     def read(self, images: Sequence[ListedImage], start: int, seen: dict[str, int]) -> Prepared:
-        """Read a few images, and take what is known of their bytes; the others are still to be decoded.
+        """Read a group of images, and reuse known predictions; the other images remain to be decoded.
 
         Args:
-            images: As listed.
-            start: The place of the first of them in their listing.
-            seen: The places in the listing of the contents met so far, by SHA-256; grows.
+            images: The images, as listed.
+            start: The index of the first image in its listing.
+            seen: The index in the listing of the first image with each SHA-256; updated.
         """
         predictions = Predictions([image.path for image in images], self._top_k)
         prepared = Prepared(start, predictions)
@@ -102,7 +102,7 @@ class Preparation:
             due = [at for at in range(len(images)) if at not in known] if known else range(len(images))
             contents = self._read_new(images, due, prepared, seen)
             if self._previous:
-                # Duplicates as well, so that they count among the rows that were taken.
+                # Including duplicates, so that they are counted as reused rows.
                 read = [*(at for at, _ in contents), *(place - start for place, _ in prepared.duplicates)]
                 same = self._previous.take_same_bytes(read, predictions)
                 contents = [item for item in contents if item[0] not in same]
@@ -113,20 +113,20 @@ class Preparation:
         return prepared
 
     def decode(self, prepared: Prepared) -> None:
-        """Decode what was read; in the thread that infers, because the limit on memory is for all threads."""
+        """Decode a group; must run in the thread that predicts, as all threads share the memory limit."""
         with prepared.timed("decode"):
             self._decode_all(prepared)
         prepared.contents = []
 
     def _decode_all(self, prepared: Prepared) -> None:
         predictions, contents = prepared.predictions, prepared.contents
-        # The tensors of those before it are no part of what an image may take.
+        # The tensors of earlier images do not count against the limit of an image.
         tensors = len(contents) * self.spec.height * self.spec.width * self.spec.channels
         with MEMORY_LIMIT.allowing(self._limits.max_memory + tensors):
             for at, content in contents:
                 sha256 = predictions.sha256[at] or ""
-                if sha256 in self._costly:
-                    predictions.errors[at] = self._costly[sha256]
+                if sha256 in self._timeouts:
+                    predictions.errors[at] = self._timeouts[sha256]
                     continue
                 self._time.begin(sha256)
                 try:
@@ -146,7 +146,7 @@ class Preparation:
         prepared: Prepared,
         seen: dict[str, int],
     ) -> list[tuple[int, bytes]]:
-        """The bytes of the images that are the first with these bytes."""
+        """The images that are not duplicates of earlier ones: index in the group, and bytes."""
         new = []
         for at, content in zip(due, self._read([images[at] for at in due]), strict=True):
             if isinstance(content, ImageFailure):
@@ -164,14 +164,14 @@ class Preparation:
 
 
 def _waits() -> int:
-    # Of this thread alone, where the system counts by thread.
+    # Only this thread, if the system counts per thread.
     return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw
 
 
 def batches(
     images: Sequence[ListedImage], most_files: int = _FILES_AT_ONCE
 ) -> Iterator[tuple[int, Sequence[ListedImage]]]:
-    """Cut images into groups whose files fit into memory together, each with the place of its first."""
+    """Split images into groups whose files fit into memory together; yields the first index and the group."""
     start = size = 0
     for place, image in enumerate(images):
         if place > start and (place - start == most_files or size + image.size > _BYTES_AT_ONCE):

@@ -35,9 +35,9 @@ from pixelmill.pipeline.scoring.shards import find_part, read_shard, shard_image
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
+from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
-from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER
 from pixelmill.pipeline.storage import is_remote, parse_location
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Worker:
             crashing: The indices of images that crash a worker and must not be decoded.
         """
         self._seconds.clear()
-        self._preparation.look_for_costly()
+        self._preparation.reload_timeouts()
         request = self._plan.request
         key = shard_key(self._plan, number)
         found = find_part(self._plan, number, key)
@@ -259,7 +259,7 @@ def start_worker(work: str, marks: Path) -> None:
 def score_shard(work: str, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
     """Score one shard of the run with the given work folder."""
     worker = _worker_of(work)
-    mark = None if _marks is None else begun_mark(_marks, number)
+    mark = None if _marks is None else marker_file(_marks, number)
     if mark:
         mark.touch()
     try:
@@ -278,7 +278,7 @@ def try_images(work: str, number: int, start: int, stop: int) -> None:
     _worker_of(work).predict(shard_images(plan, number)[start:stop])
 
 
-def begun_mark(marks: Path, number: int) -> Path:
+def marker_file(marks: Path, number: int) -> Path:
     """The marker file that exists while a worker scores a shard, and stays if that worker dies."""
     return marks / str(number)
 

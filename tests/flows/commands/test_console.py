@@ -1,4 +1,4 @@
-"""What the terminal shows of a message: the fields it names are options there."""
+"""Messages on the terminal name options instead of fields."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ def test_a_field_is_shown_as_the_option_of_its_command(
 ) -> None:
     write_images(tmp_path / "images", 1)
     score = ("score", bundle.folder, tmp_path / "images", "--output", tmp_path / "out")
-    answer = run(*score, "--top-k", "0")
-    assert answer.code == 2
-    assert answer.last_error == "pixelmill: --top-k 0; expected at least 1. Correct the option."
-    answer = run(*score, "--trust-mtime")
-    assert answer.last_error.startswith("pixelmill: --trust-mtime without --previous; expected")
-    answer = run(*score, "--executor", "dask")
-    assert answer.last_error.startswith("pixelmill: --executor dask with --dask-address None; expected")
-    answer = run("models", "show", "none@1", "--store", tmp_path)
-    assert answer.last_error.endswith("or choose another store with --store.")
+    result = run(*score, "--top-k", "0")
+    assert result.code == 2
+    assert result.last_error == "pixelmill: --top-k 0; expected at least 1. Correct the option."
+    result = run(*score, "--trust-mtime")
+    assert result.last_error.startswith("pixelmill: --trust-mtime without --previous; expected")
+    result = run(*score, "--executor", "dask")
+    assert result.last_error.startswith("pixelmill: --executor dask with --dask-address None; expected")
+    result = run("models", "show", "none@1", "--store", tmp_path)
+    assert result.last_error.endswith("or choose another store with --store.")
 
 
 def test_an_override_is_shown_as_it_is_written_there(run: Run, tmp_path: Path) -> None:
-    answer = run("retrain", "digits", "--set", "epochs", "--store", tmp_path)
-    assert answer.last_error.endswith("For example: --set training.epochs=3.")
-    answer = run("retrain", "folder", "--set", f"dataset.path={tmp_path / 'none'}", "--store", tmp_path)
-    assert answer.last_error.endswith("Set it with --set dataset.path=FOLDER.")
+    result = run("retrain", "digits", "--set", "epochs", "--store", tmp_path)
+    assert result.last_error.endswith("For example: --set training.epochs=3.")
+    result = run("retrain", "folder", "--set", f"dataset.path={tmp_path / 'none'}", "--store", tmp_path)
+    assert result.last_error.endswith("Set it with --set dataset.path=FOLDER.")

@@ -1,4 +1,4 @@
-"""`pixelmill explain` as users and their scripts meet it."""
+"""`pixelmill explain` as users and scripts run it."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.images import decode
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import Answer, Run, write_images
+from tests.conftest import CommandResult, Run, write_images
 
 Explain = Run
 
@@ -30,17 +30,17 @@ def scored(bundle: ModelBundle, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def explain(run: Run, scored: Path, trained_store: Path) -> Explain:
-    def call(*arguments: object) -> Answer:
+    def call(*arguments: object) -> CommandResult:
         return run("explain", "out", *arguments, "--store", trained_store, cwd=scored)
 
     return call
 
 
 def test_an_unchanged_image_with_keras(explain: Explain) -> None:
-    answer = explain("images/00003.png")
-    assert answer.code == 0, answer.errors
-    assert answer.errors == ""
-    lines = answer.output.splitlines()
+    result = explain("images/00003.png")
+    assert result.code == 0, result.errors
+    assert result.errors == ""
+    lines = result.output.splitlines()
     assert lines[0] == "00003.png in out"
     assert lines[-1] == "Every stage matches the row."
     assert max(map(len, lines)) <= 100
@@ -48,12 +48,12 @@ def test_an_unchanged_image_with_keras(explain: Explain) -> None:
     assert stages == ["model", "listing", "bytes", "format", "orientation", "tensor", "onnx", "keras"]
 
 
-def test_a_difference_is_named_and_exits_3(explain: Explain, scored: Path) -> None:
+def test_a_difference_is_reported_with_exit_code_3(explain: Explain, scored: Path) -> None:
     (scored / "images/00003.png").write_bytes((scored / "images/00004.png").read_bytes())
-    answer = explain("00003.png", "--no-keras")
-    assert answer.code == 3
-    assert "the row has image_sha256" in answer.output
-    assert answer.output.splitlines()[-1].startswith("The first difference is in `bytes`: image_sha256 ")
+    result = explain("00003.png", "--no-keras")
+    assert result.code == 3
+    assert "the row has image_sha256" in result.output
+    assert result.output.splitlines()[-1].startswith("The first difference is in `bytes`: image_sha256 ")
     shown = explain("00003.png", "--no-keras", "--json")
     assert shown.code == 3
     assert (shown.json["image_path"], shown.json["first_difference"]) == ("00003.png", "bytes")
@@ -63,10 +63,10 @@ def test_a_difference_is_named_and_exits_3(explain: Explain, scored: Path) -> No
     assert stages["onnx"]["found"]["tolerance"] == 1e-6
 
 
-def test_a_failed_row_that_fails_again_is_no_difference(explain: Explain, scored: Path) -> None:
-    answer = explain("text.png")
-    assert answer.code == 0, answer.errors
-    assert answer.output.splitlines()[-1] == (
+def test_a_failed_row_that_fails_again_is_not_a_difference(explain: Explain, scored: Path) -> None:
+    result = explain("text.png")
+    assert result.code == 0, result.errors
+    assert result.output.splitlines()[-1] == (
         "Every stage matches the row, and fails in `format` with not_an_image."
     )
     saved = explain("text.png", "--save-tensor", "seen.png", "--json")
@@ -75,10 +75,10 @@ def test_a_failed_row_that_fails_again_is_no_difference(explain: Explain, scored
     assert not (scored / "seen.png").exists()
 
 
-def test_what_the_network_saw_is_saved(explain: Explain, scored: Path, bundle: ModelBundle) -> None:
-    answer = explain("00003.png", "--no-keras", "--save-tensor", "seen.png")
-    assert answer.code == 0, answer.errors
-    assert answer.output.splitlines()[-1] == "Tensor: seen.png"
+def test_the_input_of_the_network_is_saved(explain: Explain, scored: Path, bundle: ModelBundle) -> None:
+    result = explain("00003.png", "--no-keras", "--save-tensor", "seen.png")
+    assert result.code == 0, result.errors
+    assert result.output.splitlines()[-1] == "Tensor: seen.png"
     content = (scored / "seen.png").read_bytes()
     assert Image.open(io.BytesIO(content)).size == (8, 8)
     seen, source = (
@@ -91,33 +91,35 @@ def test_what_the_network_saw_is_saved(explain: Explain, scored: Path, bundle: M
     assert "images/00003.png exists" in again.errors
 
 
-def test_a_name_that_is_not_text(explain: Explain) -> None:
+def test_a_name_that_is_not_valid_text(explain: Explain) -> None:
     for image in (os.fsdecode(b"images/\xff.png"), "%FF.png"):
-        answer = explain(image, "--no-keras")
-        assert answer.code == 0, answer.errors
-        assert answer.output.startswith("%FF.png in out\n")
+        result = explain(image, "--no-keras")
+        assert result.code == 0, result.errors
+        assert result.output.startswith("%FF.png in out\n")
     missing = explain(os.fsdecode(b"images/\xfe.png"), "--no-keras")
     assert missing.code == 2
     assert "%FF.png" in missing.errors
 
 
-def test_a_wrong_request_is_one_line(explain: Explain, run: Run, scored: Path, trained_store: Path) -> None:
+def test_an_invalid_request_is_one_line(
+    explain: Explain, run: Run, scored: Path, trained_store: Path
+) -> None:
     missing = explain("00013.png")
     nowhere = run("explain", "nothing", "00003.png", "--store", trained_store, cwd=scored)
     elsewhere = run("explain", "out", "00003.png", cwd=scored)
-    for answer, words in (
+    for result, words in (
         (missing, "The nearest are 0001"),
         (nowhere, "nothing has no manifest.json"),
         (elsewhere, "--store"),
     ):
-        assert answer.code == 2
-        assert answer.output == ""
-        assert len(answer.errors.splitlines()) == 1
-        assert answer.errors.startswith("pixelmill: ")
-        assert words in answer.errors
+        assert result.code == 2
+        assert result.output == ""
+        assert len(result.errors.splitlines()) == 1
+        assert result.errors.startswith("pixelmill: ")
+        assert words in result.errors
 
 
-def test_it_needs_no_tensorflow_until_keras_is_asked(scored: Path, trained_store: Path) -> None:
+def test_tensorflow_is_imported_only_to_predict_with_keras(scored: Path, trained_store: Path) -> None:
     program = (
         "import sys\nfrom pixelmill.flows.command_line import app\n"
         "try: app()\n"

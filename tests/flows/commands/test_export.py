@@ -17,11 +17,11 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def test_a_bundle_goes_anywhere_as_it_is(
+def test_a_bundle_is_copied_unchanged_to_any_folder(
     run: Run, trained_store: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
-    answer = run("export", "digits@champion", "--store", trained_store, "--output", tmp_path / "a/b")
-    assert answer.code == 0, answer.errors
+    result = run("export", "digits@champion", "--store", trained_store, "--output", tmp_path / "a/b")
+    assert result.code == 0, result.errors
     assert contents(tmp_path / "a/b") == contents(bundle.folder)
     again = run("export", bundle.folder, "--output", tmp_path / "a/b")
     assert again.code == 2
@@ -32,53 +32,53 @@ def test_a_bundle_goes_anywhere_as_it_is(
     assert (tmp_path / "kept/mine.txt").read_text() == "mine"
 
 
-def test_a_bundle_goes_to_an_address(run: Run, bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_bundle_is_exported_to_an_address(run: Run, bundle: ModelBundle, tmp_path: Path) -> None:
     with s3_server() as s3, s3.bucket("bucket"):
         s3.failing = 0.1
         environment = {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}
         command = ("export", bundle.folder, "--output", "s3://bucket/out")
-        answer = run(*command, "--json", env=environment)
-        assert answer.code == 0, answer.errors
-        assert answer.json["parity"]["label_flips"] == 0
+        result = run(*command, "--json", env=environment)
+        assert result.code == 0, result.errors
+        assert result.json["parity"]["label_flips"] == 0
         s3.failing = 0.0
         assert contents(s3.download("bucket", "out", tmp_path / "copy")) == contents(bundle.folder)
-        # The manifest came last: before it there was no bundle.
+        # The manifest was written last, and a folder without it is not a bundle.
         written = [path for method, path, failed in s3.requests if method == "PUT" and not failed]
         assert written[-1].rstrip("?").endswith(f"out/{MANIFEST}")
         assert run(*command, env=environment).code == 2
 
 
-def test_an_older_runtime_gets_its_opset(
+def test_an_older_runtime_gets_an_older_opset(
     run: Run, trained_store: Path, bundle: ModelBundle, tmp_path: Path
 ) -> None:
-    answer = run(
+    result = run(
         *("export", "digits@1", "--store", trained_store, "--output", tmp_path / "old"),
         *("--runtime-version", "1.8", "--json"),
     )
-    assert answer.code == 0, answer.errors
-    assert (answer.json["opset"], answer.json["ir_version"]) == (14, 7)
-    assert answer.json["parity"]["images"] == 359
-    assert answer.json["run_id"] == json.loads((bundle.folder / MANIFEST).read_text())["run_id"]
+    assert result.code == 0, result.errors
+    assert (result.json["opset"], result.json["ir_version"]) == (14, 7)
+    assert result.json["parity"]["images"] == 359
+    assert result.json["run_id"] == json.loads((bundle.folder / MANIFEST).read_text())["run_id"]
     verify_files(tmp_path / "old")
     model = onnx.load(tmp_path / "old/model.onnx")
     assert (model.opset_import[0].version, model.ir_version) == (14, 7)
     checked = run("verify", tmp_path / "old", "--json")
     assert checked.code == 0
-    # One that the model is written for already is no other file.
+    # If the model already has the requested version, the file is the same.
     same = run("export", bundle.folder, "--output", tmp_path / "same", "--runtime-version", "1.14")
     assert same.code == 0, same.errors
     assert contents(tmp_path / "same") == contents(bundle.folder)
 
 
-def test_a_page_for_browsers_joins_the_bundle(
+def test_a_web_page_is_added_to_the_bundle(
     run: Run, bundle: ModelBundle, node_modules: Path, tmp_path: Path
 ) -> None:
     command = ("export", bundle.folder, "--web", "--output", tmp_path / "out")
-    answer = run(*command, cwd=tmp_path)
-    assert answer.code == 2
-    assert "npm install onnxruntime-web@" in answer.last_error
-    answer = run(*command, "--web-runtime", node_modules / "onnxruntime-web", cwd=tmp_path)
-    assert answer.code == 0, answer.errors
+    result = run(*command, cwd=tmp_path)
+    assert result.code == 2
+    assert "npm install onnxruntime-web@" in result.last_error
+    result = run(*command, "--web-runtime", node_modules / "onnxruntime-web", cwd=tmp_path)
+    assert result.code == 0, result.errors
     manifest = verify_files(tmp_path / "out")
     added = set(manifest["files"]) - set(contents(bundle.folder))
     assert "web/index.html" in added
@@ -90,13 +90,13 @@ def test_a_page_for_browsers_joins_the_bundle(
     assert "`web/index.html`" in (tmp_path / "out/README.md").read_text()
 
 
-def test_without_the_test_images_a_new_file_is_not_proven(
+def test_a_new_file_cannot_be_proven_without_the_test_images(
     run: Run, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     arguments = ("--runtime-version", "1.8", "--output", tmp_path / "out", "--store", tmp_path / "store")
-    answer = run("export", bundle.folder, *arguments)
-    assert answer.code == 2
-    assert answer.last_error.startswith("pixelmill: no held-out images for the parity check of digits")
+    result = run("export", bundle.folder, *arguments)
+    assert result.code == 2
+    assert result.last_error.startswith("pixelmill: no held-out images for the parity check of digits")
     assert not (tmp_path / "out").exists()
 
 
@@ -113,17 +113,17 @@ def test_a_damaged_bundle_and_a_full_disk_leave_nothing(
     copy = tmp_path / "copy"
     assert run("export", bundle.folder, "--output", copy).code == 0
     (copy / "labels.json").write_text("[]")
-    answer = run("export", copy, "--output", tmp_path / "out")
-    assert answer.code == 1
-    assert "labels.json has 2 bytes; expected" in answer.last_error
+    result = run("export", copy, "--output", tmp_path / "out")
+    assert result.code == 1
+    assert "labels.json has 2 bytes; expected" in result.last_error
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["digits@9"], ["--labels", "x.json"]])
-def test_bad_requests_are_one_line(
+def test_invalid_requests_are_one_line(
     run: Run, trained_store: Path, tmp_path: Path, arguments: list[str]
 ) -> None:
-    answer = run("export", *arguments, "--store", trained_store, "--output", tmp_path / "out")
-    assert answer.code == 2
-    assert "Traceback" not in answer.errors
+    result = run("export", *arguments, "--store", trained_store, "--output", tmp_path / "out")
+    assert result.code == 2
+    assert "Traceback" not in result.errors
     assert list(tmp_path.iterdir()) == []

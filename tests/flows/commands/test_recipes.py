@@ -49,7 +49,7 @@ Show = Callable[..., str]
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Show:
-    """`pixelmill recipes show` in an empty folder, in this process: it is asked a dozen times."""
+    """`pixelmill recipes show` in an empty folder; in this process, because it runs a dozen times."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> str:
@@ -63,23 +63,27 @@ def network(shown: str) -> Any:
     return json.loads(shown)["network"]
 
 
-def test_the_textbook_network_is_shown_as_the_textbook_counts_it(show: Show, tmp_path: Path) -> None:
+def test_a_textbook_network_has_the_counts_of_the_textbook(show: Show, tmp_path: Path) -> None:
     (tmp_path / "textbook.yaml").write_text(TEXTBOOK)
     assert show("textbook.yaml").endswith("\n\n" + TABLE)
-    told = network(show("textbook.yaml", "--json"))
-    volumes = {layer["layer"]: layer["output"] for layer in told["layers"]}
+    described = network(show("textbook.yaml", "--json"))
+    volumes = {layer["layer"]: layer["output"] for layer in described["layers"]}
     assert [volumes[name] for name in ("convolution", "activation", "max_pooling", "dense")] == [
         [32, 32, 12],
         [32, 32, 12],
         [16, 16, 12],
         [10],
     ]
-    assert (told["parameters"], told["multiply_adds"], told["classes"]) == (31_054, 362_496, 10)
-    assert told["layers"][0]["field"] == {"size": [3, 3], "stride": [1, 1], "start": [-1, -1]}
+    assert (described["parameters"], described["multiply_adds"], described["classes"]) == (
+        31_054,
+        362_496,
+        10,
+    )
+    assert described["layers"][0]["field"] == {"size": [3, 3], "stride": [1, 1], "start": [-1, -1]}
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_what_is_shown_is_the_recipe(name: str, show: Show) -> None:
+def test_the_output_loads_as_the_same_recipe(name: str, show: Show) -> None:
     assert parse_recipe(yaml.safe_load(show(name)), "shown") == load_recipe(name)
 
 
@@ -97,17 +101,17 @@ def test_the_table_needs_no_tensorflow() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_folder_that_is_not_here_is_counted_for_a_number_of_classes(show: Show, tmp_path: Path) -> None:
+def test_a_missing_folder_is_shown_for_an_assumed_number_of_classes(show: Show, tmp_path: Path) -> None:
     assert "10 classes are assumed; set --classes N" in show("folder")
     for count in (3, 4):
         (tmp_path / "images" / str(count)).mkdir(parents=True)
     assert network(show("folder", "--json"))["classes"] == 2
     assert "classes are assumed" not in show("folder")
-    told = network(show("folder", "--classes", 37, "--json"))
-    assert (told["classes"], told["layers"][-1]["output"]) == (37, [37])
+    described = network(show("folder", "--classes", 37, "--json"))
+    assert (described["classes"], described["layers"][-1]["output"]) == (37, [37])
 
 
-def test_an_application_says_what_is_known_of_it(show: Show) -> None:
+def test_an_application_shows_what_is_known(show: Show) -> None:
     settings = (
         "image.height=96",
         "image.width=96",
@@ -118,6 +122,9 @@ def test_an_application_says_what_is_known_of_it(show: Show) -> None:
     shown = show("folder", *overrides)
     assert "application: name MobileNetV2, weights imagenet, frozen_layers all" in shown
     assert "not analyzed" in shown
-    told = network(show("folder", *overrides, "--json"))
-    assert (told["layers"][0]["output"], told["layers"][0]["parameters"]) == ([3, 3, 1280], 2_257_984)
-    assert told["multiply_adds"] is None
+    described = network(show("folder", *overrides, "--json"))
+    assert (described["layers"][0]["output"], described["layers"][0]["parameters"]) == (
+        [3, 3, 1280],
+        2_257_984,
+    )
+    assert described["multiply_adds"] is None

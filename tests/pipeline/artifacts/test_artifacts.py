@@ -38,7 +38,7 @@ from pixelmill.pipeline.artifacts import (
     write_text,
 )
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
-from pixelmill.pipeline.storage import children, parse_location, read_content
+from pixelmill.pipeline.storage import Location, children, parse_location, read_content
 from tests.s3 import S3Server, s3_server
 
 ROOT = Path(__file__).parents[3]
@@ -392,7 +392,7 @@ def s3() -> Iterator[S3Server]:
 @pytest.fixture(params=["local", "memory", "s3", "s3 that fails"])
 def place(
     request: pytest.FixtureRequest, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+) -> Iterator[Location]:
     """A folder to write to: here, or remote, and there also one where every request fails at first."""
     if request.param == "local":
         yield tmp_path / "odd [1] #*?"
@@ -406,11 +406,11 @@ def place(
             yield parse_location("s3://bucket/odd [1] #*")
 
 
-def written(folder: Path) -> set[str]:
+def written(folder: Location) -> set[str]:
     return {path.name for path in children(folder)} if folder.exists() else set()
 
 
-def test_files_are_replaced_moved_and_removed_wherever_they_are(place: Path) -> None:
+def test_files_are_replaced_moved_and_removed_wherever_they_are(place: Location) -> None:
     write_text(place / "a", OLD)
     write_json(place / "b [2]*.json", {"key": 1})
     with suppress(Interrupted), replacing(place / "a") as temporary:
@@ -442,7 +442,7 @@ def test_files_are_replaced_moved_and_removed_wherever_they_are(place: Path) -> 
     assert written(place) == set()
 
 
-def test_removing_a_folder_removes_nothing_beside_it(place: Path) -> None:
+def test_removing_a_folder_removes_nothing_beside_it(place: Location) -> None:
     for name in ("a/1", "a/b/2", "a/[3]*", "ab/4", "a.txt", "[a]"):
         write_text(place / name, OLD)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Golden vectors, and the preprocessing that another team writes again from its description alone."""
+"""Golden vectors, and preprocessing reimplemented from its description alone."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def picture(height: int, width: int, channels: int) -> Pixels:
     return np.random.default_rng(height * 99 + width).integers(0, 256, (height, width, channels), np.uint8)
 
 
-def test_the_bundle_holds_what_becomes_of_each_form(bundle: ModelBundle) -> None:
+def test_the_bundle_contains_the_tensor_of_each_form(bundle: ModelBundle) -> None:
     golden = read_golden(bundle.folder)
     assert [file.stem for file in golden.files] == list(get_args(ImageForm))
     assert golden.tensors.shape == (4, 8, 8, 1)
@@ -43,7 +43,7 @@ def test_the_bundle_holds_what_becomes_of_each_form(bundle: ModelBundle) -> None
     description = read_json(bundle.folder / PREPROCESSING_FILE)
     for file, tensor in zip(golden.files, golden.tensors, strict=True):
         assert np.array_equal(tensor_of(file.read_bytes(), description), tensor), file.name
-    # The forms differ from the tensor: a reader that leaves a step out gets another one.
+    # The forms differ from the tensor, so a reader that omits a step gets a different one.
     for file in golden.files[1:]:
         with Image.open(file) as image:
             assert image.size != (8, 8) or image.mode != "L", file.name
@@ -51,7 +51,7 @@ def test_the_bundle_holds_what_becomes_of_each_form(bundle: ModelBundle) -> None
     assert np.abs(answers - golden.probabilities).max() < 1e-5
 
 
-def test_a_bundle_without_golden_vectors_says_so(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_missing_golden_vectors_are_reported(bundle: ModelBundle, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no golden"):
         read_golden(tmp_path)
 
@@ -67,7 +67,7 @@ def test_the_description_is_exact(spec: ImageSpec, height: int, width: int, form
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_golden_vectors_come_back(channels: int, tmp_path: Path) -> None:
+def test_golden_vectors_are_read_as_written(channels: int, tmp_path: Path) -> None:
     spec = ImageSpec(height=10, width=12, channels=channels)
     images = np.stack([picture(10, 12, channels), 255 - picture(10, 12, channels)])
     write_golden(tmp_path, images, spec, lambda tensors: np.full((len(tensors), 5), 0.2, np.float32))

@@ -1,4 +1,4 @@
-"""`verify` on bundles that somebody made to read other files, to loop, to take all memory, or to mislead."""
+"""`verify` on malicious bundles, which read other files, loop, exhaust memory, or mislead."""
 
 import io
 import os
@@ -24,7 +24,7 @@ from pixelmill.pipeline.bundles.external_data import external_locations
 from pixelmill.pipeline.bundles.golden import parse_array, read_golden
 from pixelmill.pipeline.bundles.verification import verify_bundle
 from pixelmill.pipeline.errors import RequestError, WorkError
-from tests.conftest import Run, list_files_anew
+from tests.conftest import Run, update_manifest
 
 ENGINE = [EngineName.ONNXRUNTIME]
 
@@ -94,17 +94,17 @@ def test_weights_in_another_file_are_found_wherever_they_are(
     assert external_locations(model.SerializeToString()) == (location,)
 
 
-def test_a_model_of_ours_keeps_nothing_outside(bundle: ModelBundle) -> None:
+def test_our_own_models_have_no_external_data(bundle: ModelBundle) -> None:
     assert external_locations(bundle.onnx_path.read_bytes()) == ()
 
 
 @given(st.binary(max_size=200))
-def test_bytes_that_are_no_model_are_searched_to_their_end(content: bytes) -> None:
+def test_bytes_that_are_not_a_model_are_searched_to_the_end(content: bytes) -> None:
     assert isinstance(external_locations(content), tuple)
 
 
 @given(st.integers(0, 3000), st.binary(min_size=1, max_size=4))
-def test_a_model_with_damage_is_searched_to_its_end(place: int, noise: bytes) -> None:
+def test_a_damaged_model_is_searched_to_the_end(place: int, noise: bytes) -> None:
     model = onnx.ModelProto()
     for add in PLACES:
         add(model, external("model.onnx.data"))
@@ -114,27 +114,27 @@ def test_a_model_with_damage_is_searched_to_its_end(place: int, noise: bytes) ->
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_model_with_weights_elsewhere_is_refused(listed: bool, copy: ModelBundle, tmp_path: Path) -> None:
+def test_a_model_with_external_weights_is_refused(listed: bool, copy: ModelBundle, tmp_path: Path) -> None:
     target = str(tmp_path / "outside.bin") if not listed else "model.onnx.data"
     (copy.folder / target).write_bytes(np.ones(4, np.float32).tobytes())
     model = onnx.load(copy.onnx_path)
     model.graph.initializer.append(external(target))
     copy.onnx_path.write_bytes(model.SerializeToString())
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     with pytest.raises(WorkError, match="stores weights in another file") as caught:
         verify_bundle(copy, ENGINE)
     assert target in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["model.onnx.data", "golden/more.png", "notes.txt"])
-def test_a_file_that_is_not_listed_is_refused(name: str, copy: ModelBundle) -> None:
+def test_an_unlisted_file_is_refused(name: str, copy: ModelBundle) -> None:
     (copy.folder / name).write_bytes(b"added")
     with pytest.raises(WorkError, match=name):
         verify_bundle(copy, ENGINE)
 
 
 def with_tail(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensors: list[TensorProto]) -> bytes:
-    """The model with something between its answer and its output, which is called `before` there."""
+    """The model with more nodes before its output, whose input is called `before`."""
     graph = model.graph
     for node in graph.node:
         node.output[:] = ["before" if name == "probabilities" else name for name in node.output]
@@ -144,7 +144,7 @@ def with_tail(model: onnx.ModelProto, nodes: list[onnx.NodeProto], tensors: list
 
 
 def endless_loop(model: onnx.ModelProto) -> bytes:
-    """It adds zero as often as a number of 63 bits says."""
+    """A loop that adds zero 2**63 - 1 times."""
     body = helper.make_graph(
         [helper.make_node("Add", ["x", "zero"], ["y"]), helper.make_node("Identity", ["go"], ["on"])],
         "body",
@@ -168,7 +168,7 @@ def endless_loop(model: onnx.ModelProto) -> bytes:
 
 
 def huge_array(model: onnx.ModelProto) -> bytes:
-    """It makes an array of a terabyte, and adds its smallest number, zero."""
+    """A node that allocates an array of a terabyte, and adds its minimum, zero."""
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["much"]),
         helper.make_node("ReduceMin", ["much"], ["least"], keepdims=0),
@@ -179,32 +179,32 @@ def huge_array(model: onnx.ModelProto) -> bytes:
 
 def put(copy: ModelBundle, make: Callable[[onnx.ModelProto], bytes]) -> None:
     copy.onnx_path.write_bytes(make(onnx.load(copy.onnx_path)))
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
 
 
 @pytest.mark.timeout(120)
 def test_an_endless_loop_is_one_line(run: Run, copy: ModelBundle) -> None:
     put(copy, endless_loop)
-    answer = run("verify", copy.folder, "--engine", "onnxruntime", "--timeout", "1")
-    assert answer.code == 3
-    (line,) = [line for line in answer.output.splitlines() if line.startswith("onnxruntime ")]
+    result = run("verify", copy.folder, "--engine", "onnxruntime", "--timeout", "1")
+    assert result.code == 3
+    (line,) = [line for line in result.output.splitlines() if line.startswith("onnxruntime ")]
     assert line.endswith("cannot run the model: it does not finish within 1 s")
-    (error,) = answer.errors.strip().splitlines()
+    (error,) = result.errors.strip().splitlines()
     assert error.startswith("pixelmill: ")
 
 
 @pytest.mark.parametrize("engine", [EngineName.ONNXRUNTIME, EngineName.REFERENCE])
-def test_a_model_that_asks_for_a_terabyte_is_told(engine: EngineName, copy: ModelBundle) -> None:
+def test_a_model_that_allocates_a_terabyte_is_reported(engine: EngineName, copy: ModelBundle) -> None:
     put(copy, huge_array)
     (check,) = verify_bundle(copy, [engine]).engines
     assert check.difference is None
-    assert check.trouble
+    assert check.error
 
 
 def test_the_model_that_runs_is_the_one_that_was_hashed(
     copy: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is swapped for another as soon as its bytes were read."""
+    """The file is replaced as soon as its bytes have been read."""
 
     def read_and_swap(folder: Path, name: str, manifest: dict[str, Any] | None = None) -> bytes:
         content = read_verified(folder, name, manifest)
@@ -243,7 +243,7 @@ def header(shape: str, dtype: str = "|u1", order: str = "False") -> bytes:
     ],
     ids=ascii,
 )
-def test_an_array_of_no_honest_size_is_refused(content: bytes, copy: ModelBundle) -> None:
+def test_an_array_with_a_false_size_is_refused(content: bytes, copy: ModelBundle) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # Ours or NumPy's.
         parse_array(content, np.dtype(np.uint8), 4)
     (copy.folder / "golden/tensors.npy").write_bytes(content)
@@ -252,7 +252,7 @@ def test_an_array_of_no_honest_size_is_refused(content: bytes, copy: ModelBundle
 
 
 @given(st.text(max_size=80))
-def test_whatever_a_header_holds_is_refused(text: str) -> None:
+def test_an_invalid_array_header_is_refused(text: str) -> None:
     content = text.encode(errors="surrogatepass")
     with pytest.raises(ValueError):  # noqa: PT011
         parse_array(
@@ -262,7 +262,7 @@ def test_whatever_a_header_holds_is_refused(text: str) -> None:
         parse_array(header(text), np.dtype(np.uint8), 4)
 
 
-def test_an_array_of_ours_is_read(bundle: ModelBundle) -> None:
+def test_our_own_arrays_are_read(bundle: ModelBundle) -> None:
     content = (bundle.folder / "golden/tensors.npy").read_bytes()
     assert np.array_equal(parse_array(content, np.dtype(np.uint8), 4), np.load(io.BytesIO(content)))
 
@@ -282,7 +282,7 @@ def test_an_array_of_ours_is_read(bundle: ModelBundle) -> None:
 )
 def test_a_malformed_index_of_golden_images_is_one_line(index: object, copy: ModelBundle) -> None:
     write_json(copy.folder / "golden/golden.json", index)
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     with pytest.raises(RequestError, match="malformed golden vectors"):
         verify_bundle(copy, ENGINE)
 
@@ -293,20 +293,20 @@ def test_a_fifo_in_a_bundle_does_not_hang(run: Run, copy: ModelBundle) -> None:
         kept = (copy.folder / name).read_bytes()
         (copy.folder / name).unlink()
         os.mkfifo(copy.folder / name)
-        answer = run("verify", copy.folder)
-        assert answer.code == 1
-        (line,) = answer.errors.strip().splitlines()
+        result = run("verify", copy.folder)
+        assert result.code == 1
+        (line,) = result.errors.strip().splitlines()
         assert name in line
         assert "a FIFO, not a regular file" in line
         (copy.folder / name).unlink()
         (copy.folder / name).write_bytes(kept)
 
 
-def test_a_golden_image_that_takes_all_memory_is_no_agreement(copy: ModelBundle) -> None:
+def test_a_golden_image_that_exhausts_memory_does_not_match(copy: ModelBundle) -> None:
     spec = read_json(copy.folder / "preprocessing.json")
     spec["spec"].update(height=200_000, width=200_000)
     write_json(copy.folder / "preprocessing.json", spec)
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     found = verify_bundle(copy, ENGINE)
     assert len(found.changed_tensors) == 4
 

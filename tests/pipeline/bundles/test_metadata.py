@@ -1,4 +1,4 @@
-"""What an ONNX file must say of itself before it is scored with."""
+"""The metadata that an ONNX file must have for scoring."""
 
 import shutil
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pixelmill.pipeline.bundles import ModelBundle, open_bundle
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import list_files_anew, write_images
+from tests.conftest import update_manifest, write_images
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -34,13 +34,13 @@ def rename_a_class(model: onnx.ModelProto) -> None:
 
 
 def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
-    """A copy of a bundle whose ONNX file another program has rewritten, and whose manifest lists that."""
+    """A copy of a bundle whose ONNX file another program has rewritten, with a matching manifest."""
     shutil.copytree(bundle.folder, folder)
     path = folder / bundle.onnx_path.name
     model = onnx.load(path)
     change(model)
     path.write_bytes(model.SerializeToString())
-    list_files_anew(folder)
+    update_manifest(folder)
     return open_bundle(folder)
 
 
@@ -56,7 +56,7 @@ def rewritten(bundle: ModelBundle, folder: Path, change: Change) -> ModelBundle:
     ],
     ids=["one missing", "all missing", "another class"],
 )
-def test_a_file_that_says_too_little_or_other_things_is_refused(
+def test_missing_or_different_metadata_is_refused(
     bundle: ModelBundle, tmp_path: Path, change: Change, said: str
 ) -> None:
     write_images(tmp_path / "images", 3)
@@ -81,7 +81,7 @@ def test_data_outside_the_folder_is_never_read(bundle: ModelBundle, tmp_path: Pa
         score_folder(ScoringRequest(received, tmp_path / "images", tmp_path / "out"))
 
 
-def test_the_refusals_leave_an_earlier_table_as_it_was(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_refusal_leaves_an_earlier_table_unchanged(bundle: ModelBundle, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 3)
     request = ScoringRequest(bundle, tmp_path / "images", tmp_path / "out")
     score_folder(request)

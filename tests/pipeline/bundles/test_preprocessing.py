@@ -15,13 +15,13 @@ SPECS = [
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_the_description_is_json_and_holds_the_whole_spec(spec: ImageSpec) -> None:
+def test_the_description_is_json_and_contains_the_whole_spec(spec: ImageSpec) -> None:
     description = json.loads(json.dumps(describe_preprocessing(spec)))
     assert description == describe_preprocessing(spec)
     assert ImageSpec.model_validate(description["spec"]) == spec
 
 
-def test_the_hash_is_the_same_for_equal_specs_only() -> None:
+def test_only_equal_specs_have_the_same_hash() -> None:
     base = {"height": 8, "width": 9, "channels": 3, "resize": "pad", "background": 5}
     changes: list[dict[str, object]] = [
         {},

@@ -1,4 +1,4 @@
-"""`verify`: a bundle's files, its golden vectors, and the engines that are installed here."""
+"""`verify`: the files of a bundle, its golden vectors, and the installed engines."""
 
 import shutil
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.verification import require_agreement, verify_bundle
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
 from pixelmill.pipeline.inference import load_session
-from tests.conftest import list_files_anew
+from tests.conftest import update_manifest
 
 
 @pytest.fixture
@@ -31,52 +31,52 @@ def change_array(file: Path, change: Callable[[np.ndarray], None]) -> None:
 
 
 @pytest.mark.parametrize("name", EngineName)
-def test_an_engine_gives_the_golden_probabilities(bundle: ModelBundle, name: EngineName) -> None:
+def test_an_engine_predicts_the_golden_probabilities(bundle: ModelBundle, name: EngineName) -> None:
     if ENGINES[name].version() is None:
         pytest.skip(f"{ENGINES[name].title} is not installed: pip install '.[engines]'")
     (check,) = verify_bundle(bundle, [name]).engines
-    assert check.trouble == ""
+    assert check.error == ""
     assert check.difference is not None
     assert check.difference <= check.allowed == 1e-5
     assert check.version == ENGINES[name].version()
 
 
-def test_everything_that_is_installed_is_asked(bundle: ModelBundle) -> None:
+def test_all_installed_engines_are_run(bundle: ModelBundle) -> None:
     found = verify_bundle(bundle)
     require_agreement(found)
-    asked = {check.engine for check in found.engines}
-    assert {EngineName.ONNXRUNTIME, EngineName.REFERENCE} <= asked
-    assert asked | set(found.missing) == set(EngineName)
-    assert not asked & set(found.missing)
+    requested = {check.engine for check in found.engines}
+    assert {EngineName.ONNXRUNTIME, EngineName.REFERENCE} <= requested
+    assert requested | set(found.missing) == set(EngineName)
+    assert not requested & set(found.missing)
     assert found.images == 4
     assert found.files == len(read_json(bundle.folder / MANIFEST)["files"])
 
 
-def test_other_probabilities_are_refused(copy: ModelBundle) -> None:
+def test_different_probabilities_are_refused(copy: ModelBundle) -> None:
     def nudge(probabilities: np.ndarray) -> None:
         probabilities[2, 3] += 2e-5
 
     change_array(copy.folder / "golden/probabilities.npy", nudge)
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     found = verify_bundle(copy, [EngineName.ONNXRUNTIME])
     assert found.engines[0].difference == pytest.approx(2e-5, rel=0.1)
     with pytest.raises(GateRefused, match="different results from onnxruntime"):
         require_agreement(found)
 
 
-def test_no_number_is_no_agreement(copy: ModelBundle) -> None:
+def test_nan_does_not_agree(copy: ModelBundle) -> None:
     change_array(copy.folder / "golden/probabilities.npy", lambda array: array.fill(np.nan))
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     found = verify_bundle(copy, [EngineName.ONNXRUNTIME])
     assert found.engines[0].difference is not None
     assert found.engines[0].difference > 1
     assert not found.agrees
 
 
-def test_an_image_that_becomes_another_tensor_is_named(copy: ModelBundle) -> None:
+def test_an_image_that_decodes_differently_is_reported(copy: ModelBundle) -> None:
     shutil.copyfile(copy.folder / "golden/plain.png", copy.folder / "golden/turned.jpg")
     (copy.folder / "golden/enlarged.png").write_bytes(b"no image")
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     found = verify_bundle(copy)
     assert found.changed_tensors == ("enlarged.png", "turned.jpg")
     with pytest.raises(GateRefused, match=r"different results from enlarged\.png, turned\.jpg;"):
@@ -84,7 +84,7 @@ def test_an_image_that_becomes_another_tensor_is_named(copy: ModelBundle) -> Non
 
 
 @pytest.mark.parametrize("content", [b"no graph", None])
-def test_a_file_that_an_engine_cannot_run_is_told_with_its_words(
+def test_a_file_that_an_engine_cannot_run_is_reported_with_its_message(
     copy: ModelBundle, content: bytes | None
 ) -> None:
     if content is None:
@@ -92,23 +92,23 @@ def test_a_file_that_an_engine_cannot_run_is_told_with_its_words(
         del model.graph.node[0]
         content = model.SerializeToString()
     copy.onnx_path.write_bytes(content)
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     with pytest.raises(Exception) as raised:  # noqa: PT011  # Whatever the engine raises.
         load_session(copy.onnx_path)
     (check,) = verify_bundle(copy, [EngineName.ONNXRUNTIME]).engines
     assert check.difference is None
-    assert check.trouble.split()[0] in str(raised.value)
+    assert check.error.split()[0] in str(raised.value)
     assert not check.agrees
 
 
-def test_a_model_of_another_shape_is_told(copy: ModelBundle) -> None:
+def test_a_model_with_another_output_shape_is_reported(copy: ModelBundle) -> None:
     change_array(copy.folder / "golden/probabilities.npy", lambda array: None)
     array = np.load(copy.folder / "golden/probabilities.npy")
     write_array(copy.folder / "golden/probabilities.npy", array[:, :-1])
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     (check,) = verify_bundle(copy, [EngineName.ONNXRUNTIME]).engines
     assert check.difference is None
-    assert "(4, 10)" in check.trouble
+    assert "(4, 10)" in check.error
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "labels.json", "golden/tensors.npy", "model.keras"])
@@ -120,8 +120,8 @@ def test_a_tampered_bundle_is_refused(copy: ModelBundle, name: str) -> None:
         verify_bundle(copy)
 
 
-def test_a_bundle_of_an_earlier_release_is_told_so(copy: ModelBundle) -> None:
+def test_a_bundle_of_an_earlier_release_is_reported(copy: ModelBundle) -> None:
     shutil.rmtree(copy.folder / "golden")
-    list_files_anew(copy.folder)
+    update_manifest(copy.folder)
     with pytest.raises(RequestError, match="no golden"):
         verify_bundle(copy)

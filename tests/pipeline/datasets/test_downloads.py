@@ -154,3 +154,31 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path) -> None:
         paths, provenance = fetch_files([WANTED], [https_mirror(server.url)], tmp_path)
     assert provenance == server.url
     assert paths["data"].read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        (FileServer({"data": CONTENT}, status=500), "data answers 500 Internal Server Error"),
+        (FileServer({}), "data answers 404 Not Found"),
+        (
+            FileServer({"data": b"<html>"}, content_type="text/html; charset=utf-8"),
+            "data answers with a page of HTML instead of the file",
+        ),
+        (FileServer({"data": CONTENT * 4}), "data sends more than 1000000 bytes"),
+    ],
+    ids=["500", "404", "a page", "too much"],
+)
+def test_a_server_without_the_file_is_one_clear_line(server: FileServer, reason: str, tmp_path: Path) -> None:
+    with serving(server), pytest.raises(MirrorFailed) as caught:
+        download(f"{server.url}data", tmp_path, LIMIT)
+    assert str(caught.value) == f"{server.url}{reason}"
+
+
+def test_a_byte_at_a_time_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelmill.pipeline.datasets.mirrors._PACE_SECONDS", 0.5)
+    with (
+        serving(FileServer({"data": b""}, drips=True)) as server,
+        pytest.raises(MirrorFailed, match=r"data sends \d+ bytes a second, below the minimum of 1024"),
+    ):
+        download(f"{server.url}data", tmp_path, LIMIT)

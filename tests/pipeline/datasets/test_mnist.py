@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pixelmill.pipeline.config import MnistSource
+from pixelmill.pipeline.datasets import fashion_mnist
 from pixelmill.pipeline.datasets.idx import read_idx, write_idx
-from pixelmill.pipeline.datasets.mirrors import MirrorFailed
+from pixelmill.pipeline.datasets.mirrors import DownloadedFiles, MirrorFailed
 from pixelmill.pipeline.datasets.mnist import FILES, download_mnist, read_arrays, read_mnist
 from pixelmill.pipeline.errors import DownloadError, WorkError
 from tests.servers import FileServer, serving
@@ -77,6 +78,56 @@ def test_other_bytes_are_refused_as_idx(content: bytes) -> None:
     except WorkError:
         return
     assert write_idx(array) == content
+
+
+IMAGES = write_idx(np.zeros((3, 28, 28), np.uint8))
+LABELS = write_idx(np.arange(3, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (
+            IMAGES[:-1],
+            LABELS,
+            "train-images-idx3-ubyte is truncated: an IDX file of 2351 values; expected 3x28x28",
+        ),
+        (IMAGES + b"x", LABELS, "train-images-idx3-ubyte is too long: an IDX file of 2353 values"),
+        (
+            b"\x00\x00\x0d" + IMAGES[3:],
+            LABELS,
+            "starting with b'\\x00\\x00\\r\\x03'; expected the magic number",
+        ),
+        (IMAGES[:7], LABELS, "train-images-idx3-ubyte has 7 bytes; expected an IDX file with a header of 16"),
+        (b"", LABELS, "train-images-idx3-ubyte has 0 bytes starting with b''"),
+        (
+            IMAGES,
+            write_idx(np.arange(4, dtype=np.uint8)),
+            "has 3 images and train-labels-idx1-ubyte 4 labels",
+        ),
+        (IMAGES, write_idx(np.array([0, 1, 10], np.uint8)), "train-labels-idx1-ubyte has a label 10"),
+        (LABELS, LABELS, "train-images-idx3-ubyte has values of shape 3; expected images of 28x28"),
+        (IMAGES[:4] + b"\xff" * 12 + IMAGES[16:], LABELS, "is truncated"),
+    ],
+    ids=range(9),
+)
+def test_files_that_are_damaged_or_do_not_go_together_are_one_line(
+    images: bytes, labels: bytes, message: str, tmp_path: Path
+) -> None:
+    contents = (images, labels, IMAGES, LABELS)
+    for file, content in zip(FILES, contents, strict=True):
+        (tmp_path / file.name).write_bytes(content)
+        (tmp_path / f"{file.name}.gz").write_bytes(gzip.compress(content))
+    plain = DownloadedFiles({file.name: tmp_path / file.name for file in FILES}, "")
+    zipped = {file.name: tmp_path / file.name for file in fashion_mnist.FILES}
+    for raw, read in (
+        (plain, read_mnist),
+        (DownloadedFiles(zipped, ""), fashion_mnist.read_fashion_mnist),
+    ):
+        with pytest.raises(WorkError) as caught:
+            read(raw)
+        assert message in str(caught.value).replace(".gz", "")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_pickle_of_arrays_is_read() -> None:

@@ -59,8 +59,8 @@ def hold_out(contents: Mapping[str, int], fraction: float, salt: str) -> set[str
     for found, label in contents.items():
         of_class[label].append(found)
     aside: set[str] = set()
-    for found in of_class.values():
-        order = sorted(found, key=lambda item: hashlib.sha256(f"{salt}{item}".encode()).digest())
+    for members in of_class.values():
+        order = sorted(members, key=lambda item: hashlib.sha256(f"{salt}{item}".encode()).digest())
         aside.update(order[: min(max(1, round(len(order) * fraction)), len(order) - 1)])
     return aside
 
@@ -261,6 +261,15 @@ def test_validation_images_are_taken_from_the_training_part_of_a_source_without_
     assert Counter(division.splits) == {"test": 10, "train": 45, "validation": 5}
     assert division.splits[20] != "test"
     assert division.splits[21] == "validation"
+
+
+def test_test_images_are_taken_from_the_training_part_of_a_source_without_them() -> None:
+    images = [Image(number, part="validation" if number < 10 else "train") for number in range(60)]
+    earlier: dict[str, SplitName] = {sha256(20): "test", sha256(21): "validation"}
+    division = divide(images, FIFTH, earlier)
+    assert Counter(division.splits) == {"validation": 10, "train": 38, "test": 12}
+    assert division.splits[20] == "test"
+    assert division.splits[21] != "validation"
 
 
 def test_a_source_without_test_images_needs_a_share() -> None:

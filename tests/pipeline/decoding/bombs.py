@@ -1,4 +1,4 @@
-"""Small files that take much memory or time to decode, within what a test can afford."""
+"""Small files that need much memory or time to decode, but not too much for a test."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def zeros(count: int) -> bytes:
-    """So many zeros, compressed."""
+    """The given number of zeros, compressed."""
     compressor = zlib.compressobj(9)
     blocks = [compressor.compress(bytes(min(count - at, 1 << 24))) for at in range(0, count, 1 << 24)]
     return b"".join([*blocks, compressor.flush()])
@@ -28,7 +28,7 @@ def png(width: int, height: int, depth: int, color: int, channels: int) -> bytes
 
 
 def tiff(side: int, tile: int, order: str = "<", big: bool = False) -> bytes:
-    """A black TIFF file of few pixels in one large tile, compressed."""
+    """A black TIFF file with few pixels in one large, compressed tile."""
     content = zeros(tile * tile)
     start = 16 if big else 8
     long = 16 if big else 4
@@ -54,7 +54,7 @@ def tiff(side: int, tile: int, order: str = "<", big: bool = False) -> bytes:
 
 
 def jpeg_with_scans(side: int, scans: int) -> bytes:
-    """A progressive JPEG file whose last scan stands there again and again."""
+    """A progressive JPEG file whose last scan is repeated."""
     buffer = io.BytesIO()
     Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Whatever an image raises or allocates becomes its own failure, and the process survives."""
+"""Any exception or allocation of an image becomes a failure of that image, and the process survives."""
 
 import io
 import resource
@@ -44,14 +44,16 @@ def peak_memory() -> int:
         (ImageFailure(FailureCode.EMPTY, "nothing"), FailureCode.EMPTY, "nothing"),
     ],
 )
-def test_what_an_image_raises_is_its_failure(error: Exception, code: FailureCode, words: str) -> None:
+def test_any_exception_becomes_a_failure_of_the_image(
+    error: Exception, code: FailureCode, words: str
+) -> None:
     def fail() -> None:
         raise error
 
     with pytest.raises(ImageFailure) as caught:
         guard(fail, DecodingLimits())
     assert caught.value.code is code
-    assert words in caught.value.words
+    assert words in caught.value.reason
 
 
 def test_a_failure_is_one_short_line_of_text() -> None:
@@ -62,7 +64,7 @@ def test_a_failure_is_one_short_line_of_text() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0"]))
-def test_no_bytes_raise_anything_but_a_failure(content: bytes, start: bytes) -> None:
+def test_any_bytes_raise_only_failures(content: bytes, start: bytes) -> None:
     with pytest.raises(ImageFailure):
         decode_guarded(start + content, SPEC, DecodingLimits())
 
@@ -76,7 +78,7 @@ def test_no_bytes_raise_anything_but_a_failure(content: bytes, start: bytes) -> 
     ],
 )
 @pytest.mark.parametrize("is_estimated", [True, False])
-def test_memory_over_the_limit_is_refused_and_not_taken(
+def test_memory_over_the_limit_is_not_allocated(
     data: bytes, is_estimated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_estimated:
@@ -84,7 +86,7 @@ def test_memory_over_the_limit_is_refused_and_not_taken(
     before = peak_memory()
     failure = failure_of(data, DecodingLimits(max_memory=64 * MEGABYTE))
     assert failure.code is FailureCode.TOO_COSTLY
-    assert "67,108,864" in failure.words
+    assert "67,108,864" in failure.reason
     assert peak_memory() - before < 150 * MEGABYTE
 
 
@@ -95,7 +97,7 @@ def test_the_limit_is_lifted_afterwards(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(bytearray(256 * MEGABYTE)) == 256 * MEGABYTE
 
 
-def test_memory_that_others_hold_does_not_count_against_an_image() -> None:
+def test_memory_of_other_objects_does_not_count_against_an_image() -> None:
     limits = DecodingLimits(max_memory=64 * MEGABYTE)
     data = png(3000, 3000, 8, 0, 1)
     with MEMORY_LIMIT.allowing(limits.max_memory):
@@ -115,7 +117,7 @@ def test_large_photographs_are_within_the_limits(form: str, width: int, height: 
     assert np.array_equal(found.pixels, decode(buffer.getvalue(), spec).pixels)
 
 
-def test_scans_without_end_are_refused_unread() -> None:
+def test_too_many_scans_are_refused_without_decoding() -> None:
     limits = DecodingLimits(max_seconds=0.1)
     with pytest.raises(ImageFailure, match=r"too_costly: decoding 3,0\d\d scans of 250,000 pixels .* 0\.1 s"):
         require_affordable(jpeg_with_scans(500, 3000), limits)
@@ -124,7 +126,7 @@ def test_scans_without_end_are_refused_unread() -> None:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
-def test_tiles_are_measured_in_every_form_of_tiff(order: str, big: bool) -> None:
+def test_tiles_are_measured_in_every_variant_of_tiff(order: str, big: bool) -> None:
     limits = DecodingLimits(max_memory=MEGABYTE)
     with pytest.raises(ImageFailure, match="tiles of 2048 x 2048 pixels takes 4,194,304 bytes"):
         require_affordable(tiff(10, 2048, order, big), limits)
@@ -141,10 +143,10 @@ def test_damaged_jpeg_headers_are_left_to_the_decoder(content: bytes) -> None:
     require_affordable(b"\xff\xd8\xff" + content + bytes(4096), DecodingLimits(max_seconds=1e9))
 
 
-def test_the_files_of_the_tests_are_what_they_seem(tmp_path: Path) -> None:
-    """Without limits each of the bombs is an image, so that it is the limit which refuses it.
+def test_the_test_files_decode_without_limits(tmp_path: Path) -> None:
+    """Without limits, each of the bombs decodes, so it is the limit that refuses it.
 
-    A JPEG file that repeats a scan is corrupt in any case; how many there are is told before it is decoded.
+    A JPEG file that repeats a scan is corrupt in any case, but its scans are counted before it is decoded.
     """
     for data in (png(600, 600, 8, 6, 4), tiff(10, 1024), jpeg_with_scans(100, 0)):
         assert decode(data, SPEC).pixels.shape == (28, 28, 3)

@@ -1,4 +1,4 @@
-"""Decoder processes that crash, each time because of one image."""
+"""Decoder processes that are crashed by single images."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def codes(results: list[DecodedImage | ImageFailure]) -> list[str]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_every_image_has_its_result_whatever_the_others_do(processes: int) -> None:
+def test_every_image_has_its_result_despite_the_others(processes: int) -> None:
     random = np.random.default_rng(0)
     tensors = [random.integers(0, 256, (8, 8, 1), np.uint8) for _ in range(70)]
     contents = [encode_png(tensor) for tensor in tensors]
@@ -66,7 +66,7 @@ def test_every_image_has_its_result_whatever_the_others_do(processes: int) -> No
             assert np.array_equal(result.pixels, tensors[place])
 
 
-def test_items_are_taken_as_they_are_needed() -> None:
+def test_items_are_consumed_lazily() -> None:
     taken = []
 
     def items() -> Iterator[bytes]:
@@ -81,14 +81,14 @@ def test_items_are_taken_as_they_are_needed() -> None:
     assert list(map_guarded(decode_or_die, [], 1)) == []
 
 
-def test_processes_that_never_begin_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_never_start_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(1)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(WorkError, match="died before it was ready"):
         list(map_guarded(decode_or_die, [b""], 1))
 
 
-def test_the_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_the_processes_end_if_their_parent_is_killed(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import os, signal\n"
@@ -127,7 +127,7 @@ def stay_too_long(note: Path) -> None:
     decode(jpeg_with_scans(4000, 10_000), SPEC)
 
 
-def test_a_process_that_stays_at_an_image_notes_it_and_ends(tmp_path: Path) -> None:
+def test_a_process_over_the_time_limit_records_the_image_and_ends(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="died"):
         run_in_spawned_process(stay_too_long, tmp_path / "note")
     assert (tmp_path / "note").read_text() == "slow"

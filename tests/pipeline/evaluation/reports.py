@@ -1,4 +1,4 @@
-"""Reports of made-up evaluations."""
+"""Reports of synthetic evaluations."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ def write_report(
     normalization: NormalizationCheck | None = None,
     warnings: tuple[str, ...] = (),
 ) -> Path:
-    """Write the page of a model that gives these probabilities for images of noise."""
+    """Write the report of a model with these probabilities for images of noise."""
     count, draws = len(labels), np.random.default_rng(0)
     pixels = draws.integers(0, 256, (count, side, side, 3), np.uint8)
     names = list(files or (f"test {index}" for index in range(count)))
@@ -57,7 +57,7 @@ def write_report(
 
 
 def noisy_probabilities(labels: Sequence[int], classes: int) -> Probabilities:
-    """Probabilities that favour the true class, and are wrong now and then."""
+    """Probabilities that favour the true class, with some mistakes."""
     draws = np.random.default_rng(1)
     logits = draws.normal(0, 1, (len(labels), classes))
     logits[np.arange(len(labels)), labels] += 3

@@ -14,7 +14,7 @@ COUNTS = st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, to
 
 
 @given(COUNTS)
-def test_the_interval_of_a_share_is_wilsons(counts: tuple[int, int]) -> None:
+def test_the_interval_of_a_proportion_is_that_of_wilson(counts: tuple[int, int]) -> None:
     count, total = counts
     expected = binomtest(count, total).proportion_ci(0.95, method="wilson")
     assert interval_of_proportion(count, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
@@ -25,7 +25,9 @@ def test_the_interval_without_images_is_zero_to_one() -> None:
 
 
 @given(st.lists(COUNTS, min_size=1, max_size=20))
-def test_the_interval_of_a_mean_holds_it_and_narrows_with_more_classes(counts: list[tuple[int, int]]) -> None:
+def test_the_interval_of_a_mean_contains_it_and_narrows_with_more_classes(
+    counts: list[tuple[int, int]],
+) -> None:
     mean = sum(count / total for count, total in counts) / len(counts)
     low, high = interval_of_mean(counts)
     assert -1e-9 <= low <= mean + 1e-9
@@ -34,11 +36,11 @@ def test_the_interval_of_a_mean_holds_it_and_narrows_with_more_classes(counts: l
     assert twice.high - twice.low <= (high - low) + 1e-9
 
 
-def test_the_interval_of_one_share_as_a_mean_is_its_own() -> None:
+def test_the_interval_of_a_mean_of_one_proportion_is_its_own_interval() -> None:
     assert interval_of_mean([(7, 20)]) == pytest.approx(interval_of_proportion(7, 20))
 
 
-def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_of_a_mean_has_its_stated_coverage() -> None:
     draws, recalls, images = np.random.default_rng(0), [0.95, 0.6, 0.3], [200, 30, 12]
     held = 0
     for _ in range(1000):
@@ -48,7 +50,7 @@ def test_the_interval_of_a_mean_holds_the_truth_as_often_as_it_says() -> None:
     assert 930 <= held <= 975
 
 
-def test_what_is_measured_of_unbalanced_classes() -> None:
+def test_the_metrics_of_imbalanced_classes() -> None:
     labels = np.array([0] * 90 + [1] * 8 + [2] * 2)
     probabilities = np.tile(np.array([0.8, 0.15, 0.05], np.float32), (100, 1))
     probabilities[90:94] = [0.1, 0.9, 0.0]

@@ -1,4 +1,4 @@
-"""The report as a browser shows it: whole by itself, readable wide and narrow, light and dark."""
+"""The report in a browser: self-contained, and readable in wide, narrow, light and dark windows."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def open_report(browser: Browser, bundle: ModelBundle, width: int, scheme: str) 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_the_report_needs_nothing_else_and_fits(
+def test_the_report_is_self_contained_and_fits_the_window(
     browser: Browser, bundle: ModelBundle, width: int, scheme: str
 ) -> None:
     page, requested = open_report(browser, bundle, width, scheme)
@@ -37,7 +37,7 @@ def test_the_report_needs_nothing_else_and_fits(
     page.close()
 
 
-def test_the_report_says_what_the_metrics_say(browser: Browser, bundle: ModelBundle) -> None:
+def test_the_report_shows_the_metrics(browser: Browser, bundle: ModelBundle) -> None:
     page, _ = open_report(browser, bundle, 1280, "light")
     metrics = read_json(bundle.folder / "metrics.json")
     text = page.inner_text("body")
@@ -52,7 +52,7 @@ def test_the_report_says_what_the_metrics_say(browser: Browser, bundle: ModelBun
     page.close()
 
 
-def test_dark_text_is_light_in_the_curves_too(browser: Browser, bundle: ModelBundle) -> None:
+def test_the_curves_follow_the_dark_theme(browser: Browser, bundle: ModelBundle) -> None:
     colors = {}
     for scheme in ("light", "dark"):
         page, _ = open_report(browser, bundle, 800, scheme)
@@ -65,7 +65,7 @@ TEN = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_telephone_no_column_of_any_table_is_out_of_sight(
+def test_on_a_phone_every_column_of_a_table_is_reachable(
     browser: Browser, tmp_path: Path, scheme: str
 ) -> None:
     labels = np.repeat(np.arange(10), 400)
@@ -80,13 +80,13 @@ def test_on_a_telephone_no_column_of_any_table_is_out_of_sight(
     page.close()
 
 
-def test_the_report_of_a_thousand_classes_stays_small_and_names_what_matters(
+def test_the_report_of_a_thousand_classes_is_small_and_names_the_confused_pairs(
     browser: Browser, tmp_path: Path
 ) -> None:
     names = tuple(f"n{index:08} and what it is called" for index in range(1000))
     labels = np.repeat(np.arange(1000), 3)
     probabilities = noisy_probabilities(labels.tolist(), 1000)
-    # Class 7 is taken for class 500, always.
+    # Class 7 is always predicted as class 500.
     probabilities[labels == 7] = np.eye(1000, dtype=np.float32)[500]
     path = write_report(tmp_path, names, labels.tolist(), probabilities, side=224)
     assert path.stat().st_size < 2_000_000
@@ -101,7 +101,7 @@ def test_the_report_of_a_thousand_classes_stays_small_and_names_what_matters(
     page.close()
 
 
-def test_the_worst_mistakes_carry_the_names_of_their_files(browser: Browser, tmp_path: Path) -> None:
+def test_the_worst_mistakes_show_their_file_names(browser: Browser, tmp_path: Path) -> None:
     files = [f"cat/{index}.jpg" for index in range(3)] + ["dog/na\u202eme.png"]
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [1.0, 0.0]], np.float32)
     path = write_report(tmp_path, ("cat", "dog"), [0, 0, 0, 1], probabilities, files=files)
@@ -122,9 +122,9 @@ def test_warnings_are_shown_at_the_top(browser: Browser, tmp_path: Path) -> None
         warnings=("2 files were left out",),
     )
     page = open_page(browser, path, 1280, "light")
-    told = page.locator(".warning p").all_inner_texts()
-    assert told[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
-    assert told[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
+    described = page.locator(".warning p").all_inner_texts()
+    assert described[:2] == ["2 files were left out", "Never predicted for any test image: dog."]
+    assert described[2].startswith("on 100 training images the accuracy is 0.5000 with the stored ")
     tiles = page.locator(".tile").all_inner_texts()
     assert tiles[0].startswith("90.00%\ntest accuracy (59.58% to 98.21%)")
     assert tiles[1].startswith("50.00%\nbalanced accuracy")

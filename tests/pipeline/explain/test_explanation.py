@@ -1,4 +1,4 @@
-"""One image replayed and compared with its row: which stages agree, and the first that does not."""
+"""One image replayed and compared with its row, and the first stage that differs."""
 
 import hashlib
 import io
@@ -27,10 +27,11 @@ from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableL
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import writing_part
-from pixelmill.pipeline.predictions.stored import open_table
+from pixelmill.pipeline.predictions.table import open_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import list_files_anew, write_images
+from pixelmill.pipeline.storage import local_path
+from tests.conftest import update_manifest, write_images
 from tests.pipeline.predictions.tables import write_manifest
 
 STAGES = ["model", "listing", "bytes", "format", "orientation", "tensor", "onnx"]
@@ -72,7 +73,7 @@ def tamper(folder: Path, path: str, **values: object) -> None:
     (row,) = [row for row in rows if row["image_path"] == path]
     row.update(values)
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
-    list_files_anew(folder)
+    update_manifest(folder)
 
 
 def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
@@ -81,9 +82,9 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     score_folder(request_)
     explanation = explain("a/00007.png", keras=True)
     assert list(verdicts(explanation)) == [*STAGES, "keras"]
-    told = ("model", "bytes", "orientation", "onnx", "keras")
+    described = ("model", "bytes", "orientation", "onnx", "keras")
     assert verdicts(explanation) == {
-        name: "same" if name in told else "not recorded" for name in [*STAGES, "keras"]
+        name: "same" if name in described else "not recorded" for name in [*STAGES, "keras"]
     }
     assert explanation.first_difference is None
     found = {stage.name: stage.found for stage in explanation.stages}
@@ -103,25 +104,25 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     assert (explanation.tensor == pixels).all()
 
 
-def test_changed_bytes_are_named_before_what_follows_from_them(
+def test_changed_bytes_are_reported_before_their_consequences(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     score_folder(request_)
-    shutil.copyfile(request_.images / "a/00001.png", request_.images / "a/00007.png")
+    shutil.copyfile(local_path(request_.images) / "a/00001.png", local_path(request_.images) / "a/00007.png")
     explanation = explain("a/00007.png")
     assert first(explanation).name == "bytes"
     assert first(explanation).differing == ("image_sha256",)
     assert first(explanation).found["image_sha256"] == sha256_of(request_.images / "a/00001.png")
     assert verdicts(explanation)["onnx"] == "differs"
-    # Its neighbours are untouched.
+    # Its neighbours are unchanged.
     assert explain("a/00006.png").first_difference is None
 
 
-def test_equal_pixels_with_other_metadata_differ_in_their_bytes_alone(
+def test_equal_pixels_with_other_metadata_differ_only_in_their_bytes(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     score_folder(request_)
-    path = request_.images / "a/00007.png"
+    path = local_path(request_.images) / "a/00007.png"
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "taken again")
     image = Image.open(io.BytesIO(path.read_bytes()))
@@ -144,7 +145,7 @@ def test_equal_pixels_with_other_metadata_differ_in_their_bytes_alone(
         ({"status": "failed", "error": "melted: a code of another version"}, "tensor", ("failure",)),
     ],
 )
-def test_a_row_that_was_tampered_with_is_named(
+def test_a_tampered_row_is_reported(
     request_: ScoringRequest,
     explain: Explain,
     values: dict[str, object],
@@ -152,32 +153,34 @@ def test_a_row_that_was_tampered_with_is_named(
     differing: tuple[str, ...],
 ) -> None:
     score_folder(request_)
-    tamper(request_.output, "b/00000.png", **values)
+    tamper(local_path(request_.output), "b/00000.png", **values)
     explanation = explain("b/00000.png")
     assert (first(explanation).name, first(explanation).differing) == (stage, differing)
     assert list(verdicts(explanation)) == STAGES
 
 
 @pytest.mark.parametrize(("distance", "verdict"), [(5e-7, "same"), (2e-6, "differs")])
-def test_the_line_between_same_and_different_probabilities(
+def test_the_tolerance_between_same_and_different_probabilities(
     request_: ScoringRequest, explain: Explain, distance: float, verdict: str
 ) -> None:
     score_folder(request_)
     row = find_row(open_table(request_.output), "a/00003.png")
     assert row is not None
-    tamper(request_.output, "a/00003.png", probability=row["probability"] + distance)
+    tamper(local_path(request_.output), "a/00003.png", probability=row["probability"] + distance)
     stage = explain("a/00003.png").stages[-1]
     assert (stage.name, stage.verdict, stage.found["tolerance"]) == ("onnx", verdict, 1e-6)
     assert stage.found["difference"] == pytest.approx(distance, abs=1e-7)
 
 
-def test_the_other_choices_of_a_row_count(request_: ScoringRequest, explain: Explain) -> None:
+def test_the_other_top_k_predictions_of_a_row_are_compared(
+    request_: ScoringRequest, explain: Explain
+) -> None:
     score_folder(replace(request_, top_k=5))
     stage = explain("a/00003.png").stages[-1]
     assert (stage.verdict, len(stage.found["top_labels"])) == ("same", 5)
     row = find_row(open_table(request_.output), "a/00003.png")
     assert row is not None
-    tamper(request_.output, "a/00003.png", top_labels=[*row["top_labels"][:4], "other"])
+    tamper(local_path(request_.output), "a/00003.png", top_labels=[*row["top_labels"][:4], "other"])
     assert explain("a/00003.png").stages[-1].differing == ("top_labels",)
 
 
@@ -205,7 +208,7 @@ FAILURES: list[tuple[str, str, Callable[[Path], object]]] = [
 def test_a_failed_row_fails_again_with_the_same_code(
     request_: ScoringRequest, explain: Explain, code: str, stage: str, spoil: Callable[[Path], object]
 ) -> None:
-    path = request_.images / "a/00004.png"
+    path = local_path(request_.images) / "a/00004.png"
     good = path.read_bytes()
     spoil(path)
     score_folder(replace(request_, max_pixels=2000))
@@ -215,18 +218,18 @@ def test_a_failed_row_fails_again_with_the_same_code(
     assert last.verdict == "same"
     assert explanation.first_difference is None
     assert explanation.tensor is None
-    # Mended, it is a difference; where the row knows the bytes, they are the first.
+    # Once repaired, the image differs; if the row has a hash, first in its bytes.
     path.unlink()
     path.write_bytes(good)
-    mended = explain("a/00004.png")
-    assert list(verdicts(mended)) == STAGES
-    assert verdicts(mended)[stage] == "differs"
-    assert first(mended).name == ("bytes" if stage not in ("listing", "bytes") else stage)
+    repaired = explain("a/00004.png")
+    assert list(verdicts(repaired)) == STAGES
+    assert verdicts(repaired)[stage] == "differs"
+    assert first(repaired).name == ("bytes" if stage not in ("listing", "bytes") else stage)
 
 
 def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
-    truncate(request_.images / "a/00004.png")
+    truncate(local_path(request_.images) / "a/00004.png")
     (request_.images / "a/00005.png").unlink()
     (request_.images / "a/00006.png").unlink()
     (request_.images / "a/00006.png").mkdir()
@@ -241,12 +244,10 @@ def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, e
     assert (folder.name, folder.found["failure"]) == ("listing", "not_a_file")
 
 
-def test_the_failure_of_the_replay_must_be_that_of_the_row(
-    request_: ScoringRequest, explain: Explain
-) -> None:
+def test_a_replay_with_another_failure_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:
     (request_.images / "a/00004.png").write_bytes(b"")
     score_folder(request_)
-    tamper(request_.output, "a/00004.png", error="corrupt: OSError")
+    tamper(local_path(request_.output), "a/00004.png", error="corrupt: OSError")
     stage = first(explain("a/00004.png"))
     assert (stage.name, stage.found["failure"], stage.row["failure"]) == ("format", "empty", "corrupt")
 
@@ -260,19 +261,21 @@ def test_an_image_that_kills_a_worker_does_not_kill_the_replay(
         "pixelmill.pipeline.images.decode = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     score_folder(request_)
-    tamper(request_.output, "a/00004.png", error="worker_died: decoding crashes the worker process")
+    tamper(
+        local_path(request_.output), "a/00004.png", error="worker_died: decoding crashes the worker process"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     last = explain("a/00004.png").stages[-1]
     assert (last.name, last.found["failure"], last.verdict) == ("tensor", "worker_died", "same")
 
 
-def test_a_turned_photo_is_told_as_stored_and_as_displayed(
+def test_a_rotated_photo_has_a_stored_and_a_displayed_size(
     request_: ScoringRequest, explain: Explain
 ) -> None:
     exif = Image.Exif()
     exif[274] = 6
     pixels = np.random.default_rng(3).integers(0, 256, (20, 40, 3), np.uint8)
-    Image.fromarray(pixels).save(request_.images / "a/turned.jpg", exif=exif)
+    Image.fromarray(pixels).save(local_path(request_.images) / "a/turned.jpg", exif=exif)
     score_folder(request_)
     explanation = explain("a/turned.jpg")
     found = {stage.name: stage.found for stage in explanation.stages}
@@ -297,7 +300,7 @@ def test_another_model_is_the_first_difference(
     assert stage.row["model_sha256"] == request_.bundle.onnx_sha256
 
 
-def test_keras_is_asked_only_where_its_file_is_whole(
+def test_keras_predicts_only_with_an_undamaged_file(
     request_: ScoringRequest, explain: Explain, tmp_path: Path
 ) -> None:
     score_folder(request_)
@@ -317,11 +320,11 @@ def test_keras_is_asked_only_where_its_file_is_whole(
     assert "cannot be loaded" in refused.found["words"]
 
 
-def test_keras_that_is_not_installed_is_said(
+def test_a_missing_keras_is_reported(
     request_: ScoringRequest, explain: Explain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score_folder(request_)
-    # Python's own mark of a module that cannot be imported.
+    # Python uses None for a module that cannot be imported.
     monkeypatch.setitem(sys.modules, "keras", None)
     explanation = explain("a/00007.png", keras=True)
     stage = explanation.stages[-1]
@@ -330,13 +333,13 @@ def test_keras_that_is_not_installed_is_said(
     assert explanation.first_difference is None
 
 
-def test_an_image_is_named_by_its_row_or_by_its_file(
+def test_an_image_can_be_given_by_its_row_or_its_file(
     request_: ScoringRequest, explain: Explain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (request_.images / "a/link.png").symlink_to(request_.images / "b/00000.png")
+    (local_path(request_.images) / "a/link.png").symlink_to(local_path(request_.images) / "b/00000.png")
     score_folder(request_)
-    (tmp_path / "shortcut").symlink_to(request_.images)
-    monkeypatch.chdir(request_.images / "b")
+    (tmp_path / "shortcut").symlink_to(local_path(request_.images))
+    monkeypatch.chdir(local_path(request_.images) / "b")
     for image, path in (
         ("a/00007.png", "a/00007.png"),
         ("./a/00007.png", "a/00007.png"),
@@ -351,7 +354,7 @@ def test_an_image_is_named_by_its_row_or_by_its_file(
         assert explanation.first_difference is None
 
 
-def test_an_image_that_has_no_row_is_told_the_nearest(request_: ScoringRequest, explain: Explain) -> None:
+def test_an_image_without_a_row_suggests_the_nearest_ones(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
     with pytest.raises(RequestError, match=r"no row .* nearest are a/0000"):
         explain("a/000007.png")
@@ -363,12 +366,12 @@ def test_an_image_that_has_no_row_is_told_the_nearest(request_: ScoringRequest, 
         explain("")
 
 
-def test_what_is_missing_is_said(
+def test_missing_tables_models_and_folders_are_reported(
     request_: ScoringRequest, explain: Explain, trained_store: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(RequestError, match=r"has no manifest\.json"):
         explain("a/00007.png")
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         explain_image(request_.bundle.folder, "a/00007.png", trained_store)
     score_folder(request_)
     with pytest.raises(RequestError, match=r"a table of digits@1.*`store`, or .* `model`"):
@@ -380,7 +383,7 @@ def test_what_is_missing_is_said(
         explain("a/00007.png")
 
 
-def test_a_damaged_part_is_said(request_: ScoringRequest, explain: Explain) -> None:
+def test_a_damaged_part_is_reported(request_: ScoringRequest, explain: Explain) -> None:
     score_folder(request_)
     (part,) = table_files(request_.output)
     part.write_bytes(part.read_bytes()[:-20])
@@ -392,10 +395,12 @@ ODD_NAMES = [b"\xff\xfe.png", b"=cmd.png", b"100%41.png", 'ä, "b".png'.encode()
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_odd_names_are_found_in_both_forms(request_: ScoringRequest, explain: Explain, form: Any) -> None:
+def test_unusual_names_are_found_in_both_formats(
+    request_: ScoringRequest, explain: Explain, form: Any
+) -> None:
     for number, name in enumerate(ODD_NAMES):
-        source = request_.images / f"a/{number:05d}.png"
-        shutil.copyfile(source, os.fsencode(request_.images) + b"/" + name)
+        source = local_path(request_.images) / f"a/{number:05d}.png"
+        shutil.copyfile(source, os.fsencode(local_path(request_.images)) + b"/" + name)
     (request_.images / "a/00019.png").write_text("-no image")
     table = score_folder(replace(request_, format=form, top_k=3))
     for path in read_predictions(table.folder)["image_path"]:
@@ -453,23 +458,23 @@ def test_each_row_of_many_parts_and_row_groups_is_found(tmp_path: Path) -> None:
         assert "é/007.png" in nearest_paths(open_table(folder), "elsewhere/007.png", 4)
 
 
-def test_a_remote_table_of_remote_images(
+def test_a_remote_table_with_remote_images(
     request_: ScoringRequest, explain: Explain, trained_store: Path
 ) -> None:
     score_folder(request_)
     images, output = UPath("memory://explained/images"), UPath("memory://explained/out")
     for source, target in ((request_.images, images), (request_.output, output)):
-        for path in source.rglob("*"):
+        for path in local_path(source).rglob("*"):
             if path.is_file():
-                (target / path.relative_to(source).as_posix()).write_bytes(path.read_bytes())
+                (target / path.relative_to(local_path(source)).as_posix()).write_bytes(path.read_bytes())
     manifest = read_json(request_.output / "manifest.json")
     manifest["request"]["images"] = str(images)
     (output / "manifest.json").write_bytes(b"")
-    write_json(output / "manifest.json", manifest)  # type: ignore[arg-type]
+    write_json(output / "manifest.json", manifest)
     for image in ("a/00007.png", "memory://explained/images/a/00007.png"):
-        explanation = explain_image(output, image, trained_store, keras=False)  # type: ignore[arg-type]
+        explanation = explain_image(output, image, trained_store, keras=False)
         assert explanation.image_path == "a/00007.png"
         assert explanation.first_difference is None
     (images / "a/00007.png").unlink()
-    stage = first(explain_image(output, "a/00007.png", trained_store, keras=False))  # type: ignore[arg-type]
+    stage = first(explain_image(output, "a/00007.png", trained_store, keras=False))
     assert (stage.name, stage.found["failure"]) == ("listing", "unreadable")

@@ -1,4 +1,4 @@
-"""Keras files as other teams make them, good ones and bad ones."""
+"""Valid and invalid Keras files, as other teams may create them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ CLASSES = ("cat", "dog", "bird")
 
 
 def write_keras_files(folder: Path) -> None:
-    """Write `NAME.keras` for some kinds of models of 12 x 16 coloured pixels, in a process of its own."""
+    """Write `NAME.keras` for several kinds of models with 12 x 16 x 3 inputs; run in a separate process."""
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
@@ -40,7 +40,7 @@ def write_keras_files(folder: Path) -> None:
 
 
 def _write_odd_files(keras: Any, folder: Path) -> None:
-    """Networks without a shape, with other inputs and outputs than one tensor, and with other activations."""
+    """Write networks without a shape, with several inputs or outputs, and with other activations."""
     layers, ops = keras.layers, keras.ops
 
     def pooled(image: Any) -> Any:
@@ -68,7 +68,7 @@ def _write_odd_files(keras: Any, folder: Path) -> None:
     binary = layers.Dense(1, activation="sigmoid")(pooled(image))
     save("binary", image, binary)
     save("binary_logit", image, layers.Dense(1)(pooled(image)))
-    # As the refusal of the two says.
+    # As the error message suggests.
     for name in ("binary", "binary_logit"):
         model = keras.saving.load_model(folder / f"{name}.keras")
         y = model.output
@@ -83,7 +83,7 @@ def _write_odd_files(keras: Any, folder: Path) -> None:
 
 
 def refusals(files: list[Path]) -> list[str]:
-    """What is said of each file by what loads it; run it in a process of its own."""
+    """The error message for each file; run it in a separate process."""
     from pixelmill.pipeline.errors import PixelmillError
     from pixelmill.pipeline.export.keras_loader import inspect_network
 
@@ -97,7 +97,7 @@ def refusals(files: list[Path]) -> list[str]:
 
 
 def describe(files: list[Path]) -> list[tuple[int, str]]:
-    """The number of outputs and the last activation of each network; run it in a process of its own."""
+    """The number of outputs and the final activation of each network; run it in a separate process."""
     from pixelmill.pipeline.export.keras_loader import inspect_network
 
     found = [inspect_network(file) for file in files]

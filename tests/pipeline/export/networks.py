@@ -1,4 +1,4 @@
-"""Networks as deep as pretrained ones, and what changes when one of them is converted wrongly."""
+"""Networks as deep as pretrained ones, and the effect of converting them incorrectly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ IMAGE = ImageSpec(height=96, width=96, channels=3)
 
 @dataclass(frozen=True)
 class Measured:
-    """What a network and its ONNX file predict for some files, and each of its mutants."""
+    """The predictions of a network, its ONNX file and its mutants for some files."""
 
     keras: FilePredictions
     noise: float
@@ -27,7 +27,7 @@ class Measured:
 
 
 def measure(name: str, files: Sequence[Path], work: Path) -> Measured:
-    """Build a network of `keras.applications` and convert it; run this in a process of its own.
+    """Build a network of `keras.applications` and convert it; run this in a separate process.
 
     There are no pretrained weights here, so the batch normalisation has random scales and offsets, and the
     statistics of the images, and the classifier gives predictions from uncertain to certain.
@@ -87,14 +87,14 @@ def _normalizations(network: Any) -> list[Any]:
 
 
 def _mutants(network: Any) -> Iterator[tuple[str, Any]]:
-    """The same weights in a network that differs in what a conversion gets wrong."""
+    """The same weights in networks that differ in settings that a conversion may get wrong."""
     (epsilon, *_) = {layer.epsilon for layer in _normalizations(network)}
     changes: dict[str, Callable[[str, Any], Any]] = {
         "another epsilon": lambda key, value: (
             (1e-5 if epsilon > 1e-4 else 1e-3) if key == "epsilon" else value
         ),
         "no rescaling": lambda key, value: 1 / 255 if key == "scale" and isinstance(value, float) else value,
-        # The default padding of other frameworks: before the image as much as after it.
+        # The default padding of other frameworks, which is the same on both sides.
         "other padding": lambda key, value: (
             [[1, 0], [1, 0]] if key == "padding" and _pads_after(value) else value
         ),
@@ -110,7 +110,7 @@ def _pads_after(value: Any) -> bool:
 
 
 def _changed(network: Any, change: Callable[[str, Any], Any]) -> Any:
-    """The network with other settings; None where none of its settings is another."""
+    """The network with other settings; None if none of its settings changes."""
     import keras
 
     before = keras.saving.serialize_keras_object(network)

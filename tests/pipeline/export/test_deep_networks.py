@@ -1,4 +1,4 @@
-"""The rule of the proof on networks as deep as pretrained ones: rounding passes, another network does not."""
+"""The parity rule on networks as deep as pretrained ones: rounding passes, a different network does not."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.processes import run_in_spawned_process
 from tests.pipeline.export.networks import CLASSES, Measured, measure
 
-# MobileNetV2 and EfficientNetB0 pad after the image in layers of their own, ResNet50 on both sides.
+# MobileNetV2 and EfficientNetB0 pad after the image in separate layers, ResNet50 on both sides.
 KINDS = {"another epsilon", "no rescaling", "swapped axes", "swapped colours"}
 PADDED_AFTER = {"MobileNetV2", "EfficientNetB0"}
 
@@ -33,11 +33,11 @@ def compare(measured: Measured, predictions: Probabilities) -> Parity:
         pytest.param("ResNet50", marks=pytest.mark.slow),
     ],
 )
-def test_rounding_passes_and_another_network_does_not(name: str, tmp_path: Path) -> None:
+def test_rounding_passes_but_a_different_network_does_not(name: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     files = [tmp_path / f"{index}.png" for index in range(24)]
     for file in files:
-        # A few random pixels, enlarged: smooth like photographs.
+        # A few random pixels, enlarged, so that the images are smooth like photographs.
         side = int(random.integers(2, 24))
         file.write_bytes(encode_png(random.integers(0, 256, (side, side, 3), np.uint8)))
     measured = run_in_spawned_process(measure, name, files, tmp_path)

@@ -1,4 +1,4 @@
-"""What the engines installed here make of an ONNX file: agreement, other labels, NaN, or nothing."""
+"""The predictions of the installed engines: agreement, other labels, NaN, or none."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ TIE_MARGIN = 2e-5
 
 
 def write_nan_model(path: Path) -> None:
-    """A file that gives NaN for every image: the logarithm of a negative number."""
+    """A file that predicts NaN for every image: the logarithm of a negative number."""
     nodes = [
         make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
         make_node("GlobalAveragePool", ["cast"], ["pooled"]),
@@ -40,7 +40,7 @@ def golden(bundle: ModelBundle) -> GoldenVectors:
     return read_golden(bundle.folder)
 
 
-def test_every_engine_that_is_installed_is_asked(bundle: ModelBundle, golden: GoldenVectors) -> None:
+def test_every_installed_engine_is_run(bundle: ModelBundle, golden: GoldenVectors) -> None:
     agreements = compare_engines(bundle.onnx_path, golden, TIE_MARGIN)
     assert tuple(each.engine for each in agreements) == INSTALLED
     for each in agreements:
@@ -50,7 +50,7 @@ def test_every_engine_that_is_installed_is_asked(bundle: ModelBundle, golden: Go
     require_engines_agree(agreements)
 
 
-def test_another_label_is_refused_unless_it_is_tied(bundle: ModelBundle, golden: GoldenVectors) -> None:
+def test_another_label_is_refused_unless_it_is_a_tie(bundle: ModelBundle, golden: GoldenVectors) -> None:
     other = golden.probabilities.copy()
     other[2] = np.roll(other[2], 1)
     agreements = compare_engines(bundle.onnx_path, replace(golden, probabilities=other), TIE_MARGIN)
@@ -60,7 +60,9 @@ def test_another_label_is_refused_unless_it_is_tied(bundle: ModelBundle, golden:
         require_engines_agree(agreements)
 
 
-def test_nan_is_refused_and_what_cannot_run_is_told(tmp_path: Path, golden: GoldenVectors) -> None:
+def test_nan_is_refused_and_engines_that_cannot_run_are_reported(
+    tmp_path: Path, golden: GoldenVectors
+) -> None:
     write_nan_model(tmp_path / "nan.onnx")
     keras = replace(golden, probabilities=np.full((4, 8), 1 / 8, np.float32))
     found = {each.engine: each for each in compare_engines(tmp_path / "nan.onnx", keras, TIE_MARGIN)}

@@ -1,4 +1,4 @@
-"""The bundle: what is in it, the same bytes from any process, and the gate before it."""
+"""The bundle: its contents, reproducible bytes, and the parity gate."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ from tests.conftest import EPOCHS
 FILES = """README.md baseline.json golden/enlarged.png golden/golden.json golden/plain.png
 golden/probabilities.npy golden/tensors.npy golden/transparent.png golden/turned.jpg labels.json manifest.json
 metrics.json model.keras model.onnx parity.json preprocessing.json recipe.yaml report/export.html
-report/index.html test_data_set_0/input_0.pb test_data_set_0/output_0.pb"""
+report/index.html test_data_set_0/input_0.pb test_data_set_0/output_0.pb training_images.parquet"""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def recipe() -> Recipe:
     return load_recipe("digits", [f"training.epochs={EPOCHS}"])
 
 
-def test_the_bundle_holds_what_the_design_lists(bundle: ModelBundle) -> None:
+def test_the_bundle_contains_the_documented_files(bundle: ModelBundle) -> None:
     found = {
         path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file()
     }
@@ -43,7 +43,7 @@ def test_the_bundle_holds_what_the_design_lists(bundle: ModelBundle) -> None:
         assert fact in manifest
 
 
-def test_the_file_describes_itself_in_standard_ops(bundle: ModelBundle, recipe: Recipe) -> None:
+def test_the_file_has_metadata_and_only_standard_ops(bundle: ModelBundle, recipe: Recipe) -> None:
     model = onnx.load(bundle.onnx_path)
     onnx.checker.check_model(model, full_check=True)
     assert [(item.domain, item.version) for item in model.opset_import] == [("", 17)]
@@ -56,7 +56,7 @@ def test_the_file_describes_itself_in_standard_ops(bundle: ModelBundle, recipe: 
     ]
     assert (image.name, probabilities.name) == ("image", "probabilities")
     assert shapes == [["batch", 8, 8, 1], ["batch", 10]]
-    # The normalisation is folded into the convolutions, and pooling is one op.
+    # Normalization is folded into the convolutions, and pooling is one op.
     ops = {node.op_type for node in model.graph.node}
     assert "BatchNormalization" not in ops
     assert "GlobalAveragePool" in ops
@@ -73,7 +73,7 @@ def test_the_file_describes_itself_in_standard_ops(bundle: ModelBundle, recipe: 
     assert metadata["run"] == read_manifest(bundle.folder)["run_id"]
 
 
-def test_the_test_data_replays(bundle: ModelBundle) -> None:
+def test_the_test_data_can_be_replayed(bundle: ModelBundle) -> None:
     data = bundle.folder / "test_data_set_0"
     tensors = []
     for name in ("input_0.pb", "output_0.pb"):
@@ -87,7 +87,7 @@ def test_the_test_data_replays(bundle: ModelBundle) -> None:
 
 @pytest.fixture(scope="module")
 def source(trained_store: Path, bundle: ModelBundle) -> ExportSource:
-    """What the run that made `digits@1` exported."""
+    """The source of the export of `digits@1`."""
     manifest = read_manifest(bundle.folder)
     run = trained_store / "runs" / manifest["run_id"]
     again = source_of_bundle(bundle, ExportSpec.model_validate(manifest["export"]))
@@ -110,14 +110,14 @@ def test_another_process_exports_the_same_bytes(
         for name, facts in read_manifest(bundle.folder)["files"].items()
         if facts != describe_file(again.folder / name)
     ]
-    # Which both say when they were written.
+    # Both contain the time of writing.
     assert different == ["model.keras", "report/export.html"]
 
 
-def test_a_model_that_does_not_equal_keras_is_not_published(
+def test_a_model_that_differs_from_keras_is_not_published(
     source: ExportSource, held_out: HeldOut, tmp_path: Path
 ) -> None:
-    # No two programs add up in exactly the same order.
+    # The order of additions differs between programs.
     strict = replace(source, export=source.export.model_copy(update={"max_abs_difference": 1e-12}))
     with pytest.raises(
         GateRefused, match=r"another label than Keras for 0 of 359 held-out images.*; the worst is digit "

@@ -1,4 +1,4 @@
-"""Models that pixelmill did not train: exported and proven as its own are, or refused in one line."""
+"""Models that were trained elsewhere: exported and proven, or refused in one line."""
 
 import json
 import os
@@ -30,13 +30,13 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.prediction import predict_images
 from tests.pipeline.export.foreign import CLASSES, describe, refusals, write_keras_files
 
-# Its files are made once.
+# The files are created once.
 pytestmark = pytest.mark.xdist_group("foreign")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Keras files, their labels, and held-out images in folders named after their classes."""
+    """A folder with Keras files, labels, and held-out images in folders named after the classes."""
     folder = tmp_path_factory.mktemp("models")
     run_in_spawned_process(write_keras_files, folder)
     (folder / "labels.json").write_text(json.dumps(CLASSES))
@@ -86,15 +86,15 @@ def test_a_model_trained_elsewhere_becomes_a_bundle(models: Path, tmp_path: Path
     assert read_json(bundle.folder / "baseline.json")["images"] == 30
     require_metadata(load_session(bundle.onnx_path), bundle)
     assert verify_bundle(bundle).agrees
-    # The Keras file beside it is the model from pixels to probabilities: `explain` asks it.
+    # The Keras file in the bundle maps pixels to probabilities, for `explain`.
     pixels = np.random.default_rng(3).integers(0, 256, (2, 12, 16, 3), np.uint8)
     answers = run_in_spawned_process(predict_images, bundle.folder / "model.keras", pixels)
     assert np.abs(answers - load_session(bundle.onnx_path).probabilities(pixels)).max() < 1e-5
-    # What it was trained on decides: the same model for another range of pixels answers otherwise.
+    # With another pixel range, the same model predicts differently.
     assert answers.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
-def test_logits_are_no_probabilities(models: Path, tmp_path: Path) -> None:
+def test_logits_are_refused_as_probabilities(models: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="from_logits"):
         export_on_request(request(models, tmp_path / "bundle", from_logits=False))
     assert list(tmp_path.iterdir()) == []
@@ -121,7 +121,7 @@ def write_damaged_files(models: Path) -> None:
             archive.writestr(name, whole.read(name))
 
 
-def test_every_other_file_is_refused_in_one_line(models: Path) -> None:
+def test_every_unsupported_file_is_refused_in_one_line(models: Path) -> None:
     write_damaged_files(models)
     expected = {
         "lambda.keras": "has a Lambda layer, which contains code",
@@ -149,7 +149,7 @@ def test_every_other_file_is_refused_in_one_line(models: Path) -> None:
         assert len(words) < 600
 
 
-def test_a_network_is_described_as_it_is(models: Path) -> None:
+def test_the_inputs_and_outputs_of_a_network_are_described(models: Path) -> None:
     expected = {
         "dict": (3, "softmax"),
         "list": (3, "softmax"),
@@ -181,7 +181,7 @@ def test_a_network_is_described_as_it_is(models: Path) -> None:
         ("softmax", 1, "a binary network with one output"),
     ],
 )
-def test_outputs_that_are_no_distribution_over_classes_are_named(
+def test_outputs_that_are_not_a_distribution_are_refused(
     activation: str, outputs: int, words: str, from_logits: bool
 ) -> None:
     with pytest.raises(RequestError, match=words):
@@ -197,25 +197,25 @@ def test_a_second_softmax_is_refused() -> None:
 
 
 def given(*rows: list[float]) -> FilePredictions:
-    """Outputs for some files, and one more that could not be read."""
+    """Outputs for some files, the last of which cannot be read."""
     outputs = np.array([*rows, [np.nan] * len(rows[0])], np.float32)
     return FilePredictions(outputs, np.arange(len(outputs)) < len(rows))
 
 
-def test_probabilities_are_no_logits() -> None:
+def test_probabilities_are_refused_as_logits() -> None:
     path = Path("m.keras")
     for activation in ("unknown", "linear"):
         with pytest.raises(RequestError, match=r"between 0 and 1 and add up to 1.* Omit `from_logits`"):
             require_logits(path, activation, given([0.2, 0.8], [1.0, 0.0]))
     with pytest.raises(RequestError, match=r"add up to 1\.5 for one image, as sigmoid outputs"):
         require_logits(path, "unknown", given([0.2, 0.8], [0.7, 0.8]))
-    # Small logits of a layer that is known to give logits.
+    # Small logits of a layer that is known to output logits.
     require_logits(path, "linear", given([0.2, 0.8], [0.7, 0.8]))
     require_logits(path, "unknown", given([0.2, 0.8], [1.7, 0.8]))
     require_logits(path, "unknown", given([np.nan, 0.8]))
 
 
-def test_what_a_model_predicts_must_be_probabilities() -> None:
+def test_predictions_must_be_probabilities() -> None:
     path, names = Path("m.keras"), ("a.png", "b.png", "c.png")
     require_probabilities(path, given([0.2, 0.8], [1.0, 0.0]), names, from_logits=False)
     with pytest.raises(
@@ -229,7 +229,7 @@ def test_what_a_model_predicts_must_be_probabilities() -> None:
             require_probabilities(path, given([0.2, 0.8], [broken, 0.5]), names, from_logits=False)
 
 
-def test_a_dict_of_one_is_exported_and_every_engine_is_asked(models: Path, tmp_path: Path) -> None:
+def test_a_dict_of_one_output_is_exported_and_run_on_every_engine(models: Path, tmp_path: Path) -> None:
     wanted = request(models, tmp_path / "bundle", keras_file=Path("dict.keras"), from_logits=False)
     export_on_request(wanted)
     proof = read_json(tmp_path / "bundle/parity.json")
@@ -261,7 +261,7 @@ def test_a_model_that_predicts_nan_is_refused_and_names_an_image(models: Path, t
         (("a", "b", "a"), "duplicate label 'a'"),
     ],
 )
-def test_labels_must_fit(class_names: tuple[str, ...], words: str) -> None:
+def test_labels_must_match_the_outputs(class_names: tuple[str, ...], words: str) -> None:
     require_labels(CLASSES, 3)
     with pytest.raises(RequestError, match=words):
         require_labels(class_names, 3)
@@ -303,7 +303,7 @@ def test_bad_requests_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_has_an_images_name_and_is_no_file_is_named(models: Path, tmp_path: Path) -> None:
+def test_an_image_name_that_is_not_a_file_is_reported(models: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     (images / "good.png").symlink_to(next((models / "images").rglob("*.png")))

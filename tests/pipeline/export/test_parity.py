@@ -1,4 +1,4 @@
-"""Comparing an ONNX file's answers with Keras's: flips, ties, differences, and answers that are missing."""
+"""Comparing an ONNX file's predictions with Keras's: label flips, ties, differences, missing predictions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -49,13 +49,13 @@ def changed(row: int, values: list[float]) -> Probabilities:
     return answers
 
 
-def test_equal_answers_are_equal() -> None:
+def test_equal_predictions_agree() -> None:
     parity = compare(KERAS, KERAS)
     assert parity == Parity(3, 0, 0, "", 0, 0, 0.01, 0.0, 1e-7, 1e-5, (1, 64), ())
     require_parity(parity)
 
 
-def test_a_flip_is_named_however_small_its_difference() -> None:
+def test_a_label_flip_is_reported_however_small_the_difference() -> None:
     parity = compare(changed(2, [0.3, 0.1, 0.6]), changed(0, [0.44, 0.46, 0.1]), allowed=0.9)
     assert (parity.label_flips, parity.tied_flips) == (1, 0)
     flipped, largest = parity.files
@@ -71,7 +71,7 @@ def test_a_flip_is_named_however_small_its_difference() -> None:
         require_parity(parity)
 
 
-def test_a_flip_between_ties_is_none_and_is_counted() -> None:
+def test_a_label_flip_between_ties_is_counted_but_allowed() -> None:
     answers = changed(1, [0.499, 0.5, 0.001])
     parity = compare(answers, allowed=0.01)
     assert (parity.label_flips, parity.tied_flips) == (0, 1)
@@ -79,7 +79,7 @@ def test_a_flip_between_ties_is_none_and_is_counted() -> None:
     assert compare(answers, tie_margin=0.0005).label_flips == 1
 
 
-def test_a_difference_without_a_flip_refuses_too() -> None:
+def test_a_difference_without_a_label_flip_is_refused() -> None:
     parity = compare(changed(0, [0.69, 0.21, 0.1]), allowed=0.005)
     assert parity.label_flips == 0
     with pytest.raises(
@@ -89,7 +89,7 @@ def test_a_difference_without_a_flip_refuses_too() -> None:
     require_parity(compare(changed(0, [0.69, 0.21, 0.1]), allowed=0.02))
 
 
-def test_an_answer_that_one_of_the_two_does_not_give_refuses() -> None:
+def test_a_missing_prediction_is_refused() -> None:
     nothing = [np.nan] * 3
     one_sided = compare(KERAS, keras=changed(1, nothing))
     assert (one_sided.unreadable, one_sided.max_abs_difference) == (0, np.inf)
@@ -114,8 +114,8 @@ def test_an_answer_that_one_of_the_two_does_not_give_refuses() -> None:
         [1.5, -0.5, 0.0],
     ],
 )
-def test_a_row_that_is_no_distribution_refuses_and_names_its_image(row: list[float]) -> None:
-    # In one of two runs, and whatever the other gives.
+def test_a_row_that_is_not_a_distribution_is_refused_with_its_image(row: list[float]) -> None:
+    # In one of two runs, whatever the other one predicts.
     for runs in ((changed(1, row), KERAS), (KERAS, changed(1, row))):
         parity = compare(*runs, allowed=0.9)
         assert (parity.images, parity.unreadable) == (3, 0)
@@ -138,7 +138,7 @@ def test_a_row_that_is_no_distribution_refuses_and_names_its_image(row: list[flo
         (5e-6, {"tie_margin": 0.0}, 4e-5, 0.0),
     ],
 )
-def test_what_is_allowed_follows_the_rounding_error(
+def test_the_allowed_difference_follows_the_rounding_error(
     noise: float, changes: dict[str, float], allowed: float, tie_margin: float
 ) -> None:
     found = choose_tolerance(noise, ExportSpec.model_validate(changes))
@@ -150,7 +150,7 @@ def test_what_is_allowed_follows_the_rounding_error(
 @pytest.mark.parametrize(
     "content", [{}, [], {"allowed_difference": "1"}, {"allowed_difference": 0.0}, {"allowed_difference": 2.0}]
 )
-def test_a_proof_that_allows_nothing_sensible_is_not_taken(tmp_path: Path, content: object) -> None:
+def test_an_invalid_allowed_difference_is_refused(tmp_path: Path, content: object) -> None:
     write_json(tmp_path / "parity.json", {"allowed_difference": 3e-5})
     assert read_allowed_difference(tmp_path) == 3e-5
     write_json(tmp_path / "parity.json", content)
@@ -160,7 +160,7 @@ def test_a_proof_that_allows_nothing_sensible_is_not_taken(tmp_path: Path, conte
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), st.floats(0, 0.2))
-def test_it_finds_what_looking_at_every_number_finds(seeds: list[int], tie_margin: float) -> None:
+def test_the_comparison_matches_a_direct_computation(seeds: list[int], tie_margin: float) -> None:
     def draw(seed: int) -> Probabilities:
         return np.random.default_rng(seed).dirichlet(np.ones(3), 3).astype(np.float32)
 
@@ -185,9 +185,7 @@ def held_out(bundle: ModelBundle, tmp_path: Path) -> HeldOut:
     return from_folder(tmp_path / "images", bundle.labels(), bundle.image_spec())
 
 
-def test_files_take_the_way_that_scoring_takes(
-    bundle: ModelBundle, held_out: HeldOut, tmp_path: Path
-) -> None:
+def test_files_are_predicted_by_a_scoring_run(bundle: ModelBundle, held_out: HeldOut, tmp_path: Path) -> None:
     from pixelmill.pipeline.images import ImageFailure, decode
 
     session, answers = load_session(bundle.onnx_path), np.full((71, 10), np.nan, np.float32)
@@ -202,7 +200,7 @@ def test_files_take_the_way_that_scoring_takes(
     assert (parity.images, parity.unreadable, parity.label_flips) == (70, 1, 0)
     assert parity.max_abs_difference < 1e-6
     assert (tmp_path / "table/manifest.json").is_file()
-    # One file's answer is another's: the proof must see it, whatever the order of the two.
+    # The predictions of two files are exchanged, which the proof must detect in either order.
     swapped = answers.copy()
     swapped[[0, 12]] = answers[[12, 0]]
     parity = measure_parity(bundle, held_out, predictions(swapped), tolerance, (3, 16), tmp_path / "again")
@@ -210,7 +208,7 @@ def test_files_take_the_way_that_scoring_takes(
     assert parity.max_abs_difference > 1e-3
 
 
-def test_a_file_that_changes_between_the_answers_refuses(
+def test_a_file_that_changes_between_predictions_is_refused(
     bundle: ModelBundle, held_out: HeldOut, tmp_path: Path
 ) -> None:
     fewer = replace(held_out, paths=held_out.paths[1:], origins=held_out.origins[1:])

@@ -1,4 +1,4 @@
-"""The page in a bundle: what it tells, and its programs, run as a receiving team runs them."""
+"""The README of a bundle: its content, and its programs, run like by a receiving team."""
 
 import json
 import re
@@ -39,7 +39,7 @@ FACTS = ReadmeFacts(
     results=HeldOutResults(accuracy=0.98765, loss=0.1, images=1234),
     parity=Parity(1234, 0, 0, "", 0, 0, 2e-5, 3e-7, 1e-7, 1e-5, (1, 64), ()),
 )
-# Enlarged; shrunk, height first; shrunk, width first; the right size already.
+# Enlarged; downscaled with the height first; downscaled with the width first; already the right size.
 SHAPES = ((5, 7, 3), (40, 23, 3), (31, 100, 1), (9, 12, 3))
 SPECS = {
     "stretch": FACTS.image,
@@ -57,7 +57,7 @@ public class Prepare {
     }
 }
 """
-# The programs print six digits, and engines differ by less than one of the last.
+# The programs print six digits, and engines differ by less than one in the last.
 PRINTED = 2e-6
 
 FirstChoice = tuple[str, float]  # A label and its probability.
@@ -67,7 +67,7 @@ Program = Callable[[ExampleLanguage, str], Ask]
 
 @dataclass(frozen=True)
 class Interfaces:
-    """ONNX Runtime as programs in C++ and Java see it, and the library for Linux."""
+    """The C++ and Java interfaces of ONNX Runtime, and its library for Linux."""
 
     headers: Path
     jar: Path
@@ -83,7 +83,7 @@ def interfaces(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     with zipfile.ZipFile(plugins / "Android/onnxruntime.aar") as archive:
         wanted = [name for name in archive.namelist() if name.startswith("headers/")]
         archive.extractall(folder, [*wanted, "classes.jar"])
-    # The name that programs linked with it look for.
+    # The name that linked programs look for.
     (folder / "libonnxruntime.so.1").symlink_to(plugins / "Linux/x64/libonnxruntime.so")
     return Interfaces(folder / "headers", folder / "classes.jar", folder / "libonnxruntime.so.1")
 
@@ -92,7 +92,7 @@ def example(page: str, language: ExampleLanguage) -> str:
     return page.split(f"\n```{language}\n")[1].split("\n```\n", maxsplit=1)[0]
 
 
-def first_choice(command: list[str | Path], folder: Path) -> FirstChoice:
+def top_1(command: list[str | Path], folder: Path) -> FirstChoice:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     probability, label = done.stdout.splitlines()[0].split("  ", 1)
@@ -101,7 +101,7 @@ def first_choice(command: list[str | Path], folder: Path) -> FirstChoice:
 
 def python_program(folder: Path, page: str) -> Ask:
     (folder / "classify.py").write_text(example(page, "python"))
-    return lambda image: first_choice([sys.executable, "classify.py", image], folder)
+    return lambda image: top_1([sys.executable, "classify.py", image], folder)
 
 
 def javascript_program(folder: Path, page: str, node_modules: Path) -> Ask:
@@ -109,7 +109,7 @@ def javascript_program(folder: Path, page: str, node_modules: Path) -> Ask:
         pytest.skip("no sharp here; run `make test` where npm is")
     (folder / "node_modules").symlink_to(node_modules)
     (folder / "classify.mjs").write_text(example(page, "js"))
-    return lambda image: first_choice(["node", "classify.mjs", image], folder)
+    return lambda image: top_1(["node", "classify.mjs", image], folder)
 
 
 def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
@@ -120,12 +120,12 @@ def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
     options = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-isystem{interfaces.headers}"]
     linking = [str(library), f"-Wl,-rpath,{library.parent}", "-o", "classify"]
     subprocess.run(["g++", *options, "classify.cpp", *linking], cwd=folder, check=True)
-    return lambda image: first_choice(["./classify", image], folder)
+    return lambda image: top_1(["./classify", image], folder)
 
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
-    """Write a page's program in some language down, and compile it where needed."""
+    """Write the program of a README in some language to a file, and compile it if needed."""
 
     def build(language: ExampleLanguage, page: str) -> Ask:
         if language == "js":
@@ -138,7 +138,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
 
 
 def write_model(folder: Path, spec: ImageSpec) -> None:
-    """A model whose probabilities change when a pixel changes by one."""
+    """A model whose probabilities change if a pixel changes by one."""
     pixels = spec.height * spec.width * spec.channels
     weights = np.random.default_rng(0).normal(size=(pixels, len(LABELS))) / 100 / np.sqrt(pixels)
     shape: list[str | int | None] = ["batch", spec.height, spec.width, spec.channels]
@@ -170,7 +170,7 @@ def write_pictures(folder: Path) -> list[Path]:
 
 
 def write_turned_jpeg(folder: Path, spec: ImageSpec) -> Path:
-    """A JPEG file that lies on its side and is too small to be shrunk while it is decoded."""
+    """A rotated JPEG file that is too small to be downscaled during decoding."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     rows, columns = np.indices((spec.width + 2, spec.height + 3))
@@ -179,13 +179,13 @@ def write_turned_jpeg(folder: Path, spec: ImageSpec) -> Path:
     return folder / "turned.jpg"
 
 
-def answer_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabilities:
+def prediction_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabilities:
     tensor = decode(image.read_bytes(), spec).pixels
     (probabilities,) = load_session(bundle / "model.onnx").probabilities(tensor[np.newaxis])
     return np.asarray(probabilities)
 
 
-# What the page says of each language: Python does all, the others opaque images without loss.
+# As the README says: Python supports everything, the others only opaque, lossless images.
 @pytest.mark.parametrize(
     ("language", "forms"),
     [
@@ -194,7 +194,7 @@ def answer_of_scoring(bundle: Path, image: Path, spec: ImageSpec) -> Probabiliti
         ("cpp", ("plain", "enlarged")),
     ],
 )
-def test_a_program_gives_the_golden_answers(
+def test_a_program_predicts_the_golden_probabilities(
     language: ExampleLanguage,
     forms: tuple[ImageForm, ...],
     bundle: ModelBundle,
@@ -213,7 +213,7 @@ def test_a_program_gives_the_golden_answers(
             assert probability == pytest.approx(probabilities.max(), abs=1e-5), file.name
 
 
-# A compiler takes as long as all else here together.
+# Compiling takes as long as all other tests in this file.
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("language", ["python", "js", pytest.param("cpp", marks=pytest.mark.slow)])
 def test_a_program_prepares_an_image_as_scoring_does(
@@ -226,7 +226,7 @@ def test_a_program_prepares_an_image_as_scoring_does(
         images.append(write_turned_jpeg(tmp_path, spec))
     for image in images:
         label, probability = ask(image)
-        expected = answer_of_scoring(tmp_path, image, spec)
+        expected = prediction_of_scoring(tmp_path, image, spec)
         assert label == LABELS[expected.argmax()], image.name
         assert probability == pytest.approx(expected.max(), abs=PRINTED), image.name
 
@@ -238,7 +238,7 @@ def test_the_java_program_compiles_and_prepares_an_image_as_scoring_does(
     if shutil.which("javac") is None or not GSON.is_file():
         pytest.skip("no Java here: apt-get install openjdk-17-jdk-headless libgoogle-gson-java")
     (tmp_path / "Classify.java").write_text(example(render_readme(replace(FACTS, image=spec)), "java"))
-    # The Java half of ONNX Runtime comes without the native half for Linux: all but the run itself runs.
+    # The Java package of ONNX Runtime has no native library for Linux here, so no model is run.
     (tmp_path / "Prepare.java").write_text(PREPARE)
     jars = f"{GSON}:{interfaces.jar}"
     compiler = ["javac", "-Xlint:all", "-Werror", "-cp", jars, "Classify.java", "Prepare.java"]
@@ -264,7 +264,7 @@ def test_names_cannot_act_on_the_page() -> None:
     assert table.count("|") == 3 * len([line for line in table.splitlines() if line.startswith("|")])
 
 
-def test_the_page_tells_what_is_there_and_no_more() -> None:
+def test_the_page_describes_the_existing_files_only() -> None:
     page = render_readme(FACTS)
     assert "| test accuracy | 0.9877 on 1,234 images, loss 0.1000 |" in page
     assert "fp16" not in page

@@ -1,4 +1,4 @@
-"""The page about the exported files as a browser shows it."""
+"""The report of an export in a browser."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,17 +28,17 @@ Show = Callable[..., Page]
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
-    """Show a page; it asked for nothing but itself, and does not scroll sideways."""
+    """Show a page, and check that it loads nothing else and does not scroll horizontally."""
     pages = []
 
     def open_page(html: str, width: int = 1280, scheme: str = "light") -> Page:
         (tmp_path / "export.html").write_text(html, encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         pages.append(page)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        requested: list[str] = []
+        page.on("request", lambda request: requested.append(request.url))
         page.goto((tmp_path / "export.html").as_uri())
-        assert asked == [(tmp_path / "export.html").as_uri()]
+        assert requested == [(tmp_path / "export.html").as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         return page
 
@@ -65,7 +65,7 @@ def test_the_variants_stand_side_by_side(show: Show) -> None:
     assert rows[:7] == [
         ["", "fp32", "fp16", "int8"],
         ["published", "yes", "yes", "no"],
-        ["size", "1.4 MB\n100%", "192 kB\n14%", "104 kB\n8%"],
+        ["size", "1.4 MB\n100%", "192.5 kB\n14%", "104.2 kB\n8%"],
         ["images/s", "9,331\n1.00×", "93.5\n0.01×", "16,674\n1.79×"],
         ["accuracy", "58.00%", "58.10%\n+0.10", "57.20%\n-0.80"],
         ["different labels", "0\n0.00%", "0\n0.00%", "61\n6.10%"],
@@ -98,7 +98,7 @@ def test_the_comparison_with_keras_names_the_images(show: Show) -> None:
     assert "Variants" not in page.locator("h2").all_inner_texts()
 
 
-def test_what_is_not_known_is_left_out(show: Show) -> None:
+def test_unknown_values_are_omitted(show: Show) -> None:
     unknown = [replace(each, accuracy=None) for each in (ORIGINAL, HALVES)]
     parity = replace(PARITY, label_flips=1, tied_flips=0, files=())
     page = show(render_export_report("digits, version 3", parity, unknown))

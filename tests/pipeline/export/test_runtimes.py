@@ -1,4 +1,4 @@
-"""The opset and IR version for the oldest runtime of a consumer."""
+"""The opset and IR version for the oldest runtime that must load a model."""
 
 import pytest
 
@@ -21,17 +21,17 @@ from pixelmill.pipeline.export.runtimes import OnnxVersion, choose_version
         ("2.0", 17, 8),
     ],
 )
-def test_the_newest_opset_that_the_runtime_reads(runtime: str, opset: int, ir_version: int) -> None:
+def test_the_newest_opset_that_the_runtime_supports(runtime: str, opset: int, ir_version: int) -> None:
     assert choose_version(ExportSpec(runtime_version=runtime)) == OnnxVersion(opset, ir_version)
 
 
-def test_a_recipe_may_ask_for_less_or_more() -> None:
+def test_a_recipe_may_request_another_opset() -> None:
     assert choose_version(ExportSpec(opset=13, runtime_version="1.14")) == OnnxVersion(13, 7)
     assert choose_version(ExportSpec(opset=18, runtime_version="1.14")) == OnnxVersion(18, 8)
     assert choose_version(ExportSpec(opset=18)) == OnnxVersion(18, 8)
 
 
 @pytest.mark.parametrize("runtime", ["1.5", "0.9", "newest", "1", "1.x", "", "١.١٤"])
-def test_what_cannot_be_written_for_is_refused(runtime: str) -> None:
+def test_an_unsupported_runtime_is_refused(runtime: str) -> None:
     with pytest.raises(RequestError, match="runtime version"):
         choose_version(ExportSpec(runtime_version=runtime))

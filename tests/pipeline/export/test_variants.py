@@ -1,4 +1,4 @@
-"""The files in fewer bits: valid, reproducible, measured beside the one they come from, kept or refused."""
+"""Variants of lower precision: valid, reproducible, compared with the original, published or refused."""
 
 import json
 import shutil
@@ -35,14 +35,14 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import list_files_anew, write_images
+from tests.conftest import update_manifest, write_images
 
 BOTH: tuple[ReducedPrecision, ...] = ("fp16", "int8")
 
 
 @pytest.fixture(scope="module")
 def dataset(trained_store: Path, bundle: ModelBundle) -> PreparedDataset:
-    """The digits that `bundle` was trained on."""
+    """The dataset on which `bundle` was trained."""
     from pixelmill.pipeline.artifacts import verify_files
 
     (folder,) = (trained_store / "datasets").glob("digits-*")
@@ -56,13 +56,13 @@ def training(dataset: PreparedDataset) -> Pixels:
 
 @pytest.fixture(scope="module")
 def variants(bundle: ModelBundle, training: Pixels) -> dict[ReducedPrecision, bytes]:
-    """What each precision makes of the bundle's file."""
+    """The bundle's file in each precision."""
     content = bundle.onnx_path.read_bytes()
     return {precision: make_variant(content, precision, training) for precision in BOTH}
 
 
 def small_network(opset: int, scale: float = 1.0) -> bytes:
-    """A finished file as an export gives it: a convolution and a dense layer over 4 x 4 grey images."""
+    """An ONNX file like an exported one: a convolution and a dense layer on 4 x 4 grey images."""
     random = np.random.default_rng(3)
     weights = {
         "part": np.float32(1 / 255),
@@ -111,7 +111,7 @@ def test_a_variant_is_a_standard_file_that_describes_itself(
     assert len(variants[precision]) < 0.6 * bundle.onnx_path.stat().st_size
 
 
-def test_fp16_holds_no_float32_and_int8_a_scale_for_each_channel(
+def test_fp16_has_no_float32_and_int8_has_a_scale_per_channel(
     variants: dict[ReducedPrecision, bytes],
 ) -> None:
     halves = onnx.load_model_from_string(variants["fp16"]).graph
@@ -125,7 +125,7 @@ def test_fp16_holds_no_float32_and_int8_a_scale_for_each_channel(
         values, scales = (constants[name] for name in producers[node.input[1]].input[:2])
         assert values.dtype == np.int8
         assert scales.shape == values.shape[:1]
-        # Two products of such weights with bytes fit in 16 bits, as processors without VNNI add them.
+        # Two products of such weights with bytes fit into 16 bits, in which CPUs without VNNI add them.
         assert np.abs(values.astype(int)).max() == 64
         assert producers[node.input[0]].op_type == "DequantizeLinear"
 
@@ -152,7 +152,7 @@ def test_every_opset_has_its_variants(
 ) -> None:
     content, images = small_network(opset), small_images(200)
     variant = make_variant(content, precision, images[:100])
-    # What stands on standard output belongs to --json.
+    # Standard output is reserved for --json.
     assert capfd.readouterr() == ("", "")
     assert caplog.messages == []
     assert [item.version for item in onnx.load_model_from_string(variant).opset_import] == [opset]
@@ -163,7 +163,7 @@ def test_every_opset_has_its_variants(
     assert 0 < np.abs(answers[0] - answers[1]).max() < 0.1
 
 
-def test_rows_of_halves_add_up_to_one_on_an_engine_that_computes_in_them(
+def test_float16_rows_add_up_to_one_on_an_engine_that_computes_in_float16(
     variants: dict[ReducedPrecision, bytes], training: Pixels, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.fp16.onnx"
@@ -172,7 +172,7 @@ def test_rows_of_halves_add_up_to_one_on_an_engine_that_computes_in_them(
     assert np.abs(answers.sum(axis=1) - 1).max() < 1e-6
 
 
-def test_rounding_gives_nothing_but_halves_between_the_ops(bundle: ModelBundle, training: Pixels) -> None:
+def test_all_values_between_ops_are_rounded_to_float16(bundle: ModelBundle, training: Pixels) -> None:
     model = onnx.load_model_from_string(round_like_float16(bundle.onnx_path.read_bytes()))
     onnx.checker.check_model(model, full_check=True)
     (softmax,) = (node for node in model.graph.node if node.op_type == "Softmax")
@@ -187,31 +187,31 @@ def test_rounding_gives_nothing_but_halves_between_the_ops(bundle: ModelBundle, 
         assert np.array_equal(value, value.astype(np.float16).astype(np.float32))
 
 
-def test_int8_takes_its_ranges_from_the_calibration_images() -> None:
+def test_int8_uses_the_ranges_of_the_calibration_images() -> None:
     content, images = small_network(17), small_images(100)
     assert make_variant(content, "int8", images) != make_variant(content, "int8", images // 2)
 
 
-def test_a_model_that_no_converter_takes_is_named() -> None:
+def test_a_model_that_cannot_be_converted_is_reported() -> None:
     with pytest.raises(WorkError, match=r"cannot be converted to int8 .* Remove int8 from export\.variants"):
         make_variant(small_network(17), "int8", np.zeros((5, 3, 3, 2), np.uint8))
 
 
 @settings(deadline=None)
 @given(available=st.integers(1, 300), wanted=st.integers(1, 300))
-def test_calibration_images_are_spread_over_all(available: int, wanted: int) -> None:
+def test_calibration_images_are_evenly_spaced(available: int, wanted: int) -> None:
     pixels = np.arange(available, dtype=np.uint16).reshape(-1, 1, 1, 1)
-    chosen = sample_evenly(pixels, wanted).ravel()  # type: ignore[arg-type]
+    chosen = sample_evenly(pixels, wanted).ravel()
     assert len(chosen) == min(available, wanted)
     assert len(set(chosen)) == len(chosen)
     gaps = np.diff(chosen.astype(int))
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
 
 
-def test_flips_accuracy_and_size_are_those_of_the_files(
+def test_the_results_of_a_variant_match_its_file(
     bundle: ModelBundle, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    """A file that has learned to say 0 to everything: what is measured can be counted another way."""
+    """A model that always predicts 0, so that its results can be computed in another way."""
     model = onnx.load(bundle.onnx_path)
     bias = next(constant for constant in model.graph.initializer if list(constant.dims) == [10])
     bias.CopyFrom(numpy_helper.from_array(100 * np.eye(10, dtype=np.float32)[0], bias.name))
@@ -230,8 +230,8 @@ def test_flips_accuracy_and_size_are_those_of_the_files(
     assert measure_variants({"fp32": zeros}, test.pixels, None)[0].accuracy is None
 
 
-def test_answers_that_are_no_numbers_count_as_wrong(tmp_path: Path) -> None:
-    """Halves overflow here as they would on a GPU, though onnxruntime on a processor computes in float32."""
+def test_nan_predictions_count_as_wrong(tmp_path: Path) -> None:
+    """Float16 overflows as on a GPU, although onnxruntime computes in float32 on a CPU."""
     content, images = small_network(17, scale=1e6), small_images(40)
     paths = {"fp32": tmp_path / "model.onnx", "fp16": tmp_path / "model.fp16.onnx"}
     paths["fp32"].write_bytes(content)
@@ -259,7 +259,7 @@ def result(flips: int, correct: int | None, images: int = 1000) -> tuple[Variant
         (20, 880, "labels differ from model.onnx (2.00%; at most 1.00%), and accuracy falls by 2.00%"),
     ],
 )
-def test_what_goes_beyond_a_limit_is_refused_with_the_reason(
+def test_a_result_beyond_a_limit_is_refused_with_the_reason(
     flips: int, correct: int | None, reason: str
 ) -> None:
     original, judged = judge_variants(result(flips, correct), ExportSpec())
@@ -270,7 +270,7 @@ def test_what_goes_beyond_a_limit_is_refused_with_the_reason(
 
 @settings(deadline=None)
 @given(images=st.integers(1, 10**6), data=st.data())
-def test_a_limit_itself_is_allowed_whatever_the_rounding(images: int, data: st.DataObject) -> None:
+def test_a_result_equal_to_a_limit_is_allowed(images: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, images))
     lost = data.draw(st.integers(0, images))
     export = ExportSpec.model_validate(
@@ -286,7 +286,7 @@ def test_a_limit_itself_is_allowed_whatever_the_rounding(images: int, data: st.D
         assert judge_variants((original, worse), export)[1].refused
 
 
-def test_variants_within_the_limits_stay_and_score(
+def test_variants_within_the_limits_are_published_and_score(
     bundle: ModelBundle, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
@@ -296,7 +296,7 @@ def test_variants_within_the_limits_stay_and_score(
     )
     assert [(each.precision, each.file) for each in results] == list(ONNX_FILES.items())
     assert [each.refused for each in results] == ["", "", ""]
-    list_files_anew(folder)
+    update_manifest(folder)
     write_images(tmp_path / "images", 10)
     for precision in BOTH:
         output = tmp_path / precision
@@ -304,11 +304,11 @@ def test_variants_within_the_limits_stay_and_score(
         assert Counter(read_predictions(output)["status"]) == {"scored": 10}
 
 
-def test_a_variant_beyond_the_limits_is_taken_away(
+def test_a_variant_beyond_the_limits_is_not_published(
     bundle: ModelBundle, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     shutil.copyfile(bundle.onnx_path, tmp_path / ONNX_FILE)
-    # Calibrated on black images, int8 has no room for anything else.
+    # Calibrated on black images, int8 cannot represent any others.
     black = np.zeros((64, 8, 8, 1), np.uint8)
     test = dataset.split("test")
     results = export_variants(
@@ -319,7 +319,7 @@ def test_a_variant_beyond_the_limits_is_taken_away(
     assert (tmp_path / ONNX_FILE).read_bytes() == bundle.onnx_path.read_bytes()
 
 
-def test_without_variants_nothing_is_made_or_measured(tmp_path: Path) -> None:
+def test_without_variants_nothing_is_measured(tmp_path: Path) -> None:
     images = small_images(3)
     assert export_variants(tmp_path, images, Images(images, np.zeros(3, np.int64)), ExportSpec()) == ()
     assert not list(tmp_path.iterdir())

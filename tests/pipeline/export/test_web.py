@@ -1,4 +1,4 @@
-"""The page that classifies in a browser, from a disk and from a server."""
+"""The page that classifies images in a browser, from a disk and from a server."""
 
 import base64
 import io
@@ -52,7 +52,7 @@ SHOWN = "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, 
 
 @dataclass
 class Visit:
-    """An open page, what it asked for, and what it complained of."""
+    """An open page, its requests and its errors."""
 
     page: Page
     requests: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ def base64_of(content: bytes) -> str:
 
 
 def write_page(bundle: ModelBundle, runtime: Path, folder: Path) -> Path:
-    """A folder with all that the page is made from, and the page."""
+    """Write the page into a folder, with all files that it is built from."""
     folder.mkdir()
     shutil.copyfile(bundle.onnx_path, folder / ONNX_FILE)
     shutil.copytree(bundle.folder / GOLDEN_FOLDER, folder / GOLDEN_FOLDER)
@@ -87,7 +87,7 @@ def folder(bundle: ModelBundle, runtime: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def addresses(folder: Path) -> Iterator[dict[str, str]]:
-    """The page's address on the disk and on a server that serves its folder, and nothing else."""
+    """The address of the page on the disk, and on a server for its folder."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
@@ -127,7 +127,7 @@ def give(page: Page, files: list[tuple[str, bytes]], event: str = "drop") -> Non
 
 
 def tensor_shown(page: Page, card: str) -> Pixels:
-    """The model's input as the page shows it; uint8 [height, width, 3]."""
+    """The input of the model, as shown on the page; uint8 [height, width, 3]."""
     canvas = page.locator(f"{card} .tensor")
     height, width = canvas.evaluate("canvas => [canvas.height, canvas.width]")
     return np.array(canvas.evaluate(SHOWN), np.uint8).reshape(height, width, 4)[..., :3]
@@ -140,7 +140,7 @@ def bars_shown(page: Page, card: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("place", "event"), [("disk", "drop"), ("server", "drop"), ("disk", "paste")])
-def test_golden_images_give_the_golden_answers(
+def test_golden_images_have_the_golden_probabilities(
     bundle: ModelBundle, addresses: dict[str, str], visit: Open, place: str, event: str
 ) -> None:
     golden = read_golden(bundle.folder)
@@ -151,12 +151,12 @@ def test_golden_images_give_the_golden_answers(
         card = f".result:nth-child({number + 1})"
         assert found.page.locator(f"{card} .file").inner_text() == file.name
         shown = tensor_shown(found.page, card)
-        # A browser does not shrink a JPEG file while it decodes it.
+        # A browser does not downscale a JPEG file during decoding.
         most_levels, tolerance = (0, 1e-5) if file.suffix == ".png" else (1, 1e-2)
         assert np.abs(shown.astype(int) - golden.tensors[number]).max() <= most_levels, file.name
-        (answer,) = session.probabilities(shown[np.newaxis, ..., :1])
-        assert np.abs(answer - golden.probabilities[number]).max() <= tolerance, file.name
-        wanted = dict(zip(bundle.labels(), answer, strict=True))
+        (result,) = session.probabilities(shown[np.newaxis, ..., :1])
+        assert np.abs(result - golden.probabilities[number]).max() <= tolerance, file.name
+        wanted = dict(zip(bundle.labels(), result, strict=True))
         best = sorted(wanted, key=lambda name: -wanted[name])[:5]
         bars = bars_shown(found.page, card)
         assert list(bars) == best, file.name
@@ -174,7 +174,7 @@ def test_the_policy_forbids_other_hosts(addresses: dict[str, str], visit: Open, 
 
 
 def draw(page: Page, points: list[tuple[float, float]]) -> None:
-    """One stroke; places are shares of the pad's sides."""
+    """Draw one stroke; positions are shares of the pad's size."""
     box = page.locator("#canvas").bounding_box()
     assert box is not None
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
@@ -185,11 +185,11 @@ def draw(page: Page, points: list[tuple[float, float]]) -> None:
     page.mouse.up()
 
 
-def test_a_drawing_is_classified_as_it_lies_in_the_models_own_images(
+def test_a_drawing_is_centered_like_the_images_of_the_model(
     bundle: ModelBundle, addresses: dict[str, str], visit: Open
 ) -> None:
     page = visit(addresses["disk"]).page
-    # Small and in a corner: it has to be enlarged and brought to the middle.
+    # Small and in a corner, so it has to be enlarged and centered.
     draw(page, [(0.1, 0.1), (0.1, 0.35)])
     expect(page.get_by_role("status")).to_contain_text("Drawing: ")
     shown = tensor_shown(page, "#drawing")
@@ -245,7 +245,7 @@ FILES: dict[str, Callable[[Pixels, int], bytes]] = {
 }
 SPECS = st.builds(
     ImageSpec,
-    # From here up no JPEG file of the sizes below is shrunk while it is decoded.
+    # At this size and above, no JPEG file of the sizes below is downscaled during decoding.
     height=st.integers(25, 60),
     width=st.integers(25, 60),
     channels=st.sampled_from([1, 3]),
@@ -258,7 +258,7 @@ SPECS = st.builds(
 def becomes(
     browser: Browser, addresses: dict[str, str]
 ) -> Iterator[Callable[[bytes, ImageSpec], npt.NDArray[np.int_]]]:
-    """What the page makes of a file: levels [height, width, channels]."""
+    """The tensor that the page decodes a file to, [height, width, channels]."""
     page = browser.new_page()
     page.goto(f"{addresses['disk']}index.html")
 
@@ -278,7 +278,7 @@ def becomes(
     width=st.integers(8, 49),
     orientation=st.integers(1, 8),
 )
-def test_files_become_the_same_tensor_as_in_scoring(
+def test_files_decode_to_the_same_tensor_as_in_scoring(
     becomes: Callable[[bytes, ImageSpec], npt.NDArray[np.int_]],
     spec: ImageSpec,
     kind: str,
@@ -291,7 +291,7 @@ def test_files_become_the_same_tensor_as_in_scoring(
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
-def test_large_images_become_the_same_tensor(
+def test_large_images_decode_to_the_same_tensor(
     becomes: Callable[[bytes, ImageSpec], npt.NDArray[np.int_]], resize: Any
 ) -> None:
     spec = ImageSpec(height=7, width=11, channels=3, resize=resize)
@@ -301,7 +301,7 @@ def test_large_images_become_the_same_tensor(
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_jpeg_file_that_is_shrunk_comes_near(
+def test_a_downscaled_jpeg_file_is_similar(
     becomes: Callable[[bytes, ImageSpec], npt.NDArray[np.int_]], factor: int
 ) -> None:
     spec = ImageSpec(height=24, width=20, channels=3)
@@ -313,7 +313,7 @@ def test_a_jpeg_file_that_is_shrunk_comes_near(
     assert differences.mean() < 0.5
 
 
-def test_what_is_no_image_is_told_in_a_line(addresses: dict[str, str], visit: Open) -> None:
+def test_a_file_that_is_not_an_image_is_reported_in_one_line(addresses: dict[str, str], visit: Open) -> None:
     whole = encoded(Image.fromarray(noise(40, 40, 3)), "PNG")
     wrong = {
         "notes.png": (b"Not an image at all.", f"not an image: none of {', '.join(FORMATS)}"),
@@ -338,7 +338,7 @@ def test_what_is_no_image_is_told_in_a_line(addresses: dict[str, str], visit: Op
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
-def test_names_are_text_and_the_page_fits(
+def test_names_are_escaped_and_the_page_fits_the_window(
     bundle: ModelBundle, runtime: Path, tmp_path: Path, visit: Open, width: int, scheme: str
 ) -> None:
     import onnx
@@ -351,7 +351,7 @@ def test_names_are_text_and_the_page_fits(
         if entry.key == CLASS_NAMES:
             entry.value = json.dumps(hostile)
     onnx.save(model, copy / ONNX_FILE)
-    write_web_page(copy, runtime)  # Without golden vectors: only what takes drawings has use for them.
+    write_web_page(copy, runtime)  # Without golden vectors, which only the drawing pad uses.
     found = visit(f"{(copy / WEB_FOLDER).as_uri()}/", width, color_scheme=scheme)
     assert not found.page.locator("#drawing").is_visible()
     give(found.page, [(f"{HOSTILE}.png", encoded(Image.fromarray(noise(8, 8, 3)), "PNG"))])
@@ -378,7 +378,7 @@ def test_the_keyboard_reaches_the_files(addresses: dict[str, str], visit: Open, 
     expect(page.get_by_role("status")).to_contain_text("eight.png: ")
 
 
-def test_a_browser_that_cannot_run_the_model_says_so(browser: Browser, addresses: dict[str, str]) -> None:
+def test_a_browser_that_cannot_run_the_model_reports_it(browser: Browser, addresses: dict[str, str]) -> None:
     page = browser.new_page()
     page.add_init_script("delete window.WebAssembly")
     page.goto(f"{addresses['disk']}index.html")
@@ -387,7 +387,9 @@ def test_a_browser_that_cannot_run_the_model_says_so(browser: Browser, addresses
     page.close()
 
 
-def test_the_runtime_is_found_above(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_is_found_in_a_parent_folder(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "node_modules").mkdir()
     (tmp_path / "node_modules/onnxruntime-web").symlink_to(runtime)
     (tmp_path / "below/further").mkdir(parents=True)
@@ -407,7 +409,7 @@ def test_the_runtime_is_found_above(runtime: Path, tmp_path: Path, monkeypatch: 
         (["onnxruntime-web"], "does not contain onnxruntime-web"),
     ],
 )
-def test_another_folder_is_no_runtime(package: object, words: str, tmp_path: Path) -> None:
+def test_another_folder_is_not_a_runtime(package: object, words: str, tmp_path: Path) -> None:
     if package is not None:
         write_json(tmp_path / "package.json", package)
     with pytest.raises(RequestError, match=words) as raised:
@@ -415,7 +417,9 @@ def test_another_folder_is_no_runtime(package: object, words: str, tmp_path: Pat
     assert f"npm install onnxruntime-web@{WEB_RUNTIME_VERSION}" in str(raised.value)
 
 
-def test_without_a_runtime_the_way_to_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_is_reported_with_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match=r"npm install onnxruntime-web@1\.30\.0"):
         find_web_runtime()

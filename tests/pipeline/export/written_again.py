@@ -1,4 +1,4 @@
-"""The preprocessing as another team writes it: from `preprocessing.json`, with Pillow and NumPy alone."""
+"""The preprocessing reimplemented from `preprocessing.json`, with only Pillow and NumPy."""
 
 import io
 from fractions import Fraction
@@ -21,7 +21,7 @@ _TURNS = {
 
 
 def tensor_of(data: bytes, description: dict[str, Any]) -> npt.NDArray[np.uint8]:
-    """The steps of the description, in its order."""
+    """Apply the steps of the description in order."""
     wanted, steps = description["input"], {step["step"]: step for step in description["steps"]}
     assert list(steps) == ["decode", "turn", "reduce_to_8_bits", "flatten_transparency", "convert", "resize"]
     image: Image.Image = Image.open(io.BytesIO(data))

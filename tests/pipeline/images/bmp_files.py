@@ -1,4 +1,4 @@
-"""BMP files written from the specification, with every header."""
+"""Writing BMP files from the specification, with every header."""
 
 import struct
 from typing import Any
@@ -27,7 +27,7 @@ def bmp(
     top_down: bool = False,
     start: int | None = None,
 ) -> bytes:
-    """A file of rows as they are stored."""
+    """A file with the given rows, as stored."""
     height = -HEIGHT if top_down else HEIGHT
     if size == 12:
         head = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
@@ -45,7 +45,7 @@ def bmp(
 
 
 def padded(rows: npt.NDArray[Any]) -> bytes:
-    """Rows of bytes, the bottom one first, each filled up to four bytes."""
+    """Rows of bytes, bottom row first, each padded to four bytes."""
     data = np.ascontiguousarray(rows[::-1]).view(np.uint8).reshape(len(rows), -1)
     return np.pad(data, [(0, 0), (0, -data.shape[1] % 4)]).tobytes()
 
@@ -60,7 +60,7 @@ def packed(values: Pixels, bits: int) -> bytes:
 
 
 def run_lengths(values: Pixels, bits: int, absolute: bool) -> bytes:
-    """Rows as runs of one pixel, or as they are, the bottom one first."""
+    """Rows as runs of one pixel, or unencoded, bottom row first."""
     out = b""
     for row in values[::-1]:
         if not absolute:

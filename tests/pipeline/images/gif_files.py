@@ -1,4 +1,4 @@
-"""GIF files of one frame, written from the specification."""
+"""Writing GIF files with one frame from the specification."""
 
 import struct
 
@@ -7,13 +7,13 @@ import numpy as np
 from pixelmill.pipeline.images import Pixels
 
 SIZE = 16
-"""Of the canvas, either way."""
+"""The width and height of the canvas."""
 COLORS = np.array([[0, 160, 0], [200, 0, 0], [0, 0, 250], [30, 30, 30]], np.uint8)
 VALUES = np.random.default_rng(0).integers(0, 4, (7, 5), np.uint8)
 
 
 def lzw(values: Pixels) -> bytes:
-    """GIF's compressed data for indices below 4, with a clear code before each."""
+    """Compressed GIF data for indices below 4, with a clear code before each."""
     codes = [code for value in values.ravel() for code in (4, int(value))] + [5]
     bits = "".join(format(code, "03b")[::-1] for code in codes)
     data = bytes(int(bits[at : at + 8][::-1].rjust(8, "0"), 2) for at in range(0, len(bits), 8))

@@ -1,4 +1,4 @@
-"""Independent readers, for a second opinion on a file."""
+"""Independent readers of image files, for comparison."""
 
 from typing import Any
 

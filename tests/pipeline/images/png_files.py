@@ -1,4 +1,4 @@
-"""PNG files written from the specification, chunk by chunk."""
+"""Writing PNG files from the specification, chunk by chunk."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ import numpy.typing as npt
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, COLOR, PALETTE, GREY_ALPHA, COLOR_ALPHA = 0, 2, 3, 4, 6
 SAMPLES = {GREY: 1, COLOR: 3, PALETTE: 1, GREY_ALPHA: 2, COLOR_ALPHA: 4}
-# First row, first column, rows and columns between two of a pass.
+# First row, first column, and distances of rows and columns in each pass.
 _PASSES = (
     (0, 0, 8, 8),
     (0, 4, 8, 8),
@@ -23,7 +23,7 @@ Samples = npt.NDArray[np.uint16]
 
 
 def chunk(name: bytes, payload: bytes, check_sum: int | None = None) -> bytes:
-    """A chunk, under the right check sum or another."""
+    """A chunk, with a valid or an invalid checksum."""
     right = zlib.crc32(name + payload)
     return (
         struct.pack(">I", len(payload))
@@ -53,7 +53,7 @@ def _pack(row: Samples, depth: int) -> bytes:
 
 
 def png(samples: Samples, depth: int, color: int, *between: bytes, interlaced: bool = False) -> bytes:
-    """A whole file; `between`: chunks before the pixels."""
+    """A complete file; `between`: chunks before the pixels."""
     height, width = samples.shape[:2]
     head = SIGNATURE + header(width, height, depth, color, interlaced)
     return head + b"".join(between) + pixels(samples, depth, interlaced) + chunk(b"IEND", b"")

@@ -51,7 +51,7 @@ def test_palettes(size: int, bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("table", ["black and white", "grey", "dark grey"])
-def test_a_palette_of_greys_says_nothing_of_the_depth(bits: int, table: str) -> None:
+def test_a_palette_of_greys_does_not_determine_the_depth(bits: int, table: str) -> None:
     greys = {"black and white": [0, 255], "grey": [0, 80, 200], "dark grey": list(range(1 << bits))}[table]
     palette = np.repeat(np.array(greys, np.uint8)[:, np.newaxis], 3, axis=1)
     values = (indices(bits).astype(int) % len(palette)).astype(np.uint8)
@@ -70,7 +70,7 @@ def test_24_bits(top_down: bool) -> None:
 
 
 @pytest.mark.parametrize("size", [40, 56, 108, 124])
-def test_a_fourth_byte_without_a_mask_means_nothing(size: int) -> None:
+def test_a_fourth_byte_without_a_mask_is_ignored(size: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
     data = bmp(padded(pixels.reshape(HEIGHT, -1)), 32, size=size, masks=BGRA if size > 40 else ())
     assert np.array_equal(decode(data, SPEC).pixels, pixels[..., 2::-1])
@@ -78,7 +78,7 @@ def test_a_fourth_byte_without_a_mask_means_nothing(size: int) -> None:
 
 @pytest.mark.parametrize("size", [56, 108, 124])
 @pytest.mark.parametrize("alpha", ["zero", "full", "mixed"])
-def test_alpha_that_was_never_filled_in_is_none(size: int, alpha: str) -> None:
+def test_alpha_of_zero_everywhere_is_ignored(size: int, alpha: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
     levels = {"zero": 0, "full": 255, "mixed": np.where(indices(1), 255, 0)}[alpha]
     pixels[..., 3] = levels
@@ -95,7 +95,7 @@ def test_alpha_that_was_never_filled_in_is_none(size: int, alpha: str) -> None:
     order=st.permutations(range(4)),
     size=st.sampled_from([40, 52, 56, 108, 124]),
 )
-def test_samples_under_any_mask(bits: int, widths: tuple[int, ...], order: list[int], size: int) -> None:
+def test_samples_with_any_mask(bits: int, widths: tuple[int, ...], order: list[int], size: int) -> None:
     channels = [channel for channel in order if channel < 3 or size >= 56]
     if sum(widths[channel] for channel in channels) > bits:
         return
@@ -113,7 +113,7 @@ def test_samples_under_any_mask(bits: int, widths: tuple[int, ...], order: list[
             expected[..., channel] = sample * 255 // most
     body = padded(values.astype(f"<u{bits // 8}"))
     used = masks[: 4 if size >= 56 else 3]
-    if size == 40:  # The masks lie behind this header.
+    if size == 40:  # The masks follow this header.
         data = bmp(struct.pack("<3I", *used) + body, bits, compression=MASKS, start=14 + 40 + 12)
     else:
         data = bmp(body, bits, size=size, compression=MASKS, masks=tuple(used))
@@ -121,12 +121,14 @@ def test_samples_under_any_mask(bits: int, widths: tuple[int, ...], order: list[
 
 
 @pytest.mark.parametrize("masks", [(0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)])
-def test_16_bits_as_another_reader_sees_them(masks: tuple[int, ...]) -> None:
+def test_16_bits_match_another_reader(masks: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).integers(0, 1 << 15, (HEIGHT, WIDTH)).astype("<u2")
     body = struct.pack("<3I", *masks) + padded(values)
     data = bmp(body, 16, compression=MASKS, start=14 + 40 + 12)
     got = decode(data, SPEC).pixels.astype(int)
-    assert np.abs(got - read_by_another(data)).max() <= 8  # OpenCV shifts, and does not reach white.
+    assert (
+        np.abs(got - read_by_another(data)).max() <= 8
+    )  # OpenCV shifts the bits, so white becomes light grey.
     if masks[0] == 0x7C00:
         assert np.array_equal(decode(bmp(padded(values), 16), SPEC).pixels, got)
 
@@ -153,7 +155,7 @@ def test_runs_of_two_colors() -> None:
     assert np.array_equal(decode(data, SPEC).pixels, expected)
 
 
-def test_the_start_of_the_pixels_may_be_forgotten() -> None:
+def test_the_offset_of_the_pixels_may_be_missing() -> None:
     values = indices(8)
     for start in (0, 14 + 40):
         data = bmp(packed(values, 8), 8, palette=COLORS, start=start)
@@ -174,5 +176,5 @@ def test_the_start_of_the_pixels_may_be_forgotten() -> None:
         (b"BMW is a maker of cars", FailureCode.NOT_AN_IMAGE),
     ],
 )
-def test_what_is_refused(data: bytes, code: FailureCode) -> None:
+def test_unsupported_files_are_refused(data: bytes, code: FailureCode) -> None:
     assert failure(data).code == code

@@ -30,7 +30,7 @@ def canvas(values: Pixels, left: int, top: int, transparent: int | None = None) 
 @pytest.mark.parametrize("place", [(0, 0), (4, 4), (11, 9), (0, 9)])
 @pytest.mark.parametrize("transparent", [None, 0, 2])
 @pytest.mark.parametrize("local", [False, True])
-def test_what_a_first_frame_does_not_cover_is_background(
+def test_pixels_outside_the_first_frame_are_background(
     place: tuple[int, int], transparent: int | None, local: bool
 ) -> None:
     data = gif(VALUES, *place, transparent=transparent, local=local)
@@ -44,14 +44,14 @@ def test_a_frame_that_covers_the_canvas_is_opaque() -> None:
     assert np.array_equal(imageio.imread(data, index=0), COLORS[values])
 
 
-def test_interlaced_rows_are_put_in_order() -> None:
+def test_interlaced_rows_are_reordered() -> None:
     values = np.random.default_rng(0).integers(0, 4, (SIZE, SIZE), np.uint8)
     order = [*range(0, SIZE, 8), *range(4, SIZE, 8), *range(2, SIZE, 4), *range(1, SIZE, 2)]
     data = gif(values[order], 0, 0, flags=64)
     assert np.array_equal(decode(data, SPEC).pixels, COLORS[values])
 
 
-def test_a_gif_whose_pixels_took_its_end_for_their_own_is_corrupt() -> None:
+def test_a_gif_without_an_end_marker_in_its_pixels_is_corrupt() -> None:
     data = gif(VALUES, 4, 4)
     for cut in (3, 4, 5):
         with pytest.raises(ImageFailure) as caught:
@@ -59,7 +59,7 @@ def test_a_gif_whose_pixels_took_its_end_for_their_own_is_corrupt() -> None:
         assert caught.value.code == FailureCode.CORRUPT
 
 
-def test_a_gif_cut_short_is_corrupt() -> None:
+def test_a_truncated_gif_is_corrupt() -> None:
     data = gif(np.random.default_rng(0).integers(0, 4, (SIZE, SIZE), np.uint8), 0, 0)
     for length in range(6, len(data) - 3):
         with pytest.raises(ImageFailure) as caught:
@@ -86,7 +86,7 @@ def three_bytes(value: int) -> bytes:
 
 @pytest.mark.parametrize("place", [(0, 0), (4, 6), (10, 8)])
 @pytest.mark.parametrize("flags", [0x02, 0x12])
-def test_an_animation_whose_first_frame_is_a_part(place: tuple[int, int], flags: int) -> None:
+def test_an_animation_with_a_partial_first_frame(place: tuple[int, int], flags: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
     still = lossless(Image.fromarray(picture))
     assert still[12:16] == b"VP8L"
@@ -99,7 +99,7 @@ def test_an_animation_whose_first_frame_is_a_part(place: tuple[int, int], flags:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-def test_another_reader_sees_the_same_webp(mode: str) -> None:
+def test_webp_matches_another_reader(mode: str) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), np.uint8)
     data = lossless(Image.fromarray(picture).convert(mode), exact=True)
     read = read_with_opencv(data).astype(int)
@@ -109,7 +109,7 @@ def test_another_reader_sees_the_same_webp(mode: str) -> None:
 
 
 @pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\xff\xff", b"nothing", b"II*\0\xff\xff\xff\xff"])
-def test_broken_metadata_of_a_webp_costs_nothing(exif: bytes, recwarn: pytest.WarningsRecorder) -> None:
+def test_broken_metadata_of_a_webp_file_is_ignored(exif: bytes, recwarn: pytest.WarningsRecorder) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     data = lossless(Image.fromarray(picture), exif=exif, xmp=b"<x/>" * 1000)
     assert np.array_equal(decode(data, SPEC).pixels, picture)

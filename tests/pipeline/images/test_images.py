@@ -1,4 +1,4 @@
-"""One decoder for every stage: formats, damage, orientation, transparency, geometry."""
+"""The decoder: formats, damage, orientation, transparency, geometry."""
 
 import io
 import struct
@@ -43,7 +43,7 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def colourful(height: int = HEIGHT, width: int = WIDTH) -> Pixels:
-    """Different pixels everywhere, so that no turn or shift goes unnoticed."""
+    """Different pixels everywhere, so that any rotation or shift is noticed."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -67,7 +67,7 @@ LAB = encoded(Image.new("LAB", (WIDTH, HEIGHT)), "TIFF")
 
 
 def png_of_chunks(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file written by hand, with right checksums, whatever its chunks say."""
+    """A PNG file with valid checksums and any chunks."""
     parts = [b"\x89PNG\r\n\x1a\n"]
     for name, data in chunks:
         checksum = struct.pack(">I", zlib.crc32(name + data))
@@ -92,7 +92,7 @@ def failure(data: bytes, spec: ImageSpec = SPEC, **options: int) -> ImageFailure
 
 
 def accepts_or_fails(data: bytes, spec: ImageSpec) -> None:
-    """Any bytes give an image of the right form or an ImageFailure; other exceptions and warnings fail."""
+    """Check that any bytes give a valid image or an ImageFailure, and no other exception or warning."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -109,13 +109,13 @@ def accepts_or_fails(data: bytes, spec: ImageSpec) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_is_decoded_by_its_content(form: str) -> None:
     image = Image.new("RGB", (WIDTH, HEIGHT), (10, 200, 90))
-    answer = decode(encoded(image, form), SPEC)
-    assert (answer.width, answer.height) == (WIDTH, HEIGHT)
-    np.testing.assert_allclose(answer.pixels, np.full((HEIGHT, WIDTH, 3), (10, 200, 90)), atol=3)
+    result = decode(encoded(image, form), SPEC)
+    assert (result.width, result.height) == (WIDTH, HEIGHT)
+    np.testing.assert_allclose(result.pixels, np.full((HEIGHT, WIDTH, 3), (10, 200, 90)), atol=3)
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "WEBP"])
-def test_lossless_formats_give_the_very_pixels(form: str) -> None:
+def test_lossless_formats_give_the_exact_pixels(form: str) -> None:
     options = {"lossless": True} if form == "WEBP" else {}
     assert np.array_equal(decode(encoded(PICTURE, form, **options), SPEC).pixels, colourful())
 
@@ -125,7 +125,7 @@ def test_no_bytes() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\0", b"hello, I am no image", b"<svg/>", b"%PDF-1.7", bytes(10_000)])
-def test_bytes_of_something_else(data: bytes) -> None:
+def test_a_file_that_is_not_an_image(data: bytes) -> None:
     assert failure(data).code == FailureCode.NOT_AN_IMAGE
 
 
@@ -183,7 +183,7 @@ def test_damaged_bytes_of_valid_files(
     ),
     spec=st.sampled_from(SPECS),
 )
-def test_png_chunks_that_say_anything_under_a_right_checksum(
+def test_png_chunks_with_any_content_and_a_valid_checksum(
     bits: int, colour_type: int, chunks: list[tuple[bytes, bytes]], spec: ImageSpec
 ) -> None:
     header = png_header(3, 2, bits, colour_type)
@@ -193,10 +193,10 @@ def test_png_chunks_that_say_anything_under_a_right_checksum(
 
 @pytest.mark.parametrize("name", sorted(VALID))
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.resize}-{spec.channels}")
-def test_every_kind_of_image_becomes_every_tensor(name: str, spec: ImageSpec) -> None:
-    answer = decode(VALID[name], spec)
-    assert answer.pixels.shape == (spec.height, spec.width, spec.channels)
-    assert (answer.width, answer.height) == (WIDTH, HEIGHT)
+def test_every_kind_of_image_decodes_to_every_tensor(name: str, spec: ImageSpec) -> None:
+    result = decode(VALID[name], spec)
+    assert result.pixels.shape == (spec.height, spec.width, spec.channels)
+    assert (result.width, result.height) == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.resize}-{spec.channels}")
@@ -209,8 +209,8 @@ def test_a_palette_image_without_its_palette_is_a_failure() -> None:
     assert failure(data).code in (FailureCode.CORRUPT, FailureCode.UNSUPPORTED)
 
 
-def laid_down(orientation: int, upright: Pixels) -> Pixels:
-    """The pixels as a camera stores them; the EXIF standard's table, turned round."""
+def rotated(orientation: int, upright: Pixels) -> Pixels:
+    """The pixels as a camera stores them; the inverse of the table in the EXIF standard."""
     return {
         1: upright,
         2: upright[:, ::-1],
@@ -229,11 +229,11 @@ def test_exif_orientation_gives_the_upright_pixels(orientation: int, form: str) 
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True} if form == "WEBP" else {}
-    stored = Image.fromarray(np.ascontiguousarray(laid_down(orientation, colourful())))
+    stored = Image.fromarray(np.ascontiguousarray(rotated(orientation, colourful())))
     assert stored.size == ((WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH))
-    answer = decode(encoded(stored, form, exif=exif, **options), SPEC)
-    assert (answer.width, answer.height) == (WIDTH, HEIGHT)
-    assert np.array_equal(answer.pixels, colourful())
+    result = decode(encoded(stored, form, exif=exif, **options), SPEC)
+    assert (result.width, result.height) == (WIDTH, HEIGHT)
+    assert np.array_equal(result.pixels, colourful())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -242,44 +242,44 @@ def test_exif_orientation_of_a_jpeg(orientation: int) -> None:
     upright[:8, :16] = 250  # The top left quarter is bright.
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(laid_down(orientation, upright)))
-    answer = decode(encoded(stored, "JPEG", exif=exif), ImageSpec(height=16, width=32, channels=3))
-    assert (answer.width, answer.height) == (32, 16)
-    np.testing.assert_allclose(answer.pixels, upright, atol=10)
+    stored = Image.fromarray(np.ascontiguousarray(rotated(orientation, upright)))
+    result = decode(encoded(stored, "JPEG", exif=exif), ImageSpec(height=16, width=32, channels=3))
+    assert (result.width, result.height) == (32, 16)
+    np.testing.assert_allclose(result.pixels, upright, atol=10)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_means_nothing_turns_nothing(orientation: int) -> None:
+def test_an_undefined_orientation_is_ignored(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(decode(encoded(PICTURE, "PNG", exif=exif), SPEC).pixels, colourful())
 
 
 @pytest.mark.parametrize("exif", [b"MM\0*\xff\xff\xff\xff and no more", b"no TIFF header", b""])
-def test_broken_exif_shows_the_image_as_it_lies(exif: bytes) -> None:
+def test_broken_exif_is_ignored(exif: bytes) -> None:
     data = encoded(PICTURE, "PNG", exif=b"Exif\0\0" + exif)
     assert np.array_equal(decode(data, SPEC).pixels, colourful())
 
 
 def test_16_bit_grey_keeps_the_upper_byte() -> None:
     samples = np.array([[0x0000, 0x00FF, 0x0100], [0x1234, 0x80FF, 0xFFFF]], np.uint16)
-    answer = decode(encoded(Image.fromarray(samples), "PNG"), ImageSpec(height=2, width=3, channels=1))
-    assert answer.pixels[..., 0].tolist() == [[0x00, 0x00, 0x01], [0x12, 0x80, 0xFF]]
+    result = decode(encoded(Image.fromarray(samples), "PNG"), ImageSpec(height=2, width=3, channels=1))
+    assert result.pixels[..., 0].tolist() == [[0x00, 0x00, 0x01], [0x12, 0x80, 0xFF]]
 
 
 def test_16_bit_colour_keeps_the_upper_byte() -> None:
     row = struct.pack(">6H", 0x00FF, 0x1234, 0xFFFF, 0x80FF, 0x7F00, 0x0100)
     data = png_of_chunks(png_header(2, 1, 16, 2), png_rows(row), (b"IEND", b""))
-    answer = decode(data, ImageSpec(height=1, width=2, channels=3))
-    assert answer.pixels.tolist() == [[[0x00, 0x12, 0xFF], [0x80, 0x7F, 0x01]]]
+    result = decode(data, ImageSpec(height=1, width=2, channels=3))
+    assert result.pixels.tolist() == [[[0x00, 0x12, 0xFF], [0x80, 0x7F, 0x01]]]
 
 
 def test_a_16_bit_tiff_keeps_the_upper_byte_in_either_byte_order() -> None:
     samples = np.array([[0x12FF, 0xFE00]], np.uint16)
     for mode in ("I;16", "I;16B"):
         stored = Image.frombytes(mode, (2, 1), samples.astype("<u2" if mode == "I;16" else ">u2").tobytes())
-        answer = decode(encoded(stored, "TIFF"), ImageSpec(height=1, width=2, channels=1))
-        assert answer.pixels[..., 0].tolist() == [[0x12, 0xFE]]
+        result = decode(encoded(stored, "TIFF"), ImageSpec(height=1, width=2, channels=1))
+        assert result.pixels[..., 0].tolist() == [[0x12, 0xFE]]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -288,35 +288,35 @@ def test_pixels_without_a_defined_range_are_refused(mode: str) -> None:
 
 
 @pytest.mark.parametrize("background", [0, 100, 255])
-def test_palette_transparency_is_laid_over_the_background(background: int) -> None:
+def test_palette_transparency_is_composited_over_the_background(background: int) -> None:
     image = Image.new("P", (3, 1))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2])
     spec = ImageSpec(height=1, width=3, channels=3, background=background)
-    answer = decode(encoded(image, "PNG", transparency=bytes([255, 0, 255])), spec)
-    assert answer.pixels.tolist() == [[[255, 0, 0], [background] * 3, [0, 0, 255]]]
+    result = decode(encoded(image, "PNG", transparency=bytes([255, 0, 255])), spec)
+    assert result.pixels.tolist() == [[[255, 0, 0], [background] * 3, [0, 0, 255]]]
 
 
 @pytest.mark.parametrize("background", [0, 100, 255])
-def test_rgba_is_laid_over_the_background(background: int) -> None:
+def test_rgba_is_composited_over_the_background(background: int) -> None:
     image = Image.new("RGBA", (3, 1))
     image.putdata([(10, 20, 30, 255), (10, 20, 30, 0), (200, 100, 0, 128)])
     spec = ImageSpec(height=1, width=3, channels=3, background=background)
-    answer = decode(encoded(image, "PNG"), spec).pixels
-    assert answer[0, 0].tolist() == [10, 20, 30]
-    assert answer[0, 1].tolist() == [background] * 3
+    result = decode(encoded(image, "PNG"), spec).pixels
+    assert result[0, 0].tolist() == [10, 20, 30]
+    assert result[0, 1].tolist() == [background] * 3
     blended = [round((value * 128 + background * 127) / 255) for value in (200, 100, 0)]
-    np.testing.assert_allclose(answer[0, 2], blended, atol=1)
+    np.testing.assert_allclose(result[0, 2], blended, atol=1)
 
 
-def test_grey_with_alpha_is_laid_over_the_background() -> None:
+def test_grey_with_alpha_is_composited_over_the_background() -> None:
     image = Image.new("LA", (2, 1))
     image.putdata([(40, 255), (40, 0)])
-    answer = decode(encoded(image, "PNG"), ImageSpec(height=1, width=2, channels=1, background=7))
-    assert answer.pixels[..., 0].tolist() == [[40, 7]]
+    result = decode(encoded(image, "PNG"), ImageSpec(height=1, width=2, channels=1, background=7))
+    assert result.pixels[..., 0].tolist() == [[40, 7]]
 
 
-def test_a_grey_or_a_colour_that_stands_for_transparent() -> None:
+def test_a_transparent_grey_level_or_colour() -> None:
     grey = Image.new("L", (2, 1))
     grey.putdata([40, 50])
     spec = ImageSpec(height=1, width=2, channels=1, background=7)
@@ -324,35 +324,35 @@ def test_a_grey_or_a_colour_that_stands_for_transparent() -> None:
     colour = Image.new("RGB", (2, 1))
     colour.putdata([(1, 2, 3), (4, 5, 6)])
     spec = ImageSpec(height=1, width=2, channels=3, background=7)
-    answer = decode(encoded(colour, "PNG", transparency=(1, 2, 3)), spec)
-    assert answer.pixels.tolist() == [[[7, 7, 7], [4, 5, 6]]]
+    result = decode(encoded(colour, "PNG", transparency=(1, 2, 3)), spec)
+    assert result.pixels.tolist() == [[[7, 7, 7], [4, 5, 6]]]
 
 
 def test_a_cmyk_jpeg_becomes_rgb() -> None:
-    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # Magenta and yellow: red.
-    answer = decode(encoded(image, "JPEG", quality=95), ImageSpec(height=16, width=16, channels=3))
-    np.testing.assert_allclose(answer.pixels, np.full((16, 16, 3), (255, 0, 0)), atol=4)
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # Magenta and yellow give red.
+    result = decode(encoded(image, "JPEG", quality=95), ImageSpec(height=16, width=16, channels=3))
+    np.testing.assert_allclose(result.pixels, np.full((16, 16, 3), (255, 0, 0)), atol=4)
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_an_animation_gives_its_first_frame(form: str) -> None:
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 0, 255)))
     data = encoded(first, form, save_all=True, append_images=[second])
-    answer = decode(data, ImageSpec(height=8, width=8, channels=3))
-    np.testing.assert_allclose(answer.pixels, np.full((8, 8, 3), (255, 0, 0)), atol=3)
+    result = decode(data, ImageSpec(height=8, width=8, channels=3))
+    np.testing.assert_allclose(result.pixels, np.full((8, 8, 3), (255, 0, 0)), atol=3)
 
 
-def test_the_pixel_limit_needs_only_what_the_header_declares() -> None:
+def test_the_pixel_limit_needs_only_the_header() -> None:
     bomb = png_of_chunks(png_header(60_000, 60_000, 8, 2), png_rows(b"\0"), (b"IEND", b""))
     assert len(bomb) < 100
     problem = failure(bomb)
     assert problem.code == FailureCode.TOO_MANY_PIXELS
-    assert "60000 x 60000" in problem.words
+    assert "60000 x 60000" in problem.reason
 
 
-def test_the_frame_of_a_gif_cannot_go_round_the_pixel_limit() -> None:
+def test_the_frame_of_a_gif_cannot_bypass_the_pixel_limit() -> None:
     data = bytearray(VALID["gif"])
-    frame = data.index(b"\x2c\0\0\0\0")  # The image descriptor, whose size may exceed the screen's.
+    frame = data.index(b"\x2c\0\0\0\0")  # The image descriptor, whose size may exceed that of the screen.
     data[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
     assert failure(bytes(data)).code == FailureCode.TOO_MANY_PIXELS
 
@@ -364,7 +364,7 @@ def test_the_pixel_limit_is_inclusive() -> None:
 
 
 def bars() -> bytes:
-    """Twelve by four pixels: a red, a green and a blue square."""
+    """An image of 12 x 4 pixels: a red, a green and a blue square."""
     image = np.zeros((4, 12, 3), np.uint8)
     for square in range(3):
         image[:, 4 * square : 4 * square + 4, square] = 255
@@ -372,35 +372,35 @@ def bars() -> bytes:
 
 
 def test_stretch_keeps_everything() -> None:
-    answer = decode(bars(), ImageSpec(height=12, width=12, channels=3, resize="stretch")).pixels
-    assert (answer == answer[:1]).all()
+    result = decode(bars(), ImageSpec(height=12, width=12, channels=3, resize="stretch")).pixels
+    assert (result == result[:1]).all()
     for column, square in ((1, 0), (6, 1), (10, 2)):
-        assert answer[0, column].tolist() == [255 * (channel == square) for channel in range(3)]
+        assert result[0, column].tolist() == [255 * (channel == square) for channel in range(3)]
 
 
 def test_crop_keeps_the_centre() -> None:
-    answer = decode(bars(), ImageSpec(height=4, width=4, channels=3, resize="crop")).pixels
-    assert (answer == (0, 255, 0)).all()
+    result = decode(bars(), ImageSpec(height=4, width=4, channels=3, resize="crop")).pixels
+    assert (result == (0, 255, 0)).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pad_keeps_everything_between_bars_of_background(channels: int) -> None:
+def test_pad_adds_bars_of_background(channels: int) -> None:
     spec = ImageSpec.model_validate(
         {"height": 12, "width": 12, "channels": channels, "resize": "pad", "background": 99}
     )
-    answer = decode(bars(), spec).pixels
+    result = decode(bars(), spec).pixels
     plain = decode(bars(), spec.model_copy(update={"height": 4})).pixels
-    assert (answer[:4] == 99).all()
-    assert (answer[8:] == 99).all()
-    assert np.array_equal(answer[4:8], plain)
+    assert (result[:4] == 99).all()
+    assert (result[8:] == 99).all()
+    assert np.array_equal(result[4:8], plain)
 
 
 @pytest.mark.parametrize("size", [(1000, 1), (1, 1000), (1, 1)])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.resize}-{spec.channels}")
 def test_the_thinnest_images(size: tuple[int, int], spec: ImageSpec) -> None:
-    answer = decode(encoded(Image.new("RGB", size, (50, 50, 50)), "PNG"), spec)
-    assert answer.pixels.shape == (spec.height, spec.width, spec.channels)
-    assert (answer.width, answer.height) == size
+    result = decode(encoded(Image.new("RGB", size, (50, 50, 50)), "PNG"), spec)
+    assert result.pixels.shape == (spec.height, spec.width, spec.channels)
+    assert (result.width, result.height) == size
 
 
 def test_grey_follows_the_documented_formula() -> None:
@@ -425,21 +425,21 @@ def arrays() -> st.SearchStrategy[Pixels]:
 
 @settings(max_examples=60, deadline=None)
 @given(array=arrays())
-def test_encode_png_comes_back_as_it_was(array: Pixels) -> None:
+def test_an_encoded_png_decodes_to_the_same_pixels(array: Pixels) -> None:
     height, width, channels = array.shape
     spec = ImageSpec.model_validate({"height": height, "width": width, "channels": channels})
-    answer = decode(encode_png(array), spec)
-    assert np.array_equal(answer.pixels, array)
-    assert (answer.width, answer.height) == (width, height)
+    result = decode(encode_png(array), spec)
+    assert np.array_equal(result.pixels, array)
+    assert (result.width, result.height) == (width, height)
 
 
 @settings(max_examples=100, deadline=None)
 @given(array=arrays(), spec=st.sampled_from(SPECS))
-def test_fit_array_does_what_decode_does(array: Pixels, spec: ImageSpec) -> None:
+def test_fit_array_matches_decode(array: Pixels, spec: ImageSpec) -> None:
     assert np.array_equal(fit_array(array, spec), decode(encode_png(array), spec).pixels)
 
 
-def test_fit_array_takes_a_grey_image_without_a_channel_axis() -> None:
+def test_fit_array_accepts_a_grey_image_without_a_channel_axis() -> None:
     grey = colourful()[..., 0]
     assert np.array_equal(fit_array(grey, GREY), grey[..., np.newaxis])
 
@@ -460,7 +460,7 @@ def test_fit_array_takes_a_grey_image_without_a_channel_axis() -> None:
         }
     ),
 )
-def test_a_jpeg_is_the_same_by_either_decoder(
+def test_both_decoders_give_the_same_jpeg_pixels(
     size: tuple[int, int],
     target: tuple[int, int],
     channels: Any,
@@ -479,7 +479,7 @@ def test_a_jpeg_is_the_same_by_either_decoder(
     assert (fast.width, fast.height) == (slow.width, slow.height)
 
 
-def test_a_large_jpeg_is_shrunk_while_it_is_decoded_and_looks_the_same() -> None:
+def test_a_large_jpeg_is_downscaled_during_decoding_and_looks_the_same() -> None:
     ramp = np.add.outer(np.arange(480), np.arange(640)) / 1118 * 255
     data = encoded(Image.fromarray(np.repeat(ramp[..., None], 3, 2).astype(np.uint8)), "JPEG", quality=95)
     spec = ImageSpec(height=60, width=80, channels=3)
@@ -495,7 +495,7 @@ def test_a_thumbnail_keeps_the_shape_and_is_never_enlarged() -> None:
     assert Image.open(io.BytesIO(encode_thumbnail(VALID["png"], 50))).size == (WIDTH, HEIGHT)
 
 
-def test_the_header_is_told_as_stored() -> None:
+def test_the_header_is_described_as_stored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     facts = describe_file(encoded(Image.new("CMYK", (20, 10)), "JPEG", exif=exif))
@@ -503,7 +503,7 @@ def test_the_header_is_told_as_stored() -> None:
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "png transparent", "bmp", "gif", "tiff"])
-def test_the_header_is_told_though_the_pixels_are_damaged(name: str) -> None:
+def test_the_header_is_described_even_if_the_pixels_are_damaged(name: str) -> None:
     data = VALID[name][:-40] if name != "tiff" else VALID[name].replace(b"\x11\x01\x04\0", b"\x11\x01\x04\1")
     assert failure(data).code == FailureCode.CORRUPT
     facts = describe_file(data)

@@ -1,4 +1,4 @@
-"""Truncated or damaged JPEG files are never scored, even where decoders make up the missing pixels."""
+"""Truncated or damaged JPEG files are never scored, even if decoders fill in missing pixels."""
 
 import io
 import re
@@ -63,7 +63,7 @@ KINDS = list(kinds())
 
 @pytest.mark.parametrize(("mode", "options"), KINDS)
 @pytest.mark.parametrize("spec", [SMALL, FULL], ids=["shrunk", "full"])
-def test_a_file_cut_short_is_corrupt_though_its_end_was_put_back(
+def test_a_truncated_file_is_corrupt_even_with_its_end_marker(
     mode: str, options: dict[str, Any], spec: ImageSpec
 ) -> None:
     data = encoded(mode, **options)
@@ -74,12 +74,12 @@ def test_a_file_cut_short_is_corrupt_though_its_end_was_put_back(
         assert failure(data[:cut] + END, spec).code == FailureCode.CORRUPT, cut
         assert failure(data[:cut] + END + b"bytes after the end", spec).code == FailureCode.CORRUPT, cut
         assert failure(data[:cut], spec).code == FailureCode.CORRUPT, cut
-    for found in _MARKER.finditer(data, start, len(data) - 2):  # Restarts, and other scans.
+    for found in _MARKER.finditer(data, start, len(data) - 2):  # Restart markers, and further scans.
         assert failure(data[: found.start()] + END, spec).code == FailureCode.CORRUPT, found
 
 
 @pytest.mark.parametrize(("mode", "options"), KINDS)
-def test_bytes_that_decoders_skip_do_no_harm_and_hide_none(mode: str, options: dict[str, Any]) -> None:
+def test_extraneous_bytes_are_harmless_and_hide_no_damage(mode: str, options: dict[str, Any]) -> None:
     data = encoded(mode, **options)
     whole = decode(data, FULL).pixels
     start = start_of_scan(data)
@@ -89,7 +89,7 @@ def test_bytes_that_decoders_skip_do_no_harm_and_hide_none(mode: str, options: d
         assert np.array_equal(decode(padded, FULL).pixels, whole)
         assert np.array_equal(decode_with_pillow(padded, FULL).pixels, whole)
         assert np.array_equal(decode(padded + b"after the end", FULL).pixels, whole)
-        # The first warning is about the harmless bytes; the cut comes after it.
+        # The first warning is about the harmless bytes, before the truncation.
         if place != places[-1]:
             cut = len(padded) - 2 - (len(data) - place) // 3
             assert failure(padded[:cut] + END).code == FailureCode.CORRUPT
@@ -97,7 +97,7 @@ def test_bytes_that_decoders_skip_do_no_harm_and_hide_none(mode: str, options: d
     assert np.array_equal(decode(in_header, FULL).pixels, whole)
 
 
-def test_a_cut_is_found_behind_every_pair_of_skipped_bytes() -> None:
+def test_truncation_is_found_after_any_extraneous_bytes() -> None:
     data = encoded(restart_marker_blocks=4)
     restarts = [found.start() for found in _MARKER.finditer(data, start_of_scan(data))][:-1]
     for first, second in ((1, 2), (3, 9), (5, 6)):
@@ -115,9 +115,7 @@ def test_a_cut_is_found_behind_every_pair_of_skipped_bytes() -> None:
 @pytest.mark.parametrize("filler", [b"\0", b"\xaa", b"\xff"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
-def test_a_gap_that_was_filled_is_corrupt_and_padding_is_not(
-    filler: bytes, progressive: bool, part: float
-) -> None:
+def test_a_filled_gap_is_corrupt_but_padding_is_not(filler: bytes, progressive: bool, part: float) -> None:
     data = encoded(progressive=progressive)
     cut = int(len(data) * part)
     assert failure(data[:cut] + filler * (len(data) - cut - 2) + END).code == FailureCode.CORRUPT
@@ -125,7 +123,7 @@ def test_a_gap_that_was_filled_is_corrupt_and_padding_is_not(
 
 
 @pytest.mark.parametrize("subsampling", [1, 2])
-def test_inks_of_unusual_subsampling_are_checked_too(subsampling: int) -> None:
+def test_cmyk_with_unusual_subsampling_is_checked(subsampling: int) -> None:
     data = encoded("CMYK", subsampling=subsampling)
     assert decode(data, FULL).width == SIZE
     start = start_of_scan(data)
@@ -141,7 +139,7 @@ def test_a_missing_restart_marker_is_corrupt() -> None:
 
 
 def patched(data: bytes, marker: bytes, offset: int, value: bytes) -> bytes:
-    """Bytes replaced that many behind a marker."""
+    """The file with bytes replaced at an offset after a marker."""
     at = data.index(marker) + offset
     return data[:at] + value + data[at + len(value) :]
 
@@ -161,7 +159,7 @@ HARMLESS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("name", HARMLESS)
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_what_decoders_ignore_is_ignored(
+def test_harmless_irregularities_are_ignored(
     name: str, mode: str, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = encoded(mode)
@@ -176,7 +174,7 @@ def test_what_decoders_ignore_is_ignored(
 
 
 @pytest.mark.parametrize("frame", [0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
-def test_kinds_of_jpeg_that_are_not_supported(frame: int) -> None:
+def test_unsupported_kinds_of_jpeg(frame: int) -> None:
     problem = failure(patched(encoded(), b"\xff\xc0", 1, bytes((frame,))))
     assert problem.code == FailureCode.UNSUPPORTED
 
@@ -202,7 +200,7 @@ def test_any_subsampling_gives_an_image_or_a_failure() -> None:
 def test_true_441_subsampling_is_decoded() -> None:
     flat = np.full((32, 32, 3), (200, 40, 90), np.uint8)
     wide = simplejpeg.encode_jpeg(flat, quality=95, colorsubsampling="411")
-    # Where all blocks are the same, four beside each other can be said to lie under each other.
+    # If all blocks are equal, four blocks in a row can be declared as a column.
     high = patched(wide, b"\xff\xc0", 11, b"\x14")
     assert high != wide
     got = decode(high, ImageSpec(height=32, width=32, channels=3)).pixels
@@ -211,7 +209,7 @@ def test_true_441_subsampling_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_what_pillow_refuses_is_never_scored(progressive: bool) -> None:
+def test_files_that_pillow_refuses_are_never_decoded(progressive: bool) -> None:
     data = encoded(picture=noise(40, 40), progressive=progressive)
     generator = np.random.default_rng(0)
     refused = 0

@@ -1,4 +1,4 @@
-"""PNG files: every depth and kind of transparency, damage, and metadata that must not take resources."""
+"""PNG files: every depth and kind of transparency, damage, and metadata that must not use resources."""
 
 import io
 import zlib
@@ -73,7 +73,7 @@ def test_every_depth_shows_its_samples(color: int, depth: int, interlaced: bool)
     if samples.shape[2] > colors:
         expected = np.where(samples[..., -1:] > 0, expected, BACKGROUND)
     assert np.array_equal(decode(data, spec_of(colors)).pixels, expected)
-    if color in (GREY, COLOR):  # Another reader's opinion of the file itself.
+    if color in (GREY, COLOR):  # The samples according to another reader.
         read = read_with_opencv(data).reshape(samples.shape)
         scale = 255 // most if depth < 8 else 1
         assert np.array_equal(read[..., ::-1] if colors == 3 else read, samples * scale)
@@ -81,12 +81,12 @@ def test_every_depth_shows_its_samples(color: int, depth: int, interlaced: bool)
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("color", "depth"), [pair for pair in DEPTHS if pair[0] in (GREY, COLOR)])
-def test_one_level_stands_for_transparent(color: int, depth: int, interlaced: bool) -> None:
+def test_one_level_is_transparent(color: int, depth: int, interlaced: bool) -> None:
     count = SAMPLES[color]
     samples = random_samples(depth, count)
     clear = samples[4, 5].copy()
     samples[2] = clear
-    # One step beside the transparent level is not transparent, be it lost in 8 bits or not.
+    # The adjacent level is not transparent, even if the difference is lost in 8 bits.
     samples[3] = clear
     samples[3, :, -1] ^= 1
     transparency = chunk(b"tRNS", clear.astype(">u2").tobytes())
@@ -141,7 +141,7 @@ METADATA = {
 
 @pytest.mark.parametrize("name", METADATA)
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_metadata_never_costs_an_image(
+def test_metadata_never_causes_a_failure(
     name: str, place: str, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     data = png(PICTURE, 8, COLOR, *([METADATA[name]] if place == "before" else []))
@@ -153,7 +153,7 @@ def test_metadata_never_costs_an_image(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_orientation_after_the_pixels_counts() -> None:
+def test_an_orientation_after_the_pixels_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     turned = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
@@ -194,12 +194,12 @@ WRONG: dict[str, tuple[bytes, FailureCode]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_with_a_file(name: str) -> None:
+def test_damaged_files_are_refused_with_the_reason(name: str) -> None:
     data, code = WRONG[name]
     assert failure(SIGNATURE + data).code == code
 
 
-def test_the_end_chunk_may_be_missing_the_pixels_may_not() -> None:
+def test_the_end_chunk_may_be_missing_but_not_the_pixels() -> None:
     data = SIGNATURE + HEAD + BODY
     assert np.array_equal(decode(data, spec_of(3)).pixels, SHOWN)
     assert np.array_equal(decode(data + END[:5], spec_of(3)).pixels, SHOWN)
@@ -217,11 +217,11 @@ def pillow_loads(data: bytes) -> bool:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["plain", "color", "palette"])
-def test_no_flipped_bit_changes_a_pixel_unnoticed(kind: str) -> None:
+def test_no_flipped_bit_changes_a_pixel_silently(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     between = [TEXT, chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))]
-    if kind == "plain":  # Without EXIF, a reader that looks for it decodes the whole file.
+    if kind == "plain":  # Without EXIF, a reader that looks for it decodes the complete file.
         between = []
     if kind == "palette":
         table = np.random.default_rng(1).integers(0, 256, (16, 3), np.uint8)
@@ -243,23 +243,23 @@ def test_no_flipped_bit_changes_a_pixel_unnoticed(kind: str) -> None:
             continue
         scored += 1
         assert np.array_equal(got, whole), bit
-        # Pillow refuses for a wrong check sum of a text; for nothing else that is scored.
+        # Among files that we decode, Pillow refuses only those with a wrong checksum of a text chunk.
         in_text = [range(at, at + len(TEXT)) for at in range(len(data)) if data.startswith(TEXT, at)]
         assert any(bit // 8 in place for place in in_text) or pillow_loads(bytes(damaged)), bit
     assert scored > 0
 
 
 @pytest.mark.parametrize(("first", "second"), list(product([b"", TEXT, METADATA["XMP"]], repeat=2)))
-def test_what_lies_between_does_not_change_the_pixels(first: bytes, second: bytes) -> None:
+def test_other_chunks_do_not_change_the_pixels(first: bytes, second: bytes) -> None:
     halves = chunk(b"IDAT", RAW[:50]) + chunk(b"IDAT", b"") + chunk(b"IDAT", RAW[50:])
     data = SIGNATURE + HEAD + first + halves + second + END + b"bytes after the end"
     assert np.array_equal(decode(data, spec_of(3)).pixels, SHOWN)
 
 
-def test_a_million_chunks_are_walked_once() -> None:
+def test_a_million_chunks_are_read_in_linear_time() -> None:
     samples = random_samples(8, 1)
     data = png(samples, 8, GREY)
     at = data.index(b"IDAT") - 4
-    # The time for each chunk must not grow with those before it: that would take hours.
+    # If the time per chunk grew with the number of chunks before it, this would take hours.
     many = data[:at] + chunk(b"abCd", b"") * 1_000_000 + data[at:]
     assert np.array_equal(decode(many, spec_of(1)).pixels, samples.astype(np.uint8))

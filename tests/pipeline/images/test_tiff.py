@@ -32,7 +32,7 @@ def random_samples(bits: int, count: int, seed: int = 0) -> Samples:
 
 
 def in_8_bits(samples: Samples, bits: int) -> Pixels:
-    """What a viewer shows: few levels spread from black to white, of many the upper eight bits."""
+    """The displayed values: few levels are scaled to 0..255, of many the upper eight bits are kept."""
     if bits >= 8:
         return (samples >> (bits - 8)).astype(np.uint8)
     return np.round(samples / ((1 << bits) - 1) * 255).astype(np.uint8)
@@ -45,7 +45,7 @@ def failure(data: bytes) -> ImageFailure:
 
 
 def layouts() -> Iterator[dict[str, Any]]:
-    """Byte orders, strips and tiles, planes, compressions: nothing that changes what is shown."""
+    """Byte orders, strips and tiles, planes and compressions, which do not change the pixels."""
     shapes: list[dict[str, Any]] = [{}, {"rows": 4}, {"tile": (16, 16)}, {"tile": (32, 48)}]
     for order, planar, compression, shape in product("<>", (1, 2), (1, 8, 32773), shapes):
         yield {"order": order, "planar": planar, "compression": compression, **shape}
@@ -77,11 +77,11 @@ def test_every_layout_shows_the_samples(layout: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("layout", list(layouts()), ids=layout_name)
 @pytest.mark.parametrize("bits", [1, 8, 16])
-def test_another_reader_finds_the_same_samples(layout: dict[str, Any], bits: int) -> None:
+def test_samples_match_another_reader(layout: dict[str, Any], bits: int) -> None:
     for photometric, count in ((BLACK_IS_ZERO, 1), (RGB, 3))[: 1 if bits == 1 else 2]:
         samples = random_samples(bits, count)
         data = TiffFile(samples, bits, photometric, **layout).encode()
-        if layout.get("fill_order") == 2:  # tifffile reverses the bits of 16-bit samples in a way of its own.
+        if layout.get("fill_order") == 2:  # tifffile reverses the bits of 16-bit samples differently.
             read = read_with_opencv(data)
             read = read.reshape(samples.shape)[..., ::-1] // (255 if bits == 1 else 1)
         else:
@@ -96,7 +96,9 @@ def test_another_reader_finds_the_same_samples(layout: dict[str, Any], bits: int
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("shape", [{}, {"rows": 4}, {"tile": (16, 16)}], ids=layout_name)
 @pytest.mark.parametrize("planar", [1, 2])
-def test_differences_are_added_up(order: str, bits: int, shape: dict[str, Any], planar: int) -> None:
+def test_the_difference_predictor_is_reversed(
+    order: str, bits: int, shape: dict[str, Any], planar: int
+) -> None:
     samples = random_samples(bits, 3)
     page = TiffFile(samples, bits, RGB, order=order, planar=planar, compression=8, predictor=2, **shape)
     assert np.array_equal(decode(page.encode(), spec_of(3)).pixels, in_8_bits(samples, bits))
@@ -104,7 +106,7 @@ def test_differences_are_added_up(order: str, bits: int, shape: dict[str, Any], 
 
 @pytest.mark.parametrize("compression", ["zlib", "lzma"])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_files_of_another_writer(compression: str, kind: type) -> None:
+def test_files_from_another_writer(compression: str, kind: type) -> None:
     samples = random_samples(np.dtype(kind).itemsize * 8, 3)
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, samples, photometric="rgb", compression=compression, predictor=True)
@@ -114,7 +116,7 @@ def test_files_of_another_writer(compression: str, kind: type) -> None:
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "raw", "zstd"])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "I;16"])
-def test_files_of_pillow(compression: str, mode: str) -> None:
+def test_files_from_pillow(compression: str, mode: str) -> None:
     picture = Image.fromarray(random_samples(8, 3)).convert("L" if mode == "I;16" else mode)
     if mode == "I;16":
         picture = Image.fromarray(random_samples(16, 1)[..., 0])
@@ -145,7 +147,7 @@ def smooth() -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
-def test_jpeg_within_tiff(mode: str) -> None:
+def test_jpeg_in_tiff(mode: str) -> None:
     picture = smooth().convert(mode)
     buffer = io.BytesIO()
     picture.save(buffer, "TIFF", compression="jpeg", quality=100)
@@ -153,7 +155,7 @@ def test_jpeg_within_tiff(mode: str) -> None:
     assert np.abs(decode(buffer.getvalue(), spec_of(3)).pixels - expected).max() <= 6
 
 
-def test_a_jpeg_cut_short_within_tiff_is_corrupt() -> None:
+def test_a_truncated_jpeg_in_tiff_is_corrupt() -> None:
     buffer = io.BytesIO()
     Image.fromarray(random_samples(8, 3)).save(buffer, "TIFF", compression="jpeg", quality=95)
     data = bytearray(buffer.getvalue())
@@ -179,7 +181,7 @@ def test_palettes_of_8_and_of_16_bits(bits: int, compression: int, levels: int) 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("planar", [1, 2])
 @pytest.mark.parametrize("photometric", [BLACK_IS_ZERO, RGB])
-def test_alpha_is_laid_over_the_background(bits: int, planar: int, photometric: int) -> None:
+def test_alpha_is_composited_over_the_background(bits: int, planar: int, photometric: int) -> None:
     count = 3 if photometric == RGB else 1
     samples = random_samples(bits, count + 1)
     samples[..., -1] = np.where(random_samples(1, 1)[..., 0], (1 << bits) - 1, 0)
@@ -203,7 +205,7 @@ def test_half_transparent_pixels_of_either_kind_blend_alike() -> None:
         np.testing.assert_allclose(got[0, 0], (100, 50, 0), atol=1)
 
 
-def test_samples_that_mean_nothing_are_left_out() -> None:
+def test_samples_without_a_meaning_are_ignored() -> None:
     samples = random_samples(8, 5)
     page = TiffFile(samples, 8, RGB, extra=(0, 0))
     assert np.array_equal(decode(page.encode(), spec_of(3)).pixels, samples[..., :3])
@@ -214,9 +216,9 @@ def test_samples_that_mean_nothing_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_inks(bits: int) -> None:
+def test_cmyk(bits: int) -> None:
     samples = np.zeros((HEIGHT, WIDTH, 4), np.uint16 if bits == 16 else np.uint8)
-    samples[..., 1:3] = (1 << bits) - 1  # Magenta and yellow: red.
+    samples[..., 1:3] = (1 << bits) - 1  # Magenta and yellow give red.
     expected = np.full((HEIGHT, WIDTH, 3), (255, 0, 0))
     assert np.array_equal(decode(TiffFile(samples, bits, CMYK).encode(), spec_of(3)).pixels, expected)
     other = TiffFile(samples, bits, CMYK, tags={332: (3, [2])})
@@ -228,7 +230,7 @@ def test_ycbcr_of_full_resolution() -> None:
     samples = np.asarray(picture)
     page = TiffFile(samples, 8, YCBCR, tags={530: (3, [1, 1])})
     assert np.array_equal(decode(page.encode(), spec_of(3)).pixels, np.asarray(picture.convert("RGB")))
-    # Without the tag, or with others, there are fewer samples than pixels, or another formula.
+    # Without the tag, or with other values, the samples are subsampled or have another formula.
     assert failure(TiffFile(samples, 8, YCBCR).encode()).code == FailureCode.UNSUPPORTED
     video = {530: (3, [1, 1]), 532: (5, [16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1])}
     assert failure(TiffFile(samples, 8, YCBCR, tags=video).encode()).code == FailureCode.UNSUPPORTED
@@ -240,7 +242,7 @@ MASK = TiffFile(np.zeros((HEIGHT, WIDTH, 1), np.uint8), 1, 4, tags={254: (4, [4]
 
 
 @pytest.mark.parametrize("before", [[SMALL], [SMALL, SMALL], [OLD_SMALL], [MASK], [SMALL, MASK]])
-def test_a_smaller_copy_before_the_image_is_passed_over(before: list[TiffFile]) -> None:
+def test_a_reduced_copy_before_the_image_is_skipped(before: list[TiffFile]) -> None:
     samples = random_samples(8, 1)
     data = encode_pages([*before, TiffFile(samples), TiffFile(samples + 1)])
     assert np.array_equal(decode(data, spec_of(1)).pixels, samples)
@@ -248,7 +250,7 @@ def test_a_smaller_copy_before_the_image_is_passed_over(before: list[TiffFile]) 
     assert tifffile.TiffFile(io.BytesIO(data)).pages[len(before)].asarray().shape == (HEIGHT, WIDTH)
 
 
-def test_an_image_that_belongs_to_its_thumbnail() -> None:
+def test_an_image_in_the_subpage_of_its_thumbnail() -> None:
     samples = random_samples(8, 3)
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
@@ -257,12 +259,12 @@ def test_an_image_that_belongs_to_its_thumbnail() -> None:
     assert np.array_equal(decode(buffer.getvalue(), spec_of(3)).pixels, samples)
 
 
-def test_a_file_of_nothing_but_a_thumbnail_shows_it() -> None:
+def test_a_file_with_only_a_thumbnail_gives_the_thumbnail() -> None:
     small = TiffFile(random_samples(8, 1), tags={254: (4, [1])})
     assert np.array_equal(decode(small.encode(), spec_of(1)).pixels, small.samples)
 
 
-def test_pages_in_a_circle_end() -> None:
+def test_circular_pages_end() -> None:
     data = bytearray(SMALL.encode())
     start = int.from_bytes(data[4:8], "little")
     data[-4:] = start.to_bytes(4, "little")
@@ -287,11 +289,11 @@ def test_pages_in_a_circle_end() -> None:
         (TiffFile(np.zeros((9, 9, 1), np.uint8), tags={273: (4, [1 << 31])}), FailureCode.CORRUPT),
     ],
 )
-def test_what_has_no_defined_pixels_is_refused(page: TiffFile, code: FailureCode) -> None:
+def test_undefined_layouts_are_refused(page: TiffFile, code: FailureCode) -> None:
     assert failure(page.encode()).code == code
 
 
-def test_no_byte_may_be_missing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_any_truncation_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     for options in ({}, {"compression": 8}, {"rows": 3}, {"tile": (16, 16)}):
         page = TiffFile(random_samples(8, 1), **options)
         data = page.encode()

@@ -1,4 +1,4 @@
-"""TIFF files written from the specification, to cover every layout that a reader may meet."""
+"""Writing TIFF files from the specification, in every layout that a reader may encounter."""
 
 import itertools
 import struct
@@ -16,7 +16,7 @@ _FORMS = {1: "B", _SHORT: "H", _LONG: "I", _LONG8: "Q"}
 
 
 def pack_bits(data: bytes) -> bytes:
-    """PackBits: a length, and the byte that is repeated."""
+    """PackBits: a length and the repeated byte."""
     out = b""
     for value, run in itertools.groupby(data):
         count = len(list(run))
@@ -37,7 +37,7 @@ COMPRESSORS: dict[int, Callable[[bytes], bytes]] = {
 
 @dataclass
 class TiffFile:
-    """How the samples [height, width, samples] of one page are stored."""
+    """The storage of the samples [height, width, samples] of one page."""
 
     samples: Samples
     bits: int = 8
@@ -55,7 +55,7 @@ class TiffFile:
     tags: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The bytes of a file of this page alone."""
+        """The bytes of a file with only this page."""
         return encode_pages([self])
 
     def blocks(self) -> list[bytes]:
@@ -90,7 +90,7 @@ class TiffFile:
         return bytes(int(f"{value:08b}"[::-1], 2) for value in data) if self.fill_order == 2 else data
 
     def entries(self, offsets: list[int], counts: list[int]) -> dict[int, tuple[int, list[int]]]:
-        """The page's tags."""
+        """The tags of the page."""
         height, width, count = self.samples.shape
         tags: dict[int, tuple[int, list[int]]] = {
             256: (_LONG, [width]),
@@ -116,7 +116,7 @@ class TiffFile:
 
 
 def encode_pages(pages: list[TiffFile]) -> bytes:
-    """A file of pages one after the other, byte order and size of offsets as the first has them."""
+    """A file with several pages, in the byte order and with the offset size of the first."""
     order, big = pages[0].order, pages[0].big
     letters = {"<": b"II", ">": b"MM"}[order]
     head = letters + (struct.pack(f"{order}HHH", 43, 8, 0) if big else struct.pack(f"{order}H", 42))

@@ -1,15 +1,19 @@
 """Summaries of networks, computed by hand, and refusals; `tests/pipeline/training` compares with Keras."""
 
+import importlib
+import inspect
+import pkgutil
 from typing import get_args
 
 import pytest
 
+from pixelmill.pipeline import layers as package
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.config.layers import ApplicationName, Layer, ModelSpec
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.layers import LayerSummary, summarize_layers
-from pixelmill.pipeline.layers.applications import APPLICATIONS
-from pixelmill.pipeline.layers.kinds import KINDS
+from pixelmill.pipeline.layers import Layer, LayerSummary, ModelSpec, summarize_layers
+from pixelmill.pipeline.layers.application import APPLICATIONS, ApplicationName
+from pixelmill.pipeline.layers.kinds import SimpleLayer
+from pixelmill.pipeline.layers.layer import LayerSpec, SimpleLayerSpec
 from pixelmill.pipeline.layers.windows import ReceptiveField
 from pixelmill.pipeline.recipes import load_recipe
 
@@ -40,7 +44,14 @@ def first_row(layer: dict[str, object], image: ImageSpec = COLOUR_32) -> LayerSu
 
 def test_every_layer_and_every_application_is_in_its_table() -> None:
     (union, _) = get_args(Layer)
-    assert set(KINDS) == set(get_args(union))
+    written = {
+        kind
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        for kind in vars(importlib.import_module(module.name)).values()
+        if isinstance(kind, type) and issubclass(kind, LayerSpec) and not inspect.isabstract(kind)
+    }
+    assert set(get_args(union)) == written
+    assert set(get_args(SimpleLayer)) == {kind for kind in written if issubclass(kind, SimpleLayerSpec)}
     assert list(APPLICATIONS) == list(get_args(ApplicationName))
 
 

@@ -1,1 +1,1 @@
-"""The prediction table: its columns and its two formats, which hold the same values."""
+"""The prediction table: its columns, and its two formats, which contain the same values."""

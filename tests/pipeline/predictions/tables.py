@@ -13,7 +13,7 @@ from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, read_predicti
 from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
 from pixelmill.pipeline.predictions.csv_format import write_csv
 from pixelmill.pipeline.predictions.parts import part_name, writing_part
-from pixelmill.pipeline.predictions.stored import KIND
+from pixelmill.pipeline.predictions.table import KIND
 
 SHA256 = "0f" * 32
 FACTS = RunFacts("digits", "7", "a1" * 32, "20260131T235959Z-digits-1a2b3c", "2026-01-31T23:59:59Z")
@@ -40,7 +40,7 @@ AFTER_PROBABILITY = COLUMNS.index("probability") + 1
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one image: a scored one has choices, a failed one an error."""
+    """One image: a scored one has classes and probabilities, a failed one an error."""
 
     path: str
     choices: tuple[tuple[int, float], ...] = ()
@@ -82,7 +82,7 @@ def plain_row(
     layout: TableLayout = PLAIN,
     true_label: str | None = None,
 ) -> dict[str, object]:
-    """The row that a table must have, worked out one value at a time."""
+    """The expected row of a table, computed value by value."""
     choices = [] if row.error else row.choices[: layout.top_k]
     probabilities = [float(np.float32(probability)) for _, probability in choices]
     values: dict[str, object] = {
@@ -103,14 +103,14 @@ def plain_row(
 
 
 def write_manifest(folder: Path, run_id: str = FACTS.run_id) -> None:
-    """List what a folder holds as the table of a run."""
+    """Write a manifest for the files in a folder, as the table of a run."""
     request = {"images": "/images", "model": "digits@7", "top_k": 1}
     facts = {"kind": KIND, "run": {"run_id": run_id}, "request": request}
     write_json(folder / MANIFEST, {**facts, "files": describe_files(folder)})
 
 
 class Table:
-    """One run's table in both forms."""
+    """The table of one run in both formats."""
 
     def __init__(
         self,
@@ -172,5 +172,5 @@ def first_folder(path: str) -> str | None:
 
 
 def file_facts(rows: Sequence[Row]) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
-    """Size, time and inode for each row, that nothing but its path decides."""
+    """The size, time and inode of each row, which depend only on its path."""
     return np.array([[len(row.path), -(10**18), len(row.path) ** 5] for row in rows], np.int64).reshape(-1, 3)

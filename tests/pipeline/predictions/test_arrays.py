@@ -21,14 +21,14 @@ masked = numbers.flatmap(lambda values: st.tuples(st.just(values), hnp.arrays(bo
 
 
 def same(made: pa.Array, expected: pa.Array) -> bool:
-    """Equal in type, nulls and every bit of every value."""
+    """Whether arrays are equal in type, nulls and every bit of every value."""
     made.validate(full=True)
     assert (made.type, made.null_count) == (expected.type, expected.null_count)
     return bool(made.equals(expected) or repr(made.to_pylist()) == repr(expected.to_pylist()))  # NaN
 
 
 @given(st.lists(texts | st.none(), max_size=40))
-def test_texts(values: list[str | None]) -> None:
+def test_strings(values: list[str | None]) -> None:
     assert same(text_array(values), pa.array(values, pa.string()))
 
 
@@ -40,7 +40,7 @@ def test_numbers(values: "np.ndarray[Any, Any]") -> None:
 @given(masked)
 def test_numbers_and_nulls(case: "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]") -> None:
     values, nulls = case
-    # From plain values, because pyarrow's own mask takes NaN for a null as well.
+    # From plain values, because pyarrow's mask also turns NaN into null.
     plain = [None if null else value for value, null in zip(values.tolist(), nulls, strict=True)]
     assert same(number_array(values, nulls), pa.array(plain, pa.from_numpy_dtype(values.dtype)))
 
@@ -58,6 +58,6 @@ def test_lists(nulls: "np.ndarray[Any, Any]", length: int) -> None:
     assert same(list_array(values, length, nulls), pa.array(rows, pa.list_(pa.string())))
 
 
-def test_a_text_that_is_none_is_refused() -> None:
+def test_none_is_refused_where_nulls_are_not_allowed() -> None:
     with pytest.raises(UnicodeEncodeError):
         text_array(["\udcff"])

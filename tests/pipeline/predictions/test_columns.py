@@ -33,7 +33,7 @@ any_row = st.builds(
 ) | st.builds(Row, paths, st.just(()), paths.filter(bool), st.none() | st.just(SHA256), sizes, sizes)
 
 
-def test_the_columns_are_the_documented_ones_in_their_order() -> None:
+def test_the_columns_match_the_documentation_in_order() -> None:
     assert schema(PLAIN).names == COLUMNS
     top = ["top_labels", "top_probabilities"]
     before, after = COLUMNS[:AFTER_PROBABILITY], COLUMNS[AFTER_PROBABILITY:]
@@ -42,7 +42,7 @@ def test_the_columns_are_the_documented_ones_in_their_order() -> None:
     assert schema(TableLayout(2, true_labels=True)).names == [*before, *top, "true_label", *after]
 
 
-def test_the_types_are_the_documented_ones() -> None:
+def test_the_types_match_the_documentation() -> None:
     types = {field.name: field.type for field in schema(TableLayout(2, true_labels=True))}
     assert types.pop("class_index") == types.pop("width") == types.pop("height") == pa.int32()
     assert types.pop("probability") == pa.float32()
@@ -51,7 +51,7 @@ def test_the_types_are_the_documented_ones() -> None:
     assert set(types.values()) == {pa.string()}
 
 
-def test_what_every_row_has_is_never_null() -> None:
+def test_required_columns_are_never_null() -> None:
     required = {field.name for field in schema(TableLayout(2, true_labels=True)) if not field.nullable}
     assert required == {"image_path", "status", *vars(FACTS)}
 
@@ -81,7 +81,7 @@ def test_a_scored_and_a_failed_row() -> None:
     }
 
 
-def test_the_choices_of_a_row_are_lists() -> None:
+def test_the_top_k_predictions_of_a_row_are_lists() -> None:
     layout = TableLayout(top_k=3)
     one, other, _ = predictions_of(ROWS, 3).to_table(LABELS, FACTS, layout).to_pylist()
     assert one["top_labels"] == ["dog", "cat", "bird"]
@@ -94,7 +94,7 @@ def test_the_choices_of_a_row_are_lists() -> None:
     st.integers(1, 3),
     st.none() | st.lists(st.none() | paths, min_size=12, max_size=12),
 )
-def test_any_answers_give_the_rows_they_stand_for(
+def test_any_predictions_give_the_expected_rows(
     rows: list[Row], top_k: int, true_labels: list[str | None] | None
 ) -> None:
     layout = TableLayout(top_k, true_labels is not None)
@@ -107,7 +107,7 @@ def test_any_answers_give_the_rows_they_stand_for(
     ]
 
 
-def test_what_a_failed_row_was_about_to_be_does_not_show() -> None:
+def test_a_failed_row_hides_its_undefined_prediction() -> None:
     predictions = predictions_of([scored("a.png", (2, 0.9)), scored("b.png", (1, 0.8))])
     predictions.errors[0], predictions.class_indices[0] = "corrupt: at its end", 99
     row = predictions.to_table(LABELS, FACTS, PLAIN).to_pylist()[0]
@@ -120,12 +120,12 @@ def test_what_a_failed_row_was_about_to_be_does_not_show() -> None:
     assert (row["width"], row["height"], row["image_sha256"]) == (640, 480, SHA256)
 
 
-def test_a_choice_that_is_no_class_is_an_error() -> None:
+def test_an_index_that_is_not_a_class_is_an_error() -> None:
     with pytest.raises(pa.ArrowIndexError):
         predictions_of([scored("a.png", (3, 0.9))]).to_table(LABELS, FACTS, PLAIN)
 
 
-def test_a_column_with_a_value_too_few_is_an_error() -> None:
+def test_a_column_that_is_too_short_is_an_error() -> None:
     predictions = predictions_of(ROWS)
     layout = TableLayout(true_labels=True)
     for true_labels in (None, ["cat", "dog"]):
@@ -137,7 +137,7 @@ def test_a_column_with_a_value_too_few_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("source", [0, 1])
-def test_a_copied_row_is_the_other_but_for_its_file(source: int) -> None:
+def test_a_copied_row_differs_only_in_its_file(source: int) -> None:
     rows = [scored("a.png", (1, 0.7), (0, 0.2)), failed("b.png"), Row("c.png", sha256="11" * 32)]
     predictions, layout = predictions_of(rows, 2), TableLayout(top_k=2)
     before = predictions.to_table(LABELS, FACTS, layout).to_pylist()
@@ -148,13 +148,13 @@ def test_a_copied_row_is_the_other_but_for_its_file(source: int) -> None:
 
 
 @given(st.lists(any_row, max_size=8), st.lists(any_row, max_size=4), st.integers(1, 3), st.data())
-def test_pasted_rows_take_the_place_of_as_many(
+def test_pasted_rows_replace_the_same_number_of_rows(
     rows: list[Row], others: list[Row], top_k: int, data: st.DataObject
 ) -> None:
     others = others[: len(rows)]
     start = data.draw(st.integers(0, len(rows) - len(others)))
     stop = start + len(others)
-    # Rows keep their own paths.
+    # Rows keep their paths.
     others = [replace(other, path=row.path) for other, row in zip(others, rows[start:stop], strict=True)]
     predictions = predictions_of(rows, top_k)
     predictions.paste(start, predictions_of(others, top_k))
@@ -163,6 +163,6 @@ def test_pasted_rows_take_the_place_of_as_many(
     assert predictions.to_table(LABELS, FACTS, layout) == expected.to_table(LABELS, FACTS, layout)
 
 
-def test_answers_begin_without_any() -> None:
+def test_new_predictions_are_undefined() -> None:
     (row,) = Predictions(["a.png"], 1).to_table(LABELS, FACTS, PLAIN).to_pylist()
     assert row["image_sha256"] is row["width"] is row["height"] is row["error"] is None

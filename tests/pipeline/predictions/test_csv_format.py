@@ -27,11 +27,11 @@ from tests.pipeline.predictions.tables import (
 
 @pytest.fixture(scope="module")
 def scratch() -> "itertools.count[int]":
-    """Numbers for fresh folders: hypothesis runs a test many times in one `tmp_path`."""
+    """Numbers for new folders, because hypothesis runs a test many times in one `tmp_path`."""
     return itertools.count()
 
 
-def test_the_csv_columns_spell_the_lists_out() -> None:
+def test_the_csv_columns_replace_the_lists() -> None:
     assert csv_columns(PLAIN) == COLUMNS
     before, after = COLUMNS[:AFTER_PROBABILITY], COLUMNS[AFTER_PROBABILITY:]
     more = ["label_2", "probability_2", "label_3", "probability_3"]
@@ -40,7 +40,7 @@ def test_the_csv_columns_spell_the_lists_out() -> None:
 
 
 @pytest.mark.parametrize("layout", [PLAIN, TableLayout(3), TableLayout(2, true_labels=True)])
-def test_what_is_written_has_those_columns(layout: TableLayout, tmp_path: Path) -> None:
+def test_the_written_file_has_these_columns(layout: TableLayout, tmp_path: Path) -> None:
     table = Table(tmp_path, layout=layout)
     assert list(table.csv_cells()[0]) == csv_columns(layout)
     assert list(read_csv(io.BytesIO((table.csv / CSV_FILE).read_bytes())).columns) == csv_columns(layout)
@@ -48,7 +48,9 @@ def test_what_is_written_has_those_columns(layout: TableLayout, tmp_path: Path) 
 
 @pytest.mark.parametrize("rows_in_a_group", [1, 2, 1000])
 @pytest.mark.parametrize("rows_in_a_part", [1, 1000])
-def test_both_forms_hold_the_same_values(rows_in_a_part: int, rows_in_a_group: int, tmp_path: Path) -> None:
+def test_both_formats_contain_the_same_values(
+    rows_in_a_part: int, rows_in_a_group: int, tmp_path: Path
+) -> None:
     table = Table(
         tmp_path,
         layout=TableLayout(3),
@@ -60,12 +62,12 @@ def test_both_forms_hold_the_same_values(rows_in_a_part: int, rows_in_a_group: i
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS[:1]], ids=["with failures", "without"])
-def test_both_forms_read_to_the_same_types(rows: tuple[Row, ...], tmp_path: Path) -> None:
+def test_both_formats_are_read_with_the_same_types(rows: tuple[Row, ...], tmp_path: Path) -> None:
     parquet, text = Table(tmp_path, rows).shared_columns()
     assert text.dtypes.to_dict() == parquet.dtypes.to_dict()
 
 
-def test_the_choices_after_the_first_are_the_same_in_both_forms(tmp_path: Path) -> None:
+def test_the_top_k_predictions_are_the_same_in_both_formats(tmp_path: Path) -> None:
     table = Table(tmp_path, layout=TableLayout(3))
     parquet, text = read_predictions(table.parquet), read_predictions(table.csv)
     for index in (0, 2):
@@ -77,7 +79,7 @@ def test_the_choices_after_the_first_are_the_same_in_both_forms(tmp_path: Path) 
     assert text.loc[1, ["label_2", "label_3", "probability_2", "probability_3"]].isna().all()
 
 
-def test_the_true_labels_are_the_same_in_both_forms(tmp_path: Path) -> None:
+def test_the_true_labels_are_the_same_in_both_formats(tmp_path: Path) -> None:
     rows = [scored("007/a.png", (0, 0.5)), scored("=1/b.png", (0, 0.5)), failed("NA/c.png"), failed("d.png")]
     table = Table(tmp_path, rows, layout=TableLayout(true_labels=True))
     for folder in (table.parquet, table.csv):
@@ -86,7 +88,7 @@ def test_the_true_labels_are_the_same_in_both_forms(tmp_path: Path) -> None:
     assert [cells["true_label"] for cells in table.csv_cells()] == ["007", "'=1", "NA", ""]
 
 
-def test_texts_made_of_digits_stay_texts_in_csv(tmp_path: Path) -> None:
+def test_strings_of_digits_remain_strings_in_csv(tmp_path: Path) -> None:
     facts = RunFacts("2024", "1", "7" * 64, "20260131", "2026-01-31T23:59:59Z")
     row = Row("007", ((0, 0.5), (1, 0.25)), None, "1" * 64, 8, 8)
     frame = read_predictions(Table(tmp_path, [row], ["0", "01"], facts, TableLayout(2)).csv)
@@ -133,7 +135,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_survives_both_forms(text: str, tmp_path: Path) -> None:
+def test_any_string_is_preserved_in_both_formats(text: str, tmp_path: Path) -> None:
     path = text.replace("\r", "%0D").replace("\n", "%0A")  # As the listing escapes them.
     rows = [scored(path, (0, 0.5)), failed(f"z{path}"), scored(f"zz{path}", (1, 0.5))]
     table = Table(tmp_path, rows, [text, "dog"])
@@ -158,7 +160,7 @@ def test_a_text_survives_both_forms(text: str, tmp_path: Path) -> None:
         min_size=1,
     )
 )
-def test_any_label_survives_csv_in_a_row_of_its_own(
+def test_any_label_is_preserved_in_csv(
     labels: list[str], scratch: "itertools.count[int]", tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / f"labels-{next(scratch)}"
@@ -186,7 +188,7 @@ def test_no_cell_begins_like_a_formula(start: str, tmp_path: Path) -> None:
     assert read_predictions(table.csv)["label_2"].tolist() == [label]
 
 
-def test_a_path_kept_from_being_a_formula_names_the_same_file(tmp_path: Path) -> None:
+def test_a_path_guarded_against_formulas_names_the_same_file(tmp_path: Path) -> None:
     table = Table(tmp_path, [scored("=a/b.png", (0, 0.5))])
     images = tmp_path / "images"
     (images / "=a").mkdir(parents=True)
@@ -200,7 +202,7 @@ float32s = st.floats(0, 1, width=32) | st.floats(0, 2.0**-100, width=32) | st.ju
 
 @settings(max_examples=100, deadline=None)
 @given(values=st.lists(float32s, min_size=1, max_size=30))
-def test_a_float32_survives_csv_exactly(
+def test_a_float32_is_preserved_exactly_in_csv(
     values: list[float], scratch: "itertools.count[int]", tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / f"floats-{next(scratch)}"
@@ -214,7 +216,7 @@ def test_a_float32_survives_csv_exactly(
     assert np.array_equal(read_predictions(table.parquet)["probability"].to_numpy(np.float32), expected)
 
 
-def test_csv_probabilities_are_plain_and_short(tmp_path: Path) -> None:
+def test_csv_probabilities_are_short_decimals(tmp_path: Path) -> None:
     rows = [scored(f"{value}.png", (0, value)) for value in (0.1, 1.0, 1e-7)]
     cells = Table(tmp_path, rows).csv_cells()
     assert [row["probability"] for row in cells] == ["0.1", "1.0", "0.0000001"]

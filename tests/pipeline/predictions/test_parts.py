@@ -44,14 +44,14 @@ from tests.pipeline.predictions.tables import (
 
 
 @pytest.mark.parametrize("layout", [PLAIN, TableLayout(3), TableLayout(3, true_labels=True)])
-def test_what_is_written_has_the_columns_of_its_layout(layout: TableLayout, tmp_path: Path) -> None:
+def test_a_part_has_the_columns_of_its_layout(layout: TableLayout, tmp_path: Path) -> None:
     (part,) = Table(tmp_path, layout=layout).parts
     assert pq.read_schema(part).remove_metadata() == schema(layout)
     assert list(pd.read_parquet(part).columns) == schema(layout).names
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 3])
-def test_a_part_reads_back_as_it_was_written(top_k: int, tmp_path: Path) -> None:
+def test_a_part_is_read_as_written(top_k: int, tmp_path: Path) -> None:
     layout = TableLayout(top_k)
     (part,) = Table(tmp_path, layout=layout).parts
     rows = [plain_row(row, layout=layout) for row in ROWS]
@@ -77,9 +77,7 @@ def test_the_true_labels_are_kept(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 9), max_size=6))
-def test_row_groups_come_back_as_they_were_written(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
-) -> None:
+def test_row_groups_are_read_as_written(tmp_path_factory: pytest.TempPathFactory, sizes: list[int]) -> None:
     path = tmp_path_factory.mktemp("part") / part_name(0)
     numbers = itertools.count()
     groups = [[scored(f"{next(numbers):03d}.png", (1, 0.5)) for _ in range(size)] for size in sizes]
@@ -96,19 +94,19 @@ def test_row_groups_come_back_as_they_were_written(
     assert facts.tolist() == file_facts(rows).tolist()
 
 
-def test_a_part_says_what_it_was_read_from(tmp_path: Path) -> None:
+def test_a_part_records_the_facts_of_its_files(tmp_path: Path) -> None:
     extremes = np.array([[0, -1, 2**63 - 1], [-(2**63), 10**18 + 1, 0], [5, 6, 7]], np.int64)
     with writing_part(tmp_path / part_name(0), PLAIN, "key") as part:
         part.write(predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN), extremes)
     assert read_file_facts(tmp_path / part_name(0)).tolist() == extremes.tolist()
 
 
-def test_a_part_of_another_writer_says_nothing_of_files(tmp_path: Path) -> None:
+def test_a_part_from_another_writer_has_no_file_facts(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_path": ["a.png"]}), tmp_path / part_name(0))
     assert read_file_facts(tmp_path / part_name(0)).shape == (0, 3)
 
 
-def test_a_remote_part_is_one_like_any_other() -> None:
+def test_a_remote_part_is_read_like_a_local_one() -> None:
     path = parse_location("memory://test-parts/table") / part_name(0)
     with writing_part(path, PLAIN, "key") as part:
         part.write(predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN), file_facts(ROWS))
@@ -119,7 +117,7 @@ def test_a_remote_part_is_one_like_any_other() -> None:
     assert part_shard_key(path.with_name(part_name(1))) is None
 
 
-def test_parts_join_in_their_order(tmp_path: Path) -> None:
+def test_parts_are_joined_in_order(tmp_path: Path) -> None:
     rows = [scored(f"{index:03d}.png", (index % 3, 0.5)) for index in range(25)]
     table = Table(tmp_path, rows, rows_in_a_part=2)
     assert len(table.parts) == 13
@@ -135,12 +133,12 @@ def test_a_table_without_a_scored_row_has_the_same_types(tmp_path: Path) -> None
         assert read_predictions(folder).dtypes.to_dict() == usual.dtypes.to_dict()
 
 
-def test_a_part_knows_the_listing_it_answers(tmp_path: Path) -> None:
+def test_a_part_records_its_listing(tmp_path: Path) -> None:
     parts = Table(tmp_path, rows_in_a_part=2).parts
     assert [part_shard_key(part) for part in parts] == ["listing 0", "listing 1"]
 
 
-def test_a_part_cut_short_answers_no_listing(tmp_path: Path) -> None:
+def test_a_truncated_part_has_no_key(tmp_path: Path) -> None:
     (part,) = Table(tmp_path).parts
     data = part.read_bytes()
     cut = tmp_path / "cut.parquet"
@@ -149,7 +147,7 @@ def test_a_part_cut_short_answers_no_listing(tmp_path: Path) -> None:
         assert part_shard_key(cut) is None
 
 
-def test_a_part_with_a_damaged_footer_answers_a_listing_or_none(tmp_path: Path) -> None:
+def test_a_part_with_a_damaged_footer_has_its_key_or_none(tmp_path: Path) -> None:
     (part,) = Table(tmp_path).parts
     data = part.read_bytes()
     footer = int.from_bytes(data[-8:-4], "little") + 8
@@ -162,7 +160,7 @@ def test_a_part_with_a_damaged_footer_answers_a_listing_or_none(tmp_path: Path) 
         assert key is None or len(key) == len("listing 0")
 
 
-def test_a_part_is_intact_only_with_the_rows_that_were_written(tmp_path: Path) -> None:
+def test_a_part_is_intact_only_with_its_original_rows(tmp_path: Path) -> None:
     (part,) = Table(tmp_path, layout=TableLayout(2), rows_in_a_group=2).parts
     assert is_intact(part)
     rows, data = read_part(part), part.read_bytes()
@@ -177,7 +175,7 @@ def test_a_part_is_intact_only_with_the_rows_that_were_written(tmp_path: Path) -
             wrong += read_part(damaged) != rows
         else:
             broken += 1
-    # Parquet has checksums of a page's content, and none of the few bytes that say how to read it.
+    # Parquet has checksums of the content of pages, but not of their headers.
     assert broken > 500
     assert wrong < broken / 100
     damaged.write_bytes(data[:-1])
@@ -186,14 +184,14 @@ def test_a_part_is_intact_only_with_the_rows_that_were_written(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" * 10, bytes(100)])
-def test_a_file_that_is_no_part_answers_no_listing(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_part_has_no_key(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / part_name(0)
     assert part_shard_key(path) is None
     path.write_bytes(content)
     assert part_shard_key(path) is None
 
 
-def test_a_part_of_another_writer_answers_no_listing(tmp_path: Path) -> None:
+def test_a_part_from_another_writer_has_no_key(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_path": ["a.png"]}), tmp_path / part_name(0))
     assert part_shard_key(tmp_path / part_name(0)) is None
 
@@ -201,7 +199,7 @@ def test_a_part_of_another_writer_answers_no_listing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kind", ["other columns", "one choice too many", "no table", "an error of the caller"]
 )
-def test_what_does_not_fit_leaves_the_old_part(kind: str, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_part(kind: str, tmp_path: Path) -> None:
     (part,) = Table(tmp_path).parts
     before = part.read_bytes()
     good = predictions_of(ROWS).to_table(LABELS, FACTS, PLAIN)
@@ -222,7 +220,7 @@ def test_what_does_not_fit_leaves_the_old_part(kind: str, tmp_path: Path) -> Non
     assert [path.name for path in part.parent.iterdir()] == [part.name]
 
 
-def test_writing_a_part_does_without_pandas(tmp_path: Path) -> None:
+def test_writing_a_part_does_not_import_pandas(tmp_path: Path) -> None:
     # pandas costs every worker process more time and memory than all its other imports.
     code = """
 import sys, numpy as np
@@ -246,14 +244,14 @@ print("pandas" in sys.modules)
 @pytest.mark.skipif(
     not Path("/proc/self/task").is_dir(), reason="needs Linux, which lists a process's threads"
 )
-def test_reading_leaves_no_thread_behind(tmp_path: Path) -> None:
-    # One that lets go of a Python file while the process exits aborts it.
+def test_reading_leaves_no_threads(tmp_path: Path) -> None:
+    # A thread that releases a Python file while the process exits would abort it.
     code = """
 import os, sys
 from pathlib import Path
 from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.parts import read_part, read_row_groups
-from pixelmill.pipeline.predictions.stored import open_table
+from pixelmill.pipeline.predictions.table import open_table
 import pyarrow.parquet
 
 def threads():
@@ -280,11 +278,11 @@ def test_a_folder_without_a_finished_table_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=MANIFEST):
             read_predictions(folder)
     write_json(table.parquet / MANIFEST, {"kind": "model-bundle", "files": {}})
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         read_predictions(table.parquet)
 
 
-def test_the_files_of_a_table_come_in_the_order_of_their_rows(tmp_path: Path) -> None:
+def test_the_files_of_a_table_are_in_the_order_of_their_rows(tmp_path: Path) -> None:
     names = [part_name(index) for index in (0, 2, 10, 99_999, 100_000, 123_456)]
     (tmp_path / PARTS_FOLDER).mkdir()
     for name in reversed(names):
@@ -293,7 +291,7 @@ def test_the_files_of_a_table_come_in_the_order_of_their_rows(tmp_path: Path) ->
     assert [path.name for path in table_files(tmp_path)] == names
 
 
-def test_a_csv_file_is_one_of_a_table(tmp_path: Path) -> None:
+def test_a_csv_file_belongs_to_a_table(tmp_path: Path) -> None:
     (tmp_path / CSV_FILE).write_bytes(b"")
     assert table_files(tmp_path) == [tmp_path / CSV_FILE]
 
@@ -315,7 +313,7 @@ def test_a_csv_file_is_one_of_a_table(tmp_path: Path) -> None:
         f".{CSV_FILE}.1a2b3c4d.pixelmill-tmp",
     ],
 )
-def test_files_of_others_are_none_of_a_table(name: str, tmp_path: Path) -> None:
+def test_foreign_files_do_not_belong_to_a_table(name: str, tmp_path: Path) -> None:
     (tmp_path / PARTS_FOLDER).mkdir()
     for folder in (tmp_path, tmp_path / PARTS_FOLDER):
         (folder / name).write_bytes(b"")
@@ -323,7 +321,7 @@ def test_files_of_others_are_none_of_a_table(name: str, tmp_path: Path) -> None:
     assert not is_part(name)
 
 
-def test_a_row_of_any_path_keeps_it(tmp_path: Path) -> None:
+def test_a_row_keeps_any_path(tmp_path: Path) -> None:
     paths = ["\u2028.png", "é/日本.png", "%FF.png", "'=.png", " "]
     (part,) = Table(tmp_path, [Row(path, ((0, 1.0),)) for path in paths]).parts
     assert read_part(part)["image_path"].to_pylist() == paths

@@ -58,7 +58,7 @@ def write_network(path: Path, predicted: Sequence[int], names: tuple[str, ...]) 
         helper.make_node("Min", ["wanted", "last"], ["rows"]),
         helper.make_node("Gather", ["table", "rows"], ["probabilities"]),
     ]
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "base": np.array([[[256], [1]]], np.float32),
         "axes": np.array([1, 2, 3], np.int64),
         "last": np.array([len(predicted) - 1], np.int64),

@@ -1,4 +1,4 @@
-"""Recipes: what loads, what is refused and in which words, and that a dump loads as it was."""
+"""Recipes: which ones load, the messages for invalid ones, and that a dump loads unchanged."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelmill.pipeline.config import DatasetSource, FolderSource, OwnImages, Recipe
-from pixelmill.pipeline.config.layers import Application, Convolution
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers.application import Application
+from pixelmill.pipeline.layers.convolution import Convolution
 from pixelmill.pipeline.recipes import dump_recipe, load_recipe, parse_recipe, shipped_recipes
 from pixelmill.pipeline.recipes.yaml_text import dump_yaml, parse_yaml
 
 
 def refusal(reference: object, *overrides: str) -> str:
-    """The one line with which a recipe is refused."""
+    """The error message for a recipe."""
     with pytest.raises(RequestError) as caught:
         load_recipe(str(reference), overrides)
     assert int(caught.value.exit_code) == 2
@@ -32,19 +33,19 @@ def written(folder: Path, text: str | bytes) -> Path:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_every_shipped_recipe_loads_under_its_own_name(name: str) -> None:
+def test_every_built_in_recipe_has_its_own_name(name: str) -> None:
     # That of a folder is named after the folder.
     assert load_recipe(name).name == ("images" if name == "folder" else name)
 
 
-def test_every_kind_of_dataset_has_a_shipped_recipe() -> None:
+def test_every_kind_of_dataset_has_a_built_in_recipe() -> None:
     kinds = get_args(get_args(DatasetSource)[0])
     shipped = {type(load_recipe(name).dataset) for name in shipped_recipes()}
-    # One recipe is for all the ways in which images of one's own may come.
+    # One recipe serves all sources of your own images.
     assert shipped == {kind for kind in kinds if not issubclass(kind, OwnImages)} | {FolderSource}
 
 
-def test_a_file_loads_as_a_shipped_recipe_does(tmp_path: Path) -> None:
+def test_a_file_loads_like_a_built_in_recipe(tmp_path: Path) -> None:
     digits = load_recipe("digits")
     assert load_recipe(str(written(tmp_path, dump_recipe(digits)))) == digits
 
@@ -65,19 +66,19 @@ def test_a_file_loads_as_a_shipped_recipe_does(tmp_path: Path) -> None:
         ("promotion.min_acuracy=0.9", "promotion.min_acuracy", "min_accuracy"),
     ],
 )
-def test_an_unknown_key_is_refused_and_the_nearest_named(override: str, unknown: str, nearest: str) -> None:
+def test_an_unknown_key_is_refused_with_the_closest_one(override: str, unknown: str, nearest: str) -> None:
     message = refusal("digits", override)
     assert f"unknown key {unknown};" in message
     assert f"Did you mean {nearest}?" in message
 
 
-def test_an_unknown_key_near_to_none_is_refused_with_all_that_are_known() -> None:
+def test_an_unknown_key_without_a_close_match_lists_all_keys() -> None:
     message = refusal("digits", "model.layers.1.zzz=3")
     assert "unknown key model.layers.1.zzz; expected one of layer." in message
     assert "Did you mean" not in message
 
 
-def test_keys_of_another_layer_are_not_offered() -> None:
+def test_keys_of_another_layer_are_not_suggested() -> None:
     message = refusal("digits", "model.layers.6.filters=8")
     assert "one of layer, padding, size, stride." in message
 
@@ -126,11 +127,11 @@ def test_keys_of_another_layer_are_not_offered() -> None:
         ("training.epochs=1_000", "training.epochs", "'1_000'"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place(override: str, place: str, received: str) -> None:
+def test_an_invalid_value_is_reported_with_its_key(override: str, place: str, received: str) -> None:
     assert f"recipe digits: {place} is {received};" in refusal("digits", override)
 
 
-def test_an_unknown_kind_of_layer_is_refused_with_the_kinds_there_are() -> None:
+def test_an_unknown_kind_of_layer_lists_the_known_kinds() -> None:
     message = refusal("digits", "model.layers.0.layer=convolutoin")
     assert "model.layers.0" in message
     assert "'batch_normalization', 'activation'" in message
@@ -146,7 +147,7 @@ def test_an_unknown_kind_of_layer_is_refused_with_the_kinds_there_are() -> None:
         ("dataset.source=mnits", "mnist"),
     ],
 )
-def test_the_nearest_value_is_named_for_an_unknown_one(override: str, nearest: str) -> None:
+def test_the_closest_value_is_suggested(override: str, nearest: str) -> None:
     assert f"Did you mean {nearest}?" in refusal("digits", override)
 
 
@@ -158,20 +159,20 @@ def test_a_network_must_end_in_dense_and_softmax(override: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["name", "dataset", "image", "model", "training"])
-def test_a_missing_key_is_named(key: str, tmp_path: Path) -> None:
+def test_a_missing_key_is_reported(key: str, tmp_path: Path) -> None:
     content = yaml.safe_load(dump_recipe(load_recipe("digits")))
     del content[key]
     assert f": {key} is missing;" in refusal(written(tmp_path, yaml.safe_dump(content)))
 
 
-def test_a_missing_key_deep_inside_is_named_with_its_place() -> None:
+def test_a_missing_nested_key_is_reported_with_its_path() -> None:
     assert ": dataset.path is missing;" in refusal("digits", "dataset.source=folder")
     assert ": model.layers.0.filters is missing;" in refusal(
         "digits", "model.layers.0={layer: convolution, kernel_size: 3}"
     )
 
 
-def test_overrides_change_what_they_name_and_nothing_else() -> None:
+def test_overrides_change_only_their_key() -> None:
     plain = load_recipe("digits")
     changed = load_recipe(
         "digits",
@@ -201,11 +202,11 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     assert (changed.name, changed.dataset, changed.image) == (plain.name, plain.dataset, plain.image)
 
 
-def test_the_last_of_two_overrides_holds() -> None:
+def test_the_last_override_wins() -> None:
     assert load_recipe("digits", ["training.epochs=3", "training.epochs=4"]).training.epochs == 4
 
 
-def test_a_value_may_hold_an_equals_sign() -> None:
+def test_a_value_may_contain_an_equals_sign() -> None:
     assert load_recipe("digits", ["export.licence=a=b"]).export.licence == "a=b"
 
 
@@ -230,7 +231,7 @@ def test_a_value_may_hold_an_equals_sign() -> None:
     ],
     ids=lambda override: override[:40],
 )
-def test_a_bad_override_is_refused_and_repeated(override: str) -> None:
+def test_an_invalid_override_is_refused_and_quoted(override: str) -> None:
     assert f"override {override[:20]!r}"[:-1] in refusal("digits", override)
 
 
@@ -260,7 +261,7 @@ def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     ],
     ids=lambda text: repr(text)[:30],
 )
-def test_a_file_that_is_no_yaml_is_refused(text: str | bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_refused(text: str | bytes, tmp_path: Path) -> None:
     path = written(tmp_path, text)
     assert f"recipe {path}" in refusal(path)
 
@@ -271,28 +272,28 @@ def test_a_mapping_of_another_kind_is_refused(text: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("reference", ["no-such-recipe", "folder/none.yaml", "", "a\0b", "x" * 300])
-def test_a_missing_file_names_the_shipped_recipes(reference: str) -> None:
+def test_a_missing_file_lists_the_built_in_recipes(reference: str) -> None:
     message = refusal(reference)
     assert f"no recipe {reference!r}" in message
     assert ", ".join(shipped_recipes()) in message
 
 
-def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     assert "no recipe" in refusal(tmp_path)
 
 
-def test_a_misspelt_shipped_name_is_corrected() -> None:
+def test_a_misspelled_built_in_name_is_corrected() -> None:
     assert "Did you mean digits?" in refusal("digit")
 
 
-def test_a_recipe_cannot_be_changed() -> None:
+def test_a_recipe_is_immutable() -> None:
     recipe = load_recipe("digits")
     with pytest.raises(ValueError, match="frozen"):
         recipe.training.epochs = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_a_dumped_recipe_loads_as_it_was(name: str) -> None:
+def test_a_dumped_recipe_loads_unchanged(name: str) -> None:
     recipe = load_recipe(name)
     text = dump_recipe(recipe)
     assert parse_recipe(yaml.safe_load(text), name) == recipe
@@ -312,7 +313,7 @@ def test_a_dumped_recipe_loads_as_it_was(name: str) -> None:
     licence=st.text(st.characters(codec="utf-8"), max_size=40),
     batch_sizes=st.lists(st.integers(1, 512), min_size=2, max_size=5, unique=True),
 )
-def test_any_valid_values_survive_a_dump(
+def test_any_valid_values_are_preserved_in_a_dump(
     epochs: int,
     batch_size: int,
     peak: float,
@@ -344,7 +345,7 @@ def test_any_valid_values_survive_a_dump(
     batch_size=st.integers(1, 10**6),
     peak=st.floats(min_value=1e-30, max_value=1e30),
 )
-def test_overrides_take_any_valid_number(epochs: int, batch_size: int, peak: float) -> None:
+def test_overrides_accept_any_valid_number(epochs: int, batch_size: int, peak: float) -> None:
     recipe = load_recipe(
         "digits",
         [
@@ -380,12 +381,12 @@ FROM_YAML_1_2 = {
 
 
 @pytest.mark.parametrize(("text", "value"), FROM_YAML_1_2.items())
-def test_plain_values_are_those_of_yaml_1_2(text: str, value: object) -> None:
+def test_plain_values_follow_yaml_1_2(text: str, value: object) -> None:
     found = parse_yaml(f"key: {text}\n", "a test")["key"]
     assert (type(found), found) == (type(value), value)
 
 
-# What YAML 1.1 or 1.2 has rules for, beside any text there is.
+# Text for which YAML 1.1 or 1.2 has rules, in addition to any other text.
 LIKE_VALUES = st.one_of(
     st.text(st.characters(codec="utf-8"), max_size=300),
     st.from_regex(r"[-+]?[0-9_:.oxbeE-]{1,12}", fullmatch=True),
@@ -397,7 +398,7 @@ LIKE_VALUES = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(LIKE_VALUES)
-def test_any_text_that_is_written_is_read_as_it_was(text: str) -> None:
+def test_any_text_is_read_as_written(text: str) -> None:
     for dumped in (dump_yaml({"key": text}), dump_yaml({"key": text}, flow=True)):
         assert parse_yaml(dumped, "a test") == {"key": text}
         assert yaml.safe_load(dumped) == {"key": text}  # Also by those who read YAML 1.1.
@@ -428,7 +429,7 @@ def test_duplicate_keys_and_syntax_errors_are_reported_with_their_lines(
     assert message in refusal(written(tmp_path, text))
 
 
-def test_keys_of_an_anchor_may_be_given_again() -> None:
+def test_keys_of_an_anchor_may_be_overridden() -> None:
     text = "base: &base {width: 8, height: 8}\nimage: {<<: *base, width: 9}\n"
     assert parse_yaml(text, "a test")["image"] == {"width": 9, "height": 8}
 
@@ -437,20 +438,20 @@ def test_keys_of_an_anchor_may_be_given_again() -> None:
     "path",
     ["pets #2", "2026-11-25", "007", "no", "null ", "1e3", "[a, b]", "a: b", "'quoted'", "{x}", "!!int 3"],
 )
-def test_text_is_taken_as_it_is(path: str) -> None:
+def test_text_is_used_unchanged(path: str) -> None:
     dataset = load_recipe("folder", [f"dataset.path={path}", f"dataset.test_path={path}"]).dataset
     assert isinstance(dataset, FolderSource)
     assert (dataset.path, dataset.test_path) == (path, path)
 
 
-def test_what_may_be_null_can_be_set_to_null() -> None:
+def test_optional_fields_can_be_set_to_null() -> None:
     dataset = load_recipe("folder", ["dataset.test_path=there", "dataset.test_path=null"]).dataset
     assert isinstance(dataset, FolderSource)
     assert dataset.test_path is None
     assert load_recipe("digits", ["export.runtime_version=1.20"]).export.runtime_version == "1.20"
 
 
-def test_text_of_another_dataset_or_layer_is_text_too() -> None:
+def test_text_fields_of_another_dataset_or_layer_are_text() -> None:
     rest = "{layer: flatten}, {layer: dense, units: 10}, {layer: softmax}"
     recipe = load_recipe(
         "digits",
@@ -481,11 +482,11 @@ def test_text_of_another_dataset_or_layer_is_text_too() -> None:
         ("training.learning_rate.batch_size=8", "training.batch_size"),
     ],
 )
-def test_a_key_in_the_wrong_place_is_shown_its_place(override: str, suggested: str) -> None:
+def test_a_misplaced_key_is_reported_with_its_right_place(override: str, suggested: str) -> None:
     assert f"Did you mean {suggested}?" in refusal("digits", override)
 
 
-def test_text_that_yaml_takes_for_a_number_is_to_be_quoted(tmp_path: Path) -> None:
+def test_text_that_looks_like_a_number_must_be_quoted(tmp_path: Path) -> None:
     text = dump_recipe(load_recipe("folder")).replace("path: images", "path: 007")
     message = refusal(written(tmp_path, text))
     assert (
@@ -515,7 +516,7 @@ def test_a_model_is_named_after_its_dataset_folder(path: str, name: str) -> None
     assert load_recipe("folder", [f"dataset.path={path}", "name=mine"]).name == "mine"
 
 
-def test_the_folder_one_is_in_has_a_name_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "Shells").mkdir()
     monkeypatch.chdir(tmp_path / "Shells")
     assert load_recipe("folder", ["dataset.path=."]).name == "shells"

@@ -1,4 +1,4 @@
-"""The registry under one process and under several."""
+"""The registry with one and several processes."""
 
 import json
 import multiprocessing
@@ -12,71 +12,30 @@ from typing import Any
 
 import pytest
 
-from pixelmill.pipeline.artifacts import publishing, write_json
+from pixelmill.pipeline.artifacts import publishing
 from pixelmill.pipeline.bundles import (
     BASELINE_FILE,
     LABELS_FILE,
-    METRICS_FILE,
     ONNX_FILE,
-    PARITY_FILE,
     PREPROCESSING_FILE,
-    ModelBundle,
-    open_bundle,
 )
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.registry import (
-    ModelVersion,
     aliases_of,
     find_bundle,
     list_models,
     promote_version,
-    register_bundle,
     release_version,
     reserve_version,
     rollback_alias,
     show_model,
 )
+from tests.pipeline.registry.bundles import register, versions_in, write_bundle
 
 SPAWN = multiprocessing.get_context("spawn")
 RESERVATIONS = 100
 ROUNDS = 30
 NEEDED_TO_SCORE = (ONNX_FILE, LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
-
-
-def write_bundle(
-    folder: Path, name: str, version: int, accuracy: float, labels: tuple[str, ...] = ("cat", "dog")
-) -> ModelBundle:
-    """A bundle that is one in all but its network."""
-    test = {
-        "accuracy": accuracy,
-        "accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
-        "loss": 0.5,
-        "images": 400,
-        "largest_class": {"name": labels[0], "share": 0.5},
-        "never_predicted": [],
-        "balanced_accuracy": accuracy,
-        "balanced_accuracy_interval": [accuracy - 0.001, accuracy + 0.001],
-    }
-    rows = [{"name": label, "recall": accuracy, "images": 200, "predictions": 200} for label in labels]
-    contents: dict[str, object] = {
-        LABELS_FILE: labels,
-        PREPROCESSING_FILE: {"spec": {"height": 8, "width": 8, "channels": 1}},
-        BASELINE_FILE: {"class_counts": [1, 1], "confidence_counts": [1] * 10},
-        METRICS_FILE: {"test": test, "classes": rows},
-        PARITY_FILE: {"images": 4, "label_flips": 0, "max_abs_difference": 0.0},
-    }
-    with publishing(folder, {"kind": "model-bundle", "name": name, "version": version}) as staging:
-        (staging / ONNX_FILE).write_bytes(f"network {name} {version}".encode())
-        for file, content in contents.items():
-            write_json(staging / file, content)
-    return open_bundle(folder)
-
-
-def register(store: Path, name: str = "digits", accuracy: float = 0.9) -> ModelBundle:
-    """Register one more version as a retraining run does."""
-    version = reserve_version(store, name)
-    made = write_bundle(store / "runs" / f"{name}-{version}", name, version, accuracy)
-    return register_bundle(store, made)
 
 
 @pytest.fixture
@@ -87,20 +46,12 @@ def store(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def versions_in(store: Path) -> list[ModelVersion]:
-    """What is registered, all of it undamaged."""
-    listed = list_models(store)
-    versions = [entry for entry in listed if isinstance(entry, ModelVersion)]
-    assert versions == listed
-    return versions
-
-
 def aliases_file(store: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((store / "models/digits/aliases.json").read_text())
     return content
 
 
-def test_a_registered_bundle_lies_under_its_name_and_version(tmp_path: Path) -> None:
+def test_a_registered_bundle_is_stored_under_its_name_and_version(tmp_path: Path) -> None:
     bundle = register(tmp_path)
     assert bundle.folder == tmp_path / "models/digits/1"
     assert find_bundle(tmp_path, "digits@1") == bundle
@@ -109,19 +60,19 @@ def test_a_registered_bundle_lies_under_its_name_and_version(tmp_path: Path) -> 
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_versions_count_up_by_model(tmp_path: Path) -> None:
+def test_versions_are_numbered_per_model(tmp_path: Path) -> None:
     assert [reserve_version(tmp_path, "digits") for _ in range(11)] == list(range(1, 12))
     assert reserve_version(tmp_path, "mnist") == 1
 
 
-def test_a_version_set_aside_is_no_model_yet(store: Path) -> None:
+def test_a_reserved_version_is_not_a_model_yet(store: Path) -> None:
     assert reserve_version(store, "digits") == 4
     assert [model.version for model in list_models(store)] == [1, 2, 3]
     with pytest.raises(RequestError, match="no model 'digits@4'"):
         find_bundle(store, "digits@4")
 
 
-def test_a_version_can_be_given_back_while_nothing_lies_there(store: Path) -> None:
+def test_an_unused_reservation_can_be_released(store: Path) -> None:
     assert reserve_version(store, "digits") == 4
     release_version(store, "digits", 4)
     assert reserve_version(store, "digits") == 4
@@ -141,7 +92,7 @@ def test_models_are_listed_by_name_and_number(tmp_path: Path) -> None:
     assert listed == [*digits, ("mnist", 1, ())]
 
 
-def test_an_empty_store_lists_nothing_and_says_so(tmp_path: Path) -> None:
+def test_an_empty_store_lists_nothing(tmp_path: Path) -> None:
     assert list_models(tmp_path) == []
     with pytest.raises(RequestError, match="contains none"):
         find_bundle(tmp_path, "digits@1")
@@ -160,7 +111,7 @@ def test_a_bundle_is_found_by_alias_version_and_folder(store: Path) -> None:
     assert shown.metrics["test"]["accuracy"] == 0.9
 
 
-def test_a_bundle_is_found_in_a_folder_whose_path_holds_an_at_sign(tmp_path: Path) -> None:
+def test_a_bundle_is_found_in_a_folder_with_an_at_sign_in_its_path(tmp_path: Path) -> None:
     made = write_bundle(tmp_path / "me@work" / "bundle", "digits", 1, 0.9)
     assert find_bundle(tmp_path, str(made.folder)) == made
 
@@ -181,7 +132,7 @@ def test_a_bundle_is_found_in_a_folder_whose_path_holds_an_at_sign(tmp_path: Pat
         "digits@1@1",
     ],
 )
-def test_an_unknown_reference_names_the_models_there_are(reference: str, store: Path) -> None:
+def test_an_unknown_reference_lists_the_existing_models(reference: str, store: Path) -> None:
     promote_version(store, "digits", 2, "champion")
     for find in (find_bundle, show_model):
         with pytest.raises(RequestError) as caught:
@@ -192,7 +143,7 @@ def test_an_unknown_reference_names_the_models_there_are(reference: str, store: 
             assert known in str(caught.value)
 
 
-def test_a_folder_that_is_no_bundle_is_a_wrong_request(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"has no manifest\.json"):
         find_bundle(tmp_path, str(tmp_path))
     with publishing(tmp_path / "table", {"kind": "prediction-table"}) as staging:
@@ -214,7 +165,7 @@ def test_a_damaged_bundle_is_refused(name: str, store: Path) -> None:
     assert find_bundle(store, "digits@1").version == 1
 
 
-def test_rollback_walks_the_history_back_and_stops_at_its_start(store: Path) -> None:
+def test_rollback_follows_the_history_to_its_start(store: Path) -> None:
     for version in (1, 3, 2, 2, 3):
         promote_version(store, "digits", version, "champion")
         assert aliases_of(store, "digits") == {"champion": version}
@@ -225,7 +176,7 @@ def test_rollback_walks_the_history_back_and_stops_at_its_start(store: Path) -> 
     assert aliases_of(store, "digits") == {"champion": 1}
 
 
-def test_promotion_after_a_rollback_goes_on_from_there(store: Path) -> None:
+def test_promotion_after_a_rollback_continues_the_history(store: Path) -> None:
     for version in (1, 2):
         promote_version(store, "digits", version, "champion")
     rollback_alias(store, "digits", "champion")
@@ -233,7 +184,7 @@ def test_promotion_after_a_rollback_goes_on_from_there(store: Path) -> None:
     assert rollback_alias(store, "digits", "champion") == 1
 
 
-def test_aliases_do_not_touch_each_other(store: Path) -> None:
+def test_aliases_are_independent(store: Path) -> None:
     for version in (1, 2):
         promote_version(store, "digits", version, "champion")
         promote_version(store, "digits", version + 1, "candidate")
@@ -241,14 +192,14 @@ def test_aliases_do_not_touch_each_other(store: Path) -> None:
     assert aliases_of(store, "digits") == {"champion": 2, "candidate": 2}
 
 
-def test_rollback_passes_over_versions_that_were_removed(store: Path) -> None:
+def test_rollback_skips_removed_versions(store: Path) -> None:
     for version in (1, 2, 3):
         promote_version(store, "digits", version, "champion")
     shutil.rmtree(store / "models/digits/2")
     assert rollback_alias(store, "digits", "champion") == 1
 
 
-def test_rollback_never_answers_with_the_version_it_is_at(store: Path) -> None:
+def test_rollback_never_returns_the_current_version(store: Path) -> None:
     for version in (1, 2, 1):
         promote_version(store, "digits", version, "champion")
     shutil.rmtree(store / "models/digits/2")
@@ -257,14 +208,14 @@ def test_rollback_never_answers_with_the_version_it_is_at(store: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "alias"), [("nothing", "champion"), ("digits", "nobody")])
-def test_rollback_of_what_there_is_not(name: str, alias: str, store: Path) -> None:
+def test_rollback_of_an_unknown_model_or_alias(name: str, alias: str, store: Path) -> None:
     with pytest.raises(RequestError, match=f"{name}@{alias}"):
         rollback_alias(store, name, alias)
     assert not (store / "models/nothing").exists()
 
 
 @pytest.mark.parametrize(("name", "version"), [("digits", 4), ("digits", 0), ("nothing", 1), ("..", 1)])
-def test_a_version_that_is_not_there_is_not_promoted(name: str, version: int, store: Path) -> None:
+def test_a_missing_version_is_not_promoted(name: str, version: int, store: Path) -> None:
     with pytest.raises(RequestError, match=r"digits@1, digits@2, digits@3"):
         promote_version(store, name, version, "champion")
     assert aliases_of(store, "digits") == {}
@@ -273,13 +224,13 @@ def test_a_version_that_is_not_there_is_not_promoted(name: str, version: int, st
 @pytest.mark.parametrize(
     "alias", ["Champion", "", "1", "42", "a b", "../x", "a@b", "-a", "a\n", "é", "a" * 64, "a/b"]
 )
-def test_a_bad_alias_is_refused(alias: str, store: Path) -> None:
+def test_an_invalid_alias_is_refused(alias: str, store: Path) -> None:
     with pytest.raises(RequestError, match="alias"):
         promote_version(store, "digits", 1, alias)
     assert aliases_of(store, "digits") == {}
 
 
-def test_the_aliases_file_is_replaced_and_nothing_else_is_left(store: Path) -> None:
+def test_the_aliases_file_is_replaced_without_leftovers(store: Path) -> None:
     promote_version(store, "digits", 1, "champion")
     promote_version(store, "digits", 2, "champion")
     visible = {path.name for path in (store / "models/digits").iterdir() if path.name[0] != "."}
@@ -288,11 +239,11 @@ def test_the_aliases_file_is_replaced_and_nothing_else_is_left(store: Path) -> N
     assert aliases_file(store)["history"] == {"champion": [1]}
 
 
-def reserve_many(store: Path, barrier: Barrier, answer: Path) -> None:
+def reserve_many(store: Path, barrier: Barrier, result: Path) -> None:
     barrier.wait()
     versions = [reserve_version(store, "digits") for _ in range(RESERVATIONS)]
-    answer.write_text(json.dumps(versions))
-    barrier.wait()  # A number that nothing was published under is free again when its process has ended.
+    result.write_text(json.dumps(versions))
+    barrier.wait()  # A reserved number without a version is released when its process ends.
 
 
 def promote_many(store: Path, barrier: Barrier, own: str, version: int) -> None:
@@ -312,7 +263,7 @@ def change_own_alias(store: Path, alias: str) -> None:
 def at_once(
     function: Callable[..., None], arguments: list[tuple[object, ...]], meanwhile: Callable[[], None]
 ) -> None:
-    """Run a function in as many spawned processes as there are arguments, from the same moment on."""
+    """Run a function in several spawned processes at the same time, one for each element of `arguments`."""
     barrier = SPAWN.Barrier(len(arguments))
     processes = [SPAWN.Process(target=function, args=(own[0], barrier, *own[1:])) for own in arguments]
     try:
@@ -327,14 +278,14 @@ def at_once(
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-def test_two_processes_never_set_the_same_version_aside(tmp_path: Path) -> None:
+def test_two_processes_never_reserve_the_same_version(tmp_path: Path) -> None:
     answers = [tmp_path / "first.json", tmp_path / "second.json"]
-    at_once(reserve_many, [(tmp_path / "store", answer) for answer in answers], lambda: None)
-    versions = [version for answer in answers for version in json.loads(answer.read_text())]
+    at_once(reserve_many, [(tmp_path / "store", result) for result in answers], lambda: None)
+    versions = [version for result in answers for version in json.loads(result.read_text())]
     assert sorted(versions) == list(range(1, 2 * RESERVATIONS + 1))
 
 
-def test_two_processes_that_move_aliases_lose_nothing_and_readers_see_whole_files(store: Path) -> None:
+def test_two_processes_can_move_aliases_while_readers_see_complete_files(store: Path) -> None:
     promote_version(store, "digits", 3, "champion")
     seen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The registry where bundles are damaged, forged or foreign, and where processes are killed or race."""
+"""The registry with damaged, forged or foreign bundles, and with killed and concurrent processes."""
 
 import json
 import logging
@@ -29,8 +29,8 @@ from pixelmill.pipeline.registry import (
     rollback_alias,
     show_model,
 )
-from tests.conftest import Run, list_files_anew
-from tests.pipeline.registry.test_registry import register, write_bundle
+from tests.conftest import Run, update_manifest
+from tests.pipeline.registry.bundles import register, write_bundle
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,17 +65,17 @@ def start(program: str, *arguments: object) -> "subprocess.Popen[str]":
 ROLLBACK = """
 import pathlib, sys
 from pixelmill.pipeline.registry import rollback_alias
-told = []
+described = []
 def tell(event, arguments):
-    if event == "fcntl.flock" and not told:
-        told.append(event)
+    if event == "fcntl.flock" and not described:
+        described.append(event)
         print("waits for the lock", flush=True)
 sys.addaudithook(tell)
 print(rollback_alias(pathlib.Path(sys.argv[1]), "digits", "champion"), flush=True)
 """
 
 
-def test_a_rollback_that_waited_knows_the_versions_that_were_registered_meanwhile(tmp_path: Path) -> None:
+def test_a_waiting_rollback_sees_versions_registered_meanwhile(tmp_path: Path) -> None:
     register(tmp_path)
     promote_version(tmp_path, "digits", 1, "champion")
     folder = tmp_path / "models/digits"
@@ -87,12 +87,12 @@ def test_a_rollback_that_waited_knows_the_versions_that_were_registered_meanwhil
         register(tmp_path)
         pointing = {"aliases": {"champion": 3}, "history": {"champion": [1, 2]}}
         (folder / "aliases.json").write_text(json.dumps(pointing))
-    answer, _ = process.communicate()
-    assert answer == "2\n"
+    result, _ = process.communicate()
+    assert result == "2\n"
     assert aliases_of(tmp_path, "digits") == {"champion": 2}
 
 
-def test_rollback_passes_over_a_damaged_version_and_says_so(
+def test_rollback_skips_a_damaged_version_and_reports_it(
     store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for version in (1, 2, 3):
@@ -104,7 +104,7 @@ def test_rollback_passes_over_a_damaged_version_and_says_so(
     assert "has SHA-256" in caplog.text
 
 
-def test_rollback_with_only_damaged_versions_moves_nothing(store: Path) -> None:
+def test_rollback_with_only_damaged_versions_changes_nothing(store: Path) -> None:
     for version in (1, 2):
         promote_version(store, "digits", version, "champion")
     damage(store / "models/digits/1" / ONNX_FILE)
@@ -130,7 +130,7 @@ def test_a_version_with_an_added_file_is_not_promoted(store: Path) -> None:
     assert aliases_of(store, "digits") == {}
 
 
-def test_what_was_put_in_the_place_of_a_version_is_not_taken_for_it(store: Path) -> None:
+def test_a_replaced_version_is_detected(store: Path) -> None:
     shutil.rmtree(store / "models/digits/2")
     shutil.copytree(store / "models/digits/1", store / "models/digits/2")
     for read in (find_bundle, show_model):
@@ -140,7 +140,7 @@ def test_what_was_put_in_the_place_of_a_version_is_not_taken_for_it(store: Path)
         promote_version(store, "digits", 2, "champion")
 
 
-def test_only_the_stores_own_versions_are_found_for_promotion(store: Path, tmp_path: Path) -> None:
+def test_only_versions_in_the_store_are_found_for_promotion(store: Path, tmp_path: Path) -> None:
     theirs = write_bundle(tmp_path / "theirs/models/digits/2", "digits", 2, 0.1)
     own = store / "models/digits/2"
     (tmp_path / "link").symlink_to(own)
@@ -153,21 +153,21 @@ def test_only_the_stores_own_versions_are_found_for_promotion(store: Path, tmp_p
 def test_a_foreign_folder_moves_no_alias(run: Run, store: Path, tmp_path: Path) -> None:
     theirs = write_bundle(tmp_path / "theirs/models/digits/2", "digits", 2, 0.1)
     promote_version(store, "digits", 1, "champion")
-    answer = run("models", "promote", theirs.folder, "--store", store)
-    assert answer.code == 2
-    assert str(theirs.folder) in answer.last_error
-    assert "--store" in answer.last_error
+    result = run("models", "promote", theirs.folder, "--store", store)
+    assert result.code == 2
+    assert str(theirs.folder) in result.last_error
+    assert "--store" in result.last_error
     assert aliases_of(store, "digits") == {"champion": 1}
     assert run("models", "promote", store / "models/digits/2", "--store", store).code == 0
     assert aliases_of(store, "digits") == {"champion": 2}
 
 
-def test_results_that_were_altered_are_not_believed(store: Path) -> None:
+def test_modified_results_are_refused(store: Path) -> None:
     path = store / "models/digits/2" / METRICS_FILE
     write_json(path, {"test": {"accuracy": 1.0, "loss": 0.0, "images": 10_000}})
     with pytest.raises(WorkError, match=METRICS_FILE):
         show_model(store, "digits@2")
-    list_files_anew(store / "models/digits/2")
+    update_manifest(store / "models/digits/2")
     assert show_model(store, "digits@2").metrics["test"]["accuracy"] == 1.0
 
 
@@ -184,9 +184,9 @@ def test_results_that_were_altered_are_not_believed(store: Path) -> None:
         {"test": {"accuracy": 0.9, "loss": 0.1, "images": 1, "balanced_accuracy": 0.9}},
     ],
 )
-def test_results_that_are_malformed_are_one_line(metrics: object, store: Path) -> None:
+def test_malformed_results_are_one_line(metrics: object, store: Path) -> None:
     write_json(store / "models/digits/2" / METRICS_FILE, metrics)
-    list_files_anew(store / "models/digits/2")
+    update_manifest(store / "models/digits/2")
     with pytest.raises(WorkError, match=r"metrics\.json is malformed"):
         show_model(store, "digits@2")
 
@@ -207,7 +207,7 @@ def test_results_that_are_malformed_are_one_line(metrics: object, store: Path) -
     ],
     ids=str,
 )
-def test_a_manifest_with_a_value_of_another_type_is_one_line(facts: dict[str, Any], store: Path) -> None:
+def test_a_manifest_with_a_wrong_type_is_one_line(facts: dict[str, Any], store: Path) -> None:
     forge(store / "models/digits/2", **facts)
     with pytest.raises(RequestError, match=r"manifest\.json is malformed"):
         find_bundle(store, "digits@2")
@@ -242,23 +242,23 @@ def test_one_damaged_version_does_not_hide_the_others(harm: Callable[[Path], Non
     assert str(second.folder) in second.error
 
 
-def test_the_list_shows_what_is_damaged_and_ends_with_one(run: Run, store: Path) -> None:
+def test_the_list_shows_damaged_versions_with_exit_code_1(run: Run, store: Path) -> None:
     promote_version(store, "digits", 2, "champion")
     as_fifo(store / "models/digits/2")
-    answer = run("models", "list", "--store", store)
-    assert answer.code == 1
-    assert len(answer.errors.strip().splitlines()) == 1
-    assert "1 of 3 entries" in answer.last_error
-    lines = answer.output.splitlines()
+    result = run("models", "list", "--store", store)
+    assert result.code == 1
+    assert len(result.errors.strip().splitlines()) == 1
+    assert "1 of 3 entries" in result.last_error
+    lines = result.output.splitlines()
     assert [line.split()[0] for line in lines] == ["digits@1", "digits@2", "digits@3"]
     assert "champion, damaged: " in lines[1]
     assert "accuracy 0.9000" in lines[2]
-    told = run("models", "list", "--store", store, "--json").json["models"]
-    assert [entry["error"] is None for entry in told] == [True, False, True]
-    assert (told[1]["version"], told[1]["aliases"]) == (2, ["champion"])
+    described = run("models", "list", "--store", store, "--json").json["models"]
+    assert [entry["error"] is None for entry in described] == [True, False, True]
+    assert (described[1]["version"], described[1]["aliases"]) == (2, ["champion"])
 
 
-def test_aliases_that_cannot_be_read_do_not_hide_the_versions(store: Path) -> None:
+def test_unreadable_aliases_do_not_hide_the_versions(store: Path) -> None:
     promote_version(store, "digits", 1, "champion")
     (store / "models/digits/aliases.json").write_text("[]")
     listed = list_models(store)
@@ -270,13 +270,13 @@ def test_aliases_that_cannot_be_read_do_not_hide_the_versions(store: Path) -> No
 def test_a_model_that_was_trained_elsewhere_is_listed(run: Run, store: Path) -> None:
     folder = store / "models/digits/2"
     write_json(folder / METRICS_FILE, {"test": {"accuracy": None, "loss": None, "images": 4}})
-    list_files_anew(folder)
-    answer = run("models", "list", "--store", store)
-    assert answer.code == 0, answer.errors
-    assert "accuracy unknown" in answer.output.splitlines()[1]
+    update_manifest(folder)
+    result = run("models", "list", "--store", store)
+    assert result.code == 0, result.errors
+    assert "accuracy unknown" in result.output.splitlines()[1]
 
 
-def test_control_characters_of_a_manifest_reach_no_terminal(run: Run, store: Path) -> None:
+def test_control_characters_in_a_manifest_are_escaped(run: Run, store: Path) -> None:
     folder = store / "models/digits/2"
     forge(folder, created_at="\x1b[2Jtoday\u202e", run_id="a\nb\x07")
     shown = run("models", "show", "digits@2", "--store", store)
@@ -300,7 +300,7 @@ sys.stdin.read()
 """
 
 
-def test_a_number_that_a_living_process_has_set_aside_stays_and_that_of_a_killed_one_is_free(
+def test_a_number_is_reserved_only_while_its_process_runs(
     store: Path,
 ) -> None:
     process = start(RESERVE, store)
@@ -319,7 +319,7 @@ def test_a_number_that_a_living_process_has_set_aside_stays_and_that_of_a_killed
     assert len(hidden) == 2, "one for each number that this process has set aside"
 
 
-def test_a_folder_with_a_users_file_in_it_stays_when_its_reservation_is_left(store: Path) -> None:
+def test_a_folder_with_a_user_file_is_kept_when_its_reservation_is_released(store: Path) -> None:
     process = start(RESERVE, store)
     assert process.stdout is not None
     with process:
@@ -331,7 +331,7 @@ def test_a_folder_with_a_users_file_in_it_stays_when_its_reservation_is_left(sto
 
 
 @pytest.mark.parametrize("name", ["\u0661", "007", "9" * 200, "9" * 5000, "0", "-1", "1.0"], ids=ascii)
-def test_a_folder_that_is_no_version_is_none(name: str, store: Path) -> None:
+def test_other_folders_are_not_versions(name: str, store: Path) -> None:
     if len(name) < 255:
         shutil.copytree(store / "models/digits/1", store / "models/digits" / name)
     assert [entry.version for entry in list_models(store)] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""The registry in an S3 store, under several processes and where requests fail."""
+"""The registry in an S3 store, with several processes and failing requests."""
 
 import json
 import multiprocessing
@@ -26,9 +26,9 @@ from pixelmill.pipeline.registry import (
     rollback_alias,
     show_model,
 )
-from pixelmill.pipeline.storage import cache_folder, parse_location
+from pixelmill.pipeline.storage import Location, cache_folder, parse_location
 from tests.conftest import Run, write_images
-from tests.pipeline.registry.test_registry import versions_in, write_bundle
+from tests.pipeline.registry.bundles import register, versions_in, write_bundle
 from tests.s3 import S3Server, s3_server
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -44,7 +44,7 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Location]:
     """An empty store, and an empty cache for it."""
     for name, value in {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
@@ -53,17 +53,15 @@ def store(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def registered(store: Path, tmp_path: Path) -> list[ModelBundle]:
-    return [register(store, tmp_path / f"bundle {version}", version) for version in (1, 2, 3)]
-
-
-def register(store: Path, folder: Path, version: int) -> ModelBundle:
-    assert reserve_version(store, "digits") == version
-    return register_bundle(store, write_bundle(folder, "digits", version, 0.5 + version / 10))
+def registered(store: Location, tmp_path: Path) -> list[ModelBundle]:
+    return [
+        register(store, accuracy=0.5 + version / 10, folder=tmp_path / f"bundle {version}")
+        for version in (1, 2, 3)
+    ]
 
 
 def at_once(function: Callable[..., None], *arguments: tuple[object, ...]) -> None:
-    """Run a function in as many spawned processes as there are arguments, from the same moment on."""
+    """Run a function in several spawned processes at the same time, one for each element of `arguments`."""
     barrier = SPAWN.Barrier(len(arguments))
     processes = [SPAWN.Process(target=function, args=(barrier, *own)) for own in arguments]
     for process in processes:
@@ -73,8 +71,8 @@ def at_once(function: Callable[..., None], *arguments: tuple[object, ...]) -> No
     assert [process.exitcode for process in processes] == [0] * len(processes)
 
 
-def test_a_bundle_is_published_whole_with_its_manifest_last(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+def test_a_bundle_is_published_with_its_manifest_last(
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     manifest = read_manifest(registered[0].folder)
     expected = {f"{FOLDER}/1/{name}" for name in (*manifest["files"], MANIFEST, ".reserved")}
@@ -85,8 +83,8 @@ def test_a_bundle_is_published_whole_with_its_manifest_last(
     assert show_model(store, "digits@2").metrics["test"]["accuracy"] == 0.7
 
 
-def test_what_has_no_manifest_is_no_version_but_its_number_is_taken(
-    registered: list[ModelBundle], store: Path
+def test_a_folder_without_a_manifest_only_occupies_its_number(
+    registered: list[ModelBundle], store: Location
 ) -> None:
     assert reserve_version(store, "digits") == 4
     assert [model.version for model in list_models(store)] == [1, 2, 3]
@@ -98,18 +96,18 @@ def test_what_has_no_manifest_is_no_version_but_its_number_is_taken(
 
 
 def test_a_version_is_never_published_twice(
-    s3: S3Server, registered: list[ModelBundle], store: Path, tmp_path: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location, tmp_path: Path
 ) -> None:
     other = write_bundle(tmp_path / "other", "digits", 2, 0.1)
     with pytest.raises(RequestError, match="already contains a bundle"):
         register_bundle(store, other)
     assert show_model(store, "digits@2").metrics["test"]["accuracy"] == 0.7
-    # Nor has any of its files changed.
+    # None of its files have changed.
     assert find_bundle(store, "digits@2").version == 2
 
 
 def test_a_bundle_is_fetched_once_and_verified(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     promote_version(store, "digits", 2, "champion")
     bundle = find_bundle(store, "digits@champion")
@@ -123,7 +121,7 @@ def test_a_bundle_is_fetched_once_and_verified(
     assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.folder.name]
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBundle], store: Path) -> None:
+def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBundle], store: Location) -> None:
     for damage in (
         lambda folder: (folder / ONNX_FILE).write_bytes(b"something else"),
         lambda folder: (folder / ONNX_FILE).unlink(),
@@ -137,7 +135,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(registered: list[ModelBund
 
 @pytest.mark.parametrize("content", [b"something else", None])
 def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
-    content: bytes | None, s3: S3Server, registered: list[ModelBundle], store: Path
+    content: bytes | None, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     key = f"{FOLDER}/1/{ONNX_FILE}"
     if content is None:
@@ -152,7 +150,7 @@ def test_a_damaged_bundle_of_the_store_is_refused_and_not_kept(
 
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", ""])
 def test_a_manifest_that_points_out_of_its_folder_is_refused(
-    name: str, s3: S3Server, registered: list[ModelBundle], store: Path
+    name: str, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     manifest = read_manifest(store / "models/digits/1")
     manifest["files"][name] = {"sha256": "0" * 64, "size": 1}
@@ -163,13 +161,13 @@ def test_a_manifest_that_points_out_of_its_folder_is_refused(
     assert not (cache_folder() / "bundles").exists()
 
 
-def find(barrier: Barrier, answer: Path) -> None:
+def find(barrier: Barrier, result: Path) -> None:
     store = parse_location(STORE)
     barrier.wait()
-    answer.write_text(str(find_bundle(store, "digits@1").folder))
+    result.write_text(str(find_bundle(store, "digits@1").folder))
 
 
-def test_two_processes_fetch_at_once(registered: list[ModelBundle], tmp_path: Path) -> None:
+def test_two_processes_can_fetch_at_once(registered: list[ModelBundle], tmp_path: Path) -> None:
     at_once(find, (tmp_path / "first",), (tmp_path / "second",))
     folder = Path((tmp_path / "first").read_text())
     assert folder == Path((tmp_path / "second").read_text())
@@ -177,7 +175,7 @@ def test_two_processes_fetch_at_once(registered: list[ModelBundle], tmp_path: Pa
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_promotion_and_rollback(registered: list[ModelBundle], store: Path) -> None:
+def test_promotion_and_rollback(registered: list[ModelBundle], store: Location) -> None:
     for version in (1, 2, 2, 3):
         promote_version(store, "digits", version, "champion")
     assert aliases_of(store, "digits") == {"champion": 3}
@@ -192,8 +190,8 @@ def test_promotion_and_rollback(registered: list[ModelBundle], store: Path) -> N
         find_bundle(store, "digits@9")
 
 
-def test_an_aliases_file_that_went_is_begun_anew(
-    s3: S3Server, registered: list[ModelBundle], store: Path
+def test_a_removed_aliases_file_is_created_again(
+    s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     promote_version(store, "digits", 1, "champion")
     key = f"{FOLDER}/aliases.json"
@@ -208,26 +206,26 @@ def test_an_aliases_file_that_went_is_begun_anew(
     assert aliases_of(store, "digits") == {"latest": 2}
 
 
-def test_a_bucket_that_is_not_there_is_told_at_once(store: Path) -> None:
+def test_a_missing_bucket_is_reported_immediately(store: Location) -> None:
     with pytest.raises(FileNotFoundError):
         reserve_version(parse_location("s3://no-such-bucket/store"), "digits")
 
 
-def reserve_many(barrier: Barrier, answer: Path) -> None:
+def reserve_many(barrier: Barrier, result: Path) -> None:
     store = parse_location(STORE)
     barrier.wait()
-    answer.write_text(json.dumps([reserve_version(store, "digits") for _ in range(RESERVATIONS)]))
+    result.write_text(json.dumps([reserve_version(store, "digits") for _ in range(RESERVATIONS)]))
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
-def test_two_processes_never_set_the_same_version_aside(
-    failing: float, s3: S3Server, store: Path, tmp_path: Path
+def test_two_processes_never_reserve_the_same_version(
+    failing: float, s3: S3Server, store: Location, tmp_path: Path
 ) -> None:
     s3.failing = failing
     answers = [tmp_path / "first.json", tmp_path / "second.json"]
-    at_once(reserve_many, *[(answer,) for answer in answers])
-    versions = [version for answer in answers for version in json.loads(answer.read_text())]
-    # Without a gap: a write whose answer was lost is known again.
+    at_once(reserve_many, *[(result,) for result in answers])
+    versions = [version for result in answers for version in json.loads(result.read_text())]
+    # Without gaps, because a write whose response was lost is recognized.
     assert sorted(versions) == list(range(1, 2 * RESERVATIONS + 1))
 
 
@@ -240,8 +238,8 @@ def promote_many(barrier: Barrier, own: str, version: int) -> None:
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1])
-def test_two_processes_that_move_aliases_lose_nothing(
-    failing: float, s3: S3Server, registered: list[ModelBundle], store: Path
+def test_two_processes_can_move_aliases(
+    failing: float, s3: S3Server, registered: list[ModelBundle], store: Location
 ) -> None:
     s3.failing = failing
     at_once(promote_many, ("first", 1), ("second", 2))
@@ -254,9 +252,9 @@ def test_two_processes_that_move_aliases_lose_nothing(
     assert all(before != after for before, after in pairwise(champions))
 
 
-def test_every_request_may_fail_at_first(s3: S3Server, store: Path, tmp_path: Path) -> None:
+def test_every_first_request_may_fail(s3: S3Server, store: Location, tmp_path: Path) -> None:
     s3.first_fails = True
-    register(store, tmp_path / "bundle", 1)
+    register(store, folder=tmp_path / "bundle")
     promote_version(store, "digits", 1, "champion")
     assert find_bundle(store, "digits@champion").onnx_path.read_bytes() == b"network digits 1"
     assert [model.aliases for model in versions_in(store)] == [("champion",)]
@@ -264,18 +262,18 @@ def test_every_request_may_fail_at_first(s3: S3Server, store: Path, tmp_path: Pa
 
 
 def test_the_commands_work_on_a_remote_store(
-    s3: S3Server, store: Path, bundle: ModelBundle, run: Run, tmp_path: Path
+    s3: S3Server, store: Location, bundle: ModelBundle, run: Run, tmp_path: Path
 ) -> None:
     def call(*arguments: object) -> str:
-        answer = run(*arguments, env={**s3.environment, "PIXELMILL_STORE": STORE})
-        assert answer.code == 0, answer.errors
-        return answer.output
+        result = run(*arguments, env={**s3.environment, "PIXELMILL_STORE": STORE})
+        assert result.code == 0, result.errors
+        return result.output
 
     assert reserve_version(store, "digits") == 1
     register_bundle(store, bundle)
     assert "digits@1" in call("models", "list")
     call("models", "promote", "digits@1")
-    register(store, tmp_path / "bundle", 2)
+    register(store, folder=tmp_path / "bundle")
     call("models", "promote", "digits@2")
     assert json.loads(call("models", "rollback", "digits", "--json"))["version"] == 1
     shown = json.loads(call("models", "show", "digits@champion", "--json"))
@@ -298,12 +296,12 @@ def test_the_commands_work_on_a_remote_store(
         ("s3://bucket/file", {}, "store s3://bucket/file is a file"),
     ],
 )
-def test_a_store_that_is_none_is_one_line(
-    address: str, changes: dict[str, str], said: str, s3: S3Server, store: Path, run: Run
+def test_an_invalid_store_is_one_line(
+    address: str, changes: dict[str, str], said: str, s3: S3Server, store: Location, run: Run
 ) -> None:
     s3.client.put_object(Bucket="bucket", Key="file", Body=b"")
     for command in (("models", "list"), ("score", "digits@1", ".", "--output", "out"), ("retrain", "digits")):
-        answer = run(*command, "--store", address, env={**s3.environment, **changes})
-        assert answer.code == 2
-        assert len(answer.errors.strip().splitlines()) == 1
-        assert said in answer.last_error
+        result = run(*command, "--store", address, env={**s3.environment, **changes})
+        assert result.code == 2
+        assert len(result.errors.strip().splitlines()) == 1
+        assert said in result.last_error

@@ -17,6 +17,7 @@ from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest, dask_eng
 from pixelmill.pipeline.scoring.run import score_folder
 from tests.clusters import Cluster, running_cluster
 from tests.conftest import write_images
+from tests.pipeline.scoring.decoders import CRASHING_DECODER, HANGING_DECODER, mark_image, write_site
 
 IMAGES = 6000
 
@@ -38,7 +39,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def request_(
     bundle: ModelBundle, images: Path, dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ScoringRequest:
-    """Shards of so little work that a small folder has many."""
+    """Shards with so little work that a small folder has many."""
     monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 0.02)
     return ScoringRequest(
         bundle=bundle, images=images, output=tmp_path / "out", executor="dask", dask_address=dask.address
@@ -53,7 +54,7 @@ def scored_here(request: ScoringRequest, output: Path) -> pd.DataFrame:
     return data(score_folder(replace(request, output=output, executor="local", dask_address=None)))
 
 
-def test_a_cluster_gives_the_table_that_this_machine_gives(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_table_as_this_machine(request_: ScoringRequest, tmp_path: Path) -> None:
     table = score_folder(request_)
     pd.testing.assert_frame_equal(data(table), scored_here(request_, tmp_path / "here"))
     assert table.manifest["threads"] == 2
@@ -61,19 +62,19 @@ def test_a_cluster_gives_the_table_that_this_machine_gives(request_: ScoringRequ
     assert len(list((table.folder / "predictions").glob("part-*.parquet"))) > 5
 
 
-def test_a_worker_killed_half_way_changes_nothing(
+def test_killing_a_worker_midway_changes_nothing(
     request_: ScoringRequest, dask: Cluster, tmp_path: Path
 ) -> None:
     killed: list[int] = []
 
-    def kill_when_half_is_done() -> None:
+    def kill_midway() -> None:
         victim = dask.worker_processes()[0]
         while not killed:
             if len(list(request_.parts.glob("part-*.parquet"))) >= 4:
                 os.kill(victim, signal.SIGKILL)
                 killed.append(victim)
 
-    watcher = threading.Thread(target=kill_when_half_is_done)
+    watcher = threading.Thread(target=kill_midway)
     watcher.start()
     try:
         table = score_folder(request_)
@@ -86,7 +87,7 @@ def test_a_worker_killed_half_way_changes_nothing(
     pd.testing.assert_frame_equal(data(table), scored_here(request_, tmp_path / "here"))
 
 
-def test_an_interrupted_run_goes_on_with_the_same_shards(
+def test_an_interrupted_run_resumes_with_the_same_shards(
     request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = score_folder(request_)
@@ -95,12 +96,12 @@ def test_an_interrupted_run_goes_on_with_the_same_shards(
     assert again.manifest["run"] == whole.manifest["run"]
 
 
-def test_a_shard_is_the_seconds_of_work_that_the_first_one_tells(
+def test_the_first_shard_determines_the_size_of_the_others(
     request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 90.0)
     table = score_folder(request_)
-    # The first shard is a measurement; all the rest is less than 90 seconds of work.
+    # The first shard is a measurement, and the rest is less than 90 seconds of work.
     assert len(list((table.folder / "predictions").glob("part-*.parquet"))) == 2
 
 
@@ -113,7 +114,7 @@ def test_a_shard_is_the_seconds_of_work_that_the_first_one_tells(
         ({"dask_address": "nonsense://x"}, "no Dask scheduler is reachable"),
     ],
 )
-def test_a_cluster_that_is_not_there_is_one_line(
+def test_a_missing_cluster_is_one_line(
     request_: ScoringRequest, change: dict[str, str | None], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dask_engine, "_SECONDS_TO_CONNECT", 1)
@@ -129,30 +130,13 @@ def test_a_scheduler_without_workers_is_one_line(request_: ScoringRequest) -> No
         score_folder(replace(request_, dask_address=empty.address))
 
 
-CRASHING_DECODER = """
-import os, signal
-import pixelmill.pipeline.images
-
-decode = pixelmill.pipeline.images.decode
-
-def crash(data, *arguments):
-    if data.endswith(b"kill"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return decode(data, *arguments)
-
-pixelmill.pipeline.images.decode = crash
-"""
-
-
 @pytest.mark.slow
 def test_an_image_that_kills_its_workers_is_a_failed_row(request_: ScoringRequest, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(CRASHING_DECODER)
+    site = write_site(tmp_path, CRASHING_DECODER)
     killer = write_images(tmp_path / "images", 2)[1]
-    killer.write_bytes(killer.read_bytes() + b"kill")
-    # One death is enough here: every further one costs the start of a worker.
-    environment = {"PYTHONPATH": str(site), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    mark_image(killer, b"kill")
+    # One crash is enough here, because each one costs the start of a worker.
+    environment = {"PYTHONPATH": site, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
     with running_cluster(environment=environment) as deadly:
         table = score_folder(
             replace(request_, images=tmp_path / "images", dask_address=deadly.address, max_failure_rate=1)
@@ -162,32 +146,16 @@ def test_an_image_that_kills_its_workers_is_a_failed_row(request_: ScoringReques
     assert table.manifest["failures"] == {"worker_died": 1}
 
 
-HANGING_DECODER = """
-import pixelmill.pipeline.images
-
-decode = pixelmill.pipeline.images.decode
-
-def hang(data, *arguments):
-    while data.endswith(b"hang"):
-        pass
-    return decode(data, *arguments)
-
-pixelmill.pipeline.images.decode = hang
-"""
-
-
 @pytest.mark.slow
-def test_images_that_take_too_long_cost_a_worker_each_and_no_search(
+def test_images_over_the_time_limit_cost_one_worker_each_and_no_search(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(HANGING_DECODER)
+    site = write_site(tmp_path, HANGING_DECODER)
     hanging = write_images(tmp_path / "images", 40)[3::20]
     for path in hanging:
-        path.write_bytes(path.read_bytes() + b"hang")
+        mark_image(path, b"hang")
     request = replace(request_, images=tmp_path / "images", max_image_seconds=1.0, max_failure_rate=1)
-    with running_cluster(environment={"PYTHONPATH": str(site)}) as cluster_:
+    with running_cluster(environment={"PYTHONPATH": site}) as cluster_:
         table = score_folder(replace(request, dask_address=cluster_.address))
     rows = read_predictions(table.folder)
     failed = rows.loc[rows["status"] == "failed", ["image_path", "error"]]

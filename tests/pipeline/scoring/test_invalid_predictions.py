@@ -27,9 +27,9 @@ from pixelmill.pipeline.predictions import PARTS_FOLDER, read_predictions
 from pixelmill.pipeline.predictions.parts import part_name
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
-from tests.conftest import list_files_anew
+from tests.conftest import update_manifest
 
-# By the image's first pixel, what its probabilities are multiplied with.
+# The factor of an image's probabilities, by its first pixel.
 FACTORS = {255: np.nan, 254: np.inf, 253: -1.0, 252: 2.0, 251: 0.0}
 WORDS = {
     255: "invalid_prediction: 10 of 10 probabilities are NaN",
@@ -41,7 +41,7 @@ WORDS = {
 
 
 def spoiled(bundle: ModelBundle, folder: Path) -> ModelBundle:
-    """A copy of a bundle whose model gives some images what are no probabilities."""
+    """A copy of a bundle whose outputs are not probabilities for some images."""
     shutil.copytree(bundle.folder, folder)
     model = onnx.load(folder / "model.onnx")
     (output,) = model.graph.output
@@ -67,7 +67,7 @@ def spoiled(bundle: ModelBundle, folder: Path) -> ModelBundle:
         ]
     )
     onnx.save(model, folder / "model.onnx")
-    list_files_anew(folder)
+    update_manifest(folder)
     return open_bundle(folder)
 
 
@@ -80,7 +80,7 @@ def write(folder: Path, name: str, corner: int, seed: int = 0) -> None:
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path) -> ScoringRequest:
-    """Each kind of bad prediction between good ones, under every class, so that some would be correct."""
+    """Each kind of invalid prediction among valid ones, for every class, so that some would be correct."""
     images = tmp_path / "images"
     for digit in range(10):
         write(images, f"{digit}/good.png", 7)
@@ -112,13 +112,13 @@ def require_failed(table: PredictionTable) -> None:
         assert (row["width"], row["height"]) == (8, 8)
 
 
-def test_what_are_no_probabilities_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_outputs_that_are_not_probabilities_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
     table = score_folder(request_)
     require_failed(table)
     require_failed(score_folder(replace(request_, output=tmp_path / "later", previous=table.folder)))
 
 
-def test_a_table_that_calls_them_scored_is_not_believed(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_invalid_rows_of_an_earlier_table_are_not_reused(request_: ScoringRequest, tmp_path: Path) -> None:
     table = score_folder(request_)
     part = table.folder / PARTS_FOLDER / part_name(0)
     rows = pq.read_table(part)
@@ -140,7 +140,7 @@ def test_a_table_that_calls_them_scored_is_not_believed(request_: ScoringRequest
     require_failed(again)
 
 
-def test_explain_names_it(request_: ScoringRequest, trained_store: Path) -> None:
+def test_explain_reports_the_invalid_prediction(request_: ScoringRequest, trained_store: Path) -> None:
     table = score_folder(request_)
     where = {"model": str(request_.bundle.folder), "keras": False}
     bad = explain_image(table.folder, "3/255.png", trained_store, **where)  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ def rows_of(*rows: Sequence[float]) -> Any:
         ([0.0, 0.0], False),
     ],
 )
-def test_what_probabilities_are(row: list[float], is_valid: bool) -> None:
+def test_the_definition_of_probabilities(row: list[float], is_valid: bool) -> None:
     assert are_probabilities(rows_of(row)).tolist() == [is_valid]
 
 
@@ -182,7 +182,7 @@ def test_every_row_that_is_refused_is_described(rows: Any) -> None:
             assert "probabilit" in describe_invalid(row)
 
 
-def test_a_softmax_is_always_one() -> None:
+def test_a_softmax_always_gives_probabilities() -> None:
     logits = np.random.default_rng(0).normal(0, 20, (100, 1000)).astype(np.float32)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     assert are_probabilities(exponentials / exponentials.sum(axis=1, keepdims=True)).all()

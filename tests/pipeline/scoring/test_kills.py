@@ -27,7 +27,7 @@ SIZES = {
 }
 SHARDS = len(SIZES)
 BAD = "03500.png"
-# What appears in an output from the beginning of a run to its end, each a moment to strike at.
+# Files that appear in an output during a run, each of which is a point to kill it at.
 _PLAN = f"{WORK_FOLDER}/plan.json"
 _LISTED = [f"{WORK_FOLDER}/shards/{number:05d}.jsonl" for number in range(SHARDS)]
 _ANSWERED = [f"{WORK_FOLDER}/parts/{part_name(number)}" for number in range(SHARDS)]
@@ -35,7 +35,7 @@ _COMMITTED = [PARTS_FOLDER, "report.html", "manifest.json"]
 _WHOLE = [f"{WORK_FOLDER}/report.html", f"{WORK_FOLDER}/manifest.json"]
 POINTS = [f"{WORK_FOLDER}/run.json", _PLAN, *_LISTED, *_ANSWERED, *_WHOLE, *_COMMITTED]
 WRITTEN_EACH_TIME = {_PLAN, *_LISTED}
-# Between two points much happens, too: so many more looks at most, before it strikes.
+# The largest number of further observations after a point, before the run is killed.
 MOST_LOOKS_AFTER = 300
 
 Stamp = tuple[int, int]
@@ -43,7 +43,7 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True)
 class Scoring:
-    """The real command over a folder, and the table of a run that nothing disturbed."""
+    """The command on a folder, and the table of an uninterrupted run."""
 
     images: Path
     store: Path
@@ -65,7 +65,7 @@ class Scoring:
         self.require_same_table(output)
 
     def require_same_table(self, output: Path) -> None:
-        """The table of the run that nothing disturbed, and nothing beside it."""
+        """Check that the output has the table of the uninterrupted run, and no other files."""
         rows = read_predictions(output)
         data = [name for name in rows.columns if name not in ("run_id", "scored_at")]
         pd.testing.assert_frame_equal(rows[data], self.undisturbed[data])
@@ -81,7 +81,7 @@ def scoring(
     folder = tmp_path_factory.mktemp("kills")
     write_images(folder / "images", IMAGES)
     (folder / "images" / BAD).write_bytes(b"bad")
-    # What killed processes leave of their temporary files stays in the test's own folder.
+    # Temporary files of killed processes stay in the folder of the test.
     (folder / "tmp").mkdir()
     own = {**environment, "TMPDIR": str(folder / "tmp")}
     command = Scoring(folder / "images", trained_store, own, pd.DataFrame()).command(folder / "undisturbed")
@@ -93,7 +93,7 @@ def scoring(
 
 
 def stamp(path: Path) -> Stamp | None:
-    """What changes when a file is replaced, and stays when it is moved."""
+    """A value that changes when a file is replaced, but not when it is moved."""
     try:
         facts = path.stat()
     except FileNotFoundError:
@@ -102,14 +102,14 @@ def stamp(path: Path) -> Stamp | None:
 
 
 def parts_of(output: Path) -> dict[str, Path]:
-    """The finished parts of a run, committed already or not."""
+    """The finished parts of a run, whether or not they are committed."""
     folders = (output / PARTS_FOLDER, output / WORK_FOLDER / "parts")
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     return {path.name: path for path in found if is_part(path.name)}
 
 
 def processes_of(group: int) -> dict[int, str]:
-    """The living processes of a process group: their numbers and command lines."""
+    """The running processes of a process group, with their IDs and command lines."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -126,7 +126,7 @@ def workers_of(group: int) -> list[int]:
 
 
 def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> bool:
-    """Whether it happened before the process ended."""
+    """Wait for an event; returns whether it happened before the process ended."""
     while process.poll() is None:
         if happened():
             return True
@@ -134,7 +134,7 @@ def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> 
 
 
 def strike(process: "subprocess.Popen[str]", kill: int) -> str:
-    """Send a signal to all processes of a run, wait for their end, and return what they said."""
+    """Send a signal to all processes of a run, wait for their end, and return their output."""
     os.killpg(process.pid, kill)
     _, errors = process.communicate()
     while processes_of(process.pid):
@@ -142,8 +142,8 @@ def strike(process: "subprocess.Popen[str]", kill: int) -> str:
     return errors
 
 
-def appears_again(path: Path, looks_after: int = 0) -> Callable[[], bool]:
-    """Whether a file is there that was not there now, at the given look after the first."""
+def appears_anew(path: Path, looks_after: int = 0) -> Callable[[], bool]:
+    """Whether a file exists that did not exist before, at the given observation after the first."""
     before, seen = stamp(path), 0
 
     def happened() -> bool:
@@ -155,19 +155,19 @@ def appears_again(path: Path, looks_after: int = 0) -> Callable[[], bool]:
 
 
 def kill_at(scoring: Scoring, output: Path, dice: random.Random) -> bool:
-    """Start a run and kill it at a point of its work that is still to come; False if it ended before."""
+    """Start a run and kill it at a point; returns False if it ended before."""
     due = [point for point in POINTS if point in WRITTEN_EACH_TIME or not (output / point).exists()]
     point, looks_after = dice.choice(due), dice.choice((0, dice.randrange(MOST_LOOKS_AFTER)))
     unfinished = set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp"))
     before = {name: stamp(path) for name, path in parts_of(output).items()}
     with scoring.start(output) as process:
-        killed = wait_for(process, appears_again(output / point, looks_after))
+        killed = wait_for(process, appears_anew(output / point, looks_after))
         if not killed:
             assert process.wait() == 0, process.stderr and process.stderr.read()
             return False
         strike(process, signal.SIGKILL)
     print(f"killed {looks_after} looks after {point}, with {len(before)} of {SHARDS} parts kept from before")
-    # A worker had at most one shard in hand: no more than that was lost.
+    # A worker had at most one unfinished shard, so no more than that was lost.
     assert len(set(output.glob(f"{WORK_FOLDER}/parts/.*.pixelmill-tmp")) - unfinished) <= WORKERS
     after = parts_of(output)
     for name, path in after.items():
@@ -187,9 +187,7 @@ def has_failed_row(part: Path) -> bool:
 @pytest.mark.parametrize(
     "kills", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 )
-def test_a_run_killed_again_and_again_gives_the_table_of_one_that_was_not(
-    scoring: Scoring, tmp_path: Path, kills: int
-) -> None:
+def test_a_run_killed_repeatedly_gives_the_same_table(scoring: Scoring, tmp_path: Path, kills: int) -> None:
     dice = random.Random(kills)
     while kills > 0:
         output = tmp_path / f"out-{kills}"
@@ -208,9 +206,7 @@ def test_a_run_killed_again_and_again_gives_the_table_of_one_that_was_not(
 
 
 @pytest.mark.slow
-def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
-    scoring: Scoring, tmp_path: Path
-) -> None:
+def test_a_killed_fresh_run_leaves_the_old_table_or_the_new_one(scoring: Scoring, tmp_path: Path) -> None:
     output = tmp_path / "out"
     scoring.finish(output)
     old = set(read_predictions(output)["run_id"])
@@ -218,7 +214,7 @@ def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
     for point in (_ANSWERED[1], *_WHOLE, PARTS_FOLDER, "report.html", "manifest.json") * 2:
         command = [*scoring.command(output), "--fresh"]
         with start_interruptible(command, scoring.environment) as process:
-            wait_for(process, appears_again(output / point, dice.choice((0, 1, 2, 50))))
+            wait_for(process, appears_anew(output / point, dice.choice((0, 1, 2, 50))))
             strike(process, signal.SIGKILL)
         rows = read_predictions(output)
         assert rows["image_path"].tolist() == scoring.undisturbed["image_path"].tolist()
@@ -229,22 +225,22 @@ def test_a_fresh_run_that_is_killed_leaves_the_old_table_or_the_new_one(
     scoring.finish(output)
 
 
-def test_a_run_that_is_killed_and_its_workers_are_not_can_go_on(scoring: Scoring, tmp_path: Path) -> None:
+def test_a_run_killed_without_its_workers_can_resume(scoring: Scoring, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with scoring.start(output) as process:
-        assert wait_for(process, appears_again(output / _ANSWERED[1]))
+        assert wait_for(process, appears_anew(output / _ANSWERED[1]))
         process.kill()
         process.communicate()
-        while processes_of(process.pid):  # They end by themselves, or this test does by its time.
+        while processes_of(process.pid):  # They end by themselves, or this test times out.
             pass
     scoring.finish(output)
 
 
 @pytest.mark.parametrize("point", [_ANSWERED[0], _ANSWERED[2]])
-def test_a_run_whose_worker_is_killed_goes_on(scoring: Scoring, tmp_path: Path, point: str) -> None:
+def test_a_run_survives_the_kill_of_a_worker(scoring: Scoring, tmp_path: Path, point: str) -> None:
     output = tmp_path / "out"
     with scoring.start(output) as process:
-        assert wait_for(process, appears_again(output / point))
+        assert wait_for(process, appears_anew(output / point))
         os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         _, errors = process.communicate()
     assert process.returncode == 0, errors
@@ -253,9 +249,7 @@ def test_a_run_whose_worker_is_killed_goes_on(scoring: Scoring, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("looks_after", [0, 1, 2])
-def test_ctrl_c_that_meets_workers_as_they_start_is_answered(
-    scoring: Scoring, tmp_path: Path, looks_after: int
-) -> None:
+def test_ctrl_c_works_while_workers_start(scoring: Scoring, tmp_path: Path, looks_after: int) -> None:
     looks = iter(range(-looks_after, 1))
     with scoring.start(tmp_path / "out") as process:
         assert wait_for(process, lambda: bool(workers_of(process.pid)) and next(looks) == 0)
@@ -265,17 +259,17 @@ def test_ctrl_c_that_meets_workers_as_they_start_is_answered(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_run_that_is_interrupted_says_how_to_go_on(scoring: Scoring, tmp_path: Path, seed: int) -> None:
+def test_an_interrupted_run_says_how_to_resume(scoring: Scoring, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     output = tmp_path / "out"
     point = dice.choice([_PLAN, *_LISTED, *_ANSWERED[:-1]])
     with scoring.start(output) as process:
-        assert wait_for(process, appears_again(output / point, dice.randrange(MOST_LOOKS_AFTER)))
+        assert wait_for(process, appears_anew(output / point, dice.randrange(MOST_LOOKS_AFTER)))
         errors = strike(process, signal.SIGINT)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     last = errors.strip().splitlines()[-1]
     assert last == (
-        f"pixelmill: interrupted; finished shards are kept in {output}. Run the same command again to go on."
+        f"pixelmill: interrupted; finished shards are kept in {output}. Run the same command again to resume."
     )
     scoring.finish(output)

@@ -12,38 +12,24 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.explain.explanation import explain_image
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import Run, write_images
 from tests.pipeline.decoding.bombs import jpeg_with_scans, png, tiff
+from tests.pipeline.scoring.decoders import HANGING_DECODER, mark_image, write_site
 
 SHARD_IMAGES = next(growing_limits())[0]
 MAX_MEMORY, MAX_SECONDS = 48 << 20, 2.0
 DATA = ["image_path", "image_sha256", "status", "label", "class_index", "probability", "width", "height"]
 
-# Run by each worker when it starts: its decoder never comes back from certain images.
-HANGING_DECODER = """
-import pixelmill.pipeline.images
-
-decode = pixelmill.pipeline.images.decode
-
-def hang(data, *arguments):
-    while data.endswith(b"hang"):
-        pass
-    return decode(data, *arguments)
-
-pixelmill.pipeline.images.decode = hang
-"""
-
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
     """Two shards, to be scored by workers whose decoder can hang."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(HANGING_DECODER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", write_site(tmp_path, HANGING_DECODER))
     write_images(tmp_path / "images", SHARD_IMAGES + 50)
     return ScoringRequest(
         bundle=bundle,
@@ -55,19 +41,11 @@ def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
-def make_hang(path: Path) -> str:
-    """An image stays whole with bytes after its end."""
-    path.write_bytes(path.read_bytes() + b"hang")
-    return path.name
-
-
-def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
-    request_: ScoringRequest, tmp_path: Path
-) -> None:
+def test_only_images_over_a_limit_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
-    images = sorted(request_.images.iterdir())
-    hanging = {make_hang(images[place]) for place in (3, SHARD_IMAGES + 1)}
-    # Of the same bytes, so that nobody stays at it again.
+    images = sorted(local_path(request_.images).iterdir())
+    hanging = {mark_image(images[place], b"hang") for place in (3, SHARD_IMAGES + 1)}
+    # A duplicate, which must not hang another worker.
     shutil.copyfile(images[3], images[SHARD_IMAGES + 7])
     hanging.add(images[SHARD_IMAGES + 7].name)
     large = {
@@ -94,12 +72,12 @@ def test_images_that_cost_too_much_are_failed_rows_and_no_other_is(
     pd.testing.assert_frame_equal(rows.loc[others, DATA], whole.loc[others, DATA])
 
 
-def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringRequest) -> None:
-    """The way a GPU is fed, with the CPU in its place."""
+def test_a_decoder_process_over_the_time_limit_is_killed(request_: ScoringRequest) -> None:
+    """As with a GPU, but on the CPU."""
     from concurrent.futures.process import BrokenProcessPool
 
-    hanging = make_hang(min(request_.images.iterdir()))
-    with holding_output(request_.output):
+    hanging = mark_image(min(local_path(request_.images).iterdir()), b"hang")
+    with lock_output(request_.output):
         plan = plan_scoring(request_)
         first, *_ = write_shards(plan, growing_limits())
         worker = Worker(plan, decoders=2)
@@ -113,7 +91,7 @@ def test_a_process_that_decodes_for_another_is_ended_too(request_: ScoringReques
     assert hanging == "00000.png"
 
 
-# A thumbnail has colours, and a tensor of these models has none.
+# Thumbnails are RGB, while the tensors of these models are grey.
 DEADLY_THUMBNAILS = """
 import os, signal
 import pixelmill.pipeline.images
@@ -132,17 +110,17 @@ pixelmill.pipeline.images.decode = die
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
-def test_a_thumbnail_that_ends_its_process_is_left_out(
+def test_a_thumbnail_that_crashes_its_process_is_omitted(
     request_: ScoringRequest, tmp_path: Path, is_resumed: bool
 ) -> None:
-    (tmp_path / "site/sitecustomize.py").write_text(DEADLY_THUMBNAILS)
+    write_site(tmp_path, DEADLY_THUMBNAILS)
     images = tmp_path / "few"
     paths = write_images(images, 10)
-    for path, ending in zip(paths, (b"kill", b"error"), strict=False):
-        path.write_bytes(path.read_bytes() + ending)
+    for path, failure in zip(paths, (b"kill", b"error"), strict=False):
+        mark_image(path, failure)
     request = replace(request_, images=images)
     table = score_folder(request)
-    if is_resumed:  # All rows are there, and no worker starts.
+    if is_resumed:  # All rows exist, so no worker starts.
         table = score_folder(request)
         assert table.manifest["computed"] == 0
     assert (table.manifest["scored"], table.manifest["failed"]) == (10, 0)
@@ -150,7 +128,7 @@ def test_a_thumbnail_that_ends_its_process_is_left_out(
     assert page.count("data:image/png;base64,") == 8
 
 
-def test_explain_names_what_costs_too_much(request_: ScoringRequest, trained_store: Path) -> None:
+def test_explain_reports_an_image_over_the_limits(request_: ScoringRequest, trained_store: Path) -> None:
     (request_.images / "00010.png").write_bytes(png(6000, 6000, 8, 6, 4))
     table = score_folder(replace(request_, max_failure_rate=1))
     explanation = explain_image(table.folder, "00010.png", trained_store, keras=False)
@@ -163,7 +141,7 @@ def test_explain_names_what_costs_too_much(request_: ScoringRequest, trained_sto
     ("change", "words"),
     [
         ({"max_image_memory": 1000}, "`max_image_memory` 1000; expected at least 16,777,216 bytes"),
-        ({"max_image_seconds": 0.0}, "`max_image_seconds` 0.0; expected a number of seconds over 0"),
+        ({"max_image_seconds": 0.0}, "`max_image_seconds` 0.0; expected a number of seconds above 0"),
         ({"max_image_seconds": float("nan")}, "`max_image_seconds` nan"),
         ({"max_image_seconds": float("inf")}, "`max_image_seconds` inf"),
     ],
@@ -175,7 +153,7 @@ def test_limits_out_of_range_are_refused(
         score_folder(replace(request_, **change))  # type: ignore[arg-type]
 
 
-def test_other_limits_are_another_run(request_: ScoringRequest) -> None:
+def test_different_limits_are_a_different_run(request_: ScoringRequest) -> None:
     score_folder(request_)
     with pytest.raises(RequestError, match=r"a run with max_image_seconds 2\.0"):
         score_folder(replace(request_, max_image_seconds=3.0))
@@ -191,14 +169,14 @@ def test_other_limits_are_another_run(request_: ScoringRequest) -> None:
         ("-1GB", 2, None),
     ],
 )
-def test_the_memory_is_told_in_the_units_that_people_use(
+def test_the_memory_limit_accepts_units(
     run: Run, trained_store: Path, tmp_path: Path, size: str, code: int, kept: int | None
 ) -> None:
     write_images(tmp_path / "images", 2)
     command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out", "--json")
-    answer = run(*command, "--store", trained_store, f"--max-image-memory={size}")
-    assert answer.code == code, answer.errors
+    result = run(*command, "--store", trained_store, f"--max-image-memory={size}")
+    assert result.code == code, result.errors
     if kept:
-        assert answer.json["request"]["max_image_memory"] == kept
+        assert result.json["request"]["max_image_memory"] == kept
     else:
-        assert answer.last_error.startswith(f"pixelmill: --max-image-memory {size}; expected a size")
+        assert result.last_error.startswith(f"pixelmill: --max-image-memory {size}; expected a size")

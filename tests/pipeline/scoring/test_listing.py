@@ -1,4 +1,4 @@
-"""Listing of a folder: every image once, in the order of the table, whatever its name."""
+"""Listing a folder: every image once, in the order of the table, with any name."""
 
 import json
 import os
@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import EXTENSIONS
 from pixelmill.pipeline.scoring.listing import ListedImage, escape, holds_images, list_images, unescape
-from pixelmill.pipeline.scoring.passed_over import PassedOver, format_passed_over
-from pixelmill.pipeline.scoring.worker.reading import read_again, reader_of
+from pixelmill.pipeline.scoring.skipped import SkippedFiles, format_skipped
+from pixelmill.pipeline.scoring.worker.file_reader import read_again, reader_of
 from pixelmill.pipeline.storage import parse_location
 
-# All bytes a file name may hold on Linux, with those that matter more often than by chance.
+# All bytes that a file name may contain on Linux, with the special ones more often.
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: not set(name) & {0, ord("/")}) | st.text(
     st.sampled_from("%aF2=\n. é\u202e"), min_size=1, max_size=8
 ).map(os.fsencode)
@@ -40,7 +40,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 @given(NAMES)
-def test_every_name_comes_back_from_its_escaped_form(name: bytes) -> None:
+def test_every_name_can_be_unescaped(name: bytes) -> None:
     text = escape(os.fsdecode(name))
     assert os.fsencode(unescape(text)) == name
     text.encode("utf-8")
@@ -48,18 +48,18 @@ def test_every_name_comes_back_from_its_escaped_form(name: bytes) -> None:
 
 
 @given(NAMES, NAMES)
-def test_different_names_have_different_escaped_forms(one: bytes, other: bytes) -> None:
+def test_escaping_is_injective(one: bytes, other: bytes) -> None:
     assert (escape(os.fsdecode(one)) == escape(os.fsdecode(other))) == (one == other)
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5))
-def test_a_path_is_escaped_name_by_name(names: list[bytes]) -> None:
+def test_each_name_in_a_path_is_escaped(names: list[bytes]) -> None:
     path = "/".join(escape(os.fsdecode(name)) for name in names)
     assert os.fsencode(unescape(path)).split(b"/") == names
 
 
 @pytest.mark.parametrize("name", ["plain.png", "100%.png", "=1+1.png", "ä b.png", "50%zoom.png"])
-def test_plain_text_stays_as_it_is(name: str) -> None:
+def test_plain_text_is_not_escaped(name: str) -> None:
     assert escape(name) == name
 
 
@@ -73,7 +73,7 @@ def test_plain_text_stays_as_it_is(name: str) -> None:
         ("é\n.png".encode(), "é%0A.png"),
     ],
 )
-def test_what_is_not_plain_text_is_escaped(name: bytes, escaped: str) -> None:
+def test_other_names_are_escaped(name: bytes, escaped: str) -> None:
     assert escape(os.fsdecode(name)) == escaped
 
 
@@ -83,13 +83,13 @@ def test_what_is_not_plain_text_is_escaped(name: bytes, escaped: str) -> None:
         st.lists(NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=3).map(tuple), max_size=12
     )
 )
-def test_any_tree_is_listed_whole_and_sorted(
+def test_any_tree_is_listed_completely_and_sorted(
     tmp_path_factory: pytest.TempPathFactory, tree: set[tuple[bytes, ...]]
 ) -> None:
     root = os.fsencode(tmp_path_factory.mktemp("tree"))
     wanted = set()
     for *folders, name in tree:
-        # Folders end in a letter that files do not, so that no name must be both.
+        # Folders end in a letter that files do not, so that no name is both.
         folder = os.path.join(root, *(part + b"d" for part in folders))
         os.makedirs(folder, exist_ok=True)
         file = os.path.join(folder, name + b".png")
@@ -102,13 +102,13 @@ def test_any_tree_is_listed_whole_and_sorted(
     assert paths(Path(os.fsdecode(root)), "*") == listed
 
 
-def test_folders_sort_among_files_as_whole_paths_do(tmp_path: Path) -> None:
+def test_folders_sort_among_files_like_full_paths(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.png", "a-b.png", "a.png", "a/b/c.png", "ab.png", "B.png")
     assert paths(tmp_path) == sorted(paths(tmp_path))
     assert paths(tmp_path) == ["B.png", "a-b.png", "a.png", "a/b/c.png", "a/x.png", "ab.png"]
 
 
-def test_only_images_that_show_are_listed(tmp_path: Path) -> None:
+def test_only_visible_images_are_listed(tmp_path: Path) -> None:
     for extension in EXTENSIONS:
         touch(tmp_path, f"small{extension}", f"LARGE{extension.upper()}")
     touch(tmp_path, "notes.txt", "png", ".hidden.png", "archive.png.gz", ".cache/x.png")
@@ -129,14 +129,12 @@ def test_only_images_that_show_are_listed(tmp_path: Path) -> None:
         ([".*"], []),
     ],
 )
-def test_patterns_take_the_place_of_the_extensions(
-    globs: list[str], wanted: list[str], tmp_path: Path
-) -> None:
+def test_patterns_replace_the_extensions(globs: list[str], wanted: list[str], tmp_path: Path) -> None:
     touch(tmp_path, "a.dat", "b.PNG", "c.png", "d.txt", "in/b.dat", "in/plain", ".e.dat", ".in/f.dat")
     assert paths(tmp_path, *globs) == wanted
 
 
-def test_a_listed_image_says_what_the_system_says_of_it(tmp_path: Path) -> None:
+def test_a_listed_image_has_the_facts_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"12345")
     os.utime(tmp_path / "a.png", ns=(0, 1_700_000_000_123_456_789))
     inode = (tmp_path / "a.png").stat().st_ino
@@ -157,7 +155,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path
     assert listed["link.png"].size == 5
 
 
-def test_what_only_looks_like_an_image_comes_with_its_problem(
+def test_entries_that_are_not_files_are_listed_with_their_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe.png")
@@ -167,7 +165,7 @@ def test_what_only_looks_like_an_image_comes_with_its_problem(
     (tmp_path / "other.png").symlink_to("one.png")
     (tmp_path / "null.png").symlink_to("/dev/null")
     (tmp_path / "below a file.png").symlink_to("null.png/x")
-    monkeypatch.chdir(tmp_path)  # A socket's whole path may have 107 bytes.
+    monkeypatch.chdir(tmp_path)  # The path of a socket may have at most 107 bytes.
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("socket.png")
         listed = list(list_images(tmp_path))
@@ -185,7 +183,7 @@ def test_what_only_looks_like_an_image_comes_with_its_problem(
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "\n"])
-def test_the_longest_names_and_long_paths(letter: str, tmp_path: Path) -> None:
+def test_long_names_and_long_paths(letter: str, tmp_path: Path) -> None:
     room = (255 - len(".png")) // len(letter.encode())
     name, folder = letter * room + ".png", letter * room
     inner = tmp_path / folder / folder
@@ -204,20 +202,20 @@ def test_the_longest_names_and_long_paths(letter: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[Path]:
-    """A folder for a tree too deep for Python to remove."""
+    """A folder for a tree that is too deep for Python to remove."""
     (tmp_path / "deep").mkdir()
     yield tmp_path / "deep"
     subprocess.run(["rm", "-rf", tmp_path / "deep"], check=True)
 
 
-def test_a_tree_deeper_than_the_stack_of_python(deep: Path) -> None:
+def test_a_tree_deeper_than_the_recursion_limit(deep: Path) -> None:
     depth = 1100
     make_deep(deep, depth, "d")
     assert paths(deep) == ["d/" * depth + "x.png"]
 
 
 @pytest.mark.parametrize(("depth", "name"), [(20, "d" * 250), (2100, "d"), (16, "é" * 127 + "x")])
-def test_a_path_longer_than_the_system_takes_is_listed_and_read(deep: Path, depth: int, name: str) -> None:
+def test_a_path_longer_than_the_system_limit_is_listed_and_read(deep: Path, depth: int, name: str) -> None:
     touch(deep, "top.png", f"{name}/beside.png")
     make_deep(deep, depth, name, b"content")
     assert holds_images(deep)
@@ -230,7 +228,7 @@ def test_a_path_longer_than_the_system_takes_is_listed_and_read(deep: Path, dept
 
 
 def make_deep(folder: Path, depth: int, name: str, content: bytes = b"") -> None:
-    """Folders in folders, and one image in the last, by steps that have no limit."""
+    """Create nested folders step by step, with one image in the last."""
     place = os.open(folder, os.O_RDONLY)
     for _ in range(depth):
         with suppress(FileExistsError):
@@ -243,7 +241,7 @@ def make_deep(folder: Path, depth: int, name: str, content: bytes = b"") -> None
     os.close(place)
 
 
-def test_folders_are_looked_into_one_after_the_other(tmp_path: Path) -> None:
+def test_folders_are_listed_lazily(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png", "a/2.png", "b/1.png", "c/1.png")
     listed = list_images(tmp_path)
     assert next(listed).path == "a/1.png"
@@ -254,7 +252,7 @@ def test_folders_are_looked_into_one_after_the_other(tmp_path: Path) -> None:
     assert gone == ListedImage("c/", 0, 0, 0, "the folder cannot be listed (No such file or directory)")
 
 
-def test_a_folder_that_goes_with_all_it_holds_ends_the_listing(tmp_path: Path) -> None:
+def test_a_removed_folder_ends_the_listing(tmp_path: Path) -> None:
     touch(tmp_path / "images", "a/1.png", "b/1.png")
     listed = list_images(tmp_path / "images")
     assert next(listed).path == "a/1.png"
@@ -264,7 +262,7 @@ def test_a_folder_that_goes_with_all_it_holds_ends_the_listing(tmp_path: Path) -
 
 
 def as_nobody(look: Callable[[], object]) -> Any:
-    """What a look at files gives to a user who may not do everything."""
+    """Call a function as an unprivileged user; returns its result."""
     if os.geteuid():
         return json.loads(json.dumps(look()))
     reading, writing = os.pipe()
@@ -285,13 +283,13 @@ def as_nobody(look: Callable[[], object]) -> Any:
 
 @pytest.fixture
 def open_to_all() -> Iterator[Path]:
-    """A folder that other users reach, unlike pytest's own."""
+    """A folder that other users can access, unlike those of pytest."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
-def test_a_folder_that_may_not_be_read_is_a_row_and_the_rest_is_read(open_to_all: Path) -> None:
+def test_an_unreadable_folder_is_one_row_and_the_rest_is_listed(open_to_all: Path) -> None:
     touch(open_to_all, "a.png", "b/1.png", "b.png", "names only/1.png", "z.png")
     (open_to_all / "b").chmod(0)
     (open_to_all / "names only").chmod(0o444)
@@ -316,7 +314,7 @@ def test_a_folder_that_may_not_be_read_is_a_row_and_the_rest_is_read(open_to_all
     ]
 
 
-def test_where_every_folder_is_locked_there_is_something_to_list(open_to_all: Path) -> None:
+def test_unreadable_folders_are_something_to_list(open_to_all: Path) -> None:
     touch(open_to_all, "b/1.png")
     (open_to_all / "b").chmod(0)
     assert as_nobody(lambda: holds_images(open_to_all)) is True
@@ -324,18 +322,18 @@ def test_where_every_folder_is_locked_there_is_something_to_list(open_to_all: Pa
 
 
 @pytest.mark.parametrize("name", ["loop.png", "loop"])
-def test_links_that_lead_to_themselves_end_nothing(name: str, tmp_path: Path) -> None:
+def test_circular_links_are_harmless(name: str, tmp_path: Path) -> None:
     (tmp_path / name).symlink_to(name)
     assert holds_images(tmp_path) is (name == "loop.png")
     touch(tmp_path, "z.png")
     assert holds_images(tmp_path)
-    counts = PassedOver()
+    counts = SkippedFiles()
     listed = list(list_images(tmp_path, (), counts))
     assert [image.problem for image in listed] == ["a link to itself"] * (name == "loop.png") + [None]
     assert counts.total == (name == "loop")
 
 
-def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+def test_skipped_files_are_counted(tmp_path: Path) -> None:
     names = ["b.heic", "c.AVIF", "d/e.heic", "f.png?w=300", "g", "h.png ", "i.jpg_large", "j." + "x" * 17]
     hidden = [".hidden.png", ".cache/1.png", ".cache/2.png"]
     clutter = ["@eaDir/a.png/t.jpg", "d/@eaDir/e.jpg", ".DS_Store", "Thumbs.db", "thumbs.db", "._a.png"]
@@ -343,7 +341,7 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/1.png")
     for link in ("linked", "linked.png", "d/linked"):
         (tmp_path / "images" / link).symlink_to(tmp_path / "elsewhere")
-    counts = PassedOver()
+    counts = SkippedFiles()
     assert [image.path for image in list_images(tmp_path / "images", (), counts)] == ["a.png", "d/z.png"]
     kinds = {
         "extensions": {
@@ -361,37 +359,37 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     }
     assert counts.describe() == kinds
     assert counts.total == 8 + 3 + 2 + 6
-    assert format_passed_over(kinds) == (
+    assert format_skipped(kinds) == (
         "8 files (.heic 2, .avif 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
         "2 hidden, clutter (@eaDir 2, Thumbs.db 2, .DS_Store 1, ._* 1)"
     )
-    # The same of a remote folder, which has no links.
+    # The same in a remote folder, which has no links.
     system = fsspec.filesystem("memory")
     for path in (tmp_path / "images").rglob("*"):
         if path.is_file():
             system.pipe_file(f"/passed-over/{path.relative_to(tmp_path / 'images').as_posix()}", b"")
-    remote = PassedOver()
+    remote = SkippedFiles()
     assert len(list(list_images(parse_location("memory://passed-over"), (), remote))) == 2
     assert remote.describe() == {**kinds, "linked_folders": 0}
 
 
-def test_patterns_leave_clutter_out_as_well(tmp_path: Path) -> None:
+def test_patterns_also_skip_clutter(tmp_path: Path) -> None:
     touch(tmp_path, "a.dat", "Thumbs.db", "b.png")
-    counts = PassedOver()
+    counts = SkippedFiles()
     assert [image.path for image in list_images(tmp_path, ["*"], counts)] == ["a.dat", "b.png"]
     assert counts.describe()["clutter"] == {"Thumbs.db": 1}
-    assert format_passed_over(PassedOver().describe()) == ""
+    assert format_skipped(SkippedFiles().describe()) == ""
 
 
 def test_very_many_extensions_are_counted_together() -> None:
-    counts = PassedOver()
+    counts = SkippedFiles()
     for number in range(2000):
         counts.count_file(f"file.{number}")
     assert counts.total == 2000
     assert len(counts.extensions) == 501
 
 
-def test_a_file_that_goes_while_its_folder_is_listed_is_a_row(tmp_path: Path) -> None:
+def test_a_file_removed_during_the_listing_is_a_row(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "b.png", "c.png")
     listed = list_images(tmp_path)
     assert next(listed).path == "a.png"
@@ -402,7 +400,7 @@ def test_a_file_that_goes_while_its_folder_is_listed_is_a_row(tmp_path: Path) ->
     assert last.problem is None
 
 
-def test_a_remote_folder_is_listed_as_a_local_one(tmp_path: Path) -> None:
+def test_a_remote_folder_is_listed_like_a_local_one(tmp_path: Path) -> None:
     names = [
         "B.png",
         "a-b.png",

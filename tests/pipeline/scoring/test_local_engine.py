@@ -12,36 +12,13 @@ from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import growing_limits
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
+from tests.pipeline.scoring.decoders import CRASHING_DECODER, mark_image, write_site
 
 SHARD_IMAGES = next(growing_limits())[0]
 
-# Run by each worker process when it starts: the decoder dies of certain images as by a crash of its own or
-# by the system's out-of-memory killer.
-CRASHING_DECODER = """
-import os, signal
-from pathlib import Path
-import pixelmill.pipeline.images
-
-decode, once = pixelmill.pipeline.images.decode, Path(__file__).with_name("died-once")
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def crash(data, *arguments):
-    if data.endswith(b"kill"):
-        die()
-    if data.endswith(b"once") and not once.exists():
-        once.touch()
-        die()
-    if data.endswith(b"memory"):
-        raise MemoryError
-    return decode(data, *arguments)
-
-pixelmill.pipeline.images.decode = crash
-"""
-
-# Dies once, when the mark of the second shard that it began is gone.
+# Dies once, after the marker of its second shard is removed.
 DYING_BETWEEN_SHARDS = """
 import os, signal
 from pathlib import Path
@@ -62,24 +39,18 @@ Path.unlink = dying_unlink
 
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoringRequest:
-    """Three shards, to be scored by workers whose decoder can die."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site/sitecustomize.py").write_text(CRASHING_DECODER)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    """Three shards, to be scored by workers whose decoder can crash."""
+    monkeypatch.setenv("PYTHONPATH", write_site(tmp_path, CRASHING_DECODER))
     write_images(tmp_path / "images", 2 * SHARD_IMAGES + 50)
     return ScoringRequest(bundle=bundle, images=tmp_path / "images", output=tmp_path / "out", workers=2)
 
 
-def poison(request: ScoringRequest, index: int, ending: bytes) -> str:
-    """An image stays whole with bytes after its end."""
-    path = request.images / f"{index:05d}.png"
-    path.write_bytes(path.read_bytes() + ending)
-    return path.name
+def poison(request: ScoringRequest, index: int, failure: bytes) -> str:
+    """Make the decoder fail on one of the images; returns its name."""
+    return mark_image(local_path(request.images) / f"{index:05d}.png", failure)
 
 
-def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
-    request_: ScoringRequest, tmp_path: Path
-) -> None:
+def test_only_images_that_kill_their_worker_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = read_predictions(score_folder(replace(request_, output=tmp_path / "whole")).folder)
     crashing = {poison(request_, index, b"kill") for index in (0, SHARD_IMAGES + 7, SHARD_IMAGES + 8)}
     crashing.add(poison(request_, 300, b"memory"))
@@ -92,7 +63,7 @@ def test_images_that_kill_their_worker_are_failed_rows_and_no_other_is(
     pd.testing.assert_frame_equal(rows.loc[others, data], whole.loc[others, data])
 
 
-def test_a_death_that_does_not_come_again_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_crash_that_does_not_recur_causes_no_failure(request_: ScoringRequest, tmp_path: Path) -> None:
     poison(request_, 5, b"once")
     table = score_folder(request_)
     assert (tmp_path / "site/died-once").exists()
@@ -100,15 +71,15 @@ def test_a_death_that_does_not_come_again_costs_nothing(request_: ScoringRequest
     assert table.manifest["scored"] == 2 * SHARD_IMAGES + 50
 
 
-def test_a_death_between_two_shards_costs_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
-    (tmp_path / "site/sitecustomize.py").write_text(DYING_BETWEEN_SHARDS)
+def test_a_crash_between_two_shards_causes_no_failure(request_: ScoringRequest, tmp_path: Path) -> None:
+    write_site(tmp_path, DYING_BETWEEN_SHARDS)
     table = score_folder(replace(request_, workers=1))
     assert (tmp_path / "site/died-once").exists()
     assert (table.manifest["failed"], table.manifest["scored"]) == (0, 2 * SHARD_IMAGES + 50)
 
 
-def test_workers_that_never_begin_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:
-    (tmp_path / "site/sitecustomize.py").write_text("import os\nos._exit(1)")
+def test_workers_that_never_start_end_the_run_in_one_line(request_: ScoringRequest, tmp_path: Path) -> None:
+    write_site(tmp_path, "import os\nos._exit(1)")
     with pytest.raises(WorkError, match="died before it started a shard"):
         score_folder(request_)
     (tmp_path / "site/sitecustomize.py").unlink()

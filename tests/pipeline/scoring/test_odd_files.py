@@ -1,4 +1,4 @@
-"""A folder with every kind of odd file: one correct row for each, and no crashed worker."""
+"""A folder with every kind of unusual file: one correct row for each, and no crashed worker."""
 
 import csv
 import hashlib
@@ -26,15 +26,16 @@ from pixelmill.pipeline.predictions import CSV_FILE, read_predictions
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.listing import unescape
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
 DEEP = "/".join(letter * 120 for letter in "abc") + "/deep.png"
 LONG = "n" * 246 + ".png"
-# By image_path as the table has it: the size that is shown.
+# The displayed size, by `image_path` in the table.
 SCORED = {
     "%2541.png": (8, 8),
     "%FF%FE.png": (8, 8),
@@ -91,7 +92,7 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def png_bomb(side: int) -> bytes:
-    """A PNG file that says it has far more pixels than it has."""
+    """A PNG file whose header declares far more pixels than it has."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -108,7 +109,7 @@ def jpeg_bomb(side: int) -> bytes:
 
 
 def write_odd_images(images: Path, elsewhere: Path) -> None:
-    """What is scored, and looks odd."""
+    """Write unusual files that can be scored."""
     small = iter(range(10, 30))
     for name in (DEEP, LONG, "plain.png", "=1+1.png", "new\nline.png", "UPPER.PNG", "%41.png", "50% off.png"):
         write(images / name, encode_png(pixels(next(small), 8, 8, 1)))
@@ -140,10 +141,10 @@ def write_odd_images(images: Path, elsewhere: Path) -> None:
 
 
 def write_failing_files(images: Path) -> None:
-    """What has an image's name, and no prediction can be made of."""
+    """Write files with image names that cannot be predicted."""
     os.mkfifo(images / "pipe.png")
     with socket.socket(socket.AF_UNIX) as bound:
-        # The path that a socket is bound to is short; where it is moved to may be long.
+        # A socket is bound to a short path and can then be moved to a long one.
         here = Path.cwd()
         os.chdir(images)
         bound.bind("socket.png")
@@ -162,8 +163,8 @@ def write_failing_files(images: Path) -> None:
         file.truncate(1 << 40)
 
 
-def write_what_is_left_out(images: Path, elsewhere: Path) -> None:
-    """Hidden files, other files, and links to folders, of which some lead back."""
+def write_skipped_files(images: Path, elsewhere: Path) -> None:
+    """Write hidden files, other files, and links to folders, some of them circular."""
     write_images(elsewhere / "folder", 2, seed=70)
     write(images / ".hidden.png", (images / "plain.png").read_bytes())
     write(images / ".hidden/plain.png", (images / "plain.png").read_bytes())
@@ -194,14 +195,14 @@ def folder(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Fol
     place = tmp_path_factory.mktemp("odd")
     write_odd_images(place / "images", place / "elsewhere")
     write_failing_files(place / "images")
-    write_what_is_left_out(place / "images", place / "elsewhere")
+    write_skipped_files(place / "images", place / "elsewhere")
     request = ScoringRequest(bundle=bundle, images=place / "images", output=place / "out", workers=1)
     table = score_folder(request)
     return Folder(request, table, read_predictions(table.folder).set_index("image_path"))
 
 
 def tensor_by_pillow_alone(path: Path, background: int) -> np.ndarray:
-    """The steps that preprocessing.json tells, written again."""
+    """The steps in `preprocessing.json`, reimplemented."""
     image: Image.Image = Image.open(path)
     if image.format == "JPEG":
         width, height = image.size
@@ -220,7 +221,7 @@ def tensor_by_pillow_alone(path: Path, background: int) -> np.ndarray:
     return np.asarray(image).reshape(1, 8, 8, 1)
 
 
-def test_every_file_has_its_row_and_nothing_else_has_one(folder: Folder) -> None:
+def test_every_image_file_has_one_row_and_nothing_else_does(folder: Folder) -> None:
     assert len(DEEP) > 300
     assert len(LONG) == 250
     assert folder.rows.index.tolist() == sorted([*SCORED, *FAILED])
@@ -230,9 +231,9 @@ def test_every_file_has_its_row_and_nothing_else_has_one(folder: Folder) -> None
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_an_odd_image_has_the_answer_that_the_model_gives_it(folder: Folder, name: str) -> None:
+def test_an_unusual_image_has_the_prediction_of_the_model(folder: Folder, name: str) -> None:
     row = folder.rows.loc[name]
-    path = folder.request.images / unescape(name)
+    path = local_path(folder.request.images) / unescape(name)
     assert row["status"] == "scored"
     assert row["image_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (row["width"], row["height"]) == SCORED[name]
@@ -246,7 +247,7 @@ def test_an_odd_image_has_the_answer_that_the_model_gives_it(folder: Folder, nam
 
 
 @pytest.mark.parametrize("name", FAILED)
-def test_a_file_that_is_no_image_has_a_row_that_says_why(folder: Folder, name: str) -> None:
+def test_a_file_that_is_not_an_image_has_a_row_with_the_reason(folder: Folder, name: str) -> None:
     row = folder.rows.loc[name]
     assert row["status"] == "failed"
     assert row["error"].startswith(FAILED[name])
@@ -256,11 +257,11 @@ def test_a_file_that_is_no_image_has_a_row_that_says_why(folder: Folder, name: s
     assert pd.isna(row["image_sha256"]) != was_read
 
 
-def test_no_worker_is_lost_and_csv_holds_the_same(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_worker_crashes_and_csv_is_the_same(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     output = folder.request.output.with_name("csv")
     with caplog.at_level(logging.WARNING, logger="pixelmill.pipeline"):
         score_folder(replace(folder.request, output=output, format="csv"))
-    # The pool says so whenever a worker died, though it may have ended well.
+    # The pool logs every crash of a worker, even if the run recovers.
     assert not caplog.records
     rows = read_predictions(output).set_index("image_path")
     data = [name for name in rows.columns if name not in ("run_id", "scored_at")]
@@ -273,13 +274,13 @@ def test_no_worker_is_lost_and_csv_holds_the_same(folder: Folder, caplog: pytest
 
 
 @pytest.mark.parametrize("name", ["bomb.png", "bomb.jpg"])
-def test_a_bomb_is_refused_without_the_memory_it_asks_for(folder: Folder, name: str) -> None:
+def test_a_bomb_is_refused_without_allocating_its_memory(folder: Folder, name: str) -> None:
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from pixelmill.pipeline.config import ImageSpec\n"
         "from pixelmill.pipeline.images import ImageFailure, decode\n"
-        # As grey bytes it would be 3.6 GB.
+        # As grey bytes, it would need 3.6 GB.
         "resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))\n"
         "try:\n"
         "    decode(Path(sys.argv[1]).read_bytes(), ImageSpec(height=8, width=8, channels=1))\n"
@@ -312,7 +313,7 @@ def grow(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    """Other bytes of the same length, and a later time."""
+    """Write other bytes of the same length, with a later time."""
     content, facts = path.read_bytes(), path.stat()
     path.write_bytes(bytes(reversed(content)))
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
@@ -334,13 +335,13 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def test_what_changes_after_it_was_listed_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_file_that_changes_after_the_listing_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     for seed, name in enumerate([*CHANGES, "stays.png", "zealous.png"]):
         write(images / name, encode_png(pixels(seed, 8, 8, 1)))
     request = ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", workers=1)
     before = read_predictions(score_folder(replace(request, output=tmp_path / "before")).folder)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         (shard,) = write_shards(plan, growing_limits())
         for name, (change, _) in CHANGES.items():
@@ -353,11 +354,11 @@ def test_what_changes_after_it_was_listed_is_a_failed_row(bundle: ModelBundle, t
     for name, (_, error) in CHANGES.items():
         assert rows.loc[name, "error"].startswith(error), name
         assert pd.isna(rows.loc[name, "label"])
-    # Who stayed has the answer it would have had, though others went from among them.
+    # The remaining images have the same predictions as without the removed ones.
     data = ["image_sha256", "status", "label", "class_index", "probability", "width", "height"]
     stayed = before.set_index("image_path").loc[["stays.png", "zealous.png"], data]
     pd.testing.assert_frame_equal(rows.loc[stayed.index, data], stayed, check_dtype=False)
-    # The next try lists what there is now, and says what is wrong with that.
+    # The next attempt lists the current files and reports their problems.
     again = read_predictions(score_folder(request).folder).set_index("image_path")
     assert again[again["status"] == "failed"].index.tolist() == [
         "emptied.png",
@@ -368,7 +369,7 @@ def test_what_changes_after_it_was_listed_is_a_failed_row(bundle: ModelBundle, t
     assert again.index.tolist() == sorted(set(rows.index) - {"folder.png", "sub/moved.png", "vanished.png"})
 
 
-def test_a_file_that_may_not_be_read_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_a_failed_row(bundle: ModelBundle, tmp_path: Path) -> None:
     (path, *_) = write_images(tmp_path / "images", 2)
     path.chmod(0)
     if os.access(path, os.R_OK):

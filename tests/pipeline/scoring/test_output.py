@@ -9,6 +9,7 @@ from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
 
@@ -26,24 +27,24 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("refused", [True, False])
-def test_hidden_files_of_a_user_stay(request_: ScoringRequest, refused: bool) -> None:
+def test_hidden_files_of_a_user_are_kept(request_: ScoringRequest, refused: bool) -> None:
     output = request_.output
     (output / ".cache.tmp").mkdir(parents=True)
     (output / ".cache.tmp/deep.tmp").write_text("cached")
     (output / ".thesis.tmp").write_text("a year of work")
     (output / ".manifest.json.0a1b2c3d.tmp").write_text("named as ours once were")
-    before = content(output)
+    before = content(local_path(output))
     if refused:
         (output / "mine.txt").write_text("other")
         with pytest.raises(RequestError, match=r"holds 'mine\.txt'"):
             score_folder(request_)
-        assert content(output) == {**before, "mine.txt": b"other"}
+        assert content(local_path(output)) == {**before, "mine.txt": b"other"}
     else:
         score_folder(request_)
-        assert content(output).items() >= before.items()
+        assert content(local_path(output)).items() >= before.items()
 
 
-def test_an_empty_folder_stays_and_a_new_one_goes(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_an_empty_folder_is_kept_and_a_new_one_is_removed(request_: ScoringRequest, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for output in (tmp_path / "empty", tmp_path / "new/deep/out"):
         with pytest.raises(RequestError, match="top_k"):
@@ -52,7 +53,7 @@ def test_an_empty_folder_stays_and_a_new_one_goes(request_: ScoringRequest, tmp_
     assert not (tmp_path / "new").exists()
 
 
-def test_what_systems_leave_in_every_folder_is_no_hindrance(request_: ScoringRequest) -> None:
+def test_clutter_in_the_output_is_allowed(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     for folder in (table.folder, table.folder / "predictions"):
         (folder / "@eaDir").mkdir()
@@ -62,13 +63,15 @@ def test_what_systems_leave_in_every_folder_is_no_hindrance(request_: ScoringReq
     assert score_folder(replace(request_, fresh=True)).manifest["computed"] == 3
 
 
-def test_files_of_others_in_the_folder_of_the_parts_stay(request_: ScoringRequest) -> None:
+def test_foreign_files_in_the_folder_of_the_parts_are_kept(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     for name in ("notes.txt", ".part-00000.parquet.swp"):
         mine = table.folder / "predictions" / name
         mine.write_text("mine")
         for fresh in (False, True):
-            with pytest.raises(RequestError, match=f"holds 'predictions/{name}', which no scoring run wrote"):
+            with pytest.raises(
+                RequestError, match=f"contains 'predictions/{name}', which no scoring run wrote"
+            ):
                 score_folder(replace(request_, fresh=fresh))
         assert mine.read_text() == "mine"
         mine.unlink()
@@ -81,7 +84,7 @@ def test_files_of_others_in_the_folder_of_the_parts_stay(request_: ScoringReques
         ("a.b.Parquet", "`format` parquet `output` .*/a.b: "),
     ],
 )
-def test_the_name_of_a_file_is_refused(
+def test_an_output_named_like_a_file_is_refused(
     request_: ScoringRequest, name: str, advice: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RequestError, match=advice):
@@ -91,7 +94,7 @@ def test_the_name_of_a_file_is_refused(
     assert score_folder(replace(request_, output=tmp_path / name)).manifest["scored"] == 3
 
 
-def test_a_part_that_was_altered_is_scored_again(request_: ScoringRequest) -> None:
+def test_a_modified_part_is_scored_again(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     (part,) = (first.folder / "predictions").iterdir()
     whole = part.read_bytes()

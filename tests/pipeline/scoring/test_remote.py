@@ -1,4 +1,4 @@
-"""Scoring from and to an S3 store gives the same table as a local folder, whatever faults the store has."""
+"""Scoring from and to an S3 store gives the same table as a local folder, despite any faults of the store."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from pixelmill.pipeline.scoring.plan import plan_scoring
 from pixelmill.pipeline.scoring.run import score_shards
 from pixelmill.pipeline.storage import parse_location
 from tests.clusters import running_cluster
-from tests.conftest import PIXELMILL, Answer, Run, write_images
+from tests.conftest import PIXELMILL, CommandResult, Run, write_images
 from tests.s3 import S3Server, s3_server
 
 IMAGES, TABLE = "s3://bucket/some images", "s3://bucket/a table"
@@ -43,7 +43,7 @@ def bucket(s3: S3Server) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images in folders, with odd names, the same bytes twice, one that is empty and one that is none."""
+    """Images in folders, with unusual names, duplicates, an empty file and one that is not an image."""
     folder = tmp_path_factory.mktemp("images")
     paths = write_images(folder / "a/b", 70, seed=1) + write_images(folder / "a.b", 9, seed=2)
     for name, path in zip(ODD_NAMES, paths, strict=False):
@@ -58,14 +58,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local_table(
     bundle: ModelBundle, images: Path, run: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The table of the same images on this machine, with two choices a row."""
+    """The table of the same images on this machine, with two classes per row."""
     output = tmp_path_factory.mktemp("local") / "table"
-    answer = score(run, {}, bundle.folder, images, output, "--top-k", 2)
-    assert answer.code == 0, answer.errors
+    result = score(run, {}, bundle.folder, images, output, "--top-k", 2)
+    assert result.code == 0, result.errors
     return output
 
 
-def score(run: Run, environment: dict[str, str], *arguments: object) -> Answer:
+def score(run: Run, environment: dict[str, str], *arguments: object) -> CommandResult:
     model, images, output, *options = arguments
     return run("score", model, images, "--output", output, "--max-failure-rate", 1, *options, env=environment)
 
@@ -78,13 +78,13 @@ def remote_rows(s3: S3Server, folder: Path) -> pd.DataFrame:
     return read_predictions(s3.download("bucket", "a table", folder))
 
 
-def is_one_line(answer: Answer) -> bool:
-    lines = answer.errors.strip().splitlines()
-    return lines[-1].startswith("pixelmill: ") and "Traceback" not in answer.errors
+def is_one_line(result: CommandResult) -> bool:
+    lines = result.errors.strip().splitlines()
+    return lines[-1].startswith("pixelmill: ") and "Traceback" not in result.errors
 
 
 @pytest.mark.parametrize("table_format", ["parquet", "csv"])
-def test_a_remote_folder_gives_the_table_of_the_local_one(
+def test_a_remote_folder_gives_the_same_table_as_a_local_one(
     table_format: str,
     s3: S3Server,
     run: Run,
@@ -94,11 +94,11 @@ def test_a_remote_folder_gives_the_table_of_the_local_one(
     tmp_path: Path,
 ) -> None:
     s3.upload(images, "bucket", "some images")
-    # As consoles make folders: empty objects that are no images.
+    # Empty objects, with which consoles represent folders.
     for key in ("some images/", "some images/a/", "some images/empty folder.png/"):
         s3.client.put_object(Bucket="bucket", Key=key)
-    answer = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--top-k", 2, "--format", table_format)
-    assert answer.code == 0, answer.errors
+    result = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--top-k", 2, "--format", table_format)
+    assert result.code == 0, result.errors
     rows = remote_rows(s3, tmp_path)
     local = read_predictions(local_table)
     if table_format == "csv":
@@ -106,7 +106,7 @@ def test_a_remote_folder_gives_the_table_of_the_local_one(
         pd.testing.assert_frame_equal(rows, local, check_dtype=False)
     else:
         pd.testing.assert_frame_equal(data(rows), data(local))
-    # And nothing is left of the run but its table.
+    # The run leaves only its table.
     left = {key.removeprefix("a table/") for key in s3.keys("bucket", "a table")}
     table = "predictions.csv" if table_format == "csv" else "predictions/part-00000.parquet"
     assert left == {"manifest.json", "report.html", table}
@@ -115,14 +115,14 @@ def test_a_remote_folder_gives_the_table_of_the_local_one(
 SHARED = ["image_path", "image_sha256", "status", "error", "label", "class_index", "probability", "width"]
 
 
-def test_from_here_to_there_and_from_there_to_here(
+def test_images_and_output_may_be_in_different_places(
     s3: S3Server, run: Run, bundle: ModelBundle, images: Path, local_table: Path, tmp_path: Path
 ) -> None:
     s3.upload(images, "bucket", "some images")
-    answer = score(run, s3.environment, bundle.folder, images, TABLE, "--top-k", 2)
-    assert answer.code == 0, answer.errors
-    answer = score(run, s3.environment, bundle.folder, IMAGES, tmp_path / "here", "--top-k", 2)
-    assert answer.code == 0, answer.errors
+    result = score(run, s3.environment, bundle.folder, images, TABLE, "--top-k", 2)
+    assert result.code == 0, result.errors
+    result = score(run, s3.environment, bundle.folder, IMAGES, tmp_path / "here", "--top-k", 2)
+    assert result.code == 0, result.errors
     local = data(read_predictions(local_table))
     pd.testing.assert_frame_equal(data(remote_rows(s3, tmp_path / "there")), local)
     pd.testing.assert_frame_equal(data(read_predictions(tmp_path / "here")), local)
@@ -133,15 +133,15 @@ def test_one_request_in_ten_may_fail(
 ) -> None:
     s3.upload(images, "bucket", "some images")
     s3.failing = 0.1
-    answer = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--top-k", 2)
-    assert answer.code == 0, answer.errors
+    result = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--top-k", 2)
+    assert result.code == 0, result.errors
     s3.failing = 0.0
     assert s3.failed > 5
     pd.testing.assert_frame_equal(data(remote_rows(s3, tmp_path)), data(read_predictions(local_table)))
     assert not s3.keys("bucket", "a table/.pixelmill")
 
 
-def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
+def test_a_killed_run_resumes_and_a_finished_one_does_nothing(
     s3: S3Server, run: Run, bundle: ModelBundle, tmp_path: Path
 ) -> None:
     write_images(tmp_path / "images", 3000)
@@ -164,27 +164,25 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_nothing(
     process.wait()
     assert any("run.json" in key for key in s3.keys("bucket", "a table/.pixelmill"))
     s3.behave()
-    answer = run(*command, "--json", env=s3.environment)
-    assert answer.code == 0, answer.errors
-    assert answer.json["listed"] == answer.json["scored"] == 3000
-    assert 0 < answer.json["computed"] < 3000
+    result = run(*command, "--json", env=s3.environment)
+    assert result.code == 0, result.errors
+    assert result.json["listed"] == result.json["scored"] == 3000
+    assert 0 < result.json["computed"] < 3000
     assert not s3.keys("bucket", "a table/.pixelmill")
     again = run(*command, "--json", env=s3.environment).json
     assert again["computed"] == 0
-    assert again["run"] == answer.json["run"]
+    assert again["run"] == result.json["run"]
     rows = remote_rows(s3, tmp_path / "table")
     assert rows["image_path"].tolist() == sorted(path.name for path in (tmp_path / "images").iterdir())
 
 
-def test_an_earlier_remote_table_is_taken_over(
-    s3: S3Server, run: Run, bundle: ModelBundle, images: Path
-) -> None:
+def test_an_earlier_remote_table_is_reused(s3: S3Server, run: Run, bundle: ModelBundle, images: Path) -> None:
     s3.upload(images, "bucket", "some images")
     score(run, s3.environment, bundle.folder, IMAGES, TABLE)
     new = encode_png(np.full((8, 8, 1), 77, np.uint8))
     s3.client.put_object(Bucket="bucket", Key="some images/z.png", Body=new)
     for option in ([], ["--trust-mtime"]):
-        answer = score(
+        result = score(
             run,
             s3.environment,
             bundle.folder,
@@ -195,33 +193,33 @@ def test_an_earlier_remote_table_is_taken_over(
             "--json",
             *option,
         )
-        assert answer.code == 0, answer.errors
-        # All but the new one and the two that failed.
-        assert answer.json["computed"] == 3
-        assert answer.json["reused"] == answer.json["listed"] - 3
+        assert result.code == 0, result.errors
+        # All except the new one and the two that failed.
+        assert result.json["computed"] == 3
+        assert result.json["reused"] == result.json["listed"] - 3
 
 
-def test_an_object_that_went_is_a_failed_row(
+def test_a_removed_object_is_a_failed_row(
     s3: S3Server, run: Run, bundle: ModelBundle, images: Path, tmp_path: Path
 ) -> None:
     s3.upload(images, "bucket", "some images")
 
     def remove(method: str, path: str) -> None:
-        # After the listing was written, before anything is read.
+        # After the listing is written, before anything is read.
         if method == "PUT" and "/shards/" in path:
             s3.client.delete_object(Bucket="bucket", Key="some images/a/b/00003.png")
             s3.client.put_object(Bucket="bucket", Key="some images/a/b/00004.png", Body=b"longer" * 99)
 
     s3.before = remove
-    answer = score(run, s3.environment, bundle.folder, IMAGES, TABLE)
-    assert answer.code == 0, answer.errors
+    result = score(run, s3.environment, bundle.folder, IMAGES, TABLE)
+    assert result.code == 0, result.errors
     rows = remote_rows(s3, tmp_path).set_index("image_path")
     assert rows.loc["a/b/00003.png", "error"] == "unreadable: The specified key does not exist."
     assert str(rows.loc["a/b/00004.png", "error"]).startswith("changed: ")
     assert (rows["status"] == "failed").sum() == 4
 
 
-def test_a_store_that_goes_down_ends_the_run_and_it_goes_on_later(
+def test_a_store_that_goes_down_ends_the_run_which_can_resume(
     s3: S3Server, run: Run, bundle: ModelBundle, images: Path
 ) -> None:
     s3.upload(images, "bucket", "some images")
@@ -232,13 +230,13 @@ def test_a_store_that_goes_down_ends_the_run_and_it_goes_on_later(
 
     s3.before = go_down
     hasty = {**s3.environment, "AWS_MAX_ATTEMPTS": "1"}
-    answer = score(run, hasty, bundle.folder, IMAGES, TABLE)
-    assert answer.code == 1
-    assert is_one_line(answer), answer.errors
+    result = score(run, hasty, bundle.folder, IMAGES, TABLE)
+    assert result.code == 1
+    assert is_one_line(result), result.errors
     s3.behave()
-    answer = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--json")
-    assert answer.code == 0, answer.errors
-    assert answer.json["failures"] == {"empty": 1, "not_an_image": 1}
+    result = score(run, s3.environment, bundle.folder, IMAGES, TABLE, "--json")
+    assert result.code == 0, result.errors
+    assert result.json["failures"] == {"empty": 1, "not_an_image": 1}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +244,7 @@ def test_a_store_that_goes_down_ends_the_run_and_it_goes_on_later(
     [
         ("s3://no-such-bucket/images", "s3://bucket/out", {}, "s3://no-such-bucket/images cannot be reached"),
         ("s3://bucket/images", "s3://no-such-bucket/out", {}, "s3://no-such-bucket/out cannot be reached"),
-        ("s3://bucket/nothing", "s3://bucket/out", {}, "s3://bucket/nothing is no folder"),
+        ("s3://bucket/nothing", "s3://bucket/out", {}, "s3://bucket/nothing is not a folder"),
         ("s3://bucket/images", "s3://bucket/out", {"AWS_ACCESS_KEY_ID": "other"}, "AWS_ACCESS_KEY_ID"),
         ("s3://bucket/images", "s3://bucket/out", {"AWS_ACCESS_KEY_ID": ""}, "AWS_ACCESS_KEY_ID"),
         (
@@ -258,7 +256,7 @@ def test_a_store_that_goes_down_ends_the_run_and_it_goes_on_later(
         ("nowhere://bucket/images", "s3://bucket/out", {}, "address nowhere://bucket/images"),
     ],
 )
-def test_what_cannot_be_reached_is_one_line(
+def test_an_unreachable_address_is_one_line(
     s3: S3Server,
     run: Run,
     bundle: ModelBundle,
@@ -268,23 +266,23 @@ def test_what_cannot_be_reached_is_one_line(
     said: str,
 ) -> None:
     s3.client.put_object(Bucket="bucket", Key="images/1.png", Body=b"")
-    answer = score(run, {**s3.environment, **changes}, bundle.folder, images, output)
-    assert answer.code == 2
-    assert len(answer.errors.strip().splitlines()) == 1
-    assert said in answer.last_error
+    result = score(run, {**s3.environment, **changes}, bundle.folder, images, output)
+    assert result.code == 2
+    assert len(result.errors.strip().splitlines()) == 1
+    assert said in result.last_error
 
 
-def test_without_s3fs_it_says_what_to_install(
+def test_a_missing_s3fs_is_reported_with_the_install_command(
     s3: S3Server, run: Run, bundle: ModelBundle, tmp_path: Path
 ) -> None:
-    # As it is where the package is not installed: importing it fails.
+    # The import fails as if the package were not installed.
     (tmp_path / "s3fs.py").write_text("raise ImportError('No module named s3fs')")
-    answer = score(
+    result = score(
         run, {**s3.environment, "PYTHONPATH": str(tmp_path)}, bundle.folder, "s3://bucket/images", TABLE
     )
-    assert answer.code == 2
-    assert len(answer.errors.strip().splitlines()) == 1
-    assert re.search(r"pip install 'pixelmill\[s3\]'", answer.last_error)
+    assert result.code == 2
+    assert len(result.errors.strip().splitlines()) == 1
+    assert re.search(r"pip install 'pixelmill\[s3\]'", result.last_error)
 
 
 def test_a_folder_without_a_name_is_a_row(
@@ -292,14 +290,14 @@ def test_a_folder_without_a_name_is_a_row(
 ) -> None:
     s3.client.put_object(Bucket="bucket", Key="some images/a//1.png", Body=b"")
     s3.client.put_object(Bucket="bucket", Key="some images/2.png", Body=b"")
-    answer = score(run, s3.environment, bundle.folder, IMAGES, TABLE)
-    assert answer.code == 0, answer.errors
+    result = score(run, s3.environment, bundle.folder, IMAGES, TABLE)
+    assert result.code == 0, result.errors
     rows = remote_rows(s3, tmp_path).set_index("image_path")["error"]
     assert rows["a//"] == "unreadable: a folder without a name cannot be listed"
     assert sorted(rows.index) == ["2.png", "a//"]
 
 
-def test_a_cluster_whose_machines_share_nothing_but_the_store(
+def test_a_cluster_whose_machines_share_only_the_store(
     s3: S3Server,
     bundle: ModelBundle,
     images: Path,
@@ -307,7 +305,7 @@ def test_a_cluster_whose_machines_share_nothing_but_the_store(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The workers find neither the driver's files nor its cache: bundle, images and table are in S3."""
+    """The workers have no access to the files or the cache of the driver; everything is in S3."""
     s3.upload(images, "bucket", "some images")
     s3.upload(bundle.folder, "bucket", "store/models/digits/1")
     for name, value in {**s3.environment, "XDG_CACHE_HOME": str(tmp_path / "driver")}.items():
@@ -322,7 +320,7 @@ def test_a_cluster_whose_machines_share_nothing_but_the_store(
             dask_address=cluster.address,
         )
         plan = plan_scoring(request)
-        # On the machine of a worker there is no such folder.
+        # This folder does not exist on the machine of a worker.
         (tmp_path / "driver").rename(tmp_path / "elsewhere")
         outcome = score_shards(plan)
         (tmp_path / "elsewhere").rename(tmp_path / "driver")

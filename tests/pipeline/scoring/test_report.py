@@ -13,7 +13,6 @@ from playwright.sync_api import Browser
 
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.image_encoding import encode_png
-from pixelmill.pipeline.scoring.passed_over import PassedOver
 from pixelmill.pipeline.scoring.report import (
     FailedImage,
     ReportContent,
@@ -25,6 +24,7 @@ from pixelmill.pipeline.scoring.report import (
     render_scoring_report,
     share,
 )
+from pixelmill.pipeline.scoring.skipped import SkippedFiles
 
 SECTIONS = ["Labels", "Confidence", "Drift", "Failures", "Least confident", "Throughput", "Run"]
 HOSTILE = "<script>alert(1)</script>\"'&amp;<img src=http://outside.test/x onerror=alert(1)>"
@@ -41,7 +41,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "failures": {"corrupt": 4, "empty": 1},
         "labels": {"cat": 300, "dog": 895},
         "passed_over": 0,
-        "passed_over_kinds": PassedOver().describe(),
+        "passed_over_kinds": SkippedFiles().describe(),
         "drift": {"class_psi": 0.03, "confidence_psi": 0.31},
         "computed": 1000,
         "reused": 200,
@@ -51,7 +51,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "stage_seconds": {"decode": 3.0, "infer": 1.5, "read": 0.5, "write": 1.0},
         "provider": "CPUExecutionProvider",
         "threads": 2,
-        "threads_reason": "as asked for",
+        "threads_reason": "as requested for",
         "request": {
             "model": "pets@3",
             "model_sha256": "c" * 64,
@@ -111,7 +111,7 @@ def read(of: ReportContent) -> Reading:
     return Reading(render_scoring_report(of))
 
 
-def test_everything_is_on_the_page() -> None:
+def test_everything_is_in_the_report() -> None:
     page = render_scoring_report(content())
     assert re.findall("<h2>(.*?)</h2>", page) == SECTIONS
     text = Reading(page).text
@@ -131,7 +131,7 @@ def test_everything_is_on_the_page() -> None:
     assert "Accuracy" not in text
 
 
-def test_nothing_comes_from_outside() -> None:
+def test_nothing_is_loaded_from_elsewhere() -> None:
     reading = read(content())
     assert {tag for tag, _ in reading.tags}.isdisjoint({"script", "link", "iframe", "a", "object"})
     sources = [value or "" for _, attributes in reading.tags for key, value in attributes if key == "src"]
@@ -142,8 +142,8 @@ def test_nothing_comes_from_outside() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(name=st.one_of(st.just(HOSTILE), st.just("\u202egnp.exe\x1b[2J"), st.text(min_size=1)))
-def test_a_name_is_text_and_nothing_else(name: str) -> None:
-    """Wherever it stands: as a path, an error, a label, a folder, a failure code."""
+def test_a_name_is_escaped_everywhere(name: str) -> None:
+    """As a path, an error, a label, a folder or a failure code."""
 
     def named(word: str) -> ReportContent:
         request = {**manifest()["request"], "images": word, "model": word}
@@ -152,7 +152,7 @@ def test_a_name_is_text_and_nothing_else(name: str) -> None:
             failures={word: 2},
             request=request,
             threads_reason=word,
-            passed_over_kinds={**PassedOver().describe(), "extensions": {word: 3}},
+            passed_over_kinds={**SkippedFiles().describe(), "extensions": {word: 3}},
             accuracy={
                 "images": 3,
                 "correct": 2,
@@ -166,24 +166,24 @@ def test_a_name_is_text_and_nothing_else(name: str) -> None:
 
     plain, reading = read(named("plain")), read(named(name))
     assert reading.tags == plain.tags
-    # Thirteen places, the <title> among them.
+    # Thirteen places, including the title.
     everything = "".join(reading.texts)
     assert everything.count(printable(name)) >= "".join(plain.texts).count("plain") == 13
     assert not set(everything) & set("\x1b\u202e\u2066\x00\x7f")
 
 
-def test_a_folder_whose_name_is_no_text_still_has_a_page() -> None:
+def test_a_folder_whose_name_is_not_text_has_a_report() -> None:
     page = render_scoring_report(content(request={**manifest()["request"], "images": "/data/caf\udce9"}))
     assert "/data/caf\\udce9" in page
     page.encode()
 
 
-def test_without_failures_it_says_so() -> None:
+def test_a_report_without_failures() -> None:
     text = read(content(failed=0, failures={})).text
     assert "Failures No failures." in text
 
 
-def test_a_run_without_a_scored_image_has_a_page() -> None:
+def test_a_run_without_a_scored_image_has_a_report() -> None:
     facts = manifest(
         scored=0, failed=1200, failures={"corrupt": 1200}, labels={}, drift=None, stage_seconds={}
     )
@@ -197,14 +197,14 @@ def test_a_run_without_a_scored_image_has_a_page() -> None:
     assert "corrupt 1,200 · 100.0% 1,200 more in the table." in text
 
 
-def test_of_many_labels_the_most_frequent_are_shown() -> None:
+def test_only_the_most_frequent_of_many_labels_are_shown() -> None:
     reading = read(content(labels={f"label {index}": 1000 - index for index in range(1000)}))
     shown = re.findall(r"label \d+", reading.text)
     assert shown == [f"label {index}" for index in range(50)]
     assert "The 50 most frequent; 950 more labels were predicted." in reading.text
 
 
-def test_accuracy_is_shown_where_it_is_known() -> None:
+def test_accuracy_is_shown_if_it_is_known() -> None:
     classes = {
         "cat": {"images": 4, "correct": 4},
         "dog": {"images": 4, "correct": 3},
@@ -218,9 +218,9 @@ def test_accuracy_is_shown_where_it_is_known() -> None:
     assert "emu" not in text
 
 
-def test_what_is_passed_over_and_left_out_is_shown_where_there_is_any() -> None:
+def test_skipped_files_and_other_folders_are_shown_if_there_are_any() -> None:
     assert "Skipped" not in read(content()).text
-    kinds = {**PassedOver().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
+    kinds = {**SkippedFiles().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
     left_out = {"not_classes": {"images": 5, "folders": 1, "images_by_folder": {"2026-01": 5}}}
     facts = {"images": 0, "correct": 0, "accuracy": None, "classes": {}, **left_out}
     text = read(content(passed_over=41, passed_over_kinds=kinds, accuracy=facts)).text
@@ -228,7 +228,7 @@ def test_what_is_passed_over_and_left_out_is_shown_where_there_is_any() -> None:
     assert "Left out: 5 images in 1 folder that is not a class of the model (2026-01)." in text
 
 
-def test_only_small_images_show_their_pixels() -> None:
+def test_only_small_images_are_shown_pixelated() -> None:
     images = [dict(attributes) for tag, attributes in read(content()).tags if tag == "img"]
     assert [image.get("class") for image in images] == ["small", None]
 
@@ -236,20 +236,20 @@ def test_only_small_images_show_their_pixels() -> None:
 @pytest.mark.parametrize(
     ("index", "verdict"), [(0, "stable"), (0.1, "moved"), (0.25, "moved"), (9, "shifted")]
 )
-def test_drift_is_read_as_is_the_custom(index: float, verdict: str) -> None:
+def test_drift_is_interpreted_as_usual(index: float, verdict: str) -> None:
     readings = read_drift({"class_psi": index, "confidence_psi": 0.0})
     assert [reading.verdict for reading in readings] == [verdict, "stable"]
     assert 0 <= readings[0].place <= 100
 
 
-def test_few_images_make_drift_uncertain() -> None:
+def test_drift_of_few_images_is_uncertain() -> None:
     note = "both values tend to be high by chance"
     assert note in read(content(scored=60)).text
     assert note not in read(content()).text
 
 
 @given(st.integers(0, 10**12))
-def test_a_compact_count_is_short_and_near(count: int) -> None:
+def test_a_compact_count_is_short_and_accurate(count: int) -> None:
     text = compact(count)
     assert len(text) <= 5
     units = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -261,12 +261,12 @@ def test_a_compact_count_is_short_and_near(count: int) -> None:
     ("seconds", "words"),
     [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (3599.7, "1 h 0 min"), (7500, "2 h 5 min")],
 )
-def test_durations_are_for_people(seconds: float, words: str) -> None:
+def test_durations_are_readable(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
 @given(st.integers(1, 10**7), st.data())
-def test_only_all_is_all_and_only_nothing_is_nothing(whole: int, data: st.DataObject) -> None:
+def test_only_the_whole_is_100_percent_and_only_nothing_is_0(whole: int, data: st.DataObject) -> None:
     part = data.draw(st.integers(0, whole))
     assert (share(part, whole) == "100.0%") == (part == whole)
     assert (share(part, whole) == "0.0%") == (part == 0)
@@ -274,7 +274,7 @@ def test_only_all_is_all_and_only_nothing_is_nothing(whole: int, data: st.DataOb
 
 
 @given(st.dictionaries(st.text(), st.integers(0, 10**9)))
-def test_bars_fall_and_fit(counts: dict[str, int]) -> None:
+def test_bars_are_sorted_and_fit(counts: dict[str, int]) -> None:
     bars = count_bars(counts, sum(counts.values()))
     assert {bar.name: bar.count for bar in bars} == counts
     assert [bar.count for bar in bars] == sorted(counts.values(), reverse=True)
@@ -283,7 +283,7 @@ def test_bars_fall_and_fit(counts: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_the_page_needs_nothing_else_and_fits(
+def test_the_report_is_self_contained_and_fits_the_window(
     tmp_path: Path, browser: Browser, width: int, scheme: str
 ) -> None:
     long = HOSTILE + "n" * 300
@@ -303,24 +303,24 @@ def test_the_page_needs_nothing_else_and_fits(
     path = tmp_path / "report.html"
     path.write_text(render_scoring_report(facts), encoding="utf-8")
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    asked: list[str] = []
+    requested: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.goto(path.as_uri())
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     assert complaints == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     overflowing = "[...document.querySelectorAll('.card, .tile')].filter(e => e.scrollWidth > e.clientWidth)"
     assert page.evaluate(f"{overflowing}.length") == 0
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-    # The last column of the widest table can be brought into view, and no number is broken.
+    # The last column of the widest table can be scrolled into view, and no number is wrapped.
     page.evaluate("document.querySelector('.wide').scrollLeft = 1e6")
     last = page.evaluate("document.querySelector('td:last-child').getBoundingClientRect().right")
     assert last <= width
     heights = "new Set([...document.querySelectorAll('td')].map(cell => cell.offsetHeight)).size"
     assert page.evaluate(heights) == 1
-    # What would be cut off on a page without scroll bars is not.
+    # Nothing is cut off on a page without scroll bars.
     cut = "[...document.querySelectorAll('.path')].filter(e => e.scrollHeight > e.clientHeight + 1)"
     assert (
         width > 480 or page.evaluate(f"{cut}.filter(e => getComputedStyle(e).display == 'block').length") == 0

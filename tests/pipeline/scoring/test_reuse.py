@@ -1,4 +1,4 @@
-"""Predictions reused from an earlier table: the right ones, and none where anything differs."""
+"""Predictions reused from an earlier table: only the right ones, and none if anything differs."""
 
 import os
 import shutil
@@ -23,19 +23,20 @@ from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, read_file_facts, writing_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import list_images
-from pixelmill.pipeline.scoring.plan import describe_request, holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import describe_request, lock_output, plan_scoring
 from pixelmill.pipeline.scoring.reuse import PreviousTable, index_previous
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.worker import Worker, score_shard
-from tests.conftest import list_files_anew, write_images
+from pixelmill.pipeline.storage import local_path
+from tests.conftest import update_manifest, write_images
 
 COUNT = 11
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of several parts without thousands of images."""
+    """Make small shards, so that a table has several parts without thousands of images."""
     monkeypatch.setattr("pixelmill.pipeline.scoring.shards.FIRST_LIMIT", (4, 8 << 20))
 
 
@@ -52,12 +53,12 @@ def score(request: ScoringRequest, output: str, **changes: Any) -> PredictionTab
 
 
 def score_after(table: PredictionTable, request: ScoringRequest, **changes: Any) -> PredictionTable:
-    """Score the folder with the help of an earlier table."""
+    """Score the folder with an earlier table."""
     return score(request, f"after {table.folder.name}", previous=table.folder, **changes)
 
 
 def data(table: PredictionTable) -> pd.DataFrame:
-    """What a table says of the images; the run is another in every table."""
+    """The rows of a table without the columns of the run, which differ between tables."""
     return read_predictions(table.folder).drop(columns=["run_id", "scored_at"])
 
 
@@ -66,7 +67,7 @@ def counts(table: PredictionTable) -> tuple[int, int]:
 
 
 def replace_bytes(file: Path) -> None:
-    """Other pixels in the same file: size, time of the last change and inode stay."""
+    """Replace the pixels of a file, keeping its size, modification time and inode."""
     before = file.stat()
     random = np.random.default_rng(99)
     content = next(
@@ -87,7 +88,7 @@ def replace_bytes(file: Path) -> None:
 
 @pytest.mark.parametrize("top_k", [1, 3])
 @pytest.mark.parametrize("form", ["parquet", "csv"])
-def test_an_unchanged_folder_is_taken_whole(request_: ScoringRequest, form: Any, top_k: int) -> None:
+def test_an_unchanged_folder_is_reused_completely(request_: ScoringRequest, form: Any, top_k: int) -> None:
     whole = score(request_, "whole", top_k=top_k)
     first = score(request_, "first", top_k=top_k, format=form)
     assert counts(first) == (0, COUNT)
@@ -99,7 +100,7 @@ def test_an_unchanged_folder_is_taken_whole(request_: ScoringRequest, form: Any,
     pd.testing.assert_frame_equal(data(again), data(whole))
 
 
-def test_a_table_with_more_choices_gives_the_first_of_them(request_: ScoringRequest) -> None:
+def test_a_table_with_a_larger_top_k_gives_the_first_classes(request_: ScoringRequest) -> None:
     expected = data(score(request_, "two", top_k=2))
     for form in ("parquet", "csv"):
         first = score(request_, form, top_k=5, format=form)
@@ -108,11 +109,11 @@ def test_a_table_with_more_choices_gives_the_first_of_them(request_: ScoringRequ
         pd.testing.assert_frame_equal(data(again), expected)
 
 
-def test_files_of_other_names_are_known_by_their_bytes(request_: ScoringRequest) -> None:
+def test_renamed_files_are_recognized_by_their_bytes(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     before = data(first).set_index("image_sha256").drop(columns="image_path")
-    (request_.images / "b").rename(request_.images / "moved")
-    (request_.images / "a/00000.png").rename(request_.images / "zz.jpg")
+    (local_path(request_.images) / "b").rename(local_path(request_.images) / "moved")
+    (local_path(request_.images) / "a/00000.png").rename(local_path(request_.images) / "zz.jpg")
     again = score_after(first, request_)
     assert counts(again) == (COUNT, 0)
     rows = data(again)
@@ -121,17 +122,17 @@ def test_files_of_other_names_are_known_by_their_bytes(request_: ScoringRequest)
     pd.testing.assert_frame_equal(after.sort_index(), before.sort_index())
 
 
-def test_only_what_changed_is_computed(request_: ScoringRequest) -> None:
+def test_only_changed_files_are_computed(request_: ScoringRequest) -> None:
     first = score_folder(request_)
-    replace_bytes(request_.images / "a/00002.png")
-    write_images(request_.images / "new", 2, seed=5)
+    replace_bytes(local_path(request_.images) / "a/00002.png")
+    write_images(local_path(request_.images) / "new", 2, seed=5)
     (request_.images / "b/00001.png").unlink()
     again = score_after(first, request_)
     assert counts(again) == (COUNT - 2, 3)
     pd.testing.assert_frame_equal(data(again), data(score(request_, "whole")))
 
 
-def test_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
+def test_failed_rows_are_retried(request_: ScoringRequest) -> None:
     bad = request_.images / "a/00001.png"
     good = bad.read_bytes()
     bad.write_bytes(b"broken")
@@ -146,7 +147,7 @@ def test_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
     assert (counts(last), last.manifest["failed"]) == ((COUNT - 1, 1), 0)
 
 
-def test_a_table_in_which_all_failed_gives_nothing(request_: ScoringRequest) -> None:
+def test_a_table_with_only_failed_rows_gives_nothing(request_: ScoringRequest) -> None:
     for file in request_.images.rglob("*.png"):
         file.write_bytes(file.read_bytes()[:20])
     for form in ("parquet", "csv"):
@@ -155,14 +156,17 @@ def test_a_table_in_which_all_failed_gives_nothing(request_: ScoringRequest) -> 
         assert (again.manifest["reused"], again.manifest["failed"]) == (0, COUNT)
 
 
-def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest) -> None:
+def test_duplicates_have_equal_rows_and_are_all_reused(request_: ScoringRequest) -> None:
     for number in range(6):
-        shutil.copy(request_.images / "a/00000.png", request_.images / f"a/00000 copy {number}.png")
-    shutil.copy(request_.images / "a/00000.png", request_.images / "far from it.png")
+        shutil.copy(
+            local_path(request_.images) / "a/00000.png",
+            local_path(request_.images) / f"a/00000 copy {number}.png",
+        )
+    shutil.copy(local_path(request_.images) / "a/00000.png", local_path(request_.images) / "far from it.png")
     (request_.images / "bad.png").write_bytes(b"broken")
     (request_.images / "bad too.png").write_bytes(b"broken")
     first = score_folder(replace(request_, workers=1))
-    # A block of a shard scores every content once; the copy in another folder and what fails may be in two.
+    # A block of a shard scores duplicates once; copies in other folders and failures may be in two blocks.
     assert counts(first) == (0, COUNT + 9)
     assert first.manifest["computed"] in range(COUNT + 1, COUNT + 4)
     twins = data(first).query("image_path.str.startswith('a/00000') or image_path == 'far from it.png'")
@@ -177,7 +181,7 @@ def test_equal_files_have_equal_rows_and_all_are_taken(request_: ScoringRequest)
         pd.testing.assert_frame_equal(data(again), data(first))
 
 
-def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_decoded_once(request_: ScoringRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
 
     def noted(content: bytes, *arguments: Any) -> Any:
@@ -185,7 +189,7 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
         return decode(content, *arguments)
 
     monkeypatch.setattr("pixelmill.pipeline.decoding.guard.decode", noted)
-    shutil.copytree(request_.images / "a", request_.images / "c")
+    shutil.copytree(local_path(request_.images) / "a", local_path(request_.images) / "c")
     request_.work.mkdir(parents=True)
     facts = RunFacts("digits", "1", "0", "run", "now")
     bundle = request_.bundle
@@ -202,7 +206,7 @@ def test_equal_files_are_decoded_once(request_: ScoringRequest, monkeypatch: pyt
 
 @pytest.mark.parametrize("what", ["model_sha256", "preprocessing_sha256", "top_k"])
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_table_that_does_not_fit_gives_nothing_and_says_so(
+def test_an_incompatible_table_gives_nothing_and_is_reported(
     request_: ScoringRequest, what: str, trust: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = score_folder(request_)
@@ -226,7 +230,7 @@ def test_a_table_that_does_not_fit_gives_nothing_and_says_so(
     ]
 
 
-def test_a_table_that_fits_is_taken_without_a_word(
+def test_a_compatible_table_is_reused_silently(
     request_: ScoringRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     score_after(score_folder(request_), request_)
@@ -234,7 +238,7 @@ def test_a_table_that_fits_is_taken_without_a_word(
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_row_over_the_limit_of_pixels_is_not_taken(request_: ScoringRequest, trust: bool) -> None:
+def test_a_row_over_the_pixel_limit_is_not_reused(request_: ScoringRequest, trust: bool) -> None:
     (request_.images / "large.png").write_bytes(encode_png(np.zeros((20, 20, 1), np.uint8)))
     first = score_folder(request_)
     assert first.manifest["failed"] == 0
@@ -247,12 +251,12 @@ def test_a_row_over_the_limit_of_pixels_is_not_taken(request_: ScoringRequest, t
 
 def test_trusted_files_are_not_read(request_: ScoringRequest) -> None:
     first = score_folder(request_)
-    for file in request_.images.rglob("*.png"):
+    for file in local_path(request_.images).rglob("*.png"):
         replace_bytes(file)
     trusting = score(request_, "trusting", previous=first.folder, trust_mtime=True)
     assert counts(trusting) == (COUNT, 0)
     pd.testing.assert_frame_equal(data(trusting), data(first))
-    # What was taken may be taken once more from the table that took it.
+    # Reused rows can be reused again from the table that reused them.
     once_more = score_after(trusting, request_, trust_mtime=True)
     assert counts(once_more) == (COUNT, 0)
     pd.testing.assert_frame_equal(data(once_more), data(first))
@@ -262,7 +266,7 @@ def test_trusted_files_are_not_read(request_: ScoringRequest) -> None:
 
 
 @pytest.mark.parametrize("top_k", [1, 3])
-def test_trusted_rows_have_all_their_choices(request_: ScoringRequest, top_k: int) -> None:
+def test_trusted_rows_have_all_their_classes(request_: ScoringRequest, top_k: int) -> None:
     first = score(request_, "first", top_k=3)
     again = score_after(first, request_, top_k=top_k, trust_mtime=True)
     assert counts(again) == (COUNT, 0)
@@ -274,7 +278,7 @@ def touch(file: Path) -> None:
     os.utime(file, ns=(after, after))
 
 
-def put_another_in_its_place(file: Path) -> None:
+def replace_by_another(file: Path) -> None:
     before = file.stat().st_mtime_ns
     beside = file.with_name("beside")
     shutil.copyfile(file, beside)
@@ -295,9 +299,9 @@ def swap_names(file: Path) -> None:
     spare.rename(other)
 
 
-@pytest.mark.parametrize("change", [touch, put_another_in_its_place, grow, swap_names])
+@pytest.mark.parametrize("change", [touch, replace_by_another, grow, swap_names])
 def test_a_file_that_may_have_changed_is_read(request_: ScoringRequest, change: Any) -> None:
-    file = request_.images / "a/00000.png"
+    file = local_path(request_.images) / "a/00000.png"
     first = score_folder(request_)
     replace_bytes(file)
     change(file)
@@ -306,38 +310,38 @@ def test_a_file_that_may_have_changed_is_read(request_: ScoringRequest, change: 
     assert again.manifest["computed"] == 1
 
 
-def test_a_date_far_off_is_trusted_as_well(request_: ScoringRequest) -> None:
-    file = request_.images / "a/00000.png"
+def test_an_extreme_modification_time_is_trusted(request_: ScoringRequest) -> None:
+    file = local_path(request_.images) / "a/00000.png"
     os.utime(file, ns=(10**19, 10**19))
-    os.utime(request_.images / "b/00000.png", ns=(-(10**17), -(10**17)))
+    os.utime(local_path(request_.images) / "b/00000.png", ns=(-(10**17), -(10**17)))
     first = score_folder(request_)
     assert first.manifest["failed"] == 0
     assert counts(score_after(first, request_, trust_mtime=True)) == (COUNT, 0)
 
 
-def test_a_table_tells_from_which_files_it_was_read(request_: ScoringRequest) -> None:
+def test_a_table_records_the_facts_of_its_files(request_: ScoringRequest) -> None:
     table = score_folder(request_)
-    facts = [read_file_facts(part) for part in sorted(table.folder.glob("predictions/part-*"))]
+    facts = [read_file_facts(part) for part in sorted(local_path(table.folder).glob("predictions/part-*"))]
     assert np.concatenate(facts).tolist() == [list(image[1:4]) for image in list_images(request_.images)]
 
 
-def test_times_are_trusted_only_where_a_table_tells_of_them(request_: ScoringRequest) -> None:
+def test_times_are_trusted_only_if_the_table_records_them(request_: ScoringRequest) -> None:
     with pytest.raises(RequestError, match="`trust_mtime` without `previous`"):
         score(request_, "again", trust_mtime=True)
     first = score(request_, "csv", format="csv")
     with pytest.raises(RequestError, match=r"`trust_mtime` with .*predictions\.csv"):
         score_after(first, request_, trust_mtime=True)
     assert not request_.output.with_name("again").exists()
-    # A table written before parts told of files is no error: its bytes still count.
+    # A table without file times is not an error, because its rows can be reused by their bytes.
     older = score_folder(request_)
-    for part in older.folder.glob("predictions/part-*"):
+    for part in local_path(older.folder).glob("predictions/part-*"):
         pd.read_parquet(part).to_parquet(part)
-    list_files_anew(older.folder)
+    update_manifest(local_path(older.folder))
     again = score_after(older, request_, trust_mtime=True)
     assert counts(again) == (COUNT, 0)
 
 
-def test_what_is_no_table_is_refused(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_folder_without_a_table_is_refused(request_: ScoringRequest, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for previous in (tmp_path / "empty", tmp_path / "gone", request_.bundle.folder):
         with pytest.raises(RequestError, match=str(previous)):
@@ -364,36 +368,37 @@ def test_a_table_without_one_of_its_parts_is_refused(request_: ScoringRequest, t
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_table_may_be_replaced_with_its_own_help(request_: ScoringRequest, trust: bool) -> None:
+def test_a_table_may_be_its_own_previous_table(request_: ScoringRequest, trust: bool) -> None:
     first = score_folder(request_)
     before = data(first)
-    replace_bytes(request_.images / "a/00000.png")
-    touch(request_.images / "a/00000.png")
+    replace_bytes(local_path(request_.images) / "a/00000.png")
+    touch(local_path(request_.images) / "a/00000.png")
     again = score_folder(replace(request_, previous=request_.output, trust_mtime=trust, fresh=True))
     assert counts(again) == (COUNT - 1, 1)
     assert data(again).iloc[1:].equals(before.iloc[1:])
     assert data(again)["image_sha256"][0] != before["image_sha256"][0]
 
 
-def test_a_worker_that_lives_on_takes_the_table_of_the_run_at_hand(request_: ScoringRequest) -> None:
+def test_a_persistent_worker_uses_the_previous_table_of_its_run(request_: ScoringRequest) -> None:
     first = score_folder(request_)
     request = replace(request_, output=request_.output.with_name("shared"))
     for previous, reused in ((None, 0), (first.folder, 4), (None, 0)):
-        # In this process, as a cluster's workers answer shards of one run after the other.
-        with holding_output(request.output):
+        # In this process, like a cluster's worker that scores shards of several runs.
+        with lock_output(request.output):
             plan = plan_scoring(replace(request, previous=previous, fresh=True))
             shard = next(write_shards(plan, growing_limits()))
             result = score_shard(str(request.work), shard.number)
             assert (result.rows, result.reused) == (4, reused)
             assert find_part(plan, shard.number, shard.shard_key)
-            shutil.rmtree(request.work / "parts")
+            shutil.rmtree(local_path(request.work) / "parts")
             (request.work / "run.json").unlink()
 
 
-def test_true_labels_are_of_this_run(request_: ScoringRequest) -> None:
-    (request_.images / "a").rename(request_.images / "1")
+def test_true_labels_are_those_of_the_current_run(request_: ScoringRequest) -> None:
+    images = local_path(request_.images)
+    (images / "a").rename(images / "1")
     first = score(request_, "first", labels_from_folders=True)
-    (request_.images / "b").rename(request_.images / "c")
+    (local_path(request_.images) / "b").rename(local_path(request_.images) / "c")
     again = score_after(first, request_, labels_from_folders=True)
     assert counts(again) == (COUNT, 0)
     assert sorted(set(data(again)["true_label"])) == ["1", "c"]
@@ -401,7 +406,7 @@ def test_true_labels_are_of_this_run(request_: ScoringRequest) -> None:
 
 
 CLASSES = 5
-# Hashes of which many share their first bytes, which no files' hashes will.
+# Hashes many of which share their first bytes, unlike those of real files.
 DIGESTS = st.builds(
     bytes.__add__,
     st.sampled_from([bytes(8), b"\xff" * 8, bytes(7) + b"\1", b"\x80" + bytes(7)])
@@ -413,7 +418,7 @@ DIGESTS = st.builds(
 def table_of(
     folder: Path, digests: list[bytes], failed: int, top_k: int
 ) -> tuple[ScoringRequest, Predictions]:
-    """A request with an earlier table whose rows have some hashes, the last of them failed ones."""
+    """A request with an earlier table whose rows have the given hashes; the last rows have failed."""
     write_json(folder / "model" / LABELS_FILE, [f"class {index}" for index in range(CLASSES)])
     write_json(folder / "model" / PREPROCESSING_FILE, {})
     request = ScoringRequest(
@@ -435,9 +440,9 @@ def table_of(
     with writing_part(folder / "previous/predictions" / part_name(0), request.layout, "key") as part:
         table = predictions.to_table(request.bundle.labels(), facts, request.layout)
         part.write(table, file_facts([(1, 2, 3)] * len(digests)))
-    told = {"request": describe_request(request), "run": vars(facts)}
+    described = {"request": describe_request(request), "run": vars(facts)}
     files = describe_files(folder / "previous")
-    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **told})
+    write_json(folder / "previous" / MANIFEST, {"kind": "prediction-table", "files": files, **described})
     return request, predictions
 
 
@@ -449,7 +454,7 @@ def table_of(
     top_k=st.integers(1, 3),
     random=st.randoms(use_true_random=False),
 )
-def test_no_image_gets_the_answer_of_other_bytes(
+def test_no_image_gets_the_prediction_of_other_bytes(
     known: list[bytes],
     others: list[bytes],
     failed: int,
@@ -460,28 +465,28 @@ def test_no_image_gets_the_answer_of_other_bytes(
     failed = min(failed, len(known))
     request, table = table_of(tmp_path_factory.mktemp("previous"), known, failed, top_k)
     index_previous(request)
-    asked = [*known, *others]
-    random.shuffle(asked)
-    predictions = Predictions([f"new {number}.png" for number in range(len(asked))], top_k)
-    predictions.sha256 = [digest.hex() for digest in asked]
-    places = [place for place in range(len(asked)) if place % 5]
+    requested = [*known, *others]
+    random.shuffle(requested)
+    predictions = Predictions([f"new {number}.png" for number in range(len(requested))], top_k)
+    predictions.sha256 = [digest.hex() for digest in requested]
+    places = [place for place in range(len(requested)) if place % 5]
     taken = PreviousTable(request).take_same_bytes(places, predictions)
     assert taken <= set(places)
     scored = known[: len(known) - failed]
     prefixes = [digest[:8] for digest in scored]
-    for place, digest in enumerate(asked):
+    for place, digest in enumerate(requested):
         if place in taken:
             source = scored.index(digest)
             for column in ("class_indices", "probabilities", "widths", "heights"):
                 assert np.array_equal(getattr(predictions, column)[place], getattr(table, column)[source])
         else:
             assert predictions.widths[place] == predictions.probabilities[place].max() == 0
-            # Of several that begin alike only one is found; the others are computed anew.
+            # Only one of several hashes with the same first bytes is found; the others are computed again.
             assert place not in places or digest not in scored or prefixes.count(digest[:8]) > 1
     assert not any(predictions.errors)
 
 
-def test_nothing_is_asked_of_an_earlier_table(tmp_path: Path) -> None:
+def test_an_empty_request_reads_nothing_of_an_earlier_table(tmp_path: Path) -> None:
     request, _ = table_of(tmp_path, [bytes(32)], 0, 1)
     index_previous(request)
     assert PreviousTable(request).take_same_bytes([], Predictions([], 1)) == set()

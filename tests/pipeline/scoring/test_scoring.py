@@ -1,4 +1,4 @@
-"""Scoring of a folder: one correct row per file, resumed runs, and outputs that hold something else."""
+"""Scoring of a folder: one correct row per file, resumed runs, and outputs with other content."""
 
 import hashlib
 import io
@@ -24,9 +24,10 @@ from pixelmill.pipeline.predictions.parts import part_name
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
 from pixelmill.pipeline.scoring.listing import ListedImage
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
+from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]
@@ -38,7 +39,7 @@ SIZES = [
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two shards and a bit of different images, in two folders."""
+    """Different images for a little more than two shards, in two folders."""
     write_images(tmp_path / "images/a", SHARD_IMAGES, seed=1)
     write_images(tmp_path / "images/b", SHARD_IMAGES + 3, seed=2)
     return tmp_path / "images"
@@ -54,13 +55,13 @@ def answers(table: PredictionTable) -> pd.DataFrame:
 
 
 def planned(request: ScoringRequest) -> ScoringPlan:
-    """A plan whose run is then left alone, as a killed one leaves it."""
-    with holding_output(request.output):
+    """A plan whose run does not continue, as if it had been killed."""
+    with lock_output(request.output):
         return plan_scoring(request)
 
 
 def committed(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
-    with holding_output(plan.request.output):
+    with lock_output(plan.request.output):
         return commit_table(plan, outcome)
 
 
@@ -68,13 +69,14 @@ def state_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringRequest) -> None:
+def test_every_image_has_the_prediction_of_the_model(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     rows = answers(table)
-    files = sorted(request_.images.rglob("*.png"))
-    assert rows["image_path"].tolist() == [path.relative_to(request_.images).as_posix() for path in files]
+    folder = local_path(request_.images)
+    files = sorted(folder.rglob("*.png"))
+    assert rows["image_path"].tolist() == [path.relative_to(folder).as_posix() for path in files]
     assert rows["image_sha256"].tolist() == [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    # The same answers by another way: Pillow alone, one image at a time, onnxruntime as it comes.
+    # The same predictions in another way: with Pillow and onnxruntime, one image at a time.
     session = onnxruntime.InferenceSession(request_.bundle.onnx_path)
     for index in (0, 1, 1023, 1024, 1500, 2050):
         pixels = np.asarray(Image.open(files[index])).reshape(1, 8, 8, 1)
@@ -88,20 +90,20 @@ def test_every_image_has_the_answer_that_the_model_gives_it(request_: ScoringReq
     assert (rows["width"] == 8).all()
 
 
-def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> None:
+def test_the_manifest_counts_the_rows_of_the_table(request_: ScoringRequest) -> None:
     table = score_folder(request_)
     manifest = read_manifest(table.folder)
     assert manifest["listed"] == manifest["scored"] == IMAGES
     assert manifest["failed"] == 0
     assert sum(manifest["labels"].values()) == manifest["scored"]
     assert manifest["provider"] == "CPUExecutionProvider"
-    assert manifest["threads"] in (1, 2)  # One may be done before the other has started.
+    assert manifest["threads"] in (1, 2)  # One worker may finish before the other has started.
     assert manifest["computed"] == manifest["listed"]
     assert (manifest["reused"], manifest["previous"]) == (0, None)
     assert 0 < manifest["startup_seconds"] < manifest["seconds"]
     assert "accuracy" not in manifest
     assert set(manifest["stage_seconds"]) == {"read", "decode", "infer", "write"}
-    # Random pixels are no digits: the drift must show.
+    # Random pixels are not digits, so there must be drift.
     assert manifest["drift"]["class_psi"] > 0.25
     for name, facts in manifest["files"].items():
         assert sha256_of(table.folder / name) == facts["sha256"]
@@ -115,9 +117,9 @@ def test_the_manifest_counts_what_the_table_holds(request_: ScoringRequest) -> N
 
 
 @pytest.mark.parametrize("hours", [-24, 24])
-def test_a_clock_that_is_set_gives_no_odd_times(request_: ScoringRequest, hours: int) -> None:
+def test_a_clock_change_gives_no_negative_times(request_: ScoringRequest, hours: int) -> None:
     plan = planned(request_)
-    # As if the clock had been set back, or forward, since the run began.
+    # As if the clock had been set back or forward since the run started.
     set_plan = replace(plan, started=plan.started + 3600 * hours)
     outcome = score_shards(set_plan)
     assert 0 <= outcome.startup_seconds <= outcome.seconds < 600
@@ -133,7 +135,7 @@ def test_the_number_of_workers_changes_nothing(request_: ScoringRequest, tmp_pat
     pd.testing.assert_frame_equal(one[data], two[data])
 
 
-def test_csv_holds_what_parquet_holds(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_csv_and_parquet_contain_the_same(request_: ScoringRequest, tmp_path: Path) -> None:
     parquet = answers(score_folder(replace(request_, top_k=3)))
     table = score_folder(replace(request_, top_k=3, format="csv", output=tmp_path / "csv"))
     csv = answers(table)
@@ -152,7 +154,7 @@ def jpeg(**options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_bad_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_every_invalid_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     (good,) = write_images(images, 1)
     (images / "empty.png").touch()
@@ -196,13 +198,13 @@ def test_every_bad_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_path: 
     require_failure_rate(table, 0.6)
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same_table(
+def test_an_interrupted_run_resumes_and_gives_the_same_table(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
     plan = planned(request_)
     score_shards(plan)
-    # As if killed before the second part was there, and before anything was committed.
+    # As if killed before the second part was written and before the commit.
     (request_.parts / "part-00001.parquet").unlink()
     table = score_folder(request_)
     assert table.manifest["computed"] == SIZES[1]
@@ -221,85 +223,83 @@ def test_a_damaged_part_is_scored_again(request_: ScoringRequest) -> None:
     assert len(answers(table)) == IMAGES
 
 
-def test_parts_with_other_bytes_in_their_middle_are_scored_again(
-    request_: ScoringRequest, tmp_path: Path
-) -> None:
+def test_parts_with_modified_bytes_are_scored_again(request_: ScoringRequest, tmp_path: Path) -> None:
     whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
     score_shards(planned(request_))
     for name, place in (("part-00000.parquet", 0.05), ("part-00001.parquet", 0.5)):
         content = bytearray((request_.parts / name).read_bytes())
         at = int(len(content) * place)
         content[at : at + 50] = bytes(50)
-        (request_.parts / name).write_bytes(content)
+        (local_path(request_.parts) / name).write_bytes(content)
     table = score_folder(request_)
     assert table.manifest["computed"] == SIZES[0] + SIZES[1]
     data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
     pd.testing.assert_frame_equal(answers(table)[data], whole[data])
 
 
-def test_a_finished_run_is_kept_and_its_failed_rows_are_tried_again(request_: ScoringRequest) -> None:
-    mended = request_.images / "a/00007.png"
-    good = mended.read_bytes()
-    mended.write_bytes(b"broken")
+def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: ScoringRequest) -> None:
+    repaired = request_.images / "a/00007.png"
+    good = repaired.read_bytes()
+    repaired.write_bytes(b"broken")
     first = score_folder(request_)
     assert first.manifest["failed"] == 1
     before = answers(first)
     again = score_folder(request_)
     assert (again.manifest["computed"], again.manifest["failed"]) == (1, 1)
     pd.testing.assert_frame_equal(answers(again), before)
-    # Mended, with the size and time that the listing knew changed: its shard is scored anew.
-    mended.write_bytes(good)
+    # Once repaired, its size and time differ from the listing, so its shard is scored again.
+    repaired.write_bytes(good)
     last = score_folder(request_)
     assert last.manifest["failed"] == 0
     assert last.manifest["run"] == first.manifest["run"]
     assert len(answers(last)) == IMAGES
 
 
-def test_a_changed_folder_is_seen(request_: ScoringRequest) -> None:
+def test_a_changed_folder_is_detected(request_: ScoringRequest) -> None:
     score_folder(request_)
     (request_.images / "a/00000.png").unlink()
-    write_images(request_.images / "c", 5, seed=9)
+    write_images(local_path(request_.images) / "c", 5, seed=9)
     table = score_folder(request_)
     paths = answers(table)["image_path"].tolist()
     assert "a/00000.png" not in paths
     assert paths[-1] == "c/00004.png"
     assert len(paths) == len(set(paths)) == IMAGES - 1 + 5
-    shutil.rmtree(request_.images / "b")
+    shutil.rmtree(local_path(request_.images) / "b")
     assert len(answers(score_folder(request_))) == SHARD_IMAGES - 1 + 5
 
 
-def test_an_output_of_another_run_is_refused_and_stays(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_the_output_of_another_run_is_refused_and_kept(request_: ScoringRequest, tmp_path: Path) -> None:
     score_folder(request_)
-    before = state_of(request_.output)
+    before = state_of(local_path(request_.output))
     write_images(tmp_path / "other", 3)
     for other, key in (
         (replace(request_, images=tmp_path / "other"), "images"),
         (replace(request_, top_k=2), "top_k"),
         (replace(request_, bundle=replace(request_.bundle, onnx_sha256="0" * 64)), "model_sha256"),
     ):
-        with pytest.raises(RequestError, match=f"holds a run with {key}"):
+        with pytest.raises(RequestError, match=f"contains a run with {key}"):
             score_folder(other)
-    assert state_of(request_.output) == before
+    assert state_of(local_path(request_.output)) == before
 
 
-def test_an_unfinished_run_of_another_request_is_refused_too(request_: ScoringRequest) -> None:
+def test_an_unfinished_run_of_another_request_is_refused(request_: ScoringRequest) -> None:
     score_shards(planned(request_))
-    before = state_of(request_.output)
-    with pytest.raises(RequestError, match="holds a run with top_k 1"):
+    before = state_of(local_path(request_.output))
+    with pytest.raises(RequestError, match="contains a run with top_k 1"):
         planned(replace(request_, top_k=2))
-    assert state_of(request_.output) == before
+    assert state_of(local_path(request_.output)) == before
 
 
-def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
+def test_fresh_replaces_another_run_only_once_the_new_one_is_complete(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
     score_folder(replace(request_, format="csv"))
-    before = state_of(request_.output)
+    before = state_of(local_path(request_.output))
     write_images(tmp_path / "other", 3)
     other = replace(request_, images=tmp_path / "other", fresh=True)
     plan = planned(other)
     outcome = score_shards(plan)
-    after = state_of(request_.output)
+    after = state_of(local_path(request_.output))
     assert {name: after[name] for name in before} == before
     table = committed(plan, outcome)
     assert len(answers(table)) == 3
@@ -307,7 +307,7 @@ def test_fresh_replaces_another_run_only_when_the_new_one_is_done(
     assert names == ["manifest.json", PARTS_FOLDER, REPORT_FILE]
 
 
-def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> None:
+def test_a_folder_with_other_files_is_refused_as_output(request_: ScoringRequest) -> None:
     request_.output.mkdir()
     (request_.output / "thesis.txt").write_text("years of work")
     for fresh in (False, True):
@@ -316,12 +316,12 @@ def test_a_folder_with_other_files_is_no_output(request_: ScoringRequest) -> Non
     assert [path.name for path in request_.output.iterdir()] == ["thesis.txt"]
 
 
-def test_a_folder_without_images_leaves_no_output(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_a_folder_without_images_creates_no_output(bundle: ModelBundle, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").touch()
-    with pytest.raises(RequestError, match="holds no images"):
+    with pytest.raises(RequestError, match="contains no images"):
         score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "empty", output=tmp_path / "out"))
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         score_folder(ScoringRequest(bundle=bundle, images=tmp_path / "gone", output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -345,20 +345,19 @@ def test_values_out_of_range_are_refused(
     assert not request_.output.exists()
 
 
-def test_a_gpu_that_is_not_there_is_an_error(request_: ScoringRequest) -> None:
+def test_a_missing_gpu_is_an_error(request_: ScoringRequest) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime has CUDA here")
     with pytest.raises(RequestError, match="CUDAExecutionProvider"):
         score_folder(replace(request_, provider="cuda"))
 
 
-def test_a_part_that_someone_changed_is_found_at_the_end(request_: ScoringRequest) -> None:
+def test_a_modified_part_is_detected_at_the_commit(request_: ScoringRequest) -> None:
     plan = planned(request_)
     outcome = score_shards(plan)
     shard = request_.shards / "00000.jsonl"
-    lines = shard.read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert rows[0][0] == "a/00000.png"
+    (images,) = map(json.loads, shard.read_text().splitlines())
+    assert images[0][0] == "a/00000.png"
     part = request_.parts / "part-00001.parquet"
     part.unlink()
     with pytest.raises(WorkError, match="shard 1 has no part"):
@@ -366,14 +365,14 @@ def test_a_part_that_someone_changed_is_found_at_the_end(request_: ScoringReques
     assert not (request_.output / "manifest.json").exists()
 
 
-def test_an_interrupted_fresh_run_goes_on_as_well(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_an_interrupted_fresh_run_resumes(request_: ScoringRequest, tmp_path: Path) -> None:
     write_images(tmp_path / "other", 3)
     score_folder(replace(request_, images=tmp_path / "other"))
     fresh = replace(request_, fresh=True)
     plan = planned(fresh)
     score_shards(plan)
     (request_.parts / "part-00002.parquet").unlink()
-    # Either way of running it again goes on; only a new --fresh after the end begins anew.
+    # It resumes with and without `fresh`; only `fresh` after the end starts a new run.
     for again in (fresh, request_):
         assert planned(again).facts == plan.facts
     table = score_folder(fresh)
@@ -382,7 +381,7 @@ def test_an_interrupted_fresh_run_goes_on_as_well(request_: ScoringRequest, tmp_
 
 
 def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
-    with holding_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
+    with lock_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
         score_folder(request_)
     assert not request_.output.exists()
     assert score_folder(request_).manifest["failed"] == 0
@@ -392,7 +391,7 @@ def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
     "name",
     ["predictions", "part-00000-spark.parquet", "predictions.csv", "report.html", "manifest.json"],
 )
-def test_files_that_only_look_like_a_table_are_left_alone(request_: ScoringRequest, name: str) -> None:
+def test_files_that_resemble_a_table_are_kept(request_: ScoringRequest, name: str) -> None:
     request_.output.mkdir()
     (request_.output / name).write_text("{}")
     for fresh in (False, True):
@@ -402,7 +401,7 @@ def test_files_that_only_look_like_a_table_are_left_alone(request_: ScoringReque
     assert [path.name for path in request_.output.iterdir()] == [name]
 
 
-def test_odd_files_cost_a_row_and_nothing_more(bundle: ModelBundle, tmp_path: Path) -> None:
+def test_unusual_files_are_failed_rows(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images, 2)
     Image.new("LAB", (9, 9)).save(images / "lab.tif")
@@ -414,7 +413,7 @@ def test_odd_files_cost_a_row_and_nothing_more(bundle: ModelBundle, tmp_path: Pa
     assert table.manifest["scored"] == 2
 
 
-def test_a_model_that_cannot_be_loaded_is_said_as_it_is(request_: ScoringRequest, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported(request_: ScoringRequest, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(request_.bundle.folder, tmp_path / "bundle"))
     (copy / "preprocessing.json").write_text('{"spec": {}}')
     with pytest.raises(RequestError, match=r"preprocessing\.json"):

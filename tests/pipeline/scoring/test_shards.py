@@ -28,6 +28,7 @@ from pixelmill.pipeline.scoring.shards import (
     shard_key,
     write_shards,
 )
+from pixelmill.pipeline.storage import local_path
 
 LIMITS = st.tuples(st.integers(1, 4), st.integers(1, 40) | st.just(float("inf")))
 
@@ -55,7 +56,7 @@ def write_part(folder: Path, number: int, key: str) -> Path:
     return path
 
 
-def test_shards_grow_to_a_size_and_no_further() -> None:
+def test_shards_grow_up_to_a_limit() -> None:
     limits = list(itertools.islice(growing_limits(), 2000))
     images, size = zip(*limits, strict=True)
     assert limits[0] == FIRST_LIMIT
@@ -63,7 +64,7 @@ def test_shards_grow_to_a_size_and_no_further() -> None:
     assert {later // earlier for earlier, later in itertools.pairwise(images)} == {1, 2}
     assert {size / images for images, size in limits} == {FIRST_LIMIT[1] / FIRST_LIMIT[0]}
     assert images[-1] == images[1000] == 64 * FIRST_LIMIT[0]
-    # Small ones last long enough to keep many workers busy; a billion images are not a million parts.
+    # There are enough small shards for many workers, but a billion images are not a million parts.
     assert images[:64] == (FIRST_LIMIT[0],) * 64
     assert sum(images) > 50_000_000
     assert size[-1] < 1 << 30
@@ -75,7 +76,7 @@ def test_shards_grow_to_a_size_and_no_further() -> None:
     cycle=st.lists(LIMITS, min_size=1, max_size=3),
     whole=st.integers(1, 4),
 )
-def test_shards_hold_the_listing_once_and_in_order(
+def test_shards_contain_the_listing_once_and_in_order(
     sizes: list[int], cycle: list[ShardLimit], whole: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     plan = plan_of(tmp_path_factory.mktemp("plan"))
@@ -95,7 +96,7 @@ def test_shards_hold_the_listing_once_and_in_order(
             count >= limit[0] or (sum(held[:count]) >= limit[1] and count % whole == 0)
             for count in range(1, len(held) + 1)
         ]
-        # Full with its last image, if at all, and never before.
+        # A shard is full with its last image at the earliest.
         assert not any(full[:-1])
         assert full[-1] or images is contents[-1]
 
@@ -105,7 +106,7 @@ def test_shards_hold_the_listing_once_and_in_order(
     sizes=st.lists(st.integers(0, 5 << 20), max_size=400),
     limit=st.tuples(st.integers(1, 99), st.integers(1, 40 << 20)),
 )
-def test_the_last_shards_grow_smaller(sizes: list[int], limit: ShardLimit) -> None:
+def test_the_last_shards_become_smaller(sizes: list[int], limit: ShardLimit) -> None:
     images = [ListedImage(f"{place:04d}", size, 0, 0) for place, size in enumerate(sizes)]
     plain = [len(shard) for shard in cut_images(images, itertools.repeat(limit))]
     shards = list(cut_images(images, itertools.repeat(limit), tapers=True))
@@ -125,7 +126,7 @@ def test_an_empty_folder_has_no_shards(tmp_path: Path) -> None:
     assert list(write_shards(plan_of(tmp_path), growing_limits())) == []
 
 
-def test_a_shard_is_listed_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_shards_are_listed_lazily(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     for name in ("a/1.png", "b/1.png"):
         (plan.request.images / name).parent.mkdir()
@@ -141,7 +142,9 @@ def test_a_large_shard_is_read_block_by_block(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     (plan.request.images / "a.png").touch()
     for number in range(BLOCK + 2):
-        os.link(plan.request.images / "a.png", plan.request.images / f"b{number:06d}.png")
+        os.link(
+            local_path(plan.request.images) / "a.png", local_path(plan.request.images) / f"b{number:06d}.png"
+        )
     (shard,) = write_shards(plan, itertools.repeat((10**6, 10**9)))
     assert shard.images == BLOCK + 3
     blocks = list(read_shard(plan, 0))
@@ -149,13 +152,13 @@ def test_a_large_shard_is_read_block_by_block(tmp_path: Path) -> None:
     assert [image for block in blocks for image in block] == list(list_images(plan.request.images))
 
 
-def test_what_a_shard_says_of_an_image_survives(tmp_path: Path) -> None:
+def test_the_facts_of_an_image_are_preserved_in_a_shard(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    with open(os.fsencode(plan.request.images) + b"/\xff\n%41 \xc3\xa9.png", "wb"):
+    with open(os.fsencode(local_path(plan.request.images)) + b"/\xff\n%41 \xc3\xa9.png", "wb"):
         pass
     (plan.request.images / "\u2028.png").touch()
-    os.mkfifo(plan.request.images / "pipe.png")
-    far = plan.request.images / "far.png"
+    os.mkfifo(local_path(plan.request.images) / "pipe.png")
+    far = local_path(plan.request.images) / "far.png"
     far.touch()
     os.utime(far, ns=(0, 10**19))
     (shard,) = write_shards(plan, growing_limits())
@@ -168,10 +171,10 @@ def only_shard(plan: ScoringPlan) -> Shard:
     return shard
 
 
-def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -> None:
+def test_a_key_depends_on_the_run_and_the_files(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5, 6, 7)
-    file = plan.request.images / "001.png"
+    file = local_path(plan.request.images) / "001.png"
     keys = [only_shard(plan).shard_key]
     assert only_shard(plan).shard_key == keys[0]
 
@@ -193,10 +196,10 @@ def test_a_key_holds_as_long_as_run_and_files_stay_as_they_are(tmp_path: Path) -
     assert is_new(only_shard(other).shard_key), "the run is another"
 
 
-def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> None:
+def test_a_replaced_file_changes_the_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     fill(plan, 5)
-    file = plan.request.images / "000.png"
+    file = local_path(plan.request.images) / "000.png"
     key = only_shard(plan).shard_key
     before = file.stat()
     beside = file.with_name("beside")
@@ -206,10 +209,10 @@ def test_a_file_put_in_the_place_of_another_changes_the_key(tmp_path: Path) -> N
     assert only_shard(plan).shard_key != key
 
 
-def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:
+def test_a_part_is_found_only_by_its_key(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     assert find_part(plan, 0, "key") is None
-    part = write_part(plan.request.parts, 0, "key")
+    part = write_part(local_path(plan.request.parts), 0, "key")
     assert find_part(plan, 0, "key") == part
     assert find_part(plan, 0, "other") is None
     assert find_part(plan, 1, "key") is None
@@ -217,7 +220,7 @@ def test_a_part_is_found_by_its_key_alone(tmp_path: Path) -> None:
 
 def test_a_part_without_a_key_is_never_found(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    part = write_part(plan.request.parts, 0, "")
+    part = write_part(local_path(plan.request.parts), 0, "")
     assert find_part(plan, 0, "") is None
     part.write_bytes(b"no part at all")
     assert find_part(plan, 0, "key") is None

@@ -14,14 +14,14 @@ from pixelmill.pipeline.explain.explanation import explain_image
 from pixelmill.pipeline.inference import load_session
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import score_folder, score_shards
 from pixelmill.pipeline.scoring.shards import growing_limits
 from tests.conftest import write_images
 
 SHARD_IMAGES = next(growing_limits())[0]
 
-# Run by each worker when it starts: the first to end its second shard replaces the model, and dies of it.
+# Run by each worker when it starts: the first one to finish its second shard replaces the model and dies.
 SWAPPING_WORKER = """
 import os, signal
 from pathlib import Path
@@ -41,7 +41,7 @@ Path.unlink = swap
 
 
 def with_other_classes(model: Path, changed: Path) -> None:
-    """Write a model that answers with the classes in another order, and says nothing of it."""
+    """Write a model that predicts the classes in another order, with the same metadata."""
     content = onnx.load(model)
     (output,) = content.graph.output
     for node in content.graph.node:
@@ -63,7 +63,7 @@ def test_a_model_replaced_before_the_workers_load_it_ends_the_run(
 ) -> None:
     write_images(tmp_path / "images", 20)
     request = ScoringRequest(copied, tmp_path / "images", tmp_path / "out", workers=2)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         with_other_classes(copied.onnx_path, copied.onnx_path)
         with pytest.raises(WorkError, match=r"model\.onnx with the SHA-256 .* The model has been modified"):
@@ -71,7 +71,7 @@ def test_a_model_replaced_before_the_workers_load_it_ends_the_run(
     assert not list(request.parts.iterdir())
 
 
-def test_a_worker_that_starts_anew_does_not_take_another_model(
+def test_a_restarted_worker_does_not_use_another_model(
     copied: ModelBundle, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "images", 3 * SHARD_IMAGES)
@@ -96,10 +96,10 @@ def test_a_worker_that_starts_anew_does_not_take_another_model(
     assert rows["label"].tolist() == whole["label"].tolist()
 
 
-def test_other_classes_beside_the_model_end_the_run(copied: ModelBundle, tmp_path: Path) -> None:
+def test_changed_class_names_end_the_run(copied: ModelBundle, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 2)
     request = ScoringRequest(copied, tmp_path / "images", tmp_path / "out", workers=1)
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         labels = copied.folder / "labels.json"
         labels.write_text(labels.read_text().replace("7", "seven"))
@@ -107,7 +107,7 @@ def test_other_classes_beside_the_model_end_the_run(copied: ModelBundle, tmp_pat
             score_shards(plan)
 
 
-def test_explain_does_not_answer_with_another_model(
+def test_explain_does_not_use_another_model(
     copied: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_images(tmp_path / "images", 2)
@@ -120,10 +120,10 @@ def test_explain_does_not_answer_with_another_model(
 
 
 @pytest.mark.parametrize("place", ["weights", "elsewhere/weights", "/{folder}/weights"])
-def test_weights_outside_the_file_are_not_loaded(
+def test_external_weights_are_not_loaded(
     copied: ModelBundle, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not from the folder of the model, and not from that of the process."""
+    """Neither from the folder of the model nor from the working folder."""
     model = onnx.load(copied.onnx_path)
     weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     (tmp_path / "elsewhere").mkdir()

@@ -39,12 +39,12 @@ CLASSES = ("Äpfel", "cafe\u0301", "dog")
         ("dog.png", None),
     ],
 )
-def test_a_folder_is_the_class_of_its_name_in_any_form(path: str, label: str | None) -> None:
+def test_a_folder_is_matched_to_the_class_of_its_name(path: str, label: str | None) -> None:
     assert FolderLabels(CLASSES).of_path(path) == label
 
 
 @given(st.sampled_from(["NFC", "NFD"]), st.text(st.characters(exclude_characters="/%"), min_size=1))
-def test_a_class_is_found_whatever_form_the_file_system_gives(form: str, name: str) -> None:
+def test_a_class_is_found_in_any_unicode_form(form: str, name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -53,7 +53,7 @@ def test_a_class_is_found_whatever_form_the_file_system_gives(form: str, name: s
     assert labels.of_folder(unicodedata.normalize(form, name), "") == name  # type: ignore[arg-type]
 
 
-def test_images_in_folders_that_are_no_class_are_counted_apart() -> None:
+def test_images_in_folders_that_are_not_a_class_are_counted_separately() -> None:
     counts = TrueLabelCounts(frozenset(CLASSES))
     counts.add(["dog", "dog", "Äpfel", "cam7", None, "cam7", "x"], iter(["dog", "Äpfel"] + ["dog"] * 5))
     accuracy = counts.accuracy()
@@ -67,7 +67,7 @@ def test_images_in_folders_that_are_no_class_are_counted_apart() -> None:
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_at_least_one_folder_is_a_class(remote: bool, tmp_path: Path) -> None:
+def test_at_least_one_folder_must_be_a_class(remote: bool, tmp_path: Path) -> None:
     place = parse_location(f"memory://{tmp_path.name}") if remote else tmp_path
 
     def put(name: str) -> None:
@@ -85,9 +85,7 @@ def test_at_least_one_folder_is_a_class(remote: bool, tmp_path: Path) -> None:
     require_class_folders(place, CLASSES)
 
 
-def test_a_folder_whose_name_is_no_text_is_no_class_and_ends_nothing(
-    bundle: ModelBundle, tmp_path: Path
-) -> None:
+def test_a_folder_whose_name_is_not_text_is_not_a_class(bundle: ModelBundle, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images / "3", 2)
     write_images(images / os.fsdecode(b"caf\xe9"), 2)

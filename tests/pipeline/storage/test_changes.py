@@ -23,7 +23,7 @@ from pixelmill.pipeline.storage import (
 from tests.s3 import S3Server, s3_server
 
 SPAWN = multiprocessing.get_context("spawn")
-ROUNDS = 15
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module")

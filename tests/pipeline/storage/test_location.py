@@ -7,7 +7,15 @@ import fsspec
 import pytest
 
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.storage import absolute, children, file_system, is_remote, parse_location
+from pixelmill.pipeline.storage import (
+    absolute,
+    children,
+    file_system,
+    is_remote,
+    local_path,
+    move,
+    parse_location,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,7 @@ def test_a_remote_path_has_the_methods_of_a_path() -> None:
     assert not folder.exists()
     (folder / "in").mkdir(parents=True)
     (folder / "in/a.txt").write_bytes(b"content")
+    assert is_remote(folder)
     system, root = file_system(folder)
     assert system.cat_file(f"{root}/in/a.txt") == b"content"
     assert (folder / "in").is_dir()
@@ -105,3 +114,15 @@ def test_an_address_that_nothing_reaches_is_told(text: str) -> None:
 def test_an_address_that_only_another_package_reaches_is_told() -> None:
     with pytest.raises(RequestError, match="nstall"):
         parse_location(f"{uninstalled()}://bucket/folder")
+
+
+def test_an_address_is_no_local_path(tmp_path: Path) -> None:
+    address = parse_location("memory://test-locations/local")
+    with pytest.raises(TypeError, match="memory://test-locations/local"):
+        local_path(address)
+    assert local_path(tmp_path) == tmp_path
+    (tmp_path / "a").write_text("a")
+    for source, target in ((tmp_path / "a", address / "a"), (address / "a", tmp_path / "b")):
+        with pytest.raises(TypeError):
+            move(source, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -21,7 +21,7 @@ LAYERS = [
 
 
 def small_recipe(**training: Any) -> Recipe:
-    """The `digits` recipe with a network that trains in a moment."""
+    """The `digits` recipe with a network that trains within seconds."""
     content = load_recipe("digits").model_dump()
     content["model"] = {"layers": LAYERS}
     content["training"] = {"epochs": 2, "batch_size": 32, **training}

@@ -10,11 +10,15 @@ import numpy.typing as npt
 import pytest
 
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import ApplicationName, ModelSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import Probabilities, load_session
-from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.layers.applications import APPLICATIONS, INCLUDE_PREPROCESSING, SCALINGS
+from pixelmill.pipeline.layers import ModelSpec, summarize_layers
+from pixelmill.pipeline.layers.application import (
+    APPLICATIONS,
+    INCLUDE_PREPROCESSING,
+    SCALINGS,
+    ApplicationName,
+)
 from pixelmill.pipeline.processes import run_in_spawned_process
 
 CLASSES = 3
@@ -41,7 +45,7 @@ def image(side: int) -> ImageSpec:
 
 
 def start() -> Any:
-    """Keras, on this process's processors."""
+    """Start Keras on the processors of this process."""
     from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
     import_tensorflow()
@@ -148,7 +152,7 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
 
 
 def compare_scaling(keras: Any, name: ApplicationName) -> None:
-    """Hold our scaling against the layers that the application would scale with itself."""
+    """Compare our scaling with the layers that the application would use."""
     own = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(64, 64, 3))
     theirs: Any = RAMP
     for layer in own.layers:
@@ -176,8 +180,8 @@ def test_the_properties_of_an_application_match_keras_and_the_export(
 ) -> None:
     outputs, parameters, layers, answers = run_in_spawned_process(measure, name, tmp_path)
     facts = APPLICATIONS[name]
-    told = [summarize_layers(model(name), image(side), CLASSES)[0] for side in sizes(name)]
-    assert outputs == [row.output for row in told]
+    described = [summarize_layers(model(name), image(side), CLASSES)[0] for side in sizes(name)]
+    assert outputs == [row.output for row in described]
     assert (parameters, layers) == (facts.parameters, facts.layers)
     side = sizes(name)[0]
     session, pixels = load_session(tmp_path / "model.onnx"), noise(side)

@@ -1,4 +1,4 @@
-"""What augmentation does to images and labels, and what it leaves alone."""
+"""The effect of augmentation on images and labels."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, *
 
 
 def blobs(count: int, size: int, row: float, column: float) -> Pixels:
-    """Images of one round spot on black; rows and columns count from the image's centre."""
+    """Images of one round spot on black; rows and columns are relative to the centre."""
     away = np.arange(size) - (size - 1) / 2
     spot = 255 * np.exp(-((away[:, None] - row) ** 2 + (away - column) ** 2) / 8)
     return np.repeat(np.rint(spot).astype(np.uint8)[None, :, :, None], count, axis=0)
 
 
 def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """Where the light of each image is, (row, column) from the image's centre."""
+    """The centroid of each image, (row, column) relative to the centre."""
     weights = pixels[..., 0].astype(float)
     away = np.arange(pixels.shape[1]) - (pixels.shape[1] - 1) / 2
     total = weights.sum(axis=(1, 2))
@@ -56,7 +56,7 @@ def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]
     ),
     shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3])),
 )
-def test_any_augmentation_gives_images_and_labels_of_the_same_kind(
+def test_any_augmentation_keeps_shapes_and_dtypes(
     spec: AugmentationSpec, shape: tuple[int, int, int, int]
 ) -> None:
     pixels, labels = random_batch(*shape)
@@ -95,7 +95,7 @@ def test_a_flip_mirrors_about_half_of_the_images_exactly(flip: str, axes: set[in
     assert all(any(np.array_equal(changed[i], one[i]) for one in everything) for i in range(200))
 
 
-def test_a_shift_moves_by_up_to_its_part_of_the_side_in_whole_pixels() -> None:
+def test_a_shift_moves_by_whole_pixels_up_to_its_share_of_the_side() -> None:
     changed, _ = augmented(blobs(300, 40, 0, 0), shift=0.1)
     found = centres(changed)
     whole = np.rint(found)
@@ -103,7 +103,7 @@ def test_a_shift_moves_by_up_to_its_part_of_the_side_in_whole_pixels() -> None:
     assert set(whole[:, 0]) == set(whole[:, 1]) == set(range(-4, 5))
 
 
-def test_where_the_image_turns_it_is_shifted_between_pixels() -> None:
+def test_a_rotated_image_is_shifted_by_fractions_of_pixels() -> None:
     changed, _ = augmented(blobs(300, 40, 0, 0), shift=0.1, rotation=1)
     found = centres(changed)
     assert np.abs(found).max() < 4.1
@@ -113,7 +113,7 @@ def test_where_the_image_turns_it_is_shifted_between_pixels() -> None:
     assert (np.abs(found - np.rint(found)) > 0.2).any()
 
 
-def test_a_rotation_turns_about_the_centre_by_up_to_its_degrees() -> None:
+def test_a_rotation_is_around_the_centre_up_to_its_angle() -> None:
     changed, _ = augmented(blobs(300, 40, 0, 10), rotation=30)
     rows, columns = centres(changed).T
     np.testing.assert_allclose(np.hypot(rows, columns), 10, atol=0.2)
@@ -122,7 +122,7 @@ def test_a_rotation_turns_about_the_centre_by_up_to_its_degrees() -> None:
     assert 27 < degrees.max() < 31
 
 
-def test_a_zoom_moves_away_from_the_centre_and_towards_it_by_up_to_its_part() -> None:
+def test_a_zoom_scales_around_the_centre_up_to_its_share() -> None:
     changed, _ = augmented(blobs(300, 41, 0, 10), zoom=0.2)
     rows, columns = centres(changed).T
     np.testing.assert_allclose(rows, 0, atol=0.1)
@@ -130,7 +130,7 @@ def test_a_zoom_moves_away_from_the_centre_and_towards_it_by_up_to_its_part() ->
     assert 11.6 < columns.max() < 12.1
 
 
-def test_a_shear_moves_rows_along_themselves_by_up_to_its_degrees() -> None:
+def test_a_shear_shifts_rows_up_to_its_angle() -> None:
     changed, _ = augmented(blobs(300, 41, 10, 0), shear=20)
     rows, columns = centres(changed).T
     np.testing.assert_allclose(rows, 10, atol=0.1)
@@ -141,30 +141,30 @@ def test_a_shear_moves_rows_along_themselves_by_up_to_its_degrees() -> None:
 
 @pytest.mark.parametrize("shape", [(300, 28, 28, 1), (3, 40, 60, 3), (2000, 40, 1, 1)])
 @pytest.mark.parametrize("spec", [{"rotation": 180, "zoom": 0.5, "elastic": 0.2}, {"shift": 0.5}])
-def test_no_image_sees_another_of_its_batch(shape: tuple[int, ...], spec: dict[str, Any]) -> None:
+def test_the_images_of_a_batch_do_not_mix(shape: tuple[int, ...], spec: dict[str, Any]) -> None:
     brightness = np.random.default_rng(2).integers(0, 256, (shape[0], 1, 1, 1), np.uint8)
     pixels = np.broadcast_to(brightness, shape)
     changed, _ = augmented(pixels, **spec)
     np.testing.assert_array_equal(changed, pixels)
 
 
-def test_an_elastic_image_bends_smoothly_by_its_part_of_the_sides() -> None:
-    # What a pixel holds is where it came from.
+def test_an_elastic_deformation_is_smooth_and_within_its_share() -> None:
+    # The value of a pixel is its original position.
     down, across = np.indices((60, 100)).astype(np.uint8)
     pixels = np.repeat(np.stack([across, down, down], axis=2)[None], 200, axis=0)
     changed, _ = augmented(pixels, elastic=0.03)
     away = changed[:, 10:-10, 10:-10, :2].astype(float) - pixels[:, 10:-10, 10:-10, :2]
-    # Between the points of the grid the displacements of several are averaged.
+    # Between the points of the grid, the displacements are interpolated.
     assert 0.6 * 3 < away[..., 0].std() < 3
     assert 0.6 * 1.8 < away[..., 1].std() < 1.8
     np.testing.assert_allclose(away.mean(axis=(0, 1, 2)), 0, atol=0.2)
     for axis in (1, 2):
         assert np.abs(np.diff(away, axis=axis)).max() <= 2
-    # Bent, not shifted: an image's points go different ways.
+    # Bent, not shifted: the points of an image move in different directions.
     assert (away.std(axis=(1, 2)) > 0.5).all()
 
 
-def test_what_bends_is_shifted_and_turned_in_the_same_step() -> None:
+def test_deformation_shift_and_rotation_are_one_step() -> None:
     spot = blobs(300, 40, 0, 10)
     straight, _ = augmented(spot, shift=0.1, rotation=30)
     bent, _ = augmented(spot, shift=0.1, rotation=30, elastic=1e-6)
@@ -182,7 +182,7 @@ def test_what_bends_is_shifted_and_turned_in_the_same_step() -> None:
     ],
     ids=str,
 )
-def test_what_moves_between_pixels_stays_as_sharp_as_it_was(spec: AugmentationSpec) -> None:
+def test_interpolated_images_stay_sharp(spec: AugmentationSpec) -> None:
     # Lines of two pixels: bilinear interpolation leaves four fifths of their contrast.
     stripes = np.where(np.arange(64) // 2 % 2, 228, 28).astype(np.uint8)
     pixels = np.broadcast_to(stripes[None, None, :, None], (200, 64, 64, 1))
@@ -198,9 +198,9 @@ def test_edge_pixels_are_replicated() -> None:
     )
 
 
-def test_cutout_fills_one_square_with_the_images_mean() -> None:
+def test_cutout_fills_one_square_with_the_mean_of_the_image() -> None:
     pixels, _ = random_batch(200, 20, 30, 3)
-    pixels //= 4  # No pixel is the fill by chance.
+    pixels //= 4  # No pixel has the fill value by chance.
     pixels[:, 0, 0] = 255
     changed, _ = augmented(pixels, cutout=0.5)
     areas = []
@@ -216,7 +216,7 @@ def test_cutout_fills_one_square_with_the_images_mean() -> None:
     assert max(areas) >= 100
 
 
-def test_mixup_blends_a_label_as_it_blends_the_image() -> None:
+def test_mixup_blends_labels_like_images() -> None:
     shades = np.repeat(np.array([0, 255], np.uint8), 50)
     pixels = np.broadcast_to(shades[:, None, None, None], (100, 4, 4, 1))
     changed, soft = augmented(pixels, np.eye(2, dtype=np.float32)[shades // 255], mixup=0.5)

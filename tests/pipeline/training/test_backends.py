@@ -1,4 +1,4 @@
-"""Training on what Keras can compute with beside TensorFlow on one processor, and exporting it from there."""
+"""Training on other backends and several devices, and exporting the result."""
 
 import os
 import subprocess

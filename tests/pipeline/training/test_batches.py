@@ -1,4 +1,4 @@
-"""The batches that training sees: every image once an epoch, and the same for a seed."""
+"""The batches of training: every image once per epoch, and the same for the same seed."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pixelmill.pipeline.config import TrainingSpec
 from pixelmill.pipeline.datasets import Images
 from pixelmill.pipeline.training.input_pipeline import (
-    Batch,
+    KerasBatch,
     TrainingBatches,
     ValidationBatches,
     shuffled_order,
@@ -18,7 +18,7 @@ from pixelmill.pipeline.training.input_pipeline import (
 
 
 def images(count: int) -> Images:
-    """Images whose only pixel is their number."""
+    """Images with one pixel, whose value is the index."""
     numbers = np.arange(count)
     return Images(numbers.astype(np.uint8).reshape(count, 1, 1, 1), numbers % 3)
 
@@ -31,27 +31,27 @@ def batches(count: int = 50, **fields: Any) -> TrainingBatches:
     return TrainingBatches(images(count), 3, training(**fields))
 
 
-def numbers(batch: Batch) -> list[int]:
+def numbers(batch: KerasBatch) -> list[int]:
     return [int(number) for number in batch[0].ravel()]
 
 
 @given(count=st.integers(1, 500), block=st.integers(1, 50), window=st.integers(1, 20), seed=st.integers(0, 9))
-def test_the_order_holds_every_image_once_and_stays_in_a_few_places(
+def test_the_order_contains_every_image_once_and_is_local(
     count: int, block: int, window: int, seed: int
 ) -> None:
     order = shuffled_order(count, block, window, np.random.default_rng(seed))
     assert sorted(order) == list(range(count))
-    # The file's last block may be shorter than the others, and moves the windows by less than a block.
+    # The last block may be shorter than the others, which shifts the windows by less than a block.
     for start in range(0, count, block * window):
         assert len(set(order[start : start + block * window] // block)) < window + block
 
 
-def test_a_small_dataset_is_shuffled_wholly() -> None:
+def test_a_small_dataset_is_fully_shuffled() -> None:
     order = shuffled_order(1000, 10, 100, np.random.default_rng(0))
     assert np.abs(np.diff(order)).mean() > 200
 
 
-def test_an_epoch_shows_every_image_with_its_label_in_batches_of_one_size() -> None:
+def test_an_epoch_contains_every_image_with_its_label_in_batches_of_equal_size() -> None:
     made = batches()
     assert (made.steps, len(made)) == (7, 21)
     for epoch in range(3):
@@ -83,7 +83,7 @@ def test_a_batch_does_not_depend_on_earlier_ones() -> None:
             np.testing.assert_array_equal(made, wanted)
 
 
-def test_labels_are_smoothed_for_training_alone() -> None:
+def test_labels_are_smoothed_only_for_training() -> None:
     _, smoothed = batches(label_smoothing=0.3)[0]
     np.testing.assert_allclose(np.sort(smoothed, axis=1), np.tile([0.1, 0.1, 0.8], (8, 1)), rtol=1e-6)
     _, plain = ValidationBatches(images(5), 3, 1)[0]
@@ -92,7 +92,7 @@ def test_labels_are_smoothed_for_training_alone() -> None:
 
 @pytest.mark.parametrize("devices", [1, 3])
 @pytest.mark.parametrize("count", [1, 100, 1234])
-def test_the_validation_is_shown_whole_and_in_order(count: int, devices: int) -> None:
+def test_validation_covers_the_whole_split_in_order(count: int, devices: int) -> None:
     many = Images(np.zeros((count, 1, 1, 1), np.uint8), np.arange(count) % 3)
     validation = ValidationBatches(many, 3, devices)
     made = [validation[index][1] for index in range(len(validation))]

@@ -33,7 +33,7 @@ def path_of(*overrides: str, dataset: PreparedDataset = DATASET) -> Path:
     return checkpoint_path(dataset, recipe, Path("store"))
 
 
-def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_state_is_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     assert read_state(path) is None
     write_state(path, STATE)
@@ -47,7 +47,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])
-def test_a_damaged_checkpoint_is_logged_and_left_alone(
+def test_a_damaged_checkpoint_is_logged_and_kept(
     tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "state.npz"
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_is_logged_and_left_alone(
     assert "starts from the beginning" in caplog.text
 
 
-def test_the_same_work_has_the_same_checkpoint_and_other_work_another(
+def test_only_the_same_training_has_the_same_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = path_of()
@@ -80,10 +80,14 @@ def test_the_same_work_has_the_same_checkpoint_and_other_work_another(
     assert len({path, *others}) == 7
 
 
-def test_two_runs_never_train_with_one_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_never_share_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "_LOCK_TIMEOUT_SECONDS", 0)
     path = tmp_path / "state.npz"
-    with lock_checkpoint(path), pytest.raises(WorkError, match="another run holds"), lock_checkpoint(path):
+    with (
+        lock_checkpoint(path),
+        pytest.raises(WorkError, match="locked by another run"),
+        lock_checkpoint(path),
+    ):
         pass
     (tmp_path / ".state.npz.0a1b2c3d.pixelmill-tmp").write_bytes(b"of a run that was killed")
     with lock_checkpoint(path):

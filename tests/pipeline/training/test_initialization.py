@@ -20,9 +20,9 @@ class Begun:
 
     Attributes:
         image: [1, 6, 5, 3].
-        answers: By layer, what leaves it when the image is the input of the network.
-        drawn: By path, the weights before.
-        begun: By path, the weights after.
+        answers: The output of each layer for the image.
+        drawn: The weights before, by path.
+        begun: The weights after, by path.
     """
 
     image: Array
@@ -69,7 +69,7 @@ def begun() -> Begun:
     return run_in_spawned_process(begin)
 
 
-def test_channels_pass_as_they_are(begun: Begun) -> None:
+def test_channels_pass_through_unchanged(begun: Begun) -> None:
     image = begun.image
     for name, passed in {
         "more_filters": image,
@@ -81,7 +81,7 @@ def test_channels_pass_as_they_are(begun: Begun) -> None:
         np.testing.assert_allclose(found, passed, atol=1e-6, err_msg=name)
 
 
-def test_filters_without_a_channel_of_their_own_keep_what_was_drawn(begun: Begun) -> None:
+def test_further_filters_keep_their_random_kernels(begun: Begun) -> None:
     first = begun.image.shape[-1]
     for name in ("more_filters", "strided"):
         drawn, kernel = begun.drawn[f"{name}/kernel"], begun.begun[f"{name}/kernel"]
@@ -89,6 +89,6 @@ def test_filters_without_a_channel_of_their_own_keep_what_was_drawn(begun: Begun
         np.testing.assert_array_equal(kernel[..., first:], drawn[..., first:])
 
 
-def test_nothing_else_is_touched(begun: Begun) -> None:
+def test_nothing_else_is_changed(begun: Begun) -> None:
     changed = {path for path, drawn in begun.drawn.items() if not np.array_equal(drawn, begun.begun[path])}
     assert changed == {f"{name}/kernel" for name in ("more_filters", "fewer_filters", "strided", "valid")}

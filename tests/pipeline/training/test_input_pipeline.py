@@ -19,10 +19,10 @@ from tests.pipeline.training.test_batches import batches, images, numbers, train
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
+def test_the_prefetcher_returns_the_batches_of_the_current_epoch(first: int) -> None:
     made = batches()
     with prefetch_batches(made, made.steps) as feed:
-        # As Keras does, which looks at the first batches to learn their shapes.
+        # Keras also reads the first batches to determine their shapes.
         assert numbers(feed[0]) == numbers(made[0])
         for epoch in range(first, 3):
             feed.start_epoch(epoch)
@@ -30,7 +30,7 @@ def test_a_feed_hands_out_the_batches_of_the_epoch_it_is_in(first: int) -> None:
                 assert numbers(feed[step]) == numbers(made[epoch * 7 + step])
 
 
-def test_an_error_while_preparing_a_batch_is_raised_where_it_is_used() -> None:
+def test_an_error_while_preparing_a_batch_is_raised_on_access() -> None:
     class Broken:
         def __len__(self) -> int:
             return 2
@@ -63,18 +63,18 @@ def as_read_by_keras() -> None:
     assert numbers(elsewhere[3]) == numbers(made[3])
 
 
-def test_keras_reads_the_batches_of_the_epoch_that_it_is_in() -> None:
+def test_keras_reads_the_batches_of_the_current_epoch() -> None:
     run_in_spawned_process(as_read_by_keras)
 
 
 def own_memory() -> int:
-    """Bytes that this process has for itself, without pages of files, which the system takes back at will."""
+    """The private memory of this process in bytes, without pages of files, which the system can reclaim."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("RssAnon:")[1].split()[0])
 
 
-def test_a_large_file_streams_in_memory_that_does_not_grow(tmp_path: Path) -> None:
-    shape = (4000, 224, 224, 3)  # 600 MB that take no room on the disk.
+def test_a_large_file_streams_in_constant_memory(tmp_path: Path) -> None:
+    shape = (4000, 224, 224, 3)  # 600 MB that take no space on the disk.
     np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, shape)
     pixels = np.load(tmp_path / "images.npy", mmap_mode="r")
     labels = np.zeros(shape[0], np.int64)

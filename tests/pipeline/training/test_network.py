@@ -1,4 +1,4 @@
-"""The table of a network is what Keras builds, perturbs and exports: every layer, in one process."""
+"""The table of a network matches what Keras builds, predicts and exports: every layer, in one process."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.config.layers import ActivationFunction, ModelSpec
 from pixelmill.pipeline.inference import Probabilities, load_session
-from pixelmill.pipeline.layers import LayerSummary, summarize_layers
-from pixelmill.pipeline.layers.kinds import KINDS
+from pixelmill.pipeline.layers import Layer, LayerSummary, ModelSpec, summarize_layers
+from pixelmill.pipeline.layers.activation import ActivationFunction
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
@@ -21,7 +20,7 @@ IMAGE = ImageSpec(height=23, width=19, channels=3)
 Layers = list[dict[str, Any]]
 POOLED: Layers = [{"layer": "global_average_pooling"}]
 OUTPUT: Layers = [{"layer": "dense", "units": "classes"}, {"layer": "softmax"}]
-# Every other process would build the cases, too.
+# Every other worker would have to build the cases again.
 pytestmark = pytest.mark.xdist_group("network")
 
 
@@ -34,7 +33,7 @@ def residual(*layers: dict[str, Any], **settings: Any) -> dict[str, Any]:
 
 
 def sliding(kind: str, **settings: Any) -> Layers:
-    """Every padding, stride, dilation and shape of kernel."""
+    """Every padding, stride, dilation and kernel shape."""
     return [
         {"layer": kind, "kernel_size": 3, "padding": "full", "dilation": 2, **settings},
         {"layer": kind, "kernel_size": [1, 4], "bias": True, **settings},
@@ -100,9 +99,9 @@ class Built:
     """A case as built by Keras.
 
     Attributes:
-        outputs: The volume that leaves each position of the recipe.
-        parameters: What the Keras layers of each position hold.
-        answers: To the images of the case, float32 [images, classes].
+        outputs: The output volume at each position of the recipe.
+        parameters: The parameters of the Keras layers at each position.
+        answers: The predictions for the images, float32 [images, classes].
         changes: By position: for every place of the output, which input pixels change it:
             bool [height, width, places...].
     """
@@ -115,7 +114,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Everything:
-    """Every case, and the parameters of every recipe that ships."""
+    """Every case, and the parameters of every built-in recipe."""
 
     cases: dict[str, Built]
     recipes: dict[str, int]
@@ -150,7 +149,7 @@ def build(case: str, folder: Path) -> Built:
     keras.utils.set_random_seed(0)
     built = build_network(network(case), IMAGE, CLASSES)
     last, parameters = {}, dict[str, int]()
-    for layer in built.layers[2:]:  # After the input and the scaling, which no recipe lists.
+    for layer in built.layers[2:]:  # After the input and the rescaling, which are not in the recipe.
         position = position_of(layer.name, case)
         last[position] = layer.output
         parameters[position] = parameters.get(position, 0) + layer.count_params()
@@ -169,15 +168,15 @@ def build(case: str, folder: Path) -> Built:
 
 
 def position_of(name: str, case: str) -> str:
-    """The position in the recipe that a Keras layer's name begins with: `3_shortcut_0_convolution`."""
+    """The position in the recipe, with which the name of a Keras layer begins: `3_shortcut_0_convolution`."""
     positions = [row.position for row in rows(case) if name.startswith(row.position.replace(".", "_") + "_")]
     return max(positions, key=len)
 
 
 def perturb(keras: Any, built: Any, last: dict[str, Any]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Light up one pixel of a dark image after the other, and see which outputs it reaches.
+    """Set one pixel after the other in a black image, and find the outputs that change.
 
-    Weights above zero, so that nothing cancels out and no maximum hides a pixel.
+    Weights are positive, so that nothing cancels out and no maximum hides a pixel.
     """
     random = np.random.default_rng(0)
     for variable in built.variables:
@@ -199,10 +198,10 @@ def perturb(keras: Any, built: Any, last: dict[str, Any]) -> dict[str, npt.NDArr
 
 
 def randomize(built: Any, random: np.random.Generator) -> None:
-    """Give what training would change a value that an export could lose."""
+    """Randomize all trained values, so that an export cannot lose any unnoticed."""
     for variable in [variable for layer in built.layers if layer.trainable for variable in layer.variables]:
         low = 0.5 if variable.name in ("gamma", "moving_variance") else -1.0
-        # So that neither kernels nor biases drown what differs between images.
+        # So that neither kernels nor biases hide the differences between images.
         size = np.prod(variable.shape[:2]) if "kernel" in variable.name else 100 if low < 0 else 1
         variable.assign(random.uniform(low, 1.5, variable.shape) / size**0.5)
 
@@ -216,7 +215,7 @@ def spread(keras: Any, built: Any) -> None:
 
 
 def images() -> npt.NDArray[np.uint8]:
-    """Noise of another colour and another strength in each image."""
+    """Noise with another colour and strength in each image."""
     random = np.random.default_rng(2)
     noise = random.integers(0, 256, (16, IMAGE.height, IMAGE.width, 3))
     return (noise * random.random((16, 1, 1, 3))).astype(np.uint8)
@@ -242,11 +241,11 @@ def built(everything: Everything) -> dict[str, Built]:
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_the_shipped_recipes_have_the_stated_parameters(name: str, everything: Everything) -> None:
+def test_the_built_in_recipes_have_the_documented_parameters(name: str, everything: Everything) -> None:
     recipe = load_recipe(name)
-    told = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
-    assert told == everything.recipes[name]
-    assert told <= {"mnist": 8_000}.get(name, told)
+    described = sum(row.parameters for row in summarize_layers(recipe.model, recipe.image, CLASSES))
+    assert described == everything.recipes[name]
+    assert described <= {"mnist": 8_000}.get(name, described)
 
 
 def test_every_kind_of_layer_is_in_a_case() -> None:
@@ -257,19 +256,20 @@ def test_every_kind_of_layer_is_in_a_case() -> None:
         for layer in network(case).layers
         for inner in getattr(layer, "layers", ())
     }
-    assert {kind.__name__ for kind in KINDS} - {kind.__name__ for kind in used} == {"Application"}
+    (kinds, _) = get_args(Layer)
+    assert {kind.__name__ for kind in get_args(kinds)} - {kind.__name__ for kind in used} == {"Application"}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_volumes_and_parameters_are_those_of_keras(case: str, built: dict[str, Built]) -> None:
-    # What is an operation in Keras, and no layer, has no name of ours.
+def test_volumes_and_parameters_match_keras(case: str, built: dict[str, Built]) -> None:
+    # Operations in Keras that are not layers do not have our names.
     listed = [row for row in rows(case) if row.settings != "function gelu"]
     assert {row.position: row.output for row in listed} == built[case].outputs
     assert {row.position: row.parameters for row in listed} == built[case].parameters
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_only_pixels_of_the_receptive_field_change_a_place(case: str, built: dict[str, Built]) -> None:
+def test_only_pixels_in_the_receptive_field_change_an_output(case: str, built: dict[str, Built]) -> None:
     for row in rows(case):
         if row.position not in built[case].changes or row.field is None:
             continue
@@ -281,8 +281,8 @@ def test_only_pixels_of_the_receptive_field_change_a_place(case: str, built: dic
             changed = np.argwhere(changes[:, :, *place])
             assert (changed >= first).all(), (row, place)
             assert (changed < past).all(), (row, place)
-            # Where no padding is seen, the first and the last pixel do change it; between, stride and
-            # dilation may leave gaps.
+            # Without padding, the first and the last pixel change it; stride and dilation may leave gaps
+            # in between.
             if min(first) >= 0 and past[0] <= IMAGE.height and past[1] <= IMAGE.width and case != "fixed":
                 whole += 1
                 assert changed.min(axis=0).tolist() == first, (row, place)
@@ -291,7 +291,7 @@ def test_only_pixels_of_the_receptive_field_change_a_place(case: str, built: dic
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_export_predicts_as_keras_does(case: str, built: dict[str, Built], folder: Path) -> None:
+def test_the_export_predicts_like_keras(case: str, built: dict[str, Built], folder: Path) -> None:
     answers = built[case].answers
     # The predictions differ between images, so a graph that ignores its input would fail.
     assert np.ptp(answers, axis=0).min() > 0.05

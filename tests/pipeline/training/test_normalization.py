@@ -19,9 +19,9 @@ class Trained:
     """The result of the same steps on the same network.
 
     Attributes:
-        kinds: The class of each layer that normalises.
-        before: By path, what the network began with.
-        after: What it had when it was trained.
+        kinds: The class of each normalization layer.
+        before: The initial weights, by path.
+        after: The trained weights, by path.
     """
 
     kinds: dict[str, str]
@@ -30,7 +30,7 @@ class Trained:
 
 
 def network(keras: Any) -> Any:
-    """Every place where a normalisation may stand: momentum shows each batch's own statistics."""
+    """Normalization at every position; without momentum, so that the batch statistics are visible."""
     layers = keras.layers
 
     def normalization(name: str, **settings: Any) -> Any:
@@ -50,13 +50,13 @@ def network(keras: Any) -> Any:
 
 
 def train_both() -> tuple[Trained, Trained]:
-    """Train with the normalisation of Keras, and with the fused."""
+    """Train with the normalization of Keras, and with the fused one."""
     import_tensorflow()
     choose_device("cpu")
     import keras
 
     rng = np.random.default_rng(0)
-    # Few values a batch: there the biased and the unbiased variance are far apart.
+    # Few values per batch, so that the biased and the unbiased variance differ.
     images = rng.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
     answers = rng.normal(size=(12, 4)).astype(np.float32)
     of_keras, fused = network(keras), network(keras)
@@ -97,9 +97,9 @@ def test_the_same_steps_give_the_same_weights_and_averages(both: tuple[Trained, 
     assert moved == {path for path in fused.before if "frozen" not in path}
 
 
-def test_only_what_the_operation_can_do_is_left_to_it(both: tuple[Trained, Trained]) -> None:
+def test_only_supported_layers_are_fused(both: tuple[Trained, Trained]) -> None:
     _, fused = both
     taken = {name for name, kind in fused.kinds.items() if kind == "FusedBatchNormalization"}
-    # What is frozen, or flat, it leaves to Keras image by image.
+    # Keras normalizes frozen and flat layers.
     assert taken == {"inner", "plain", "frozen", "flat"}
     assert fused.kinds.keys() - taken == {"without_scale", "of_rows"}

@@ -32,13 +32,13 @@ class Estimated:
     """A network after its statistics were estimated.
 
     Attributes:
-        before: By path, the weights it began with.
-        after: The weights it ended with.
-        again: The same from the same beginning.
-        inputs: Of each layer that normalizes, what it gets at inference: mean and variance a channel.
-        check: What was returned.
-        without: What was returned for a network that does not normalize.
-        momentum: By number of steps an epoch, of the first layer that normalizes.
+        before: The initial weights, by path.
+        after: The final weights, by path.
+        again: The final weights of a second run.
+        inputs: The mean and variance per channel of each normalization layer's input at inference.
+        check: The returned check.
+        without: The result for a network without normalization.
+        momentum: The momentum of the first normalization layer, by steps per epoch.
     """
 
     before: dict[str, Array]
@@ -79,7 +79,7 @@ def estimate() -> Estimated:
     keras.utils.set_random_seed(0)
     model = network(keras)
     inner = model.get_layer("application")
-    # As a mixed-precision training may leave it: what is estimated must not depend on it.
+    # As after mixed-precision training; the statistics must not depend on it.
     inner.get_layer("inner").moving_variance.assign([np.inf, 1])
     start, before = model.get_weights(), weights_of(model)
     check = estimate_statistics(model, IMAGES, SPEC)
@@ -114,17 +114,17 @@ def estimated() -> Estimated:
     return run_in_spawned_process(estimate)
 
 
-def test_the_statistics_are_those_of_all_images_together(estimated: Estimated) -> None:
+def test_the_statistics_are_those_of_all_images(estimated: Estimated) -> None:
     mean, variance = estimated.inputs["inner"]
     np.testing.assert_allclose(estimated.after["inner/moving_mean"], mean, rtol=1e-5)
     np.testing.assert_allclose(estimated.after["inner/moving_variance"], variance, rtol=1e-4)
-    # Its input is normalized batch by batch, and without dropout: with it, a half would be added.
+    # Its input is normalized batch by batch, without dropout, which would add a half.
     mean, variance = estimated.inputs["after_dropout"]
     np.testing.assert_allclose(estimated.after["after_dropout/moving_mean"], mean, atol=0.02)
     np.testing.assert_allclose(estimated.after["after_dropout/moving_variance"], variance, rtol=0.05)
 
 
-def test_nothing_else_changes_and_the_same_comes_out_again(estimated: Estimated) -> None:
+def test_nothing_else_changes_and_the_result_is_reproducible(estimated: Estimated) -> None:
     changed = {
         path for path, value in estimated.before.items() if not np.array_equal(value, estimated.after[path])
     }
@@ -155,7 +155,7 @@ def test_a_drop_at_inference_gives_a_one_line_warning() -> None:
 
 
 def train_on_textures(folder: Path, seed: int, store: Path) -> tuple[float, float, float]:
-    """Accuracies of the shipped recipe's model: on test images, on training images, with their statistics."""
+    """The accuracies of the recipe's model on test images, on training images, and with batch statistics."""
     recipe = load_recipe("folder", (f"dataset.path={folder}", f"training.seed={seed}"))
     dataset = prepare_dataset(download_dataset(recipe.dataset, store), recipe, store)
     model = train_model(dataset, recipe, store / "training", store / "state.npz")
@@ -181,7 +181,7 @@ def train_on_textures(folder: Path, seed: int, store: Path) -> tuple[float, floa
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))], ids=str
 )
-def test_a_few_steps_are_enough_for_textures_that_are_plainly_different(seed: int, tmp_path: Path) -> None:
+def test_a_few_steps_are_enough_for_distinct_textures(seed: int, tmp_path: Path) -> None:
     folder = write_textures(tmp_path / "textures")
     test, train, of_batches = run_in_spawned_process(train_on_textures, folder, seed, tmp_path / "store")
     assert test >= 0.95

@@ -31,16 +31,16 @@ STEPS = 100
 
 @dataclass(frozen=True)
 class Trained:
-    """What one process found out; Keras is loaded once."""
+    """The results of one process, so that Keras is loaded only once."""
 
     rates: dict[str, list[float]]
     models: dict[str, TrainedModel]
     dtypes: dict[str, str]
     kernels: dict[str, npt.NDArray[np.float32]]
     evaluated: dict[str, tuple[float, float]]
-    """On the validation split, by Keras: loss and accuracy of the saved model."""
+    """The loss and accuracy of the saved model on the validation split, computed by Keras."""
     normalized: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-    """On the training split, by channel: mean of the first convolution, and what the model holds it for."""
+    """The channel means of the first convolution on the training split, and the stored statistics."""
     reports: list[TrainingProgress]
     diverged: str
     out_of_memory: str
@@ -52,7 +52,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "averaged, mixed precision": {"precision": "mixed_bfloat16", "ema_momentum": 0.98, "optimizer": "sgd"},
     "stopped early": {"epochs": 50, "early_stopping": 1, "learning_rate": {"peak": 0.3}},
     "passing channels on": {"initialization": "dirac", "learning_rate": {"peak": 0.001}},
-    # Everything that has a state: random layers, a schedule, averages, early stopping, and shuffling.
+    # Everything with a state: random layers, a schedule, averages, early stopping, and shuffling.
     "everything": {
         "epochs": 3,
         "ema_momentum": 0.9,
@@ -64,7 +64,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 
 
-def find_out(store: Path) -> Trained:
+def train_all(store: Path) -> Trained:
     dataset, reports = digits(store), list[TrainingProgress]()
     models = {
         name: train_model(
@@ -165,7 +165,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(store: Path) -> Trained:
-    return run_in_spawned_process(find_out, store)
+    return run_in_spawned_process(train_all, store)
 
 
 def test_the_learning_rate_follows_its_schedule(trained: Trained) -> None:
@@ -182,7 +182,7 @@ def test_the_learning_rate_follows_its_schedule(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_every_way_of_training_learns_and_saves_in_full_precision(trained: Trained, name: str) -> None:
+def test_every_setting_learns_and_saves_in_full_precision(trained: Trained, name: str) -> None:
     model = trained.models[name]
     assert model.validation_accuracy > 0.3
     assert trained.dtypes[name] == "float32"
@@ -190,12 +190,12 @@ def test_every_way_of_training_learns_and_saves_in_full_precision(trained: Train
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_the_validation_and_the_statistics_are_those_of_the_saved_model(trained: Trained, name: str) -> None:
+def test_validation_and_statistics_are_those_of_the_saved_model(trained: Trained, name: str) -> None:
     model = trained.models[name]
-    told = (model.validation_loss, model.validation_accuracy)
-    assert told == pytest.approx(trained.evaluated[name], rel=1e-4)
+    described = (model.validation_loss, model.validation_accuracy)
+    assert described == pytest.approx(trained.evaluated[name], rel=1e-4)
     found, kept = trained.normalized[name]
-    # A few of the images are in no whole batch.
+    # A few images are not in a full batch.
     np.testing.assert_allclose(kept, found, atol=0.01)
     assert model.normalization is not None
     assert model.normalization.images == 1280
@@ -215,14 +215,14 @@ def test_several_steps_per_execution_give_the_same_result_as_single_steps(traine
     assert several["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4)
 
 
-def test_early_stopping_takes_the_epoch_with_the_lowest_loss(trained: Trained) -> None:
+def test_early_stopping_keeps_the_epoch_with_the_lowest_loss(trained: Trained) -> None:
     model = trained.models["stopped early"]
     losses = [row["val_loss"] for row in read_history(model)]
     assert 2 <= model.epochs < 50
     assert losses[model.chosen_epoch - 1] == min(losses) == losses[-2]
 
 
-def test_the_manifest_holds_the_seed_and_the_whole_recipe(trained: Trained) -> None:
+def test_the_manifest_contains_the_seed_and_the_recipe(trained: Trained) -> None:
     manifest = read_json(trained.models["averaged, mixed precision"].folder / "manifest.json")
     assert manifest["seed"] == manifest["recipe"]["training"]["seed"] == 0
     assert manifest["recipe"]["training"]["ema_momentum"] == 0.98
@@ -231,7 +231,7 @@ def test_the_manifest_holds_the_seed_and_the_whole_recipe(trained: Trained) -> N
     )
 
 
-def test_the_last_report_is_the_end(trained: Trained) -> None:
+def test_the_last_report_is_at_the_end(trained: Trained) -> None:
     last = [report for report in trained.reports if report.share == 1]
     assert last
     assert {(report.epoch, report.step) for report in last} >= {(2, 41)}
@@ -273,7 +273,7 @@ def train_until_killed(dataset: PreparedDataset, folder: Path, checkpoint: Path)
 
 
 def weights_sha256(model: TrainedModel) -> str:
-    """Of the bytes of the file within the Keras file that holds the weights."""
+    """The SHA-256 of the weights inside the Keras file."""
     with zipfile.ZipFile(model.model_path) as archive:
         return hashlib.sha256(archive.read("model.weights.h5")).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Decoding in processes ahead of one that infers: the way a GPU is fed, here with the CPU in its place."""
+"""Decoding in processes ahead of inference, as with a GPU, but on the CPU."""
 
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -11,13 +11,13 @@ import pytest
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.predictions.parts import part_name, read_part
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
-from pixelmill.pipeline.scoring.plan import holding_output, plan_scoring
+from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.shards import growing_limits, write_shards
 from pixelmill.pipeline.scoring.worker.decoder_pool import IMAGES_A_SLOT
 from pixelmill.pipeline.scoring.worker.worker import Worker
 from tests.conftest import write_images
 
-# More groups of files than there are slots, and a part of one.
+# More groups of files than slots, and a partial one.
 IMAGES = 7 * IMAGES_A_SLOT + 5
 
 
@@ -33,7 +33,7 @@ def request_(bundle: ModelBundle, tmp_path: Path) -> ScoringRequest:
 
 
 def score(request: ScoringRequest, make: Callable[[ScoringPlan], Worker]) -> list[dict[str, object]]:
-    with holding_output(request.output):
+    with lock_output(request.output):
         plan = plan_scoring(request)
         assert len(list(write_shards(plan, growing_limits()))) == 1
         worker = make(plan)
@@ -48,14 +48,14 @@ def score(request: ScoringRequest, make: Callable[[ScoringPlan], Worker]) -> lis
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_decoders_change_nothing_in_the_table(
+def test_decoder_processes_do_not_change_the_table(
     request_: ScoringRequest, tmp_path: Path, processes: int
 ) -> None:
     alone = score(replace(request_, output=tmp_path / "alone"), Worker)
     assert score(request_, lambda plan: Worker(plan, decoders=processes)) == alone
 
 
-def test_a_decoder_that_dies_is_told_and_leaves_no_part(
+def test_a_crashed_decoder_is_reported_and_leaves_no_part(
     request_: ScoringRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()

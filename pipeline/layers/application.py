@@ -8,11 +8,41 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pixelmill.pipeline.config.layers import Application, ApplicationName
+from pydantic import Field
+
 from pixelmill.pipeline.errors import DownloadError, PixelmillError, RequestError
 from pixelmill.pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
+from pixelmill.pipeline.layers.layer import LayerSpec
+from pixelmill.pipeline.part import Text
+
+ApplicationName = Literal[
+    "DenseNet121",
+    "DenseNet169",
+    "DenseNet201",
+    "EfficientNetV2B0",
+    "EfficientNetV2B1",
+    "EfficientNetV2B2",
+    "EfficientNetV2B3",
+    "EfficientNetV2S",
+    "EfficientNetV2M",
+    "InceptionV3",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "NASNetMobile",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "ResNet50V2",
+    "ResNet101V2",
+    "ResNet152V2",
+    "VGG16",
+    "VGG19",
+    "Xception",
+]
 
 Scaling = Literal["tf", "torch", "caffe", "efficientnet_v2"]
 """The preprocessing of an architecture's authors; the first three names are those of Keras."""
@@ -41,63 +71,86 @@ class _Facts:
     min_side: int = 32
 
 
-def trace_application(layer: Application, features: Features, classes: int, position: str) -> Trace:
-    """One row for the whole network; its multiply-adds and receptive field are unknown.
+class Application(LayerSpec):
+    """A network of `keras.applications` without its top; it must be the first layer.
 
-    Raises:
-        RequestError: It does not accept the image, or has fewer layers than are to be frozen.
+    Pixels are preprocessed as by its authors. Networks that ONNX cannot express are not available.
     """
-    facts, name = APPLICATIONS[layer.name], f"model.layers.{position} (application {layer.name})"
-    image = describe_volume(features.volume)
-    if position != "0":
-        raise RequestError(f"{name} is not the first layer", "the image as input", "Put it first.")
-    if features.volume[-1] != 3:
-        raise RequestError(f"{name} gets the image {image}", "three channels", "Set image.channels=3.")
-    if min(features.grid) < facts.min_side:
-        raise RequestError(
-            f"{name} gets the image {image}",
-            f"at least {facts.min_side}x{facts.min_side} pixels",
-            "Raise image.height and image.width.",
-        )
-    if layer.frozen_layers != "all" and layer.frozen_layers > facts.layers:
-        raise RequestError(
-            f"{name} with {layer.frozen_layers} frozen layers",
-            f"at most {facts.layers}, the number of its layers",
-            "Lower frozen_layers, or set `frozen_layers: all`.",
-        )
-    height, width = (facts.side(side) for side in features.grid)
-    volume = (height, width, facts.depth)
-    settings = layer.model_dump(mode="json", exclude_defaults=True, exclude={"layer"})
-    row = LayerSummary(
-        position=position,
-        layer=layer.layer,
-        settings=", ".join(f"{key} {value}" for key, value in settings.items()),
-        output=volume,
-        parameters=facts.parameters,
-        multiply_adds=None,
-        field=None,
-        fully_connected=None,
+
+    layer: Literal["application"]
+    name: ApplicationName = Field(description="The name in keras.applications.")
+    weights: Text | None = Field(
+        default=None,
+        description="null: random; imagenet: downloaded by Keras; or the path of a weights file without the "
+        "top.",
     )
-    return [row], Features(volume, (height, width), None)
+    frozen_layers: Annotated[int, Field(ge=0, strict=True)] | Literal["all"] = Field(
+        default=0, description="Number of layers to freeze, counted from the first in the order of Keras."
+    )
+
+    def trace(self, features: Features, classes: int, position: str) -> Trace:
+        """One row for the whole network; its multiply-adds and receptive field are unknown.
+
+        Raises:
+            RequestError: It does not accept the image, or has fewer layers than are to be frozen.
+        """
+        facts = APPLICATIONS[self.name]
+        self._check_image(facts, features, position)
+        height, width = (facts.side(side) for side in features.grid)
+        volume = (height, width, facts.depth)
+        row = LayerSummary(
+            position=position,
+            layer=self.layer,
+            settings=self.settings,
+            output=volume,
+            parameters=facts.parameters,
+            multiply_adds=None,
+            field=None,
+            fully_connected=None,
+        )
+        return [row], Features(volume, (height, width), None)
+
+    def build(self, tensor: Any, classes: int, position: str) -> Any:
+        """Preprocess pixels as by the application's authors, and apply it.
+
+        Raises:
+            RequestError: The weights file does not exist, or belongs to another network.
+            DownloadError: The weights cannot be downloaded.
+        """
+        import keras
+
+        for scale in SCALINGS[APPLICATIONS[self.name].scaling](keras):
+            tensor = scale(tensor)
+        network = _load(self, tuple(tensor.shape[1:]))
+        frozen = len(network.layers) if self.frozen_layers == "all" else self.frozen_layers
+        for inner in network.layers[:frozen]:
+            inner.trainable = False
+        return network(tensor)
+
+    def _check_image(self, facts: _Facts, features: Features, position: str) -> None:
+        name = f"model.layers.{position} (application {self.name})"
+        image = describe_volume(features.volume)
+        if position != "0":
+            raise RequestError(f"{name} is not the first layer", "the image as input", "Put it first.")
+        if features.volume[-1] != 3:
+            raise RequestError(f"{name} gets the image {image}", "three channels", "Set image.channels=3.")
+        if min(features.grid) < facts.min_side:
+            raise RequestError(
+                f"{name} gets the image {image}",
+                f"at least {facts.min_side}x{facts.min_side} pixels",
+                "Raise image.height and image.width.",
+            )
+        if self.frozen_layers != "all" and self.frozen_layers > facts.layers:
+            raise RequestError(
+                f"{name} with {self.frozen_layers} frozen layers",
+                f"at most {facts.layers}, the number of its layers",
+                "Lower frozen_layers, or set `frozen_layers: all`.",
+            )
 
 
-def build_application(keras: Any, layer: Application, tensor: Any, classes: int, position: str) -> Any:
-    """Preprocess pixels as by the application's authors, and apply it.
+def _load(layer: Application, shape: tuple[int, ...]) -> Any:
+    import keras
 
-    Raises:
-        RequestError: The weights file does not exist, or belongs to another network.
-        DownloadError: The weights cannot be downloaded.
-    """
-    for scale in SCALINGS[APPLICATIONS[layer.name].scaling](keras):
-        tensor = scale(tensor)
-    network = _load(keras, layer, tuple(tensor.shape[1:]))
-    frozen = len(network.layers) if layer.frozen_layers == "all" else layer.frozen_layers
-    for inner in network.layers[:frozen]:
-        inner.trainable = False
-    return network(tensor)
-
-
-def _load(keras: Any, layer: Application, shape: tuple[int, ...]) -> Any:
     if layer.weights not in (None, "imagenet") and not Path(layer.weights).is_file():
         raise RequestError(
             f"weights {layer.weights!r} of the application {layer.name}",

@@ -25,7 +25,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class StoredImage:
+class EncodedImage:
     """An image whose header has been read but whose pixels have not been decoded.
 
     Attributes:

@@ -19,7 +19,7 @@ from pixelmill.pipeline.artifacts import MANIFEST, read_json, write_json
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, publication, read_predictions
 from pixelmill.pipeline.predictions.columns import RunFacts
-from pixelmill.pipeline.predictions.publication import awaits_publication, exchange_folders, publish_table
+from pixelmill.pipeline.predictions.publication import exchange_folders, is_publication_pending, publish_table
 from pixelmill.pipeline.storage import parse_location
 from tests.pipeline.predictions.tables import FACTS, Row, Table, scored, write_manifest
 
@@ -36,7 +36,7 @@ def table_of(folder: Path, facts: RunFacts = FACTS) -> Table:
 
 
 def rewrite(part: Path) -> None:
-    """The same part with one label changed, as any program writes Parquet."""
+    """The same part with one label changed, written like by any other program."""
     frame = pd.read_parquet(part)
     frame.loc[0, "label"] = "other"
     frame.to_parquet(part)
@@ -62,7 +62,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_table_that_was_changed_is_not_read(change: str, tmp_path: Path) -> None:
+def test_a_modified_table_is_not_read(change: str, tmp_path: Path) -> None:
     alter, words = CHANGES[change]
     table = table_of(tmp_path)
     assert len(read_predictions(str(table.parquet))) == COUNT
@@ -71,7 +71,7 @@ def test_a_table_that_was_changed_is_not_read(change: str, tmp_path: Path) -> No
         read_predictions(table.parquet)
 
 
-def test_a_part_of_another_run_is_named(tmp_path: Path) -> None:
+def test_a_part_from_another_run_is_reported(tmp_path: Path) -> None:
     table, other = table_of(tmp_path / "one"), table_of(tmp_path / "two", OTHER)
     assert table.parts[2].stat().st_size == other.parts[2].stat().st_size, "only the content tells"
     shutil.copy(other.parts[2], table.parts[2])
@@ -79,7 +79,7 @@ def test_a_part_of_another_run_is_named(tmp_path: Path) -> None:
         read_predictions(table.parquet)
 
 
-def test_a_csv_file_that_was_changed_is_not_read(tmp_path: Path) -> None:
+def test_a_modified_csv_file_is_not_read(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     file = table.csv / CSV_FILE
     file.write_bytes(file.read_bytes().replace(b"cat", b"dog", 1))
@@ -97,9 +97,9 @@ def test_a_csv_file_that_was_changed_is_not_read(tmp_path: Path) -> None:
         {"kind": "prediction-table", "files": [], "run": {"run_id": "r"}, "request": {}},
     ],
 )
-def test_a_manifest_of_another_form_is_refused(manifest: object, tmp_path: Path) -> None:
+def test_a_malformed_manifest_is_refused(manifest: object, tmp_path: Path) -> None:
     write_json(tmp_path / MANIFEST, manifest)
-    with pytest.raises(RequestError, match="holds no prediction table"):
+    with pytest.raises(RequestError, match="contains no prediction table"):
         read_predictions(tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_other_programs_read_the_csv_file(tmp_path: Path) -> None:
 
 
 def stage(output: Path, facts: RunFacts, csv: bool = False) -> None:
-    """Lay a whole new table into the work folder of an output."""
+    """Write a complete new table into the work folder of an output."""
     work, new = output / WORK_FOLDER, output.with_name(f"{output.name} new")
     table = table_of(new, facts)
     write_manifest(table.csv if csv else table.parquet, facts.run_id)
@@ -146,37 +146,37 @@ def runs_in(frame: pd.DataFrame) -> list[str]:
 
 @pytest.mark.parametrize("new_is_csv", [False, True])
 @pytest.mark.parametrize("old", ["parquet", "csv", None])
-def test_a_table_takes_the_place_of_another(old: str | None, new_is_csv: bool, tmp_path: Path) -> None:
+def test_a_table_replaces_another_one(old: str | None, new_is_csv: bool, tmp_path: Path) -> None:
     output = tmp_path / "out"
     if old:
         table_of(tmp_path / "old")
         (tmp_path / "old" / old).rename(output)
     stage(output, OTHER, new_is_csv)
-    assert awaits_publication(output)
+    assert is_publication_pending(output)
     publish_table(output)
-    assert not awaits_publication(output)
+    assert not is_publication_pending(output)
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
     rows = CSV_FILE if new_is_csv else PARTS_FOLDER
     assert {path.name for path in output.iterdir()} == {MANIFEST, rows, WORK_FOLDER}
 
 
-def test_files_of_others_among_the_parts_stay(tmp_path: Path) -> None:
+def test_foreign_files_among_the_parts_are_kept(tmp_path: Path) -> None:
     output = table_of(tmp_path).parquet
     (output / PARTS_FOLDER / "notes.txt").write_text("mine")
     stage(output, OTHER)
-    with pytest.raises(WorkError, match=r"holds 'notes\.txt', which no scoring run wrote"):
+    with pytest.raises(WorkError, match=r"contains 'notes\.txt', which no scoring run wrote"):
         publish_table(output)
     assert (output / PARTS_FOLDER / "notes.txt").read_text() == "mine"
     assert runs_in(read_predictions(output)) == [FACTS.run_id]
 
 
-def test_where_folders_cannot_be_exchanged_one_follows_the_other(
+def test_folders_are_replaced_in_two_steps_if_they_cannot_be_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publication, "_system_exchange", lambda: None)
     output = table_of(tmp_path).parquet
     stage(output, OTHER)
-    # Between the two steps a reader finds the new table where it still lies.
+    # Between the two steps, a reader finds the new table in the work folder.
     (output / PARTS_FOLDER).rename(output / WORK_FOLDER / "aside")
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
     (output / WORK_FOLDER / "aside").rename(output / PARTS_FOLDER)
@@ -185,7 +185,7 @@ def test_where_folders_cannot_be_exchanged_one_follows_the_other(
     assert runs_in(read_predictions(output)) == [OTHER.run_id]
 
 
-def test_folders_are_exchanged_in_one_step(tmp_path: Path) -> None:
+def test_folders_are_exchanged_atomically(tmp_path: Path) -> None:
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
@@ -195,7 +195,7 @@ def test_folders_are_exchanged_in_one_step(tmp_path: Path) -> None:
         assert (tmp_path / "new/file").read_text() == "old"
 
 
-def test_a_remote_table_is_whole_at_every_step(tmp_path: Path) -> None:
+def test_a_remote_table_is_complete_at_every_step(tmp_path: Path) -> None:
     place = parse_location("memory://stored/out")
     local = tmp_path / "out"
     table_of(tmp_path / "old")
@@ -231,10 +231,8 @@ while not seen or not stop.exists():
 
 
 @pytest.mark.parametrize("csv", [False, True])
-def test_a_reader_sees_one_whole_table_while_runs_replace_it_and_are_killed(
-    csv: bool, tmp_path: Path
-) -> None:
-    """A real reader reads on and on, while real processes publish one table after the other and die."""
+def test_a_reader_sees_a_complete_table_while_killed_runs_replace_it(csv: bool, tmp_path: Path) -> None:
+    """A reader reads continuously, while processes publish one table after the other and are killed."""
     output, stop = tmp_path / "out", tmp_path / "stop"
     table = table_of(tmp_path / "old")
     (table.csv if csv else table.parquet).rename(output)
@@ -249,13 +247,13 @@ def test_a_reader_sees_one_whole_table_while_runs_replace_it_and_are_killed(
     try:
         for number in range(16):
             facts = (OTHER, FACTS)[number % 2]
-            # The last step of a publication that was killed is made by the next run, before its own.
-            if awaits_publication(output):
+            # The next run first completes a publication that was killed.
+            if is_publication_pending(output):
                 publish_table(output)
             stage(output, facts, csv)
             publish_and_die(output, number)
             assert len(set(read_predictions(output)["run_id"])) == 1
-        if awaits_publication(output):
+        if is_publication_pending(output):
             publish_table(output)
     finally:
         stop.touch()
@@ -265,7 +263,7 @@ def test_a_reader_sees_one_whole_table_while_runs_replace_it_and_are_killed(
 
 
 def publish_and_die(output: Path, call: int) -> None:
-    """Publish in a process that is killed before its n-th change of a name."""
+    """Publish in a process that is killed before its n-th rename."""
     child = os.fork()
     if child == 0:
         kill_before_change(call % 8)
@@ -277,7 +275,7 @@ def publish_and_die(output: Path, call: int) -> None:
 
 
 def kill_before_change(count: int) -> None:
-    """Have this process killed when it is about to rename, exchange or remove for the n-th time."""
+    """Kill this process before it renames, exchanges or removes for the n-th time."""
     left = [count]
     changes = {"os.rename", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "ctypes.call_function"}
 

@@ -15,7 +15,7 @@ _SHOWN_KINDS = 5
 
 
 @dataclass
-class PassedOver:
+class SkippedFiles:
     """Counts of the files and folders below a folder that are not scored.
 
     Attributes:
@@ -76,7 +76,7 @@ def extension_of(name: str) -> str:
     return f".{printable(extension.lower())}" if len(extension) <= _LONGEST_EXTENSION else OTHER
 
 
-def format_passed_over(kinds: Mapping[str, Any]) -> str:
+def format_skipped(kinds: Mapping[str, Any]) -> str:
     """The skipped files of a manifest as text; empty if nothing was skipped.
 
     For example, `40 files (.heic 38, .txt 2), 1 linked folder, 3 hidden, clutter (@eaDir 12)`.

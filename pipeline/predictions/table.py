@@ -7,18 +7,16 @@ old or the new table at any moment, even if the replacing process is killed.
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_json
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
 from pixelmill.pipeline.predictions.parts import part_run_id
-from pixelmill.pipeline.storage import children, file_system, is_remote, read_content
+from pixelmill.pipeline.storage import Location, file_sizes, opened, stamp_of
 
 Result = TypeVar("Result")
 KIND = "prediction-table"
@@ -32,7 +30,7 @@ class DamagedTable(WorkError):
 class StoredFile:
     """One file with rows, and its entry in the manifest; `sha256` is in hexadecimal, `size` in bytes."""
 
-    path: Path
+    path: Location
     sha256: str
     size: int
     run_id: str
@@ -45,9 +43,7 @@ class StoredFile:
             DamagedTable: The SHA-256 differs, or the file is missing.
         """
         try:
-            with (
-                io.BytesIO(read_content(self.path)) if is_remote(self.path) else self.path.open("rb") as file
-            ):
+            with opened(self.path) as file:
                 # Files are never modified in place, so the bytes read next are those that were hashed.
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 if digest != self.sha256:
@@ -73,7 +69,7 @@ class StoredFile:
 class StoredTable:
     """A finished table: its folder, the content of its manifest, and its files in the order of the rows."""
 
-    folder: Path
+    folder: Location
     manifest: dict[str, Any]
     files: tuple[StoredFile, ...]
 
@@ -83,7 +79,7 @@ class StoredTable:
         return CSV_FILE in self.manifest["files"]
 
 
-def read_table(folder: Path, read: Callable[[StoredTable], Result]) -> Result:
+def read_table(folder: Location, read: Callable[[StoredTable], Result]) -> Result:
     """Read consistently from a finished table, even while a run replaces it.
 
     Args:
@@ -111,7 +107,7 @@ def read_table(folder: Path, read: Callable[[StoredTable], Result]) -> Result:
             raise reason
 
 
-def open_table(folder: Path) -> StoredTable:
+def open_table(folder: Location) -> StoredTable:
     """Open a finished table. Checks that its files exist; the bytes of each are checked when it is opened.
 
     Raises:
@@ -121,7 +117,7 @@ def open_table(folder: Path) -> StoredTable:
     return read_table(folder, lambda table: table)
 
 
-def listed_table(folder: Path) -> StoredTable:
+def listed_table(folder: Location) -> StoredTable:
     """A finished table as listed in its manifest, whether or not its files still exist.
 
     Raises:
@@ -130,7 +126,7 @@ def listed_table(folder: Path) -> StoredTable:
     return _listed(folder, folder / MANIFEST, folder / PARTS_FOLDER)
 
 
-def holds_table(folder: Path, manifest: Path) -> bool:
+def holds_table(folder: Location, manifest: Location) -> bool:
     """Whether the files in a folder are, byte for byte, those listed in a manifest elsewhere."""
     try:
         for file in _open(folder, manifest, folder / PARTS_FOLDER).files:
@@ -141,7 +137,7 @@ def holds_table(folder: Path, manifest: Path) -> bool:
     return True
 
 
-def _places(folder: Path) -> list[tuple[Path, Path]]:
+def _places(folder: Location) -> list[tuple[Location, Location]]:
     """The possible places of a manifest and of the folder with its parts."""
     work = folder / WORK_FOLDER
     return [
@@ -151,38 +147,28 @@ def _places(folder: Path) -> list[tuple[Path, Path]]:
     ]
 
 
-def _moment(folder: Path) -> list[object]:
+def _moment(folder: Location) -> list[object]:
     """A fingerprint that changes whenever the table is replaced."""
     manifests = [folder / MANIFEST, folder / WORK_FOLDER / MANIFEST]
-    if is_remote(folder):
-        return [read_content(path) if path.is_file() else None for path in manifests]
-    return [_stamp(path) for path in (*manifests, folder / PARTS_FOLDER, folder / CSV_FILE)]
+    return [stamp_of(path) for path in (*manifests, folder / PARTS_FOLDER, folder / CSV_FILE)]
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_ino, facts.st_mtime_ns, facts.st_size
-
-
-def _open(folder: Path, manifest_file: Path, parts: Path) -> StoredTable:
+def _open(folder: Location, manifest_file: Location, parts: Location) -> StoredTable:
     table = _listed(folder, manifest_file, parts)
-    found = {} if table.is_csv else _sizes(parts)
+    found = file_sizes(parts.parent if table.is_csv else parts)
     for file in table.files:
-        size = _size(file.path) if table.is_csv else found.pop(file.path.name, None)
+        size = found.pop(file.path.name, None)
         if size is None:
             raise _damaged(f"{file.path}, which {MANIFEST} lists, is missing")
         if size != file.size:
             raise _damaged(f"{file.path} has {size} bytes, not {file.size}")
     foreign = [name for name in found if name.endswith(".parquet") and not name.startswith(".")]
-    if foreign:
+    if foreign and not table.is_csv:
         raise _damaged(f"{parts / min(foreign)} is not listed in {MANIFEST}")
     return table
 
 
-def _listed(folder: Path, manifest_file: Path, parts: Path) -> StoredTable:
+def _listed(folder: Location, manifest_file: Location, parts: Location) -> StoredTable:
     manifest = _read_manifest(folder, manifest_file)
     listed: dict[str, dict[str, Any]] = manifest["files"]
     run_id: str = manifest["run"]["run_id"]
@@ -196,7 +182,7 @@ def _listed(folder: Path, manifest_file: Path, parts: Path) -> StoredTable:
     return StoredTable(folder, manifest, tuple(files))
 
 
-def _read_manifest(folder: Path, file: Path) -> dict[str, Any]:
+def _read_manifest(folder: Location, file: Location) -> dict[str, Any]:
     if not file.is_file():
         raise RequestError(
             f"{folder} has no {MANIFEST}",
@@ -206,7 +192,7 @@ def _read_manifest(folder: Path, file: Path) -> dict[str, Any]:
     manifest = read_json(file)
     if not _is_well_formed(manifest):
         raise RequestError(
-            f"{folder} holds no prediction table",
+            f"{folder} contains no prediction table",
             "the output of `pixelmill score`",
             "Check the path.",
         )
@@ -234,27 +220,6 @@ def _is_well_formed(manifest: Any) -> bool:
             for facts in files.values()
         )
     )
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
-
-
-def _sizes(parts: Path) -> dict[str, int]:
-    """The sizes of the files in a folder of parts in bytes, by name."""
-    if not is_remote(parts):
-        if not parts.is_dir():
-            return {}
-        sizes = {path.name: _size(path) for path in children(parts)}
-        return {name: size for name, size in sizes.items() if size is not None}
-    system, place = file_system(parts)
-    try:
-        entries = system.ls(place.rstrip("/"), detail=True)
-    except FileNotFoundError:
-        return {}
-    return {
-        entry["name"].rpartition("/")[2]: entry["size"] or 0 for entry in entries if entry["type"] == "file"
-    }
 
 
 def _damaged(received: str) -> DamagedTable:

@@ -1,4 +1,4 @@
-"""Reading what was listed: whole and unchanged, or the reason why not, and its neighbours in any case."""
+"""Reading listed files: complete and unchanged, or the reason why not, independent of other files."""
 
 import os
 import socket
@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
 from pixelmill.pipeline.scoring.listing import ListedImage, list_images
-from pixelmill.pipeline.scoring.worker.reading import CRASHES_WORKER, read_again, reader_of
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER, read_again, reader_of
+from pixelmill.pipeline.storage import Location, parse_location
 
 pytestmark = pytest.mark.filterwarnings("ignore:UPath 'unsteady' filesystem:UserWarning")
 NEIGHBOURS = {"a.png": b"before", "z.png": b"after"}
 
 
-def read(folder: Path, images: list[ListedImage]) -> dict[str, bytes | FailureCode]:
-    """What reading gives: the bytes, or the code of the failure."""
+def read(folder: Location, images: list[ListedImage]) -> dict[str, bytes | FailureCode]:
+    """The bytes of each image, or the code of the failure."""
     contents = reader_of(folder)(images)
     assert len(contents) == len(images)
     return {
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8))
-def test_all_bytes_come_in_the_order_asked_for(
+def test_all_bytes_are_returned_in_the_requested_order(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
 ) -> None:
     folder = tmp_path_factory.mktemp("images")
@@ -59,7 +59,7 @@ def test_a_file_of_many_megabytes(tmp_path: Path) -> None:
     assert read(tmp_path, list(list_images(tmp_path))) == {"large.png": content}
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     names = [b"\xff\xfe.png", b"line\nbreak.png", b"%41.png", b"A.png", "é [1]*?.png".encode()]
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
@@ -143,7 +143,7 @@ def touch(path: Path) -> None:
     ],
 )
 @pytest.mark.timeout(60)
-def test_what_became_of_a_file_since_it_was_listed(
+def test_a_file_that_changed_since_it_was_listed(
     change: Callable[[Path], None], code: FailureCode, folder: Path
 ) -> None:
     images = list(list_images(folder))
@@ -152,7 +152,7 @@ def test_what_became_of_a_file_since_it_was_listed(
     assert read(folder, images) == {**NEIGHBOURS, "m.png": code}
 
 
-def test_a_pipe_that_someone_writes_to_is_not_read(folder: Path) -> None:
+def test_a_pipe_with_a_writer_is_not_read(folder: Path) -> None:
     images = list(list_images(folder))
     make_pipe(folder / "m.png")
     writer = os.open(folder / "m.png", os.O_RDWR)
@@ -164,24 +164,24 @@ def test_a_pipe_that_someone_writes_to_is_not_read(folder: Path) -> None:
         os.close(writer)
 
 
-def test_a_socket_in_the_place_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_instead_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = list(list_images(folder))
     (folder / "m.png").unlink()
-    monkeypatch.chdir(folder)  # A socket's whole path may have 107 bytes.
+    monkeypatch.chdir(folder)  # The path of a socket may have at most 107 bytes.
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("m.png")
         assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
 
 
-def test_a_file_that_may_not_be_read(folder: Path) -> None:
+def test_an_unreadable_file(folder: Path) -> None:
     (folder / "m.png").chmod(0)
     if os.access(folder / "m.png", os.R_OK):
         pytest.skip("this user reads every file")
     assert read(folder, list(list_images(folder)))["m.png"] is FailureCode.UNREADABLE
 
 
-def test_a_file_whose_bytes_the_system_will_not_give() -> None:
-    # Its first page is not mapped, so that reading it gives EIO to every user.
+def test_a_file_with_a_read_error() -> None:
+    # Its first page is not mapped, so reading it fails with EIO for every user.
     memory = Path("/proc/self/mem")
     facts = memory.stat()
     image = ListedImage("mem", facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -190,7 +190,7 @@ def test_a_file_whose_bytes_the_system_will_not_give() -> None:
     assert str(content) == "unreadable: Input/output error"
 
 
-def test_a_file_that_holds_more_than_its_size_says() -> None:
+def test_a_file_that_is_longer_than_its_size() -> None:
     folder = Path("/proc/self")
     facts = (folder / "status").stat()
     image = ListedImage("status", facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -202,10 +202,10 @@ def test_a_file_too_large_is_not_read(folder: Path) -> None:
     assert read(folder, list(list_images(folder))) == {**NEIGHBOURS, "m.png": FailureCode.TOO_LARGE}
 
 
-def test_what_was_no_file_when_it_was_listed_is_not_opened(folder: Path) -> None:
+def test_an_entry_listed_with_a_problem_is_not_opened(folder: Path) -> None:
     make_pipe(folder / "m.png")
     images = list(list_images(folder))
-    # Though it is a good file by now.
+    # Even if it is a valid file by now.
     (folder / "m.png").unlink()
     (folder / "m.png").write_bytes(b"12345")
     (failure,) = reader_of(folder)([image for image in images if image.path == "m.png"])
@@ -214,7 +214,7 @@ def test_what_was_no_file_when_it_was_listed_is_not_opened(folder: Path) -> None
     assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.NOT_A_FILE}
 
 
-def test_a_file_that_kills_workers_is_not_touched(folder: Path) -> None:
+def test_a_file_that_crashes_workers_is_not_read(folder: Path) -> None:
     images = [
         image._replace(problem=CRASHES_WORKER) if image.path == "m.png" else image
         for image in list_images(folder)
@@ -222,22 +222,22 @@ def test_a_file_that_kills_workers_is_not_touched(folder: Path) -> None:
     assert read(folder, images) == {**NEIGHBOURS, "m.png": FailureCode.WORKER_DIED}
 
 
-def test_a_file_with_a_date_far_off_is_read(folder: Path) -> None:
+def test_a_file_with_an_extreme_modification_time_is_read(folder: Path) -> None:
     for year_2300, before_1970 in [(10**19, -(10**17))]:
         os.utime(folder / "m.png", ns=(year_2300, year_2300))
         os.utime(folder / "a.png", ns=(before_1970, before_1970))
     assert read(folder, list(list_images(folder))) == {**NEIGHBOURS, "m.png": b"12345"}
 
 
-def test_reading_a_file_of_ones_own_changes_nothing_of_it(folder: Path) -> None:
+def test_reading_does_not_change_the_access_time(folder: Path) -> None:
     file = folder / "m.png"
-    # Never read since it was written: the case in which the system notes the time of the next reading.
+    # If a file has not been read since it was written, the system records the next access.
     os.utime(file, ns=(10**18, file.stat().st_mtime_ns))
     assert read(folder, list(list_images(folder)))["m.png"] == b"12345"
     assert file.stat().st_atime_ns == 10**18
 
 
-def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path) -> None:
+def test_a_removed_folder_is_an_error_of_the_run_not_of_its_images(folder: Path) -> None:
     images = list(list_images(folder))
     folder.rename(folder.with_name("moved"))
     with pytest.raises(WorkError, match="is no longer readable"):
@@ -245,7 +245,9 @@ def test_a_folder_that_went_is_trouble_of_the_run_not_of_its_images(folder: Path
 
 
 @pytest.mark.parametrize("left", [0, 5])
-def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder: Path, left: int) -> None:
+def test_running_out_of_descriptors_is_an_error_of_the_machine_not_of_the_image(
+    folder: Path, left: int
+) -> None:
     import resource
 
     for number in range(10):
@@ -261,7 +263,7 @@ def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder:
             os.close(held.pop())
         with pytest.raises(OSError, match="Too many open files"):
             reader_of(folder)(images)
-        # What was opened until then is closed.
+        # The files opened until then are closed.
         held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(left))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -269,7 +271,7 @@ def test_a_descriptor_too_few_is_trouble_of_the_machine_not_of_the_image(folder:
             os.close(descriptor)
 
 
-def test_reading_leaves_no_file_open(folder: Path) -> None:
+def test_reading_closes_all_files(folder: Path) -> None:
     images = list(list_images(folder))
     make_folder(folder / "m.png")
     before = len(os.listdir("/proc/self/fd"))
@@ -279,13 +281,13 @@ def test_reading_leaves_no_file_open(folder: Path) -> None:
 
 
 class Unsteady(MemoryFileSystem):  # type: ignore[misc]
-    """A file system in memory that fails as often as it is told to before it answers."""
+    """A file system in memory that fails a given number of times before it responds."""
 
     protocol = "unsteady"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
     failures: ClassVar[dict[str, list[Exception]]] = {}
-    asked: ClassVar[Counter[str]] = Counter()
+    requested: ClassVar[Counter[str]] = Counter()
     lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
@@ -295,7 +297,7 @@ class Unsteady(MemoryFileSystem):  # type: ignore[misc]
     def cat_file(self, path: str, *arguments: Any, **options: Any) -> bytes:
         name = path.rpartition("/")[2]
         with self.lock:
-            self.asked[name] += 1
+            self.requested[name] += 1
             due = self.failures.get(name)
             if due:
                 raise due.pop(0)
@@ -304,11 +306,11 @@ class Unsteady(MemoryFileSystem):  # type: ignore[misc]
 
 
 @pytest.fixture(params=["memory", "unsteady"])
-def remote(request: pytest.FixtureRequest) -> Iterator[Path]:
+def remote(request: pytest.FixtureRequest) -> Iterator[Location]:
     kind: str = request.param
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
     Unsteady.failures.clear()
-    Unsteady.asked.clear()
+    Unsteady.requested.clear()
     system = fsspec.filesystem(kind)
     for name, content in {**NEIGHBOURS, "m.png": b"12345"}.items():
         system.pipe_file(f"/test-reading/{name}", content)
@@ -318,11 +320,11 @@ def remote(request: pytest.FixtureRequest) -> Iterator[Path]:
             del system.store[name]
 
 
-def put(folder: Path, name: str, content: bytes) -> None:
+def put(folder: Location, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
-def test_a_remote_file_is_the_same_bytes(remote: Path) -> None:
+def test_a_remote_file_has_the_same_bytes(remote: Location) -> None:
     put(remote, "empty.png", b"")
     images = list(list_images(remote))
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345", "empty.png": b""}
@@ -331,17 +333,17 @@ def test_a_remote_file_is_the_same_bytes(remote: Path) -> None:
     assert read_again(remote, "m.png") == b"12345"
 
 
-def test_a_remote_name_is_no_pattern(remote: Path) -> None:
+def test_a_remote_name_is_not_a_pattern(remote: Location) -> None:
     names = ["m[1].png", "m1.png", "m*.png", "?.png", "%41.png", "sub/é.png"]
     for name in names:
         put(remote, name, name.encode())
     images = list(list_images(remote))
     assert set(read(remote, images).values()) == {*map(str.encode, names), *NEIGHBOURS.values(), b"12345"}
     odd = [image for image in images if image.path in ("m*.png", "?.png")]
-    Unsteady.asked.clear()
+    Unsteady.requested.clear()
     assert read(remote, odd) == {"m*.png": b"m*.png", "?.png": b"?.png"}
-    # And no other file was fetched for its pattern.
-    assert set(Unsteady.asked) <= {"m*.png", "?.png"}
+    # No other file was fetched for its pattern.
+    assert set(Unsteady.requested) <= {"m*.png", "?.png"}
 
 
 @pytest.mark.parametrize(
@@ -354,7 +356,7 @@ def test_a_remote_name_is_no_pattern(remote: Path) -> None:
         (bytes(10**6), FailureCode.CHANGED),
     ],
 )
-def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, remote: Path) -> None:
+def test_a_remote_file_that_changed(content: bytes | None, code: FailureCode, remote: Location) -> None:
     images = list(list_images(remote))
     if content is None:
         (remote / "m.png").unlink()
@@ -363,42 +365,42 @@ def test_what_became_of_a_remote_file(content: bytes | None, code: FailureCode, 
     assert read(remote, images) == {**NEIGHBOURS, "m.png": code}
 
 
-def test_an_empty_remote_file_that_grew(remote: Path) -> None:
+def test_an_empty_remote_file_that_has_grown(remote: Location) -> None:
     put(remote, "m.png", b"")
     images = list(list_images(remote))
     put(remote, "m.png", b"1")
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.CHANGED}
 
 
-def test_a_remote_file_too_large_is_not_fetched(remote: Path) -> None:
+def test_a_remote_file_too_large_is_not_fetched(remote: Location) -> None:
     images = [
         image._replace(size=(1 << 30) + 1) if image.path == "m.png" else image
         for image in list_images(remote)
     ]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.TOO_LARGE}
-    assert Unsteady.asked["m.png"] == 0
+    assert Unsteady.requested["m.png"] == 0
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_remote_file_is_asked_for_until_it_comes(remote: Path) -> None:
+def test_a_remote_file_is_requested_until_it_arrives(remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError("slow down"), TimeoutError("too late"), ConnectionResetError()]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": b"12345"}
-    assert Unsteady.asked == {"a.png": 1, "m.png": 4, "z.png": 1}
+    assert Unsteady.requested == {"a.png": 1, "m.png": 4, "z.png": 1}
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_remote_file_that_never_comes_is_a_row_with_the_last_reason(remote: Path) -> None:
+def test_a_remote_file_that_never_arrives_is_a_row_with_the_last_reason(remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [OSError(f"try {number}") for number in range(1000)]
     failure = reader_of(remote)(images)[1]
-    assert str(failure) == f"unreadable: try {Unsteady.asked['m.png'] - 1}"
-    assert 1 < Unsteady.asked["m.png"] < 20
+    assert str(failure) == f"unreadable: try {Unsteady.requested['m.png'] - 1}"
+    assert 1 < Unsteady.requested["m.png"] < 20
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
 
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
-def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Path) -> None:
+def test_a_store_that_stops_responding_ends_the_run(remote: Location) -> None:
     images = list(list_images(remote))
     for name in (*NEIGHBOURS, "m.png"):
         Unsteady.failures[name] = [ConnectionRefusedError("no store") for _ in range(1000)]
@@ -408,8 +410,8 @@ def test_a_store_that_gives_nothing_any_more_ends_the_work(remote: Path) -> None
 
 @pytest.mark.parametrize("remote", ["unsteady"], indirect=True)
 @pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("not for you")])
-def test_what_another_try_will_not_mend_is_asked_for_once(error: OSError, remote: Path) -> None:
+def test_permanent_errors_are_not_retried(error: OSError, remote: Location) -> None:
     images = list(list_images(remote))
     Unsteady.failures["m.png"] = [error]
     assert read(remote, images) == {**NEIGHBOURS, "m.png": FailureCode.UNREADABLE}
-    assert Unsteady.asked["m.png"] == 1
+    assert Unsteady.requested["m.png"] == 1

@@ -6,14 +6,13 @@ import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.scoring.deep_paths import open_file
 from pixelmill.pipeline.scoring.listing import ListedImage, unescape
-from pixelmill.pipeline.storage import file_system, is_remote, read_content
+from pixelmill.pipeline.storage import Location, file_system, is_remote, read_content
+from pixelmill.pipeline.storage.deep_paths import open_file
 
 _MOST_BYTES = 1 << 30
 # Opening must not block on a pipe that has replaced a file.
@@ -36,7 +35,7 @@ class Reader(Protocol):
         """The bytes of each image, or why it cannot be read, in the order of the images."""
 
 
-def reader_of(folder: Path) -> Reader:
+def reader_of(folder: Location) -> Reader:
     """The reader for a local or remote folder."""
     if is_remote(folder):
         system, root = file_system(folder)
@@ -44,17 +43,13 @@ def reader_of(folder: Path) -> Reader:
     return partial(_read_local, os.fspath(folder))
 
 
-def read_again(folder: Path, path: str) -> bytes:
+def read_again(folder: Location, path: str) -> bytes:
     """The current bytes of the file of a row.
 
     Raises:
         OSError: The file cannot be read.
     """
-    place = folder / unescape(path)
-    if is_remote(place):
-        return read_content(place)
-    with os.fdopen(open_file(os.fspath(place), _FLAGS), "rb") as file:
-        return file.read()
+    return read_content(folder / unescape(path))
 
 
 def _read_local(folder: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:

@@ -5,25 +5,24 @@ process that runs the shard next reads the record and does not decode the image 
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from pixelmill.pipeline.artifacts import write_text
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.storage import children, read_content
+from pixelmill.pipeline.storage import Location, children, read_content
 
-COSTLY_FOLDER = "costly"
+TIMEOUTS_FOLDER = "timeouts"
 
 
-def note_costly(work: Path, max_seconds: float, sha256: str) -> None:
+def record_timeout(work: Location, max_seconds: float, sha256: str) -> None:
     """Record in the work folder of a run that decoding an image took too long."""
     failure = ImageFailure(FailureCode.TOO_COSTLY, f"decoding exceeds the limit of {max_seconds:g} s")
-    write_text(work / COSTLY_FOLDER / sha256, str(failure))
+    write_text(work / TIMEOUTS_FOLDER / sha256, str(failure))
 
 
-def read_costly(work: Path) -> Mapping[str, str]:
+def read_timeouts(work: Location) -> Mapping[str, str]:
     """The errors recorded so far, by the SHA-256 of the image's bytes."""
     try:
-        found = [path for path in children(work / COSTLY_FOLDER) if not path.name.startswith(".")]
+        found = [path for path in children(work / TIMEOUTS_FOLDER) if not path.name.startswith(".")]
     except FileNotFoundError:
         return {}
     return {path.name: read_content(path).decode() for path in found}
