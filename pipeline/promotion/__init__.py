@@ -15,7 +15,16 @@ from pixelmill.pipeline.registry import AliasMoved, aliases_of, log_refusal, pro
 from pixelmill.pipeline.registry.log import user_name
 from pixelmill.pipeline.storage import Location
 
-__all__ = ["Judgement", "Promotion", "TestImages", "VersionRefused", "judge_version", "promote_bundle"]
+GATE_FILE = "gate.json"
+__all__ = [
+    "GATE_FILE",
+    "Judgement",
+    "Promotion",
+    "TestImages",
+    "VersionRefused",
+    "judge_version",
+    "promote_bundle",
+]
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,26 @@ class Judgement:
         bars = f"passed {judged} bar{'s' * (judged != 1)} on {self.images:,} test images"
         return f"{bars}, compared with {self.champion}" if self.champion else bars
 
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each bar, as text and numbers for a page."""
+        return [
+            {
+                "bar": verdict.bar,
+                "scope": printable(verdict.scope),
+                "value": _number(verdict.value),
+                "interval": " to ".join(map(_number, verdict.interval or ())),
+                "champion": _number(verdict.champion) if verdict.champion is not None else "",
+                "limit": verdict.limit,
+                "smallest drop it could show": _number(verdict.detectable) if verdict.detectable else "",
+                "verdict": verdict.verdict,
+            }
+            for verdict in self.verdicts
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The judgement as it is printed and stored."""
         return {
-            "version": self.reference,
+            "version": int(self.reference.rpartition("@")[2]),
             "champion": self.champion,
             "gate": [asdict(verdict) for verdict in self.verdicts],
             "compared_on": {

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 
 from pixelmill.pipeline.bundles import TRAINING_IMAGES_FILE, ModelBundle
 from pixelmill.pipeline.bundles.metadata import require_metadata
-from pixelmill.pipeline.datasets import Labels
+from pixelmill.pipeline.datasets import Labels, PreparedDataset
 from pixelmill.pipeline.decoding.files import decode_files
 from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.file_names import unescape
+from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.images import DecodedImage, Pixels
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, batch_size, load_session
 from pixelmill.pipeline.labels import normalize_label
@@ -24,6 +26,8 @@ from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.promotion.bars import JudgedPredictions
 
 Flags = npt.NDArray[np.bool_]
+SLICE = "slice:"
+"""What the names of further columns begin with in `PreparedDataset.rows`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,30 @@ class TestImages:
     labels: Labels
     class_names: tuple[str, ...]
     slices: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+
+    @classmethod
+    def of_dataset(cls, dataset: PreparedDataset, folder: Path) -> "TestImages":
+        """The test images of a prepared dataset: their own files, or PNG files of those that are none here.
+
+        Args:
+            dataset: The dataset.
+            folder: An existing folder for the PNG files.
+        """
+        images, rows = dataset.split("test"), dataset.rows("test")
+        files = []
+        for index, origin in enumerate(rows["origin"].to_pylist()):
+            file = Path(unescape(origin))
+            if not file.is_file():
+                file = folder / f"{index:08d}.png"
+                file.write_bytes(encode_png(images.pixels[index]))
+            files.append(file)
+        slices = {
+            name.removeprefix(SLICE): np.array([str(value) for value in rows[name].to_pylist()])
+            for name in rows.column_names
+            if name.startswith(SLICE)
+        }
+        sha256 = tuple(rows["sha256"].to_pylist())
+        return cls(tuple(files), sha256, images.labels, dataset.class_names, slices)
 
     def not_among(self, contents: Collection[str]) -> Flags:
         """Which files have a content that is not among `contents`: bool [files]."""
