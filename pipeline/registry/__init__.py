@@ -25,6 +25,7 @@ from pixelmill.pipeline.registry.versions import (
     register_bundle,
     registered_runs,
     release_version,
+    require_model,
     reserve_version,
     show_model,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "register_bundle",
     "registered_runs",
     "release_version",
+    "require_model",
     "reserve_version",
     "rollback_alias",
     "show_model",
