@@ -14,6 +14,7 @@ from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.promotion import Promotion
+from pixelmill.pipeline.promotion.unchanged import Unchanged
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import ModelVersion, find_bundle, show_model
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
@@ -48,7 +49,9 @@ def demonstrate(store: Location, overrides: tuple[str, ...] = ()) -> Demonstrati
     return Demonstration(show_model(store, reference), images, table, measure_agreement(table))
 
 
-def retrain_with_fallback(store: Location, overrides: tuple[str, ...]) -> tuple[Recipe, Promotion]:
+def retrain_with_fallback(
+    store: Location, overrides: tuple[str, ...]
+) -> tuple[Recipe, Promotion | Unchanged]:
     """Retrain the `mnist` recipe, or the `digits` recipe if MNIST cannot be downloaded."""
     recipe = load_recipe("mnist", (*_SHORTER, *overrides))
     try:

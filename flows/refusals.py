@@ -1,4 +1,4 @@
-"""Reporting a gate's refusal as the state `Refused` in Prefect, with one line and no traceback."""
+"""Ending flows in states of their own: `Refused`, with one line and no traceback, and `Unchanged`."""
 
 import logging
 from collections.abc import Callable
@@ -6,14 +6,16 @@ from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
 from prefect import State
-from prefect.states import Failed, get_state_exception
+from prefect.states import Completed, Failed, get_state_exception
 
 from pixelmill.pipeline.errors import GateRefused
+from pixelmill.pipeline.promotion.unchanged import Unchanged
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 REFUSED = "Refused"
+UNCHANGED = "Unchanged"
 
 
 def refusal_as_state(body: Callable[P, R]) -> Callable[P, R]:
@@ -35,6 +37,14 @@ def refusal_as_state(body: Callable[P, R]) -> Callable[P, R]:
             return cast("R", Failed(name=REFUSED, message=str(refusal), data=refusal))
 
     return run
+
+
+def unchanged_as_state(unchanged: Unchanged) -> Unchanged:
+    """The result of a flow that ends in the state `Unchanged`, which has the type COMPLETED."""
+    message = (
+        f"{unchanged.name}@{unchanged.version} was trained on the same data with the same recipe and packages"
+    )
+    return cast("Unchanged", Completed(name=UNCHANGED, message=message, data=unchanged))
 
 
 def _is_no_refusal(record: logging.LogRecord) -> bool:

@@ -8,14 +8,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from pixelmill.flows.page import show_markdown, show_table
-from pixelmill.flows.refusals import refusal_as_state, require_result
+from pixelmill.flows.refusals import refusal_as_state, require_result, unchanged_as_state
 from pixelmill.flows.training_progress import progress_artifact
-from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
+from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder, write_json
 from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
 from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, summarize_findings
 from pixelmill.pipeline.audit.retraining import audit_retraining
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
-from pixelmill.pipeline.config import DatasetSource, PromotionSpec, Recipe
+from pixelmill.pipeline.config import DatasetSource, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset, RawDataset, SplitName
 from pixelmill.pipeline.datasets.division import ModelHistory
 from pixelmill.pipeline.datasets.download import download_dataset
@@ -35,8 +35,9 @@ from pixelmill.pipeline.export.held_out import from_dataset
 from pixelmill.pipeline.export.source import source_of_run
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.processes import run_in_spawned_process
-from pixelmill.pipeline.promotion import Promotion
+from pixelmill.pipeline.promotion import GATE_FILE, Judgement, Promotion, TestImages, VersionRefused
 from pixelmill.pipeline.promotion.pending import judge_versions
+from pixelmill.pipeline.promotion.unchanged import Unchanged, find_unchanged
 from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.runs import begin_run
@@ -49,16 +50,25 @@ from pixelmill.pipeline.training.trainer import train_model
 
 @flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
 @refusal_as_state
-def retrain(recipe: Recipe, store: str | Path = "artifacts", verify_data: bool = False) -> Promotion:
+def retrain(
+    recipe: Recipe,
+    store: str | Path = "artifacts",
+    verify_data: bool = False,
+    retrain_anyway: bool = False,
+) -> Promotion | Unchanged:
     """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate.
 
-    With `verify_data`, files and tensors are read again although their sizes and times have not changed.
+    Nothing is trained if the alias already points to a version that was trained on the same data with the
+    same recipe and packages, unless `retrain_anyway`. With `verify_data`, files and tensors are read again
+    although their sizes and times have not changed.
     """
     models = parse_location(store)
     check_readiness(recipe, models)
     work = workspace(models)
     run = begin_run(models, recipe.name)
     raw = download(recipe.dataset, work, verify_data)
+    if not retrain_anyway and (same := find_unchanged(models, recipe, raw.fingerprint)):
+        return unchanged_as_state(same)
     history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
     dataset = require_result(prepare(raw, recipe, work, history, verify_data))
     require_result(audit(raw, dataset, recipe, work, run))
@@ -70,7 +80,7 @@ def retrain(recipe: Recipe, store: str | Path = "artifacts", verify_data: bool =
     registered = register(bundle, models)
     # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
-    return require_result(promote(registered, recipe.promotion, models))
+    return require_result(promote(registered, dataset, recipe, run, models))
 
 
 def is_network_error(task: Any, run: Any, state: Any) -> bool:
@@ -228,8 +238,28 @@ def register(bundle: ModelBundle, store: Location) -> ModelBundle:
 
 @task(name="promote", cache_policy=NO_CACHE)
 @refusal_as_state
-def promote(bundle: ModelBundle, promotion: PromotionSpec, store: Location) -> Promotion:
-    """Point the recipe's alias to the new version if it passes the gate."""
-    promoted = judge_versions(store, bundle, promotion)
+def promote(
+    bundle: ModelBundle, dataset: PreparedDataset, recipe: Recipe, run: Path, store: Location
+) -> Promotion:
+    """Compare the new version with the champion on the test images, and promote it if it passes the gate."""
+    with scratch_folder("test-images", run) as folder:
+        test = TestImages.of_dataset(dataset, folder)
+        try:
+            promoted = judge_versions(store, bundle, recipe.promotion, test)
+        except VersionRefused as refusal:
+            show_judgement(refusal.judgement, recipe.name, run)
+            raise
+    show_judgement(promoted.judgement, recipe.name, run)
     get_run_logger().info("%s@%s is now version %d", promoted.name, promoted.alias, promoted.version)
     return promoted
+
+
+def show_judgement(judgement: Judgement, name: str, run: Path) -> None:
+    """Write the verdict on every bar to the folder of the run, and show it on the page of the flow run."""
+    write_json(run / GATE_FILE, judgement.to_json())
+    champion = f", compared with {judgement.champion}" if judgement.champion else ""
+    show_table(
+        key=f"{name.replace('_', '-')}-gate",
+        table=judgement.table(),
+        description=f"{judgement.reference} on {judgement.images:,} test images{champion}",
+    )

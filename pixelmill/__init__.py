@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pixelmill.pipeline.bundles import Precision
     from pixelmill.pipeline.prediction import LoadedModel
     from pixelmill.pipeline.promotion import Promotion
+    from pixelmill.pipeline.promotion.unchanged import Unchanged
     from pixelmill.pipeline.scoring import PredictionTable
 
 __all__ = [
@@ -118,7 +119,7 @@ def read_predictions(table: str | Path) -> "pd.DataFrame":
 
 def retrain(
     recipe: str | Path, overrides: Sequence[str] = (), store: str | Path = "artifacts"
-) -> "Promotion":
+) -> "Promotion | Unchanged":
     """Download, prepare, train, evaluate, export, register and promote, as a Prefect flow.
 
     The flow runs on the Prefect server at `PREFECT_API_URL`, or on one that ends with this process.
@@ -129,7 +130,8 @@ def retrain(
         store: The artifacts root.
 
     Returns:
-        The model's name, its new version, and the alias that points to it.
+        The model's name, its new version, the alias that points to it, and how it was judged; or the version
+        that already has this data, recipe and these packages, if nothing had to be trained.
 
     Raises:
         RequestError: The recipe is invalid, its data is missing, or the extras `flows` and `train` are not

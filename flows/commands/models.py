@@ -71,6 +71,7 @@ def models_show(model: Model, store: Store = DEFAULT_STORE, as_json: Json = Fals
 def models_promote(
     model: Model,
     alias: Annotated[str, typer.Option("--alias", help="The alias to move.")] = "champion",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "by hand, without a gate",
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +80,7 @@ def models_promote(
     from pixelmill.pipeline.registry import find_version, promote_version
 
     name, version = find_version(store, model)
-    promote_version(store, name, version, alias)
+    promote_version(store, name, version, alias, reason=reason)
     _print_alias(name, alias, version, as_json)
 
 
@@ -95,6 +96,27 @@ def models_rollback(
     from pixelmill.pipeline.registry import rollback_alias
 
     _print_alias(name, alias, rollback_alias(store, name, alias), as_json)
+
+
+@models_app.command("log")
+def models_log(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+) -> None:
+    """Show every move of an alias and every refusal, the latest last; with --json, one object per line."""
+    check_store(store)
+    from pixelmill.pipeline.registry import read_log, require_model
+
+    require_model(store, name)
+    for entry in read_log(store, name):
+        if as_json:
+            print(entry.to_json())
+        else:
+            before = "-" if entry.before is None else entry.before
+            moved = f"{before} -> {entry.to}" if entry.action != "refused" else str(entry.to)
+            line = f"{entry.at}  {entry.alias:10} {entry.action:11} {moved:10} {entry.by}: {entry.reason}"
+            print(printable(line))
 
 
 def _describe_entry(entry: "ModelVersion | DamagedVersion") -> dict[str, Any]:

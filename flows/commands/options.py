@@ -31,6 +31,9 @@ VerifyData = Annotated[
     bool,
     typer.Option("--verify-data", help="Read files and tensors again whose size and time have not changed."),
 ]
+RetrainAnyway = Annotated[
+    bool, typer.Option("--retrain-anyway", help="Train even if data, recipe and packages are unchanged.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
 Overrides = Annotated[
     list[str] | None,

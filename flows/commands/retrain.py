@@ -1,17 +1,26 @@
 """`pixelmill retrain`."""
 
+from typing import TYPE_CHECKING, Any
+
 from pixelmill.flows.commands.options import (
     DEFAULT_STORE,
     Json,
     Overrides,
     RecipeReference,
+    RetrainAnyway,
     Store,
     VerifyData,
     check_store,
+    describe_model,
+    print_json,
     print_model,
 )
 from pixelmill.flows.extras import require_extras
 from pixelmill.flows.prefect_session import prefect_session
+
+if TYPE_CHECKING:
+    from pixelmill.pipeline.promotion import Promotion
+    from pixelmill.pipeline.promotion.unchanged import Unchanged
 
 
 def retrain(
@@ -19,6 +28,7 @@ def retrain(
     overrides: Overrides = None,
     store: Store = DEFAULT_STORE,
     verify_data: VerifyData = False,
+    retrain_anyway: RetrainAnyway = False,
     as_json: Json = False,
 ) -> None:
     """Download and prepare a dataset, then train, evaluate, export, register and promote a model."""
@@ -29,11 +39,41 @@ def retrain(
     check_store(store)
     check_readiness(checked, store)
     require_extras()
+    from pixelmill.pipeline.promotion import VersionRefused
+    from pixelmill.pipeline.promotion.unchanged import Unchanged
     from pixelmill.pipeline.registry import show_model
 
     with prefect_session():
         from pixelmill.flows.retraining import retrain as run_flow
 
-        promotion = run_flow(checked, str(store), verify_data)
-    model = show_model(store, f"{promotion.name}@{promotion.version}")
+        try:
+            result = run_flow(checked, str(store), verify_data, retrain_anyway)
+        except VersionRefused as refusal:
+            if as_json:
+                print_json({"state": "refused", "name": checked.name, **refusal.judgement.to_json()})
+            raise
+    model = show_model(store, f"{result.name}@{result.version}")
+    if as_json:
+        print_json(
+            {
+                "state": "unchanged" if isinstance(result, Unchanged) else "promoted",
+                **describe_model(model),
+                **_gate(result),
+            }
+        )
+        return
+    if isinstance(result, Unchanged):
+        print(
+            "Nothing was trained: data, recipe and packages are those of this version (see --retrain-anyway)."
+        )
     print_model(model, as_json)
+
+
+def _gate(result: "Promotion | Unchanged") -> dict[str, Any]:
+    """How the version was judged, if it was."""
+    from pixelmill.pipeline.promotion import Promotion
+
+    judgement = (
+        result.judgement.to_json() if isinstance(result, Promotion) else {"gate": [], "compared_on": None}
+    )
+    return {name: judgement[name] for name in ("gate", "compared_on")}

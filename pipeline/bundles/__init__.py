@@ -28,6 +28,7 @@ MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 TRAINING_IMAGES_FILE = "training_images.parquet"
 README_FILE = "README.md"
+TRAINING_IMAGES_FILE = "training_images.parquet"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
 _MAX_FILE_SIZE = 4 * 2**30  # Protobuf limits an ONNX file to 2 GiB.
 

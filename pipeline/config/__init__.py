@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pixelmill.pipeline.config.promotion import Bar, PromotionSpec
 from pixelmill.pipeline.config.sources import (
     ArchiveSource,
     Cifar10Source,
@@ -29,6 +30,7 @@ from pixelmill.pipeline.part import Number, Part, Positive, Share
 __all__ = [
     "ArchiveSource",
     "AugmentationSpec",
+    "Bar",
     "Cifar10Source",
     "Cifar100Source",
     "DatasetSource",
@@ -54,7 +56,6 @@ __all__ = [
 ]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 ReducedPrecision = Literal["fp16", "int8"]
 
 
@@ -163,25 +164,6 @@ class ExportSpec(Part):
         if len(set(variants)) < len(variants):
             raise ValueError("each variant once")
         return variants
-
-
-class PromotionSpec(Part):
-    """The metrics that a version must reach on the test images before `alias` points to it."""
-
-    alias: Alias = Field(default="champion", description="The alias to assign to the new version.")
-    min_accuracy: Share = Field(default=0.0, description="Minimum accuracy.")
-    min_balanced_accuracy: Share | None = Field(
-        default=None,
-        description="Minimum balanced accuracy, the mean recall of the classes. null: better than always "
-        "predicting one class, which reaches 1 / classes (the lower end of the 95% interval must be above "
-        "that). 0: no limit.",
-    )
-    min_recall: Share = Field(default=0.0, description="Minimum recall of every class.")
-    max_accuracy_drop: Share = Field(
-        default=0.005,
-        description="Maximum drop in accuracy from the version that the alias points to now, which must have "
-        "the same classes.",
-    )
 
 
 class Recipe(Part):

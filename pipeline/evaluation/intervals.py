@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# 95% of the standard normal distribution lie within this distance of its mean.
-_Z_95 = 1.959964
+Z_95 = 1.959964
+"""95% of the standard normal distribution lie within this distance of its mean."""
 
 
 class Interval(NamedTuple):
@@ -19,9 +19,9 @@ def interval_of_proportion(count: int, total: int) -> Interval:
     """The interval of the proportion `count / total`: Wilson, 1927, doi:10.1080/01621459.1927.10502953."""
     if total == 0:
         return Interval(0.0, 1.0)
-    share, square = count / total, _Z_95**2
+    share, square = count / total, Z_95**2
     middle = (share + square / (2 * total)) / (1 + square / total)
-    half = _Z_95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    half = Z_95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
     # Rounding must not exclude the proportion itself.
     return Interval(max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 

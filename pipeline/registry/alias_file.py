@@ -7,7 +7,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pixelmill.pipeline.artifacts import now, read_content
-from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.registry.log import LogEntry, log_folder, read_entries, write_entry
 from pixelmill.pipeline.registry.places import model_folder
 from pixelmill.pipeline.storage import Location, change_file
 
@@ -17,10 +18,20 @@ T = TypeVar("T")
 
 
 class Aliases(BaseModel):
-    """The version that each alias points to, and its earlier versions, the latest last."""
+    """The version that each alias points to, and its earlier versions, the latest last.
+
+    `entries` is the number of entries in the log, and `entry` the last of them.
+    """
 
     aliases: dict[str, int] = {}
     history: dict[str, list[int]] = {}
+    entries: int = 0
+    entry: LogEntry | None = None
+
+    def add_entry(self, entry: LogEntry) -> None:
+        """Add an entry to the log."""
+        self.entries += 1
+        self.entry = entry
 
 
 def read_aliases(store: Location, name: str) -> Aliases:
@@ -40,24 +51,53 @@ def read_aliases(store: Location, name: str) -> Aliases:
 def change_aliases(store: Location, name: str, change: Callable[[Aliases], T]) -> T:
     """Change a model's aliases with a function while no other process does, and return its result.
 
-    In a remote store, the function is called again if another process changed the aliases first.
+    The function adds an entry to the log for what it changes; without one, nothing is written. In a remote
+    store, it is called again if another process changed the aliases first.
 
     Raises:
         RequestError: The file is malformed.
     """
     path = model_folder(store, name) / _ALIASES_FILE
     returned: list[T] = []
+    written: list[Aliases] = []
 
     def rewrite(before: bytes | None) -> bytes | None:
         content = _parse(path, before)
-        pointing = dict(content.aliases)
+        number, last = content.entries, content.entry
         returned.append(change(content))
-        if content.aliases == pointing:
+        if content.entries == number:
             return None
-        return (json.dumps({**content.model_dump(), "changed_at": now()}, indent=2) + "\n").encode()
+        if last is not None:
+            write_entry(store, name, number, last)
+        written.append(content)
+        facts = content.model_dump(by_alias=True)
+        return (json.dumps({**facts, "changed_at": now()}, indent=2) + "\n").encode()
 
     change_file(path, rewrite, _MAX_FILE_SIZE)
+    if written and written[-1].entry is not None:
+        write_entry(store, name, written[-1].entries, written[-1].entry)
     return returned[-1]
+
+
+def read_log(store: Location, name: str) -> list[LogEntry]:
+    """Every move of an alias of a model and every refusal, the first one first.
+
+    Raises:
+        RequestError: The aliases are malformed.
+        WorkError: An entry is malformed or missing.
+    """
+    content = read_aliases(store, name)
+    entries = read_entries(store, name)
+    if content.entry is not None:
+        entries[content.entries] = content.entry
+    missing = [number for number in range(1, content.entries + 1) if number not in entries]
+    if missing:
+        raise WorkError(
+            f"the log of {name} lacks entry {missing[0]} of {content.entries}",
+            f"one file for each entry in {log_folder(store, name)}",
+            "Restore the folder from a copy.",
+        )
+    return [entries[number] for number in sorted(entries)]
 
 
 def _parse(path: Location, content: bytes | None) -> Aliases:

@@ -5,6 +5,7 @@ from logging import getLogger
 
 from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.registry.alias_file import Aliases, change_aliases, read_aliases
+from pixelmill.pipeline.registry.log import LogEntry, user_name
 from pixelmill.pipeline.registry.pending import mark_judged
 from pixelmill.pipeline.registry.places import version_numbers
 from pixelmill.pipeline.registry.versions import no_model, verify_version
@@ -24,7 +25,15 @@ def aliases_of(store: Location, name: str) -> dict[str, int]:
 
 
 def promote_version(
-    store: Location, name: str, version: int, alias: str, replacing: int | None = None
+    store: Location,
+    name: str,
+    version: int,
+    alias: str,
+    replacing: int | None = None,
+    *,
+    reason: str = "by hand, without a gate",
+    by: str | None = None,
+    tested_on: str | None = None,
 ) -> None:
     """Point an alias to a version after verifying all of the version's files.
 
@@ -34,6 +43,9 @@ def promote_version(
         version: The version to point to.
         alias: The alias to move.
         replacing: The version that the alias must currently point to, 0 for none; not checked when None.
+        reason: For the log: why.
+        by: For the log: the run or the user; the user of this process when None.
+        tested_on: For the log: the fingerprint of the test images that decided.
 
     Raises:
         RequestError: There is no such version, or the alias is not a valid name.
@@ -57,12 +69,45 @@ def promote_version(
         if before is not None and before != version:
             content.history.setdefault(alias, []).append(before)
         content.aliases[alias] = version
+        if before != version:
+            content.add_entry(
+                LogEntry(
+                    alias=alias,
+                    before=before,
+                    to=version,
+                    action="promoted",
+                    by=by or user_name(),
+                    reason=reason,
+                    tested_on=tested_on,
+                )
+            )
 
     change_aliases(store, name, point)
     mark_judged(store, name, version)
 
 
-def rollback_alias(store: Location, name: str, alias: str) -> int:
+def log_refusal(
+    store: Location, name: str, version: int, alias: str, *, reason: str, by: str, tested_on: str | None
+) -> None:
+    """Write to the log that a gate refused a version, and leave the alias as it is."""
+
+    def refuse(content: Aliases) -> None:
+        content.add_entry(
+            LogEntry(
+                alias=alias,
+                before=content.aliases.get(alias),
+                to=version,
+                action="refused",
+                by=by,
+                reason=reason,
+                tested_on=tested_on,
+            )
+        )
+
+    change_aliases(store, name, refuse)
+
+
+def rollback_alias(store: Location, name: str, alias: str, reason: str = "by hand") -> int:
     """Point an alias back to its previous version, and return that version.
 
     Versions that were removed or are damaged are skipped, the latter with a warning.
@@ -83,7 +128,17 @@ def rollback_alias(store: Location, name: str, alias: str) -> int:
                 continue
             if not _is_intact(store, name, version):
                 continue
-            content.aliases[alias] = version
+            before, content.aliases[alias] = content.aliases.get(alias), version
+            content.add_entry(
+                LogEntry(
+                    alias=alias,
+                    before=before,
+                    to=version,
+                    action="rolled back",
+                    by=user_name(),
+                    reason=reason,
+                )
+            )
             return version
         raise RequestError(
             f"{name}@{alias} has no earlier version",

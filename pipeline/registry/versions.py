@@ -144,6 +144,16 @@ def verify_version(store: Location, name: str, version: int) -> None:
     require_only_listed(local, manifest)
 
 
+def require_model(store: Location, name: str) -> None:
+    """Check that a model has a registered version.
+
+    Raises:
+        RequestError: It has none.
+    """
+    if not version_numbers(store, name):
+        raise no_model(store, name)
+
+
 def no_model(store: Location, reference: str) -> RequestError:
     """The error for an unknown reference; it lists the registered models."""
     models = models_folder(store)

@@ -1,4 +1,4 @@
-"""The gate on measured results: imbalance, single classes, and versions with other classes."""
+"""The gate on real predictions: bars, the champion on the same images, and what cannot be compared."""
 
 import os
 from pathlib import Path
@@ -7,114 +7,162 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pixelmill.pipeline.artifacts import publishing, write_json
-from pixelmill.pipeline.bundles import LABELS_FILE, METRICS_FILE, ONNX_FILE, PARITY_FILE, ModelBundle
+from pixelmill.pipeline.bundles import LABELS_FILE, ONNX_FILE, ModelBundle
 from pixelmill.pipeline.config import PromotionSpec
-from pixelmill.pipeline.errors import GateRefused, WorkError
-from pixelmill.pipeline.evaluation.evaluate import describe_metrics
-from pixelmill.pipeline.evaluation.metrics import measure
-from pixelmill.pipeline.promotion import promote_bundle
-from pixelmill.pipeline.registry import aliases_of, register_bundle, reserve_version
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.promotion import Promotion, TestImages, VersionRefused, promote_bundle
+from pixelmill.pipeline.registry import aliases_of, promote_version
+from tests.pipeline.promotion.versions import NAMES, register, write_images
 
-NAMES = ("cat", "dog", "fish")
-
-
-def register(store: Path, confusion: list[list[int]], names: tuple[str, ...] = NAMES) -> ModelBundle:
-    """Register a version with a confusion matrix: [i, j] counts images of class i predicted as j."""
-    true, predicted, labels = [], [], range(len(names))
-    for i in labels:
-        for j in labels:
-            true += [i] * confusion[i][j]
-            predicted += [j] * confusion[i][j]
-    probabilities = np.full((len(true), len(names)), 0.1, np.float32)
-    probabilities[np.arange(len(true)), predicted] = 0.9
-    metrics = measure(probabilities, np.array(true), names)
-    version = reserve_version(store, "pets")
-    folder = store / "made"
-    with publishing(folder, {"kind": "model-bundle", "name": "pets", "version": version}) as staging:
-        (staging / ONNX_FILE).write_bytes(b"network")
-        write_json(staging / LABELS_FILE, names)
-        write_json(staging / METRICS_FILE, describe_metrics(metrics))
-        write_json(staging / PARITY_FILE, {"images": len(true), "label_flips": 0, "max_abs_difference": 0.0})
-    return register_bundle(store, ModelBundle(folder, "pets", version, ""))
+LABELS = np.repeat([0, 1, 2], 200)
 
 
-def promote(store: Path, bundle: ModelBundle, **limits: Any) -> int:
-    return promote_bundle(store, bundle, PromotionSpec.model_validate(limits)).version
+@pytest.fixture
+def test_images(tmp_path: Path) -> TestImages:
+    return write_images(tmp_path / "images", LABELS.tolist())
 
 
-def refusal(store: Path, bundle: ModelBundle, **limits: Any) -> str:
+def wrong_at(*rows: slice) -> list[int]:
+    """Predictions that are wrong for some of the images."""
+    predicted = LABELS.copy()
+    for chosen in rows:
+        predicted[chosen] = (predicted[chosen] + 1) % 3
+    return [int(label) for label in predicted]
+
+
+def promote(store: Path, bundle: ModelBundle, test: TestImages, **limits: Any) -> Promotion:
+    return promote_bundle(store, bundle, PromotionSpec.model_validate(limits), test)
+
+
+def refusal(store: Path, bundle: ModelBundle, test: TestImages, **limits: Any) -> VersionRefused:
     before = aliases_of(store, "pets")
-    with pytest.raises(GateRefused) as caught:
-        promote(store, bundle, **limits)
+    with pytest.raises(VersionRefused) as caught:
+        promote(store, bundle, test, **limits)
     assert int(caught.value.exit_code) == 3
     assert aliases_of(store, "pets") == before
     assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert f"pixelmill models promote pets@{bundle.version}" in str(caught.value)
+    return caught.value
 
 
-def test_a_model_that_predicts_only_one_class_is_refused_with_the_class(tmp_path: Path) -> None:
-    bundle = register(tmp_path, [[200, 0, 0], [20, 0, 0], [2, 0, 0]])
-    message = refusal(tmp_path, bundle)
-    assert message.startswith(
-        "pets@1 predicts cat for every test image, which is a balanced accuracy of 0.3333"
-    )
-    assert "expected an interval above 0.3333" in message
-    assert "pixelmill models promote pets@1" in message
-    # Without a minimum, it is promoted.
-    assert promote(tmp_path, bundle, min_balanced_accuracy=0) == 1
+def test_the_first_version_is_judged_alone(tmp_path: Path, test_images: TestImages) -> None:
+    promotion = promote(tmp_path, register(tmp_path, wrong_at(slice(30))), test_images, min_accuracy=0.95)
+    assert (promotion.version, promotion.replaced) == (1, None)
+    assert aliases_of(tmp_path, "pets") == {"champion": 1}
+    found = promotion.judgement.to_json()
+    assert found["champion"] is None
+    assert found["compared_on"]["images"] == 600
+    assert [(row["bar"], row["scope"], row["verdict"]) for row in found["gate"]] == [
+        ("balanced_accuracy", "all", "passed"),
+        ("accuracy", "all", "passed"),
+    ]
+    assert found["gate"][1]["value"] == pytest.approx(0.95)
 
 
-def test_a_lucky_model_is_refused(tmp_path: Path) -> None:
-    lucky = register(tmp_path, [[190, 10, 0], [18, 2, 0], [2, 0, 0]])
-    message = refusal(tmp_path, lucky)
-    assert message.startswith("pets@1 has a balanced accuracy of 0.3500 (95% interval 0.3")
-    assert (
-        " on 222 test images; expected an interval above 0.3333, the result of always predicting one class"
-        in message
-    )
-    # Fewer correct predictions, but the model distinguishes the classes.
-    assert promote(tmp_path, register(tmp_path, [[150, 40, 10], [3, 15, 2], [0, 1, 1]])) == 2
+def test_a_version_below_a_bar_is_refused_and_every_failed_bar_named(
+    tmp_path: Path, test_images: TestImages
+) -> None:
+    bundle = register(tmp_path, wrong_at(slice(120)))
+    message = str(refusal(tmp_path, bundle, test_images, min_accuracy=0.95, min_recall=0.5))
+    assert "pets@1 has an accuracy of 0.8000 (0.76" in message
+    assert "(600 test images)" in message
+    assert "it also fails recall (class cat)" in message
+    assert "expected at least 0.9500" in message
 
 
-def test_a_minimum_balanced_accuracy_is_required(tmp_path: Path) -> None:
-    bundle = register(tmp_path, [[9, 1, 0], [0, 9, 1], [0, 0, 10]])
-    message = refusal(tmp_path, bundle, min_balanced_accuracy=0.95)
-    assert "balanced accuracy of 0.9333" in message
-    assert "at least 0.9500 (promotion.min_balanced_accuracy)" in message
-    assert promote(tmp_path, bundle, min_balanced_accuracy=28 / 30) == 1
+def test_a_model_that_predicts_one_class_is_refused(tmp_path: Path, test_images: TestImages) -> None:
+    bundle = register(tmp_path, [0] * 600)
+    assert "the result of always predicting one class" in str(refusal(tmp_path, bundle, test_images))
+    assert promote(tmp_path, bundle, test_images, min_balanced_accuracy=0).version == 1
 
 
-def test_the_class_with_the_lowest_recall_is_reported(tmp_path: Path) -> None:
-    bundle = register(tmp_path, [[100, 0, 0], [0, 100, 0], [3, 3, 4]], ("cat", "dog", "fi\u202esh"))
-    message = refusal(tmp_path, bundle, min_recall=0.5)
-    assert r"pets@1 has a recall of 0.4000 on the 10 test images of class fi\u202esh" in message
-    assert promote(tmp_path, bundle, min_recall=0.4) == 1
+def test_a_worse_version_is_refused_and_an_equal_one_promoted(
+    tmp_path: Path, test_images: TestImages
+) -> None:
+    promote(tmp_path, register(tmp_path, wrong_at(slice(10), slice(300, 310))), test_images)
+    worse = register(tmp_path, wrong_at(slice(60), slice(300, 310)))
+    refused = refusal(tmp_path, worse, test_images)
+    assert "pets@2 has an accuracy of 0.8833, and pets@1 (champion) has 0.9667" in str(refused)
+    assert "a drop of at most 0.0050" in str(refused)
+    assert refused.judgement.champion == "pets@1"
+    # As many mistakes, but others.
+    equal = register(tmp_path, wrong_at(slice(50, 60), slice(350, 360)))
+    assert promote(tmp_path, equal, test_images).replaced == 1
 
 
-def test_a_version_with_different_classes_is_refused(tmp_path: Path) -> None:
-    right = np.diag([10, 10, 10]).tolist()
-    promote(tmp_path, register(tmp_path, right))
-    message = refusal(tmp_path, register(tmp_path, right, ("cat", "dog", "horse")))
-    assert "pets@2 has different classes from pets@1 (champion): only pets@2 has horse; " in message
-    assert "only pets@1 has fish" in message
+def test_images_that_the_champion_was_trained_on_are_left_out(
+    tmp_path: Path, test_images: TestImages
+) -> None:
+    # It knows by heart the 300 images that it was trained on, and is poor on the others.
+    memorized = range(0, 600, 2)
+    predicted = LABELS.copy()
+    predicted[1::2] = (predicted[1::2] + (np.arange(300) % 2)) % 3
+    promote(tmp_path, register(tmp_path, predicted.tolist(), trained_on=memorized), test_images)
+    better = register(tmp_path, wrong_at(slice(0, 600, 5)))
+    promotion = promote(tmp_path, better, test_images)
+    found = promotion.judgement.to_json()
+    assert found["compared_on"]["left_out_as_trained_on"] == 300
+    assert found["compared_on"]["images"] == 300
+    accuracy = next(row for row in found["gate"] if row["champion"] is not None)
+    assert (accuracy["value"], accuracy["champion"]) == (pytest.approx(0.8), pytest.approx(0.5))
+
+
+def test_a_champion_trained_on_every_test_image_cannot_be_compared(
+    tmp_path: Path, test_images: TestImages
+) -> None:
+    champion = register(tmp_path, LABELS.tolist(), trained_on=range(600))
+    promote_version(tmp_path, "pets", champion.version, "champion")
+    message = str(refusal(tmp_path, register(tmp_path, LABELS.tolist()), test_images))
+    assert "pets@1 (champion) was trained on all 600 test images of pets@2" in message
+
+
+def test_a_version_without_one_of_the_classes_is_refused(tmp_path: Path, test_images: TestImages) -> None:
+    promote(tmp_path, register(tmp_path, LABELS.tolist()), test_images)
+    names = ("cat", "dog", "horse")
+    others = write_images(tmp_path / "images", LABELS.tolist(), names)
+    message = str(refusal(tmp_path, register(tmp_path, LABELS.tolist(), names), others))
+    assert "pets@2 has no class fish, which pets@1 (champion) has" in message
+
+
+def test_a_version_with_a_further_class_is_compared_on_the_classes_that_both_have(tmp_path: Path) -> None:
+    names = (*NAMES, "horse")
+    labels = np.repeat([0, 1, 2, 3], 150)
+    test = write_images(tmp_path / "images", labels.tolist(), names)
+    known = np.minimum(labels, 2)
+    promote_version(tmp_path, "pets", register(tmp_path, known.tolist()).version, "champion")
+    promotion = promote(tmp_path, register(tmp_path, labels.tolist(), names), test)
+    assert promotion.judgement.images == 450
+    assert promotion.replaced == 1
 
 
 def test_classes_in_another_order_or_another_unicode_form_are_the_same(tmp_path: Path) -> None:
-    right = np.diag([10, 10, 10]).tolist()
-    promote(tmp_path, register(tmp_path, right, ("cat", "chi\u00ean", "fish")))
-    assert promote(tmp_path, register(tmp_path, right, ("fish", "cat", "chie\u0302n"))) == 2
+    names = ("cat", "chi\u00ean", "fish")
+    test = write_images(tmp_path / "images", LABELS.tolist(), names)
+    promote(tmp_path, register(tmp_path, LABELS.tolist(), names), test)
+    turned = ((LABELS + 1) % 3).tolist()
+    reordered = register(tmp_path, turned, ("fish", "cat", "chie\u0302n"))
+    promotion = promote(tmp_path, reordered, test)
+    accuracy = next(row for row in promotion.judgement.verdicts if row.champion is not None)
+    assert (accuracy.value, accuracy.champion) == (1, 1)
 
 
-@pytest.mark.parametrize("number", [1, 2], ids=["of the champion", "of the new version"])
-@pytest.mark.parametrize("name", [METRICS_FILE, LABELS_FILE])
-def test_modified_results_are_rejected(number: int, name: str, tmp_path: Path) -> None:
-    right = np.diag([10, 10, 10]).tolist()
-    promote(tmp_path, register(tmp_path, right))
-    bundle = register(tmp_path, right)
-    path = tmp_path / "models/pets" / str(number) / name
+def test_the_gate_compares_with_the_alias_it_is_to_move(tmp_path: Path, test_images: TestImages) -> None:
+    promote(tmp_path, register(tmp_path, LABELS.tolist()), test_images)
+    worse = register(tmp_path, wrong_at(slice(100)))
+    assert promote(tmp_path, worse, test_images, alias="candidate").replaced is None
+    assert aliases_of(tmp_path, "pets") == {"champion": 1, "candidate": 2}
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["the champion", "the new version"])
+@pytest.mark.parametrize("file", [ONNX_FILE, LABELS_FILE])
+def test_a_damaged_version_stops_the_run(
+    number: int, file: str, tmp_path: Path, test_images: TestImages
+) -> None:
+    promote(tmp_path, register(tmp_path, LABELS.tolist()), test_images)
+    bundle = register(tmp_path, LABELS.tolist())
+    path = tmp_path / "models/pets" / str(number) / file
     os.chmod(path, 0o644)
-    path.write_text(path.read_text().replace("cat", "bat"))
-    with pytest.raises(WorkError, match=name):
-        promote(tmp_path, bundle)
+    path.write_bytes(path.read_bytes().replace(b"cat", b"bat"))
+    with pytest.raises(WorkError, match=file):
+        promote(tmp_path, bundle, test_images)
     assert aliases_of(tmp_path, "pets") == {"champion": 1}

@@ -1,4 +1,4 @@
-"""The registry with one and several processes, and the promotion gate."""
+"""The registry with one and several processes."""
 
 import json
 import multiprocessing
@@ -18,11 +18,8 @@ from pixelmill.pipeline.bundles import (
     LABELS_FILE,
     ONNX_FILE,
     PREPROCESSING_FILE,
-    ModelBundle,
 )
-from pixelmill.pipeline.config import PromotionSpec
-from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
-from pixelmill.pipeline.promotion import Promotion, promote_bundle
+from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.registry import (
     aliases_of,
     find_bundle,
@@ -311,63 +308,3 @@ def test_two_processes_can_move_aliases_while_readers_see_complete_files(store: 
     assert moves[0] == 3
     assert set(moves[1:]) == {1, 2}
     assert all(before != after for before, after in pairwise(moves))
-
-
-def gate(store: Path, bundle: ModelBundle, **limits: float) -> Promotion:
-    return promote_bundle(store, bundle, PromotionSpec.model_validate(limits))
-
-
-def refusal(store: Path, bundle: ModelBundle, **limits: float) -> str:
-    before = aliases_of(store, "digits")
-    with pytest.raises(GateRefused) as caught:
-        gate(store, bundle, **limits)
-    assert int(caught.value.exit_code) == 3
-    assert aliases_of(store, "digits") == before
-    assert find_bundle(store, f"digits@{bundle.version}") == bundle
-    return str(caught.value)
-
-
-def test_the_first_version_above_the_minimum_is_promoted(tmp_path: Path) -> None:
-    bundle = register(tmp_path, accuracy=0.95)
-    assert gate(tmp_path, bundle, min_accuracy=0.95) == Promotion("digits", 1, "champion", None)
-    assert aliases_of(tmp_path, "digits") == {"champion": 1}
-
-
-def test_a_version_below_the_minimum_is_refused(tmp_path: Path) -> None:
-    bundle = register(tmp_path, accuracy=0.9499)
-    message = refusal(tmp_path, bundle, min_accuracy=0.95)
-    assert "digits@1 has a test accuracy of 0.9499; expected at least 0.9500." in message
-    assert "pixelmill models promote digits@1" in message
-    assert aliases_of(tmp_path, "digits") == {}
-
-
-def test_a_version_too_far_below_the_champion_is_refused(tmp_path: Path) -> None:
-    gate(tmp_path, register(tmp_path, accuracy=0.99))
-    message = refusal(tmp_path, register(tmp_path, accuracy=0.97), max_accuracy_drop=0.01)
-    assert "digits@2 has a test accuracy of 0.9700" in message
-    assert "0.0100 below the 0.9900 of digits@1" in message
-    assert aliases_of(tmp_path, "digits") == {"champion": 1}
-
-
-@pytest.mark.parametrize(("old", "new", "drop"), [(0.9, 0.9, 0.0), (0.9, 0.95, 0.0), (1.0, 0.75, 0.25)])
-def test_an_equal_a_better_or_a_slightly_worse_version_is_promoted(
-    old: float, new: float, drop: float, tmp_path: Path
-) -> None:
-    gate(tmp_path, register(tmp_path, accuracy=old))
-    result = gate(tmp_path, register(tmp_path, accuracy=new), max_accuracy_drop=drop)
-    assert result == Promotion("digits", 2, "champion", 1)
-    assert aliases_of(tmp_path, "digits") == {"champion": 2}
-
-
-def test_a_drop_of_exactly_the_limit_is_allowed(tmp_path: Path) -> None:
-    gate(tmp_path, register(tmp_path, accuracy=180 / 200))
-    result = gate(tmp_path, register(tmp_path, accuracy=179 / 200), max_accuracy_drop=0.005)
-    assert result.replaced == 1
-
-
-def test_the_gate_compares_with_the_alias_that_it_moves(tmp_path: Path) -> None:
-    gate(tmp_path, register(tmp_path, accuracy=0.99))
-    second = register(tmp_path, accuracy=0.6)
-    result = promote_bundle(tmp_path, second, PromotionSpec(alias="candidate", max_accuracy_drop=0))
-    assert result == Promotion("digits", 2, "candidate", None)
-    assert aliases_of(tmp_path, "digits") == {"champion": 1, "candidate": 2}
