@@ -86,9 +86,9 @@ def _refuse(
     store: Location, bundle: ModelBundle, promotion: PromotionSpec, judgement: Judgement
 ) -> VersionRefused:
     reference = f"{bundle.name}@{bundle.version}"
-    command = f"pixelmill models promote {reference}"
+    command = f"`pixelmill models promote {reference}`"
     if promotion.alias != "champion":
-        command += f" --alias {promotion.alias}"
+        command = f"`pixelmill models promote {reference} --alias {promotion.alias}`"
     received, expected = judgement.refusal or ("", "")
     log_refusal(
         store,
@@ -102,6 +102,6 @@ def _refuse(
     return VersionRefused(
         received,
         expected,
-        f"{reference} is registered, and {promotion.alias} is unchanged. To promote it anyway: `{command}`.",
+        f"{reference} is registered, and {promotion.alias} is unchanged. To promote it anyway: {command}.",
         judgement,
     )
