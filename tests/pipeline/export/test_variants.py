@@ -201,7 +201,7 @@ def test_a_model_that_no_converter_takes_is_named() -> None:
 @given(available=st.integers(1, 300), wanted=st.integers(1, 300))
 def test_calibration_images_are_spread_over_all(available: int, wanted: int) -> None:
     pixels = np.arange(available, dtype=np.uint16).reshape(-1, 1, 1, 1)
-    chosen = sample_evenly(pixels, wanted).ravel()  # type: ignore[arg-type]
+    chosen = sample_evenly(pixels, wanted).ravel()
     assert len(chosen) == min(available, wanted)
     assert len(set(chosen)) == len(chosen)
     gaps = np.diff(chosen.astype(int))
