@@ -219,6 +219,7 @@ RUN = {
     "README.md": {"retrain", "models", "score", "explain", "export"},
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"recipes", "retrain"},
+    "docs/audit.md": {"audit"},
     "docs/scoring.md": {"score", "explain"},
     "docs/bundle.md": {"export", "verify"},
     "docs/deployment.md": {"score"},
@@ -265,7 +266,7 @@ def _make_folders(folder: Path, store: Path) -> None:
     for name in ("sevens/0001.png", "sevens/0002.scan"):
         write_images(folder / "images/sevens", 1, seed=len(name))[0].rename(folder / "images" / name)
     for name in ("pets/cat", "pets/dog"):
-        write_images(folder / name, 2, seed=len(name))
+        write_images(folder / name, 3, seed=len(name))
     (folder / "seven.png").write_bytes(encode_png(np.full((20, 30, 3), 90, np.uint8)))
 
 

@@ -55,7 +55,7 @@ def audit(
     recipe = _load(images, tuple(overrides or ()))
     check_store(store)
     work = workspace(store)
-    given = collect(download_dataset(recipe.dataset, work), recipe, work)
+    given = collect(download_dataset(recipe.dataset, work, for_training=False), recipe, work)
     folder = output or work / "audits" / recipe.name
     made = look_at(given, spec_of(recipe.dataset), folder)
     if as_json:

@@ -58,13 +58,16 @@ _SOURCES: dict[type[DatasetSource], _Source] = {
 }
 
 
-def download_dataset(source: DatasetSource, store: Path, *, verify_data: bool = False) -> RawDataset:
+def download_dataset(
+    source: DatasetSource, store: Path, *, verify_data: bool = False, for_training: bool = True
+) -> RawDataset:
     """List the images of a dataset, after downloading what is not in the cache, `downloads/` of the store.
 
     Args:
         source: The dataset of a recipe.
         store: The local folder for the working files of a store.
         verify_data: Whether to read files again whose size and time have not changed.
+        for_training: Whether each class must have enough images for its splits.
 
     Raises:
         DownloadError: No mirror provided the data.
@@ -75,7 +78,9 @@ def download_dataset(source: DatasetSource, store: Path, *, verify_data: bool = 
     path = source.corrections if isinstance(source, OwnImages) else None
     corrections = None if path is None else read_corrections(path)
     listing = _SOURCES[type(source)].list_images(source, cache)
-    return write_catalogue(source.source, listing, cache, corrections, verify_data=verify_data)
+    return write_catalogue(
+        source.source, listing, cache, corrections, verify_data=verify_data, for_training=for_training
+    )
 
 
 def check_source(source: DatasetSource) -> None:

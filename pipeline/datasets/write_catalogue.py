@@ -48,6 +48,7 @@ def write_catalogue(
     corrections: Corrections | None = None,
     *,
     verify_data: bool = False,
+    for_training: bool = True,
 ) -> RawDataset:
     """Hash the images of a listing and write its catalogue.
 
@@ -59,6 +60,7 @@ def write_catalogue(
         cache: Where the catalogue and the hashes are kept.
         corrections: Corrections of labels.
         verify_data: Whether to read files again whose size and time have not changed.
+        for_training: Whether each class must have enough images for its splits.
 
     Raises:
         RequestError: A class has too few distinct images for its splits, or corrections contradict each other
@@ -83,7 +85,8 @@ def write_catalogue(
     warnings = [*listing.warnings, *applied.warnings(), *duplicate_warnings(title, catalogue, rows, dropped)]
     for line in warnings:
         _log.warning("%s", line)
-    require_enough(title, rows, dropped)
+    if for_training:
+        require_enough(title, rows, dropped)
     return RawDataset(
         source=source,
         catalogue=catalogue,

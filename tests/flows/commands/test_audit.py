@@ -121,7 +121,17 @@ def test_a_table_is_audited_with_its_splits_and_groups(run: Run, tmp_path: Path)
     assert all("of the same group as" in reason for reason in leaks)
 
 
-@pytest.mark.parametrize("what", ["nowhere", "nothing.yaml", "nothing.csv"])
+def test_a_folder_that_cannot_be_trained_on_is_audited(run: Run, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_sound(images, 3)
+    for path in (images / "brick").iterdir():
+        (images / "grass" / path.name).write_bytes(path.read_bytes())
+    answer = run("audit", images, "--store", tmp_path / "store", "--json")
+    assert answer.code == 0, answer.errors
+    assert len(answer.json["findings"]["contradiction"]) == 6
+
+
+@pytest.mark.parametrize("what", ["nowhere", "nothing.yaml"])
 def test_what_is_not_there_is_one_line(run: Run, tmp_path: Path, what: str) -> None:
     answer = run("audit", tmp_path / what, "--store", tmp_path / "store")
     assert answer.code == 2
