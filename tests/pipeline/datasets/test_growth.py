@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,3 +210,46 @@ def test_the_catalogue_says_what_was_listed(pets: Path, tmp_path: Path) -> None:
     table = pq.read_table(raw.catalogue.path)
     assert len(table) == 2 * EACH
     assert table["error"].null_count == len(table)
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from pixelmill.pipeline.datasets import tensor_writer
+from pixelmill.pipeline.datasets.division import ModelHistory
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.recipes import load_recipe
+
+if __name__ == "__main__":
+    folder, store, *overrides = sys.argv[1:]
+    recipe = load_recipe("folder", [f"dataset.path={folder}", *overrides])
+    tensor_writer._SEGMENT_ROWS = 8
+    write_index = tensor_writer.write_index
+
+    def write_and_count(path, rows, facts):
+        write_index(path, rows, facts)
+        if path.stem == "00000002":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tensor_writer.write_index = write_and_count
+    prepare_dataset(download_dataset(recipe.dataset, Path(store)), recipe, Path(store))
+"""
+
+
+def test_a_killed_preparation_keeps_the_segments_it_finished(pets: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(pets)
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED_WRITER)
+    sizes = ("image.height=8", "image.width=8", "image.channels=1", "name=pets")
+    command = [sys.executable, str(script), str(pets), str(tmp_path / "store"), *sizes]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    store = TensorStore(tmp_path / "store", recipe.image)
+    assert store.segment_numbers() == [1, 2]
+    kept = store.data_path(1).stat().st_mtime_ns
+    dataset = prepare(recipe, tmp_path / "store")
+    assert dataset.tensors().segment_numbers() == [1, 2, 3]
+    assert decoded(dataset) == 2 * EACH
+    assert store.data_path(1).stat().st_mtime_ns == kept
+    assert not [path for path in store.folder.iterdir() if "pixelmill-tmp" in path.name]

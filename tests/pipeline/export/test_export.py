@@ -91,7 +91,10 @@ def source(trained_store: Path, bundle: ModelBundle) -> ExportSource:
     manifest = read_manifest(bundle.folder)
     run = trained_store / "runs" / manifest["run_id"]
     again = source_of_bundle(bundle, ExportSpec.model_validate(manifest["export"]))
-    return replace(again, model_path=run / "training/model.keras", results=run / "evaluation")
+    dataset = find_dataset(trained_store, bundle)
+    return replace(
+        again, model_path=run / "training/model.keras", results=run / "evaluation", dataset=dataset
+    )
 
 
 @pytest.fixture
