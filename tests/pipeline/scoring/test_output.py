@@ -35,7 +35,7 @@ def test_hidden_files_of_a_user_are_kept(request_: ScoringRequest, refused: bool
     before = content(output)
     if refused:
         (output / "mine.txt").write_text("other")
-        with pytest.raises(RequestError, match=r"holds 'mine\.txt'"):
+        with pytest.raises(RequestError, match=r"contains 'mine\.txt'"):
             score_folder(request_)
         assert content(output) == {**before, "mine.txt": b"other"}
     else:
