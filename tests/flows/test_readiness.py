@@ -66,7 +66,7 @@ def test_a_missing_weights_file_is_reported(tmp_path: Path) -> None:
     sys.platform != "linux" or any(Path("/dev").glob("nvidia*")), reason="this machine may have a GPU"
 )
 def test_a_missing_gpu_is_reported(tmp_path: Path) -> None:
-    assert "sees no GPU" in refusal(load_recipe("digits", ["training.device=gpu"]), tmp_path)
+    assert "there is no GPU" in refusal(load_recipe("digits", ["training.device=gpu"]), tmp_path)
 
 
 def test_an_unwritable_store_is_reported() -> None:

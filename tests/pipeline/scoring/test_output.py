@@ -36,7 +36,7 @@ def test_hidden_files_of_a_user_are_kept(request_: ScoringRequest, refused: bool
     before = content(local_path(output))
     if refused:
         (output / "mine.txt").write_text("other")
-        with pytest.raises(RequestError, match=r"holds 'mine\.txt'"):
+        with pytest.raises(RequestError, match=r"contains 'mine\.txt'"):
             score_folder(request_)
         assert content(local_path(output)) == {**before, "mine.txt": b"other"}
     else:

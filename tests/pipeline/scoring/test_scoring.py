@@ -381,7 +381,7 @@ def test_an_interrupted_fresh_run_resumes(request_: ScoringRequest, tmp_path: Pa
 
 
 def test_two_runs_never_share_an_output(request_: ScoringRequest) -> None:
-    with lock_output(request_.output), pytest.raises(RequestError, match="another run is at work"):
+    with lock_output(request_.output), pytest.raises(RequestError, match="in use by another run"):
         score_folder(request_)
     assert not request_.output.exists()
     assert score_folder(request_).manifest["failed"] == 0
