@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pixelmill.pipeline.config import Bar, PromotionSpec
 from pixelmill.pipeline.config.promotion import Metric
 from pixelmill.pipeline.datasets import Labels
+from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.evaluation.calibration import expected_calibration_error
 from pixelmill.pipeline.evaluation.intervals import Z_95, Interval, interval_of_mean, interval_of_proportion
 from pixelmill.pipeline.evaluation.paired import cross_entropies
@@ -37,6 +38,7 @@ class Verdict:
         verdict: Whether the version passed; `not judged` if there are no such images.
         p_value: For a drop: of the hypothesis that it is within the limit, adjusted for all drops together.
         detectable: For a drop: the smallest one that these images could have shown; None if none.
+        note: What explains the value, if anything: `predicts cat for every test image`.
     """
 
     bar: Metric
@@ -49,6 +51,7 @@ class Verdict:
     verdict: Decision
     p_value: float | None = None
     detectable: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,8 @@ def judge_chance(predictions: JudgedPredictions) -> Verdict:
     """Whether the balanced accuracy is above that of always predicting one class, 1 / classes."""
     value, interval = _balanced_accuracy(predictions.probabilities, predictions.labels)
     by_chance = 1 / len(predictions.class_names)
+    predicted = np.unique(predictions.probabilities.argmax(axis=1))
+    only = printable(predictions.class_names[predicted[0]]) if len(predicted) == 1 else ""
     return Verdict(
         bar="balanced_accuracy",
         scope="all",
@@ -132,6 +137,7 @@ def judge_chance(predictions: JudgedPredictions) -> Verdict:
         champion=None,
         limit=f"an interval above {by_chance:.4f}, the result of always predicting one class",
         verdict="passed" if interval.low > by_chance + _ROUNDING else "refused",
+        note=f"predicts {only} for every test image" if only else "",
     )
 
 

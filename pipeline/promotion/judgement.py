@@ -168,7 +168,10 @@ def _first_refusal(
     first, rest = refused[0], len(refused) - 1
     scope = "" if first.scope == "all" else f" on {printable(first.scope)}"
     name = first.bar.replace("_", " ")
-    received = f"{reference} has {'an' if name[0] in 'ai' else 'a'} {name} of {_number(first.value)}{scope}"
+    verb = f"{first.note}, which is" if first.note else "has"
+    received = (
+        f"{reference} {verb} {'an' if name[0] in 'ai' else 'a'} {name} of {_number(first.value)}{scope}"
+    )
     expected = first.limit
     if first.champion is not None:
         received += f", and {champion} ({promotion.alias}) has {_number(first.champion)}"

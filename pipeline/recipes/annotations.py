@@ -87,8 +87,10 @@ def _describe(kind: Any, limits: tuple[object, ...]) -> str:
             return f"[{', '.join(describe_type(item) for item in items)}]"
         fewest = next((limit.min_length for limit in limits if isinstance(limit, MinLen)), 0)
         at_least = f", at least {fewest}" if fewest else ""
-        parts = list(parts_in(kind))
-        return f"list of {'layers' if parts else describe_type(items[0])}{at_least}"
+        tags = {tag[0] for part in parts_in(kind) if (tag := tag_of(part))}
+        return f"list of {'layers' if 'layer' in tags else describe_type(items[0])}{at_least}"
+    if get_origin(kind) is dict:
+        return "mapping"
     if isinstance(kind, type) and issubclass(kind, Part):
         return "mapping"
     bounds = " and ".join(word for limit in limits if (word := _bound(limit)))

@@ -49,7 +49,11 @@ def flow_run(server: PrefectServer, retrained: CommandResult) -> Any:
 def test_the_command_prints_the_same_as_models_show(retrained: CommandResult, run: Run) -> None:
     shown = retrained.json
     store = Path(shown["folder"]).parents[2]
+    of_run = {name: shown.pop(name) for name in ("state", "gate", "compared_on")}
     assert run("models", "show", "digits@champion", "--store", store, "--json").json == shown
+    assert of_run["state"] == "promoted"
+    assert [(row["bar"], row["verdict"]) for row in of_run["gate"]] == [("balanced_accuracy", "passed")]
+    assert of_run["compared_on"]["images"] == shown["metrics"]["test"]["images"]
     assert shown["metrics"]["training"]["epochs"] == 4
     for stage in STAGES:
         assert any(line.startswith(stage) for line in retrained.errors.splitlines()), stage
@@ -70,7 +74,7 @@ def test_the_recipe_is_a_typed_parameter_of_the_flow(server: PrefectServer, flow
     from pixelmill.flows.retraining import retrain
 
     schema = retrain.parameters.model_dump()
-    assert set(schema["properties"]) == {"recipe", "store", "verify_data"}
+    assert set(schema["properties"]) == {"recipe", "store", "verify_data", "retrain_anyway"}
     assert "TrainingSpec" in schema["definitions"]
 
 
@@ -79,7 +83,7 @@ def test_metrics_and_report_are_artifacts_of_the_run(
 ) -> None:
     artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [flow_run["id"]]}})
     by_key = {artifact["key"]: artifact for artifact in artifacts if artifact["key"]}
-    assert set(by_key) == {"digits-training", "digits-history", "digits-metrics", "digits-report"}
+    assert set(by_key) == {f"digits-{name}" for name in ("training", "history", "metrics", "report", "gate")}
     assert by_key["digits-training"]["type"] == "progress"
     assert by_key["digits-training"]["data"] == 100
     assert "epoch 4/4, step 41/41, loss " in by_key["digits-training"]["description"]

@@ -72,7 +72,9 @@ def test_a_version_below_a_bar_is_refused_and_every_failed_bar_named(
 
 def test_a_model_that_predicts_one_class_is_refused(tmp_path: Path, test_images: TestImages) -> None:
     bundle = register(tmp_path, [0] * 600)
-    assert "the result of always predicting one class" in str(refusal(tmp_path, bundle, test_images))
+    message = str(refusal(tmp_path, bundle, test_images))
+    assert "pets@1 predicts cat for every test image, which is a balanced accuracy of 0.3333" in message
+    assert "the result of always predicting one class" in message
     assert promote(tmp_path, bundle, test_images, min_balanced_accuracy=0).version == 1
 
 
