@@ -36,7 +36,7 @@ class Bar(Part):
         default=None, description="For recall: the class. null: every class by itself."
     )
     slice: dict[Text, Text] = Field(
-        default_factory=dict,
+        default={},
         description="Only the test images with these values in the columns of the dataset's table: "
         "`{camera: north}`.",
     )
