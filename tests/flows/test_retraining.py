@@ -285,5 +285,5 @@ def test_a_missing_gpu_is_reported_by_the_training_process(
         env=server.environment,
     )
     assert result.code == 2
-    assert "sees no GPU" in result.last_error
+    assert "there is no GPU" in result.last_error
     assert "Traceback" not in result.errors

@@ -234,7 +234,7 @@ def test_the_aliases_file_is_replaced_without_leftovers(store: Path) -> None:
     promote_version(store, "digits", 1, "champion")
     promote_version(store, "digits", 2, "champion")
     visible = {path.name for path in (store / "models/digits").iterdir() if path.name[0] != "."}
-    assert visible == {"1", "2", "3", "aliases.json"}
+    assert visible == {"1", "2", "3", "aliases.json", "log"}
     assert aliases_file(store)["aliases"] == {"champion": 2}
     assert aliases_file(store)["history"] == {"champion": [1]}
 

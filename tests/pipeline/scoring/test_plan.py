@@ -62,9 +62,9 @@ def test_addresses_survive_and_paths_become_absolute(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("content", [[], {}, {"request": {}}, {"request": [], "run": {}}, {"run": "digits"}])
-def test_a_file_that_tells_of_no_run_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_file_that_describes_no_run_is_refused(tmp_path: Path, content: object) -> None:
     request = plan_of(tmp_path).request
     write_json(request.work / "run.json", content)
-    with pytest.raises(RequestError, match=r"run\.json tells of no scoring run"):
+    with pytest.raises(RequestError, match=r"run\.json does not describe a scoring run"):
         find_run(request, {})
     assert read_json(request.work / "run.json") == content
