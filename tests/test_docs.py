@@ -194,11 +194,12 @@ def test_the_documented_recipes_are_the_built_in_ones() -> None:
     assert set(re.findall(r"`([\w-]+)`", first_cells)) == set(shipped_recipes())
 
 
-def test_the_layers_make_a_network() -> None:
-    (layers,) = blocks("docs/recipes.md", "yaml")
-    recipe = load_recipe("cifar10").model_dump(mode="json")
-    recipe["model"] = yaml.safe_load(layers)
+def test_the_parts_of_recipes_are_valid() -> None:
+    layers, *parts = map(yaml.safe_load, blocks("docs/recipes.md", "yaml"))
+    recipe = {**load_recipe("cifar10").model_dump(mode="json"), "model": layers}
     parse_recipe(recipe, "docs/recipes.md")
+    for part in parts:
+        parse_recipe({**recipe, **part}, "docs/recipes.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
