@@ -10,7 +10,6 @@ import typer
 
 from pixelmill.flows.commands.options import format_size, parse_size
 from pixelmill.pipeline.scoring.options import BYTES, Option, scoring_options
-from pixelmill.pipeline.storage import Location
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +66,7 @@ def _command_parameter(option: Option) -> inspect.Parameter:
     kind, default, metavar = option.type, option.default, None
     if kind == tuple[str, ...]:
         kind, default, metavar = list[str] | None, None, "PATTERN"
-    elif kind == Location | None:
+    elif option.is_location:
         kind = str | None
     elif option.unit == BYTES:
         kind, default, metavar = str, format_size(default), "SIZE"
@@ -77,7 +76,7 @@ def _command_parameter(option: Option) -> inspect.Parameter:
 
 
 def _flow_parameter(option: Option) -> inspect.Parameter:
-    kind = str | None if option.type == Location | None else option.annotation
+    kind = str | None if option.is_location else option.annotation
     return inspect.Parameter(
         option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=kind
     )

@@ -9,8 +9,7 @@ from humanize import naturalsize
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pixelmill.pipeline.artifacts import read_json, read_manifest
 from pixelmill.pipeline.bundles import PARITY_FILE
-from pixelmill.pipeline.export.keras_loader import PixelRange
-from pixelmill.pipeline.export.requests import ExportRequest, export_on_request
+from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.storage import parse_location
 
 
@@ -74,6 +73,8 @@ def export(
 ) -> None:
     """Export a model's bundle, completely or not at all; a new ONNX file must pass the parity check."""
     check_store(store)
+    from pixelmill.pipeline.export.requests import ExportRequest, export_on_request
+
     destination = parse_location(output)
     request = ExportRequest(
         output=destination,

@@ -2,3 +2,8 @@
 
 `requests` exports what a user names, `exporter` drafts, proves and publishes, `parity` is the proof.
 """
+
+from typing import Literal
+
+PixelRange = Literal["0..255", "0..1", "-1..1"]
+"""The range of pixels that a network expects."""

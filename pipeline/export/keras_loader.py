@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.outputs import final_activation
 from pixelmill.pipeline.export.precision import Precision, all_layers, in_precision
 from pixelmill.pipeline.training.prediction import load_model
 
-PixelRange = Literal["0..255", "0..1", "-1..1"]
 # The scale and offset that map 0 to 255 to each range.
 _RESCALING: dict[PixelRange, tuple[float, float]] = {
     "0..255": (1.0, 0.0),

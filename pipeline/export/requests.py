@@ -11,9 +11,9 @@ from pixelmill.pipeline.artifacts import publishing, scratch_folder, verify_file
 from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset, from_folder
-from pixelmill.pipeline.export.keras_loader import PixelRange
 from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import (

@@ -12,8 +12,8 @@ from pixelmill.pipeline.config import ExportSpec, ImageSpec, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset, read_prepared
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation import Evaluation
+from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.keras_loader import (
-    PixelRange,
     inspect_network,
     require_keras_file,
     require_labels,

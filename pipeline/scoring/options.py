@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -126,6 +127,11 @@ class Option:
     expected: str
     unit: str
 
+    @property
+    def is_location(self) -> bool:
+        """Whether its value is a path or an address, which `get_type_hints` shows as a path."""
+        return bool(self.type == Path | None)
+
 
 @cache
 def scoring_options() -> tuple[Option, ...]:
@@ -172,8 +178,7 @@ def check_values(options: ScoringOptions) -> None:
         RequestError: A value has the wrong type or is out of range.
     """
     for option in scoring_options():
-        # A remote location has the methods of a path, but is not a `Path`.
-        if option.type == Location | None:
+        if option.is_location:
             continue
         value = getattr(options, option.name)
         try:
