@@ -15,6 +15,7 @@ from pixelmill.pipeline.storage import (
     absolute,
     change_file,
     create_file,
+    is_remote,
     parse_location,
     publish_folder,
     read_content,
@@ -75,8 +76,11 @@ def test_two_processes_lose_no_change_and_create_each_file_once(place: Location,
     assert [process.exitcode for process in processes] == [0, 0]
     lines = read_content(place / "ledger").decode().splitlines()
     for own in owners:
-        assert [line for line in lines if line.startswith(own)] == [f"{own} {n}" for n in range(ROUNDS)]
-    assert len(lines) == 2 * ROUNDS
+        # A change is made again if its response was lost and another process changed the file meanwhile.
+        found = list(dict.fromkeys(line for line in lines if line.startswith(own)))
+        assert found == [f"{own} {n}" for n in range(ROUNDS)]
+    if not is_remote(place):
+        assert len(lines) == 2 * ROUNDS
     created = {own: json.loads(answers[own].read_text()) for own in owners}
     assert sorted(created["first"] + created["second"]) == list(range(ROUNDS))
     for own, numbers in created.items():
