@@ -170,8 +170,8 @@ def change_file(path: Location, change: Change, largest: int | None = None) -> N
         path: The file; it need not exist.
         change: From the file's content, None if there is no file, to its new content, None to leave it as it
             is. For a remote file, it is called again if another process changed the file first; two processes
-            that write the same content count as one change, and a change whose response was lost is made again
-            if another process changed the file before the retry.
+            that write the same content count as one change, and a change whose response was lost is made
+            again if another process changed the file before the retry.
         largest: The largest size in bytes of a local file; None for any.
 
     Raises:
