@@ -66,12 +66,13 @@ ENGINES := $(patsubst tests/engines/requirements/%.txt,.engines/%/installed,$(wi
 test-engines: .venv/installed $(JAVASCRIPT) $(ENGINES)
 	$(BIN)/python -m tests.engines
 
-# Measures the numbers in docs/benchmarks.md; takes 45 minutes on an otherwise idle machine.
+# Measures the numbers in docs/benchmarks.md; takes an hour on an otherwise idle machine.
 benchmark: .venv/installed
 	$(BIN)/python -m tests.benchmarks.score_throughput
 	$(BIN)/python -m tests.benchmarks.reuse_cost
 	$(BIN)/python -m tests.benchmarks.many_files
 	$(BIN)/python -m tests.benchmarks.train_throughput
+	$(BIN)/python -m tests.benchmarks.prepare_throughput
 
 format: .venv/installed
 	$(BIN)/ruff format .
