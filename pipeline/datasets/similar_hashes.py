@@ -35,7 +35,7 @@ def similar_pairs(hashes: Hashes) -> Pairs:
 
     Returns:
         int64 [pairs, 2]: indices of images, the smaller one first, sorted. Of images with equal hashes, each
-        is paired with the next few.
+        is paired with the next 64, and the first 8 with images of similar hashes.
     """
     order = np.argsort(hashes, kind="stable").astype(np.int64)
     values, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)

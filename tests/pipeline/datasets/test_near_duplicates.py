@@ -41,11 +41,13 @@ def similar_hashes(draw: st.DrawFn) -> Hashes:
 @given(similar_hashes())
 def test_every_pair_of_hashes_that_differ_in_up_to_seven_bits_is_found(hashes: Hashes) -> None:
     found = {(int(one), int(two)) for one, two in similar_pairs(hashes)}
+    earlier = [int((hashes[:place] == value).sum()) for place, value in enumerate(hashes)]
     for one, two in combinations(range(len(hashes)), 2):
         bits = int(hashes[one] ^ hashes[two]).bit_count()
-        if bits <= 7:
+        # Of a hash that many images share, only the first are compared with those of similar hashes.
+        if bits <= 7 and (bits == 0 or max(earlier[one], earlier[two]) < 8):
             assert (one, two) in found
-        elif bits > 12:
+        if bits > 12:
             assert (one, two) not in found
 
 
