@@ -18,7 +18,8 @@ Metric = Literal[
 ]
 # A drop needs the predictions of two models for the same images.
 _WITH_DROP = ("accuracy", "balanced_accuracy", "recall", "loss")
-_OF_THE_FILE = ("model_bytes", "images_per_second")
+FILE_METRICS = ("model_bytes", "images_per_second")
+"""Metrics of the ONNX file, which are not measured on some of the images."""
 
 
 class Bar(Part):
@@ -51,7 +52,7 @@ class Bar(Part):
             raise ValueError(f"max_drop with one of {', '.join(_WITH_DROP)}")
         if self.of_class is not None and self.metric != "recall":
             raise ValueError("of_class with the metric recall")
-        if self.slice and self.metric in _OF_THE_FILE:
+        if self.slice and self.metric in FILE_METRICS:
             raise ValueError(f"no slice with {self.metric}")
         return self
 

@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 from pixelmill.pipeline.images import Pixels
 
+SLICE = "slice:"
+"""What the names of columns for further columns of the source begin with: `slice:camera`."""
 Part = Literal["train", "validation", "test"]
 """The split that a source assigns by itself: `test_path`, a folder `train/`, a column `split`."""
 

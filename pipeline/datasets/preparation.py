@@ -24,6 +24,7 @@ from pixelmill.pipeline.artifacts import (
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.config.sources import OwnImages
 from pixelmill.pipeline.datasets import ROWS_FILE, Labels, PreparedDataset, RawDataset, SplitName
+from pixelmill.pipeline.datasets.catalogue import SLICE
 from pixelmill.pipeline.datasets.catalogue_rows import PARTS, CatalogueRows, read_rows, read_strings
 from pixelmill.pipeline.datasets.class_coverage import check_coverage
 from pixelmill.pipeline.datasets.division import (
@@ -217,7 +218,7 @@ def _find_usable(
     class_names = choose_classes(recipe.dataset, found, raw.class_names, history)
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.array([label_of.get(name, -1) for name in rows.class_names], np.int64)
-    slices = [name for name in pq.read_schema(raw.catalogue.path).names if name.startswith("slice:")]
+    slices = [name for name in pq.read_schema(raw.catalogue.path).names if name.startswith(SLICE)]
     return UsableImages(
         contents=rows.contents[places],
         class_names=class_names,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pixelmill.pipeline.artifacts import canonical_json, flush_to_disk, move, scratch_folder, sha256_of
 from pixelmill.pipeline.datasets import RawDataset
-from pixelmill.pipeline.datasets.catalogue import Catalogue, ListedImage, Listing, Reader
+from pixelmill.pipeline.datasets.catalogue import SLICE, Catalogue, ListedImage, Listing, Reader
 from pixelmill.pipeline.datasets.catalogue_rows import read_rows
 from pixelmill.pipeline.datasets.class_folders import natural_order
 from pixelmill.pipeline.datasets.contents import Contents, hash_content
@@ -203,7 +203,7 @@ def _write(path: Path, batches: Iterable[list[_Hashed]], digests: _Digests) -> N
 
 
 def _schema(slices: Sequence[str]) -> pa.Schema:
-    names = [*_STRINGS, *(f"slice:{name}" for name in slices)]
+    names = [*_STRINGS, *(f"{SLICE}{name}" for name in slices)]
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 
@@ -219,7 +219,7 @@ def _as_arrow(batch: Sequence[_Hashed], slices: Sequence[str]) -> pa.RecordBatch
         "sha256": [hashed.sha256 for hashed in batch],
         "stamp": [image.stamp for image in images],
         "error": [hashed.error for hashed in batch],
-        **{f"slice:{name}": [image.slices.get(name) for image in images] for name in slices},
+        **{f"{SLICE}{name}": [image.slices.get(name) for image in images] for name in slices},
     }
     return pa.RecordBatch.from_pydict(columns, _schema(slices))
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.config import Bar, PromotionSpec
-from pixelmill.pipeline.config.promotion import Metric
+from pixelmill.pipeline.config.promotion import FILE_METRICS, Metric
 from pixelmill.pipeline.datasets import Labels
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.evaluation.calibration import expected_calibration_error
@@ -154,7 +154,7 @@ def _judge_bar(predictions: JudgedPredictions, bar: Bar) -> Iterator[Verdict]:
             decision = "passed" if value >= bar.at_least - _ROUNDING else "refused"
         else:
             decision = "passed" if value <= (bar.at_most or 0.0) + _ROUNDING else "refused"
-        images = 0 if bar.metric in ("model_bytes", "images_per_second") else int(members.sum())
+        images = 0 if bar.metric in FILE_METRICS else int(members.sum())
         yield Verdict(bar.metric, scope, images, value, interval, None, limit, decision)
 
 

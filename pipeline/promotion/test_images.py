@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pixelmill.pipeline.bundles import TRAINING_IMAGES_FILE, ModelBundle
 from pixelmill.pipeline.bundles.metadata import require_metadata
 from pixelmill.pipeline.datasets import Labels, PreparedDataset
+from pixelmill.pipeline.datasets.catalogue import SLICE
 from pixelmill.pipeline.decoding.files import decode_files
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import unescape
@@ -26,8 +27,6 @@ from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.promotion.bars import JudgedPredictions
 
 Flags = npt.NDArray[np.bool_]
-SLICE = "slice:"
-"""What the names of further columns begin with in `PreparedDataset.rows`."""
 
 
 @dataclass(frozen=True, eq=False)
