@@ -17,6 +17,7 @@ from pixelmill.flows.commands.demo import demo
 from pixelmill.flows.commands.explain import explain
 from pixelmill.flows.commands.export import export
 from pixelmill.flows.commands.models import models_app
+from pixelmill.flows.commands.predict import predict
 from pixelmill.flows.commands.recipes import recipes_app
 from pixelmill.flows.commands.retrain import retrain
 from pixelmill.flows.commands.score import score
@@ -33,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(take_general_options)
-for command in (demo, retrain, audit, score, export, verify, explain):
+for command in (demo, retrain, audit, predict, score, export, verify, explain):
     app.command()(quietable(command))
 for name, group in (("models", models_app), ("recipes", recipes_app)):
     for registered in group.registered_commands:
