@@ -1,7 +1,7 @@
 """Predicting with one engine, in its own environment.
 
-`python -m tests.engines.answering ENGINE QUESTIONS ANSWERS`; `tests.engines.matrix` writes the one file and
-reads the other.
+`python -m tests.engines.predicting ENGINE REQUESTS PREDICTIONS`; `tests.engines.matrix` writes the first
+file and reads the second.
 """
 
 import json
@@ -10,31 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.engines.loaders import LOADERS, Answer, Array
+from tests.engines.loaders import LOADERS, Array, Predict
 
 
-def ask(answer: Answer, images: Array) -> Array:
+def predict(engine: Predict, images: Array) -> Array:
     """Predict with an engine in one batch, then image by image.
 
     Args:
-        answer: A loaded engine.
+        engine: A loaded engine.
         images: uint8 [images, height, width, channels].
 
     Returns:
         float32 [2 * images, classes].
     """
-    return np.concatenate([answer(images), *(answer(image[np.newaxis]) for image in images)])
+    return np.concatenate([engine(images), *(engine(image[np.newaxis]) for image in images)])
 
 
 def main() -> None:
     """Predict every case in a file."""
-    name, questions, answers = sys.argv[1:]
+    name, requests, predictions = sys.argv[1:]
     engine = LOADERS[name]
     found = {}
-    for question in json.loads(Path(questions).read_text()):
-        images = np.array(question["pixels"], np.uint8).reshape(question["shape"])
-        found[question["name"]] = ask(engine.load(Path(question["model"])), images).tolist()
-    Path(answers).write_text(json.dumps({"version": engine.version(), "answers": found}))
+    for request in json.loads(Path(requests).read_text()):
+        images = np.array(request["pixels"], np.uint8).reshape(request["shape"])
+        found[request["name"]] = predict(engine.load(Path(request["model"])), images).tolist()
+    Path(predictions).write_text(json.dumps({"version": engine.version(), "predictions": found}))
 
 
 if __name__ == "__main__":
