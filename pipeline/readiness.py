@@ -3,7 +3,6 @@
 import errno
 import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets.download import check_source, count_classes
@@ -11,7 +10,7 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.layers.application import Application
-from pixelmill.pipeline.storage import Location, is_remote
+from pixelmill.pipeline.storage import Location, require_writable
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
 
@@ -59,12 +58,8 @@ def _check_device(recipe: Recipe) -> None:
 
 
 def _check_store(store: Location) -> None:
-    if is_remote(store):
-        return
-    place = next(folder for folder in (store.absolute(), *store.absolute().parents) if folder.exists())
     try:
-        with TemporaryFile(dir=place):
-            pass
+        require_writable(store)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise

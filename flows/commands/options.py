@@ -12,7 +12,7 @@ from pixelmill.pipeline.bundles import README_FILE, REPORT_FILE
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation.summary import describe_accuracy, describe_balance
-from pixelmill.pipeline.storage import Location, is_remote, parse_location, require_reachable
+from pixelmill.pipeline.storage import Location, parse_location, relative_to_here, require_reachable
 
 if TYPE_CHECKING:
     from pixelmill.pipeline.registry import ModelVersion
@@ -157,10 +157,7 @@ def describe_test(test: dict[str, Any]) -> str:
 
 def shown(path: Location) -> str:
     """A path for display: relative if it is below the current folder."""
-    if is_remote(path):
-        return str(path)
-    resolved, here = path.resolve(), Path.cwd()
-    return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
+    return relative_to_here(path)
 
 
 def how_to_call(program: str) -> str:

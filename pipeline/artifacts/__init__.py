@@ -31,7 +31,6 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.storage import (
     Location,
     flush_to_disk,
-    move,
     open_regular,
     opened_for_reading,
     read_content,
@@ -52,7 +51,6 @@ __all__ = [
     "describe_files",
     "flush_to_disk",
     "installed_packages",
-    "move",
     "new_run_id",
     "now",
     "open_regular",

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from io import BufferedReader, BytesIO
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -12,10 +12,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pixelmill.pipeline.artifacts.reading import read_json
 from pixelmill.pipeline.errors import RequestError, WorkError
-from pixelmill.pipeline.storage import Location, is_remote, open_regular, read_content, sha256_of
+from pixelmill.pipeline.storage import Location, OpenFile, opened, resolves_within, sha256_of
 
 MANIFEST = "manifest.json"
 _LISTED = 3
+# What a local path is instead of a readable file: a pipe or a folder, a socket, forbidden, or a cyclic link.
+_NO_FILE = (errno.EINVAL, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ELOOP)
 
 
 def _require_below(name: str) -> str:
@@ -100,7 +102,7 @@ def verify_files(folder: Location, only: tuple[str, ...] | None = None) -> dict[
     """
     manifest = read_manifest(folder)
     for name in manifest["files"] if only is None else only:
-        with _open_listed(folder, name, manifest) as file:
+        with _opened(folder, name, manifest) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         _compare(folder / name, digest, manifest["files"][name]["sha256"])
     return manifest
@@ -119,7 +121,7 @@ def read_verified(folder: Location, name: str, manifest: dict[str, Any] | None =
         WorkError: The file is missing, its bytes have changed, or it is not a regular file in the folder.
     """
     manifest = read_manifest(folder) if manifest is None else manifest
-    with _open_listed(folder, name, manifest) as file:
+    with _opened(folder, name, manifest) as file:
         content = file.read(manifest["files"][name]["size"] + 1)
     _compare(folder / name, hashlib.sha256(content).hexdigest(), manifest["files"][name]["sha256"])
     return content
@@ -142,38 +144,30 @@ def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def _open_listed(folder: Location, name: str, manifest: dict[str, Any]) -> BytesIO | BufferedReader:
-    """Open a listed file; a local one must be a regular file inside the folder with the listed size."""
-    if name not in manifest["files"]:
-        raise _damaged(f"{folder / name} is not listed in {MANIFEST}", "a file that the manifest lists")
-    if is_remote(folder):
-        return BytesIO(_fetch(folder / name))
+@contextmanager
+def _opened(folder: Location, name: str, manifest: dict[str, Any]) -> Iterator[OpenFile]:
+    """A listed file, which must be a regular file inside the folder with the listed size."""
     path = folder / name
-    if not _resolve(path).is_relative_to(_resolve(folder)):
+    if name not in manifest["files"]:
+        raise _damaged(f"{path} is not listed in {MANIFEST}", "a file that the manifest lists")
+    if not resolves_within(path, folder):
         raise _damaged(f"{path} is a link that leads out of {folder}", "files inside the folder")
-    try:
-        file = open_regular(path)
-    except OSError as error:
-        gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        what = "is missing" if gone else f"cannot be read: {error.strerror}"
-        raise _damaged(f"{path} {what}", f"the file that {MANIFEST} lists") from error
-    size, wanted = os.fstat(file.fileno()).st_size, manifest["files"][name]["size"]
-    if size != wanted:
-        # This also avoids reading a huge sparse file.
-        file.close()
-        raise _damaged(f"{path} has {size:,} bytes", f"{wanted:,}, as {MANIFEST} says")
-    return file
-
-
-def _fetch(path: Location) -> bytes:
-    try:
-        return read_content(path)
-    except FileNotFoundError as error:
-        raise _damaged(f"{path} is missing", f"the file that {MANIFEST} lists") from error
-
-
-def _resolve(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # Path.resolve() raises on cyclic links.
+    with ExitStack() as files:
+        try:
+            file = files.enter_context(opened(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _damaged(f"{path} is missing", f"the file that {MANIFEST} lists") from error
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise  # The disk or the network failed, and the file may be intact.
+            what = f"cannot be read: {error.strerror}"
+            raise _damaged(f"{path} {what}", f"the file that {MANIFEST} lists") from error
+        # The size is compared first, which avoids reading a huge sparse file.
+        size, wanted = file.seek(0, os.SEEK_END), manifest["files"][name]["size"]
+        if size != wanted:
+            raise _damaged(f"{path} has {size:,} bytes", f"{wanted:,}, as {MANIFEST} says")
+        file.seek(0)
+        yield file
 
 
 def _compare(path: Location, found: str, wanted: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pixelmill.pipeline.artifacts import canonical_json, flush_to_disk, move, scratch_folder, sha256_of
+from pixelmill.pipeline.artifacts import canonical_json, flush_to_disk, scratch_folder, sha256_of
 from pixelmill.pipeline.datasets import RawDataset
 from pixelmill.pipeline.datasets.catalogue import SLICE, Catalogue, ListedImage, Listing, Reader
 from pixelmill.pipeline.datasets.catalogue_rows import read_rows
@@ -76,7 +76,7 @@ def write_catalogue(
         _write(written, _correct(_hash_images(listing, hashes, verify_data), corrector), digests)
         flush_to_disk(written)
         path = catalogues / f"{sha256_of(written)[:32]}.parquet"
-        move(written, path)
+        written.replace(path)
     catalogue = Catalogue(path, listing.reader)
     rows = read_rows(catalogue)
     dropped = find_contradictions(rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pixelmill.pipeline.artifacts import publishing, scratch_folder, verify_files
+from pixelmill.pipeline.artifacts import MANIFEST, publishing, scratch_folder, verify_files
 from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.errors import RequestError
@@ -27,8 +27,7 @@ from pixelmill.pipeline.export.source import (
 )
 from pixelmill.pipeline.export.web import WEB_FOLDER, find_web_runtime, write_web_page
 from pixelmill.pipeline.registry import find_bundle
-from pixelmill.pipeline.registry.transfer import publish_bundle
-from pixelmill.pipeline.storage import Location, children, is_remote, require_reachable, workspace
+from pixelmill.pipeline.storage import Location, children, publish_copy, require_reachable, workspace
 
 
 @dataclass(frozen=True)
@@ -220,13 +219,11 @@ def deliver_bundle(bundle: Path, output: Location) -> None:
     """Copy a local bundle to its destination; the manifest appears only once all files are there.
 
     Raises:
+        RequestError: A bundle is already there.
         WorkError: The bundle's files are damaged.
     """
-    if is_remote(output):
-        verify_files(bundle)
-        publish_bundle(bundle, output)
-    else:
-        copy_bundle(bundle, output)
+    if not publish_copy(bundle, output, [*verify_files(bundle)["files"], MANIFEST]):
+        raise RequestError(f"{output} already contains a bundle", "a new folder", "Choose another `output`.")
 
 
 def copy_bundle(bundle: Path, target: Path, fill: Callable[[Path], None] | None = None) -> None:

@@ -49,6 +49,7 @@ def publish_table(output: Location) -> None:
         WorkError: The folder of the old parts holds files that no scoring run wrote.
     """
     manifest = read_json(output / WORK_FOLDER / MANIFEST)
+    # Folders of parts can only be exchanged locally; on an object store, other steps keep the table readable.
     if is_remote(output):
         _publish_remote(output, manifest)
     else:

@@ -4,8 +4,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import WorkError
@@ -15,6 +16,9 @@ from pixelmill.pipeline.scoring.remote_listing import first_remote_folders, walk
 from pixelmill.pipeline.scoring.skipped import SkippedFiles
 from pixelmill.pipeline.storage import Location, is_remote
 from pixelmill.pipeline.storage.deep_paths import scan_folder, stat_file
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_images", "unescape"]
 # These errors are about the machine, not about the folder being listed.
@@ -58,11 +62,7 @@ def list_images(
     Raises:
         WorkError: The folder itself cannot be listed.
     """
-    counts = SkippedFiles() if skipped is None else skipped
-    if is_remote(folder):
-        found = walk_remote(folder, lambda name: is_wanted(name, globs), counts)
-        return (ListedImage(path, size, modified, 0, problem) for path, size, modified, problem in found)
-    return _list_local(os.fspath(folder), globs, counts)
+    return _listing_of(folder).images(globs, SkippedFiles() if skipped is None else skipped)
 
 
 def holds_images(folder: Location, globs: Sequence[str] = ()) -> bool:
@@ -71,25 +71,7 @@ def holds_images(folder: Location, globs: Sequence[str] = ()) -> bool:
     Raises:
         WorkError: The folder itself cannot be listed.
     """
-    if is_remote(folder):
-        return next(list_images(folder, globs), None) is not None
-    root = os.fspath(folder)
-    folders = [root]
-    ignored = SkippedFiles()
-    while folders:
-        place = folders.pop()
-        try:
-            with scan_folder(place) as entries:
-                for entry in entries:
-                    kind = _kind_of(entry, globs, ignored)
-                    if kind == "folder":
-                        folders.append(f"{place}/{entry.name}")
-                    elif kind == "image" and not _is_folder(entry):
-                        return True
-        except OSError as error:
-            _require_subfolder(root, place, error)
-            return True
-    return False
+    return _listing_of(folder).holds_images(globs)
 
 
 def first_folders(folder: Location) -> Iterator[str]:
@@ -98,15 +80,7 @@ def first_folders(folder: Location) -> Iterator[str]:
     Raises:
         WorkError: The folder cannot be listed.
     """
-    if is_remote(folder):
-        yield from first_remote_folders(folder)
-        return
-    root, ignored = os.fspath(folder), SkippedFiles()
-    try:
-        with scan_folder(root) as entries:
-            yield from (entry.name for entry in entries if _kind_of(entry, (), ignored) == "folder")
-    except OSError as error:
-        raise _cannot_list(root, error.strerror or str(error)) from error
+    return _listing_of(folder).first_folders()
 
 
 def is_wanted(name: str, globs: Sequence[str]) -> bool:
@@ -115,6 +89,69 @@ def is_wanted(name: str, globs: Sequence[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in globs)
     stem, dot, extension = name.rpartition(".")
     return bool(stem) and dot + extension.lower() in EXTENSIONS
+
+
+class _Listing(Protocol):
+    """The ways in which a folder is listed; the public functions document them."""
+
+    def images(self, globs: Sequence[str], counts: SkippedFiles) -> Iterator[ListedImage]: ...
+
+    def holds_images(self, globs: Sequence[str]) -> bool: ...
+
+    def first_folders(self) -> Iterator[str]: ...
+
+
+def _listing_of(folder: Location) -> _Listing:
+    # A disk has links, pipes and names that are not text; an object store returns pages of names with sizes.
+    return _RemoteListing(folder) if is_remote(folder) else _LocalListing(os.fspath(folder))
+
+
+@dataclass(frozen=True)
+class _RemoteListing:
+    folder: "UPath"
+
+    def images(self, globs: Sequence[str], counts: SkippedFiles) -> Iterator[ListedImage]:
+        found = walk_remote(self.folder, lambda name: is_wanted(name, globs), counts)
+        return (ListedImage(path, size, modified, 0, problem) for path, size, modified, problem in found)
+
+    def holds_images(self, globs: Sequence[str]) -> bool:
+        return next(self.images(globs, SkippedFiles()), None) is not None
+
+    def first_folders(self) -> Iterator[str]:
+        return iter(first_remote_folders(self.folder))
+
+
+@dataclass(frozen=True)
+class _LocalListing:
+    folder: str
+
+    def images(self, globs: Sequence[str], counts: SkippedFiles) -> Iterator[ListedImage]:
+        return _list_local(self.folder, globs, counts)
+
+    def holds_images(self, globs: Sequence[str]) -> bool:
+        folders, ignored = [self.folder], SkippedFiles()
+        while folders:
+            place = folders.pop()
+            try:
+                with scan_folder(place) as entries:
+                    for entry in entries:
+                        kind = _kind_of(entry, globs, ignored)
+                        if kind == "folder":
+                            folders.append(f"{place}/{entry.name}")
+                        elif kind == "image" and not _is_folder(entry):
+                            return True
+            except OSError as error:
+                _require_subfolder(self.folder, place, error)
+                return True
+        return False
+
+    def first_folders(self) -> Iterator[str]:
+        ignored = SkippedFiles()
+        try:
+            with scan_folder(self.folder) as entries:
+                yield from (entry.name for entry in entries if _kind_of(entry, (), ignored) == "folder")
+        except OSError as error:
+            raise _cannot_list(self.folder, error.strerror or str(error)) from error
 
 
 def _list_local(folder: str, globs: Sequence[str], counts: SkippedFiles) -> Iterator[ListedImage]:

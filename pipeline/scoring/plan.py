@@ -1,13 +1,11 @@
 """The first stage of scoring: check the request, and start a run or resume an interrupted one."""
 
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from pixelmill.pipeline.artifacts import read_json, remove_folder, write_json
@@ -23,7 +21,7 @@ from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
 from pixelmill.pipeline.scoring.worker.timeouts import TIMEOUTS_FOLDER
-from pixelmill.pipeline.storage import Location, absolute, is_remote, parse_location, require_reachable
+from pixelmill.pipeline.storage import Location, absolute, locked_folder, parse_location, require_reachable
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
@@ -42,30 +40,16 @@ def lock_output(output: Location) -> Iterator[None]:
         RequestError: Another run uses the output, or it is not a folder.
     """
     _require_folder(output)
-    if is_remote(output):
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked_folder(output / WORK_FOLDER, LOCK_FILE))
+        except TimeoutError:
+            raise RequestError(
+                f"output {output} is in use by another run",
+                "an output that no other run uses",
+                "Wait until that run ends, or choose another `output`.",
+            ) from None
         yield
-        return
-    made = [folder for folder in (output, *output.parents) if not folder.exists()]
-    work = output / WORK_FOLDER
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RequestError(
-            f"output {output} is in use by another run",
-            "an output that no other run uses",
-            "Wait until that run ends, or choose another `output`.",
-        ) from None
-    try:
-        yield
-    finally:
-        if [path.name for path in work.iterdir()] == [LOCK_FILE]:
-            shutil.rmtree(work)
-        lock.release()
-        for folder in made:
-            with suppress(OSError):  # A folder that is not empty stays.
-                folder.rmdir()
 
 
 def _require_folder(output: Location) -> None:
@@ -78,7 +62,7 @@ def _require_folder(output: Location) -> None:
             f"Use `format` {_FORMATS[suffix]} `output` {folder}: the table is then "
             f"{folder / (CSV_FILE if _FORMATS[suffix] == 'csv' else PARTS_FOLDER)}.",
         )
-    if not is_remote(output) and output.exists() and not output.is_dir():
+    if output.exists() and not output.is_dir():
         raise RequestError(f"output {output} is a file", "a folder", "Choose another `output`.")
 
 

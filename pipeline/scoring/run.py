@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
-from pixelmill.pipeline.artifacts import provenance, remove_folder, scratch_folder
+from pixelmill.pipeline.artifacts import provenance
 from pixelmill.pipeline.progress import Meter, progress
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
@@ -21,7 +20,7 @@ from pixelmill.pipeline.scoring.shards import Shard, growing_limits, write_shard
 from pixelmill.pipeline.scoring.skipped import SkippedFiles
 from pixelmill.pipeline.scoring.tally import Tally
 from pixelmill.pipeline.scoring.thumbnails import make_thumbnails
-from pixelmill.pipeline.storage import is_remote
+from pixelmill.pipeline.storage import local_folder
 
 # A shard takes a fraction of the time where most rows are reused from an earlier table.
 _GROWTH_OF_QUICK_SHARDS = 8
@@ -78,7 +77,7 @@ def _score_locally(plan: ScoringPlan, tally: Tally, meter: Meter) -> tuple[int, 
         tally.thumbnails = make_thumbnails(plan, tally.uncertain, pool, workers)
 
     threading.Thread(target=_preload_for_commit, daemon=True).start()
-    with _marker_folder(plan) as marks:
+    with local_folder(plan.request.work / "begun") as marks:
         pool = WorkerPool(plan, workers, marks, is_due, lambda: meter.expect(tally.listed), finish)
         with _listing(plan, pool, tally.skipped):
             for result in pool.results():
@@ -97,19 +96,6 @@ def _preload_for_commit() -> None:
     """Load what the commit needs while the workers load the model, so that it takes no time at the end."""
     load_template()
     provenance()
-
-
-@contextmanager
-def _marker_folder(plan: ScoringPlan) -> Iterator[Path]:
-    """An empty local folder for marker files."""
-    if is_remote(plan.request.work):
-        with scratch_folder("marks") as folder:
-            yield folder
-    else:
-        marks = plan.request.work / "begun"
-        remove_folder(marks)
-        marks.mkdir()
-        yield marks
 
 
 @contextmanager

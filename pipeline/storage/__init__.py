@@ -17,10 +17,12 @@ from pixelmill.pipeline.storage.location import (
     absolute,
     cache_folder,
     file_system,
+    has_latency,
     is_remote,
     is_remote_error,
     local_path,
     parse_location,
+    relative_to_here,
     require_reachable,
     workspace,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "Change",
     "LocalPath",
     "Location",
+    "OpenFile",
     "absolute",
     "cache_folder",
     "change_file",
@@ -49,23 +52,29 @@ __all__ = [
     "file_sizes",
     "file_system",
     "flush_to_disk",
+    "has_latency",
     "is_remote",
     "is_remote_error",
     "link_or_copy",
+    "local_folder",
     "local_path",
+    "locked_folder",
     "make_folder",
-    "move",
     "open_regular",
     "opened",
     "opened_for_reading",
     "parse_location",
+    "publish_copy",
     "publish_folder",
     "read_content",
+    "relative_to_here",
     "remove_file",
     "remove_folder",
     "remove_leftovers",
     "replacing",
     "require_reachable",
+    "require_writable",
+    "resolves_within",
     "scratch_folder",
     "sha256_of",
     "stamp_of",
@@ -200,15 +209,19 @@ def publish_folder(source: Path, target: Location, names: Sequence[str]) -> bool
     return _storage_of(target).publish(source, names)
 
 
+def publish_copy(source: Path, target: Location, names: Sequence[str]) -> bool:
+    """Publish a copy of a local folder under a new name; otherwise as `publish_folder`.
+
+    Raises:
+        OSError: A local `target` is in use.
+    """
+    return _storage_of(target).publish_copy(source, names)
+
+
 def download_file(source: Location, target: Path) -> None:
     """Copy a file to a local one, whose folder is created; a missing file is skipped."""
     target.parent.mkdir(parents=True, exist_ok=True)
     _storage_of(source).download(target)
-
-
-def move(source: Location, target: Location) -> None:
-    """Move a file within one storage, replacing the target atomically."""
-    _storage_of(source).move(target)
 
 
 def link_or_copy(source: Location, target: Location) -> None:
@@ -226,6 +239,40 @@ def remove_file(path: Location) -> None:
 def remove_folder(folder: Location) -> None:
     """Remove a folder and its contents if it exists."""
     _storage_of(folder).remove_folder()
+
+
+def require_writable(folder: Location) -> None:
+    """Check that files can be written to a local folder, or that it can be created.
+
+    Raises:
+        OSError: They cannot.
+    """
+    _storage_of(folder).require_writable()
+
+
+def resolves_within(path: Location, folder: Location) -> bool:
+    """Whether a file lies in a folder once links are followed; always true of an address below it."""
+    return _storage_of(path).resolves_within(folder)
+
+
+def locked_folder(folder: Location, lock: str) -> AbstractContextManager[None]:
+    """Create a folder, and lock it with a file of that name while the block lasts.
+
+    At the end, the folder and the parents that were created for it are removed if still empty.
+    Object stores have no locks: their callers must ensure that only one process uses the folder.
+
+    Raises:
+        TimeoutError: Another process holds the lock.
+    """
+    return _storage_of(folder).locked_folder(lock)
+
+
+def local_folder(folder: Location) -> AbstractContextManager[Path]:
+    """An empty folder on this machine: `folder` itself, emptied, or for an address a temporary one.
+
+    The temporary one is removed at the end of the block.
+    """
+    return _storage_of(folder).local_folder()
 
 
 def _storage_of(location: Location) -> Storage:

@@ -58,11 +58,11 @@ class Storage(Protocol):
     def publish(self, source: Path, names: Sequence[str]) -> bool:
         """Publish a local folder under this name, and return whether the name was free."""
 
+    def publish_copy(self, source: Path, names: Sequence[str]) -> bool:
+        """Publish a copy of a local folder under this name, and return whether the name was free."""
+
     def download(self, target: Path) -> None:
         """Copy the file to a local one, if it exists."""
-
-    def move(self, target: Location) -> None:
-        """Give the file another name in the same storage."""
 
     def link(self, target: Location) -> None:
         """Give the file a second name in the same storage."""
@@ -72,3 +72,15 @@ class Storage(Protocol):
 
     def remove_folder(self) -> None:
         """Remove the folder and its contents."""
+
+    def require_writable(self) -> None:
+        """Raise an OSError if the folder, or the folder that it would be created in, is not writable."""
+
+    def resolves_within(self, folder: Location) -> bool:
+        """Whether the file lies in a folder once links are followed."""
+
+    def locked_folder(self, lock: str) -> AbstractContextManager[None]:
+        """Create the folder and lock it, where there are locks."""
+
+    def local_folder(self) -> AbstractContextManager[Path]:
+        """An empty folder on this machine: this one, or a temporary one in its place."""

@@ -5,9 +5,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from filelock import FileLock
 
@@ -15,7 +16,7 @@ from pixelmill.pipeline.storage.deep_paths import stat_file
 from pixelmill.pipeline.storage.interface import Change, OpenFile
 from pixelmill.pipeline.storage.location import Location, local_path
 from pixelmill.pipeline.storage.regular_files import open_regular
-from pixelmill.pipeline.storage.temporaries import temporary_file
+from pixelmill.pipeline.storage.temporaries import temporary_file, temporary_folder
 
 _SECONDS_FOR_LOCK = 60
 
@@ -108,14 +109,21 @@ class LocalStorage:
         flush_to_disk(self.path.parent)
         return True
 
+    def publish_copy(self, source: Path, names: Sequence[str]) -> bool:
+        """See `Storage`."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(self.path) as staging:
+            for name in names:
+                (staging / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, staging / name)
+            for path in staging.rglob("*"):
+                flush_to_disk(path)
+            return self.publish(staging, names)
+
     def download(self, target: Path) -> None:
         """See `Storage`."""
         if self.path.is_file():
             shutil.copyfile(self.path, target)
-
-    def move(self, target: Location) -> None:
-        """See `Storage`."""
-        self.path.replace(local_path(target))
 
     def link(self, target: Location) -> None:
         """See `Storage`."""
@@ -133,6 +141,41 @@ class LocalStorage:
         """See `Storage`."""
         if self.path.exists():
             shutil.rmtree(self.path)
+
+    def require_writable(self) -> None:
+        """See `Storage`."""
+        path = self.path.absolute()
+        with TemporaryFile(dir=next(folder for folder in (path, *path.parents) if folder.exists())):
+            pass
+
+    def resolves_within(self, folder: Location) -> bool:
+        """See `Storage`."""
+        # Path.resolve() raises on cyclic links.
+        return Path(os.path.realpath(self.path)).is_relative_to(os.path.realpath(local_path(folder)))
+
+    @contextmanager
+    def locked_folder(self, lock: str) -> Iterator[None]:
+        """See `Storage`. If nothing is written to the folders that this created, they are removed."""
+        made = [folder for folder in self.path.parents if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        held = FileLock(self.path / lock, timeout=0)
+        held.acquire()
+        try:
+            yield
+        finally:
+            if [path.name for path in self.path.iterdir()] == [lock]:
+                shutil.rmtree(self.path)
+            held.release()
+            for folder in made:
+                with suppress(OSError):  # A folder that is not empty stays.
+                    folder.rmdir()
+
+    @contextmanager
+    def local_folder(self) -> Iterator[Path]:
+        """See `Storage`."""
+        self.remove_folder()
+        self.make_folder()
+        yield self.path
 
     def _locked(self) -> FileLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)

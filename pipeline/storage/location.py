@@ -79,6 +79,19 @@ def absolute(location: Location) -> str:
     return str(location) if is_remote(location) else str(location.resolve())
 
 
+def relative_to_here(location: Location) -> str:
+    """A location for display: a path below the current folder without that folder, any other in full."""
+    if is_remote(location):
+        return str(location)
+    resolved, here = location.resolve(), Path.cwd()
+    return str(resolved.relative_to(here) if resolved.is_relative_to(here) else resolved)
+
+
+def has_latency(location: Location) -> bool:
+    """Whether each read waits for a network, so that several should be under way at once."""
+    return is_remote(location)
+
+
 LocalPath = Annotated[Path, PlainSerializer(absolute)]
 """A path on this machine that pydantic writes as text which means the same in every process."""
 

@@ -121,6 +121,10 @@ class RemoteStorage:
             system.put_file(str(source / name), target)
         return RemoteStorage(self.path / last).create((source / last).read_bytes())
 
+    def publish_copy(self, source: Path, names: Sequence[str]) -> bool:
+        """See `Storage`. Publishing leaves the local folder where it is."""
+        return self.publish(source, names)
+
     def download(self, target: Path) -> None:
         """See `Storage`."""
         system, name = file_system(self.path)
@@ -128,11 +132,6 @@ class RemoteStorage:
             system.get_file(name, str(target))
         except FileNotFoundError:
             target.unlink(missing_ok=True)
-
-    def move(self, target: Location) -> None:
-        """See `Storage`."""
-        self.link(target)
-        self.remove_file()
 
     def link(self, target: Location) -> None:
         """See `Storage`."""
@@ -156,6 +155,24 @@ class RemoteStorage:
                 system.rm_file(place)
             elif system.isdir(place):
                 system.rmdir(place)  # In an object store, a folder disappears with its last file.
+
+    def require_writable(self) -> None:
+        """See `Storage`. Only a write to the object store itself would tell."""
+
+    def resolves_within(self, folder: Location) -> bool:
+        """See `Storage`. An object store has no links."""
+        return True
+
+    @contextmanager
+    def locked_folder(self, lock: str) -> Iterator[None]:
+        """See `Storage`. An object store has no locks."""
+        yield
+
+    @contextmanager
+    def local_folder(self) -> Iterator[Path]:
+        """See `Storage`."""
+        with scratch_folder(self.path.name) as folder:
+            yield folder
 
     def _read_tagged(self) -> tuple[bytes | None, str | None]:
         """The object's content and ETag, the latter read first; None if there is no such object."""

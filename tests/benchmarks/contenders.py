@@ -33,10 +33,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Measurement:
-    """The `seconds` of the work, the `startup_seconds` before it, and the number of `answers`."""
+    """The `seconds` of the work, the `startup_seconds` before it, and the number of `predictions`."""
 
     seconds: float
-    answers: int
+    predictions: int
     startup_seconds: float = 0.0
 
 
@@ -50,9 +50,9 @@ def run_limit(workload: Workload) -> Measurement:
     count = processor_limit().count
     barrier = multiprocessing.get_context("spawn").Barrier(count)
     with spawned_pool(count, _set_barrier, (barrier,)) as pool:
-        shares = [pool.submit(_answer_share, workload, place, count) for place in range(count)]
-        starts, ends, answers = zip(*(share.result() for share in shares), strict=True)
-    return Measurement(max(ends) - min(starts), sum(answers))
+        shares = [pool.submit(_predict_share, workload, place, count) for place in range(count)]
+        starts, ends, predictions = zip(*(share.result() for share in shares), strict=True)
+    return Measurement(max(ends) - min(starts), sum(predictions))
 
 
 def run_tf_data(workload: Workload) -> Measurement:
@@ -101,7 +101,7 @@ def _set_barrier(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, float, int]:
+def _predict_share(workload: Workload, place: int, count: int) -> tuple[float, float, int]:
     """Predict every `count`th file; returns the times of start and end, and the predictions."""
     from simplejpeg import decode_jpeg, decode_jpeg_header  # type: ignore[import-untyped, unused-ignore]
 
@@ -111,7 +111,7 @@ def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, fl
     # One array for all batches, because new memory costs a page fault every 4 kB.
     batch = np.empty((workload.kind.best_batch, height, width, 3), np.uint8)
 
-    def answer(part: list[bytes]) -> int:
+    def predict(part: list[bytes]) -> int:
         for at, data in enumerate(part):
             full_height, full_width, _, _ = decode_jpeg_header(data)
             factor = 8
@@ -130,12 +130,12 @@ def _answer_share(workload: Workload, place: int, count: int) -> tuple[float, fl
         return len(session.probabilities(batch[: len(part)]))
 
     for _ in range(3):  # onnxruntime plans its memory again after the first batch of a shape.
-        answer(contents[: workload.kind.best_batch])
+        predict(contents[: workload.kind.best_batch])
     assert _barrier is not None
     _barrier.wait()
     start = time.monotonic()
-    answers = sum(answer(part) for part in _batches(contents, workload.kind.best_batch))
-    return start, time.monotonic(), answers
+    predictions = sum(predict(part) for part in _batches(contents, workload.kind.best_batch))
+    return start, time.monotonic(), predictions
 
 
 def _predict_tf_data(workload: Workload) -> Measurement:
@@ -156,8 +156,8 @@ def _predict_tf_data(workload: Workload) -> Measurement:
     files = workload.files()
     model.predict(dataset(files[:_BATCH]), verbose=0)
     start = time.monotonic()
-    answers = len(model.predict(dataset(workload.files()), verbose=0))
-    return Measurement(time.monotonic() - start, answers)
+    predictions = len(model.predict(dataset(workload.files()), verbose=0))
+    return Measurement(time.monotonic() - start, predictions)
 
 
 def _predict_directory(workload: Workload) -> Measurement:
@@ -176,8 +176,8 @@ def _predict_directory(workload: Workload) -> Measurement:
 
     model.predict(dataset().take(1), verbose=0)
     start = time.monotonic()
-    answers = len(model.predict(dataset(), verbose=0))
-    return Measurement(time.monotonic() - start, answers)
+    predictions = len(model.predict(dataset(), verbose=0))
+    return Measurement(time.monotonic() - start, predictions)
 
 
 def _load_keras_model(workload: Workload) -> Any:
@@ -201,14 +201,14 @@ def _loop_over_files(workload: Workload) -> Measurement:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
 
-    def answer(files: list[str]) -> int:
+    def predict(files: list[str]) -> int:
         (probabilities,) = session.run(None, {"image": np.stack([decode(file) for file in files])})
         return len(probabilities)
 
-    answer(workload.files()[:_BATCH])
+    predict(workload.files()[:_BATCH])
     start = time.monotonic()
-    answers = sum(answer(part) for part in _batches(workload.files()))
-    return Measurement(time.monotonic() - start, answers)
+    predictions = sum(predict(part) for part in _batches(workload.files()))
+    return Measurement(time.monotonic() - start, predictions)
 
 
 def _batches(items: list[Item], size: int = _BATCH) -> Iterator[list[Item]]:

@@ -100,10 +100,10 @@ def watch(bundle: Path, images: Path, output: Path) -> Run:
         if not first and parts.is_dir() and any(parts.glob("part-*.parquet")):
             first = time.monotonic() - start
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    answer, _ = process.communicate()
+    printed, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"the command ended with {process.returncode}")
-    return Run(json.loads(answer), peak, first)
+    return Run(json.loads(printed), peak, first)
 
 
 def memory_of(process: psutil.Process) -> int:

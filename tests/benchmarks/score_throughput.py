@@ -24,7 +24,7 @@ def measure(workload: Workload, rounds: int) -> dict[str, list[Measurement]]:
     for number in range(rounds):
         for name, run in CONTENDERS.items():
             measurement = run(workload)
-            assert measurement.answers == files, f"{name} answered {measurement.answers} of {files}"
+            assert measurement.predictions == files, f"{name} predicted {measurement.predictions} of {files}"
             measured[name].append(measurement)
             rate = files / measurement.seconds
             print(f"  round {number + 1} of {rounds}: {name} {rate:,.0f} images/s", flush=True)
@@ -36,14 +36,14 @@ def summarize(workload: Workload, measured: dict[str, list[Measurement]]) -> dic
 
     Each ratio is the median over the rounds, so it compares rates that were measured together.
     """
-    rates = {name: [one.answers / one.seconds for one in runs] for name, runs in measured.items()}
+    rates = {name: [one.predictions / one.seconds for one in runs] for name, runs in measured.items()}
 
     def ratio(above: str, below: str) -> float:
         return median(a / b for a, b in zip(rates[above], rates[below], strict=True))
 
     pixelmill = measured["pixelmill"]
     return {
-        "images": pixelmill[0].answers,
+        "images": pixelmill[0].predictions,
         "mean_bytes": round(mean(Path(file).stat().st_size for file in workload.files())),
         "processors": processor_limit().count,
         "images_per_second": rates,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def answer_requests(epoch: Callable[[str], None]) -> None:
+def serve_requests(epoch: Callable[[str], None]) -> None:
     """Print a line when ready; then train an epoch for each input line, and print its duration."""
     print("ready", flush=True)
     for line in sys.stdin:
@@ -128,7 +128,7 @@ def main() -> None:
             torch.cuda.synchronize()
 
     train(torch.arange(int(batch_size), device=device))
-    answer_requests(epoch)
+    serve_requests(epoch)
 
 
 if __name__ == "__main__":

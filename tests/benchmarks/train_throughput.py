@@ -34,7 +34,7 @@ from pixelmill.pipeline.config import AugmentationSpec, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.resources import processor_limit
-from tests.benchmarks.torch_contender import answer_requests
+from tests.benchmarks.torch_contender import serve_requests
 
 CLASSES = 10
 AUGMENTATION = AugmentationSpec(shift=0.1, rotation=10, flip="horizontal", cutout=0.2, mixup=0.2)
@@ -90,7 +90,7 @@ def serve_keras(folder: Path, recipe_name: str, images: int, rounds: int) -> Non
                 trained[name] += 1
             network.fit(data[name], shuffle=False, verbose=0)
 
-        answer_requests(epoch)
+        serve_requests(epoch)
 
 
 def has_torch(python: str) -> bool:
@@ -127,7 +127,7 @@ def contender(command: list[str], **environment: str) -> Iterator["subprocess.Po
         process.wait()
 
 
-def ask(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
+def request(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
     """Train an epoch; returns its wall time and processor time in seconds.
 
     Waiting processes are stopped, because waiting OpenMP threads spin and would occupy a processor.
@@ -137,9 +137,9 @@ def ask(process: "subprocess.Popen[str]", name: str) -> dict[str, float]:
     process.send_signal(signal.SIGCONT)
     process.stdin.write(f"{name}\n")
     process.stdin.flush()
-    answer: dict[str, float] = json.loads(process.stdout.readline())
+    reply: dict[str, float] = json.loads(process.stdout.readline())
     process.send_signal(signal.SIGSTOP)
-    return answer
+    return reply
 
 
 def measure(options: argparse.Namespace, folder: Path) -> Measured:
@@ -164,7 +164,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Measured:
             names = list(measured)
             begins = number % len(names)
             for name in names[begins:] + names[:begins]:
-                measured[name].append(ask(processes[name], name))
+                measured[name].append(request(processes[name], name))
                 seconds = ", ".join(f"{key} {value:.1f} s" for key, value in measured[name][-1].items())
                 print(f"  round {number + 1} of {options.rounds}: {name:<10} {seconds}", flush=True)
     return measured

@@ -29,8 +29,8 @@ def main() -> int:
 
 def _measure(engine: MatrixEngine, cases: Sequence[Case]) -> Row | None:
     try:
-        answers = engine.ask(cases)
-        differences = answers.differences(cases)
+        predictions = engine.predict(cases)
+        differences = predictions.differences(cases)
     except NotInstalledError as error:
         print(f"{engine.title}: not installed here: {error}", flush=True)
         return None
@@ -38,10 +38,10 @@ def _measure(engine: MatrixEngine, cases: Sequence[Case]) -> Row | None:
         print(f"{engine.title}: {error}", flush=True)
         return None
     described = ", ".join(f"{name} {difference:.1e}" for name, difference in differences.items())
-    print(f"{engine.title} {answers.version}: {described}", flush=True)
+    print(f"{engine.title} {predictions.version}: {described}", flush=True)
     # Unlike `max`, this does not ignore NaN.
     largest = float(np.max(list(differences.values())))
-    return Row(engine.title, answers.version, largest, engine.needed)
+    return Row(engine.title, predictions.version, largest, engine.needed)
 
 
 if __name__ == "__main__":

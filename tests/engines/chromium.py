@@ -1,6 +1,6 @@
 """Predicting with onnxruntime-web in headless Chromium.
 
-`python -m tests.engines.chromium QUESTIONS ANSWERS`
+`python -m tests.engines.chromium REQUESTS PREDICTIONS`
 """
 
 import json
@@ -16,10 +16,10 @@ from threading import Thread
 from tests.browsers import headless_chromium
 
 JAVASCRIPT = Path(__file__).resolve().parents[1] / "javascript"
-_ASK = """async (questions) => {
+_PREDICT = """async (requests) => {
     const ort = await import("/onnxruntime-web/ort.wasm.min.mjs");
-    const { answer } = await import("/answering.mjs");
-    return { version: ort.env.versions.web, answers: await answer(ort, questions) };
+    const { predict } = await import("/predicting.mjs");
+    return { version: ort.env.versions.web, predictions: await predict(ort, requests) };
 }"""
 
 
@@ -42,22 +42,22 @@ def _serving(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     """Predict every case in a file, in a page from a local server."""
-    questions, answers = map(Path, sys.argv[1:])
-    requested = json.loads(questions.read_text())
+    requests, predictions = map(Path, sys.argv[1:])
+    requested = json.loads(requests.read_text())
     with TemporaryDirectory() as name:
         site = Path(name)
         (site / "index.html").write_text("<!doctype html><title>onnxruntime-web</title>")
-        (site / "answering.mjs").symlink_to(JAVASCRIPT / "answering.mjs")
+        (site / "predicting.mjs").symlink_to(JAVASCRIPT / "predicting.mjs")
         (site / "onnxruntime-web").symlink_to(JAVASCRIPT / "node_modules/onnxruntime-web/dist")
-        for question in requested:
-            (site / f"{question['name']}.onnx").symlink_to(question["model"])
-            question["model"] = f"/{question['name']}.onnx"
+        for request in requested:
+            (site / f"{request['name']}.onnx").symlink_to(request["model"])
+            request["model"] = f"/{request['name']}.onnx"
         with _serving(site) as address, headless_chromium() as browser:
             page = browser.new_page()
             page.goto(address)
-            found = page.evaluate(_ASK, requested)
+            found = page.evaluate(_PREDICT, requested)
             found["version"] += f" in Chromium {browser.version.split('.')[0]}"
-    answers.write_text(json.dumps(found))
+    predictions.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Answer = Callable[[Array], Array]
+Predict = Callable[[Array], Array]
 """From uint8 [batch, height, width, channels] to float32 [batch, classes]."""
 
 
@@ -33,40 +33,40 @@ class Loader:
     """
 
     distribution: str
-    load: Callable[[Path], Answer]
+    load: Callable[[Path], Predict]
 
     def version(self) -> str:
         """The version installed in this environment."""
         return version(self.distribution)
 
 
-def _load_onnxruntime(path: Path) -> Answer:
+def _load_onnxruntime(path: Path) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(["probabilities"], {"image": images})[0])
 
 
-def _load_opencv(path: Path) -> Answer:
+def _load_opencv(path: Path) -> Predict:
     import cv2
 
     network = cv2.dnn.readNetFromONNX(str(path))
     network.enableWinograd(False)
 
-    def answer(images: Array) -> Array:
+    def predict(images: Array) -> Array:
         network.setInput(images, "image")
         return np.array(network.forward("probabilities"))
 
-    return answer
+    return predict
 
 
-def _load_plain_c(path: Path) -> Answer:
+def _load_plain_c(path: Path) -> Predict:
     # The code for a dynamic batch size applies GlobalMaxPool only to the first image.
     program_for = cache(partial(_compile_plain_c, path))
     return lambda images: program_for(len(images))(images)
 
 
-def _compile_plain_c(path: Path, batch: int) -> Answer:
+def _compile_plain_c(path: Path, batch: int) -> Predict:
     """Compile the function that emx-onnx-cgen writes; its arguments are the images and the output buffer."""
     import onnx
 
@@ -86,12 +86,12 @@ def _compile_plain_c(path: Path, batch: int) -> Answer:
         np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.uint8, np.float32)
     ]
 
-    def answer(images: Array) -> Array:
-        answers = np.empty((batch, classes), np.float32)
-        program.model(images, answers)
-        return answers
+    def predict(images: Array) -> Array:
+        predictions = np.empty((batch, classes), np.float32)
+        program.model(images, predictions)
+        return predictions
 
-    return answer
+    return predict
 
 
 @cache
@@ -103,7 +103,7 @@ def _c_compiler() -> Any:
     return Compiler(CompilerOptions(large_weight_threshold=1))
 
 
-def _load_tvm(path: Path) -> Answer:
+def _load_tvm(path: Path) -> Predict:
     import onnx
     import tvm
     from tvm import relax
@@ -114,7 +114,7 @@ def _load_tvm(path: Path) -> Answer:
     return lambda images: np.asarray(machine["main"](tvm.runtime.tensor(images)).numpy())
 
 
-def _load_iree(path: Path) -> Answer:
+def _load_iree(path: Path) -> Predict:
     from iree import compiler, runtime
 
     with TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def _load_iree(path: Path) -> Answer:
     return lambda images: np.asarray(run(images).to_host())
 
 
-def _load_ncnn(path: Path) -> Answer:
+def _load_ncnn(path: Path) -> Predict:
     import ncnn
 
     network = ncnn.Net()
@@ -139,7 +139,7 @@ def _load_ncnn(path: Path) -> Answer:
         network.load_param(str(Path(folder, "model.ncnn.param")))
         network.load_model(str(Path(folder, "model.ncnn.bin")))
 
-    def answer_one(image: Array) -> Array:
+    def predict_one(image: Array) -> Array:
         pixels = image.astype(np.float32)
         extractor = network.create_extractor()
         # A clone, because a Mat neither copies nor references its array.
@@ -148,7 +148,7 @@ def _load_ncnn(path: Path) -> Answer:
         return np.array(probabilities)
 
     # It does not support batches.
-    return lambda images: np.stack([answer_one(image) for image in images])
+    return lambda images: np.stack([predict_one(image) for image in images])
 
 
 def _convert_for_ncnn(path: Path, folder: Path) -> None:
@@ -166,7 +166,7 @@ def _convert_for_ncnn(path: Path, folder: Path) -> None:
     layers.write_text(layers.read_text().replace("Tensor.to ", "Noop "))
 
 
-def _load_mnn(path: Path) -> Answer:
+def _load_mnn(path: Path) -> Predict:
     # The command `mnnconvert` does the same, but also installs packages and sends telemetry.
     import _tools
     from MNN import expr, nn
@@ -179,12 +179,12 @@ def _load_mnn(path: Path) -> Answer:
         names = (["image"], ["probabilities"])
         module = nn.load_module_from_file(str(converted), *names, precision_mode=expr.PrecisionMode.High)
 
-    def answer(images: Array) -> Array:
+    def predict(images: Array) -> Array:
         # NCHW keeps the shape.
         (probabilities,) = module.forward([expr.const(images, list(images.shape), expr.NCHW, expr.uint8)])
         return np.array(probabilities.read())
 
-    return answer
+    return predict
 
 
 def _run(*command: str | Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from tests.browsers import find_chromium
-from tests.engines import answering
+from tests.engines import predicting
 from tests.engines.cases import Case
 from tests.engines.chromium import JAVASCRIPT
 from tests.engines.loaders import Array
@@ -29,7 +29,7 @@ class NotInstalledError(Exception):
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """The predictions of an engine.
 
     Attributes:
@@ -49,11 +49,11 @@ class Answers:
         return {case.name: _difference(case, self.probabilities[case.name]) for case in cases}
 
 
-def _difference(case: Case, answer: Array) -> float:
+def _difference(case: Case, predictions: Array) -> float:
     expected = np.concatenate([case.probabilities] * 2)
-    if answer.shape != expected.shape:
-        raise ValueError(f"{case.name}: an answer of shape {answer.shape} instead of {expected.shape}")
-    return float(np.abs(answer - expected).max())
+    if predictions.shape != expected.shape:
+        raise ValueError(f"{case.name}: predictions of shape {predictions.shape} instead of {expected.shape}")
+    return float(np.abs(predictions - expected).max())
 
 
 @dataclass(frozen=True)
@@ -62,49 +62,49 @@ class MatrixEngine:
 
     Attributes:
         title: The name in `docs/bundle.md`.
-        ask: Returns its predictions; raises NotInstalledError if it is not installed.
+        predict: Returns its predictions; raises NotInstalledError if it is not installed.
         needed: The settings needed for float32 predictions, for `docs/bundle.md`.
         slow: Whether it runs only in `make test-engines` and `make test-slow`.
     """
 
     title: str
-    ask: Callable[[Sequence[Case]], Answers]
+    predict: Callable[[Sequence[Case]], Predictions]
     needed: str = "nothing"
     slow: bool = False
 
 
-def _ask_here(name: EngineName, cases: Sequence[Case]) -> Answers:
+def _predict_here(name: EngineName, cases: Sequence[Case]) -> Predictions:
     """Predict with an engine like `pixelmill verify`."""
     engine = ENGINES[name]
     version = engine.version()
     if version is None:
         raise NotInstalledError("pip install '.[engines]'")
-    found = {case.name: answering.ask(engine.load(case.onnx_path), case.tensors) for case in cases}
-    return Answers(version, found)
+    found = {case.name: predicting.predict(engine.load(case.onnx_path), case.tensors) for case in cases}
+    return Predictions(version, found)
 
 
-def _ask_apart(environment: str, loader: str, cases: Sequence[Case]) -> Answers:
+def _predict_apart(environment: str, loader: str, cases: Sequence[Case]) -> Predictions:
     """Predict with an engine in its own environment."""
     folder = ROOT / ".engines" / environment
     _require((folder / "installed").is_file(), f"make .engines/{environment}/installed")
-    return _ask_program((folder / "bin/python", "-m", answering.__name__, loader), cases)
+    return _predict_program((folder / "bin/python", "-m", predicting.__name__, loader), cases)
 
 
-def _ask_plain_c(cases: Sequence[Case]) -> Answers:
+def _predict_plain_c(cases: Sequence[Case]) -> Predictions:
     _require(find_spec("emx_onnx_cgen") is not None, "pip install '.[dev]'")
     _require(shutil.which("gcc") is not None, "install gcc from the system's packages")
-    return _ask_program((sys.executable, "-m", answering.__name__, "plain-c"), cases)
+    return _predict_program((sys.executable, "-m", predicting.__name__, "plain-c"), cases)
 
 
-def _ask_node(cases: Sequence[Case]) -> Answers:
+def _predict_node(cases: Sequence[Case]) -> Predictions:
     _require(_has_package("onnxruntime-node") and shutil.which("node") is not None, _GET_JAVASCRIPT)
-    return _ask_program(("node", JAVASCRIPT / "onnxruntime_node.mjs"), cases)
+    return _predict_program(("node", JAVASCRIPT / "onnxruntime_node.mjs"), cases)
 
 
-def _ask_web(cases: Sequence[Case]) -> Answers:
+def _predict_web(cases: Sequence[Case]) -> Predictions:
     _require(_has_package("onnxruntime-web"), _GET_JAVASCRIPT)
     _require(find_chromium() is not None, "install the packages in .ci/apt-packages.txt")
-    return _ask_program((sys.executable, "-m", "tests.engines.chromium"), cases)
+    return _predict_program((sys.executable, "-m", "tests.engines.chromium"), cases)
 
 
 def _has_package(name: str) -> bool:
@@ -116,7 +116,7 @@ def _require(there: bool, how_to_get_it: str) -> None:
         raise NotInstalledError(how_to_get_it)
 
 
-def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answers:
+def _predict_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Predictions:
     requested = [
         {
             "name": case.name,
@@ -127,46 +127,46 @@ def _ask_program(command: Sequence[str | Path], cases: Sequence[Case]) -> Answer
         for case in cases
     ]
     with TemporaryDirectory() as folder:
-        questions, answers = Path(folder, "questions.json"), Path(folder, "answers.json")
-        questions.write_text(json.dumps(requested))
+        requests, predictions = Path(folder, "requests.json"), Path(folder, "predictions.json")
+        requests.write_text(json.dumps(requested))
         done = subprocess.run(
-            [*command, questions, answers], cwd=ROOT, capture_output=True, text=True, check=False
+            [*command, requests, predictions], cwd=ROOT, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stderr[-4000:]}")
-        found = json.loads(answers.read_text())
-    rows = {name: np.array(answer, np.float32) for name, answer in found["answers"].items()}
-    return Answers(found["version"], rows)
+        found = json.loads(predictions.read_text())
+    by_case = {name: np.array(rows, np.float32) for name, rows in found["predictions"].items()}
+    return Predictions(found["version"], by_case)
 
 
 _NO_WINOGRAD = "`enableWinograd(False)`: by default its convolutions are faster and less precise"
 MATRIX = (
-    MatrixEngine("onnxruntime", partial(_ask_here, EngineName.ONNXRUNTIME)),
-    MatrixEngine("onnxruntime 1.16", partial(_ask_apart, "onnxruntime-1.16", "onnxruntime")),
-    MatrixEngine("onnx ReferenceEvaluator", partial(_ask_here, EngineName.REFERENCE)),
+    MatrixEngine("onnxruntime", partial(_predict_here, EngineName.ONNXRUNTIME)),
+    MatrixEngine("onnxruntime 1.16", partial(_predict_apart, "onnxruntime-1.16", "onnxruntime")),
+    MatrixEngine("onnx ReferenceEvaluator", partial(_predict_here, EngineName.REFERENCE)),
     MatrixEngine(
         "OpenVINO",
-        partial(_ask_here, EngineName.OPENVINO),
+        partial(_predict_here, EngineName.OPENVINO),
         "`INFERENCE_PRECISION_HINT` `f32`: by default it uses bfloat16 where the CPU has it",
     ),
-    MatrixEngine("OpenCV", partial(_ask_here, EngineName.OPENCV), _NO_WINOGRAD),
-    MatrixEngine("OpenCV 4.11", partial(_ask_apart, "opencv-4.11", "opencv"), _NO_WINOGRAD),
-    MatrixEngine("tract", partial(_ask_here, EngineName.TRACT)),
-    MatrixEngine("plain C, by emx-onnx-cgen and gcc", _ask_plain_c, "code for each size of a batch"),
-    MatrixEngine("onnxruntime-node", _ask_node),
-    MatrixEngine("onnxruntime-web", _ask_web),
-    MatrixEngine("TVM", partial(_ask_apart, "tvm", "tvm"), slow=True),
-    MatrixEngine("IREE", partial(_ask_apart, "iree", "iree"), slow=True),
+    MatrixEngine("OpenCV", partial(_predict_here, EngineName.OPENCV), _NO_WINOGRAD),
+    MatrixEngine("OpenCV 4.11", partial(_predict_apart, "opencv-4.11", "opencv"), _NO_WINOGRAD),
+    MatrixEngine("tract", partial(_predict_here, EngineName.TRACT)),
+    MatrixEngine("plain C, by emx-onnx-cgen and gcc", _predict_plain_c, "code for each size of a batch"),
+    MatrixEngine("onnxruntime-node", _predict_node),
+    MatrixEngine("onnxruntime-web", _predict_web),
+    MatrixEngine("TVM", partial(_predict_apart, "tvm", "tvm"), slow=True),
+    MatrixEngine("IREE", partial(_predict_apart, "iree", "iree"), slow=True),
     MatrixEngine(
         "ncnn, by pnnx",
-        partial(_ask_apart, "ncnn", "ncnn"),
+        partial(_predict_apart, "ncnn", "ncnn"),
         "`fp16=0` and `use_fp16_storage = False`: by default it uses float16; "
         "`use_winograd_convolution = False`, as with OpenCV; pixels as float32, with `Noop` for `Tensor.to`; "
         "one image at a time",
         slow=True,
     ),
     MatrixEngine(
-        "MNN", partial(_ask_apart, "mnn", "mnn"), "`PrecisionMode.High`, and pixels as `NCHW`", slow=True
+        "MNN", partial(_predict_apart, "mnn", "mnn"), "`PrecisionMode.High`, and pixels as `NCHW`", slow=True
     ),
 )
 """In the order of the table in `docs/bundle.md`."""

@@ -9,7 +9,7 @@ import pytest
 from pixelmill.pipeline.export.parity import MIN_ALLOWED
 from pixelmill.pipeline.recipes import shipped_recipes
 from tests.engines.cases import OTHER_LAYERS, Case, make_cases
-from tests.engines.matrix import MATRIX, Answers, MatrixEngine, NotInstalledError
+from tests.engines.matrix import MATRIX, MatrixEngine, NotInstalledError, Predictions
 from tests.engines.table import PAGE, Row, read_table, write_table
 
 # The networks are created once, in the one worker that runs these tests.
@@ -34,23 +34,23 @@ def test_every_recipe_is_a_case_with_distinct_predictions(cases: tuple[Case, ...
 )
 def test_an_engine_predicts_the_probabilities_of_keras(engine: MatrixEngine, cases: tuple[Case, ...]) -> None:
     try:
-        answers = engine.ask(cases)
+        predictions = engine.predict(cases)
     except NotInstalledError as error:
         pytest.skip(f"{engine.title} is not installed here: {error}")
-    differences = answers.differences(cases)
+    differences = predictions.differences(cases)
     assert {name: found for name, found in differences.items() if not found <= MIN_ALLOWED} == {}
 
 
 def test_predictions_in_another_order_or_shape_differ(cases: tuple[Case, ...]) -> None:
     right = {case.name: np.concatenate([case.probabilities] * 2) for case in cases}
-    assert set(Answers("", right).differences(cases).values()) == {0.0}
+    assert set(Predictions("", right).differences(cases).values()) == {0.0}
     turned = {name: rows[::-1] for name, rows in right.items()}
-    assert min(Answers("", turned).differences(cases).values()) > MIN_ALLOWED
+    assert min(Predictions("", turned).differences(cases).values()) > MIN_ALLOWED
     unknown = {name: rows * np.nan for name, rows in right.items()}
-    assert not any(found <= MIN_ALLOWED for found in Answers("", unknown).differences(cases).values())
+    assert not any(found <= MIN_ALLOWED for found in Predictions("", unknown).differences(cases).values())
     short = {name: rows[:-1] for name, rows in right.items()}
     with pytest.raises(ValueError, match="shape"):
-        Answers("", short).differences(cases)
+        Predictions("", short).differences(cases)
 
 
 def test_the_table_lists_exactly_the_engines() -> None:

@@ -50,28 +50,30 @@ def test_a_release_loads_exactly_the_files_written_for_it(
         pytest.skip("no npm here; install Node.js with npm 18 or later")
     install = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--loglevel=error"]
     subprocess.run([*install, f"onnxruntime-node@{release}"], cwd=tmp_path, check=True)
-    for program in ("answering.mjs", "onnxruntime_node.mjs"):
+    for program in ("predicting.mjs", "onnxruntime_node.mjs"):
         shutil.copyfile(PROGRAMS / program, tmp_path / program)
     golden = read_golden(bundle.folder)
 
-    def ask(model: Path) -> tuple[subprocess.CompletedProcess[str], Any]:
-        question = {
+    def predict(model: Path) -> tuple[subprocess.CompletedProcess[str], Any]:
+        request = {
             "name": "digits",
             "model": str(model),
             "shape": golden.tensors.shape,
             "pixels": golden.tensors.ravel().tolist(),
         }
-        (tmp_path / "questions.json").write_text(json.dumps([question]))
-        command = ["node", "onnxruntime_node.mjs", "questions.json", "answers.json"]
+        (tmp_path / "requests.json").write_text(json.dumps([request]))
+        command = ["node", "onnxruntime_node.mjs", "requests.json", "predictions.json"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        answers = tmp_path / "answers.json"
-        return done, json.loads(answers.read_text())["answers"]["digits"] if answers.is_file() else None
+        predictions = tmp_path / "predictions.json"
+        return done, json.loads(predictions.read_text())["predictions"][
+            "digits"
+        ] if predictions.is_file() else None
 
     newer = files / f"{release}-newer.onnx"
     if newer.is_file():
-        done, answers = ask(newer)
-        assert answers is None
+        done, predictions = predict(newer)
+        assert predictions is None
         assert "opset" in done.stderr.lower() or "load model" in done.stderr.lower()
-    done, answers = ask(files / f"{release}.onnx")
-    assert answers is not None, done.stderr
-    assert np.abs(np.array(answers) - np.concatenate([golden.probabilities] * 2)).max() < 1e-5
+    done, predictions = predict(files / f"{release}.onnx")
+    assert predictions is not None, done.stderr
+    assert np.abs(np.array(predictions) - np.concatenate([golden.probabilities] * 2)).max() < 1e-5

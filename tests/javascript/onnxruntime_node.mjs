@@ -1,8 +1,8 @@
-// node onnxruntime_node.mjs QUESTIONS ANSWERS
+// node onnxruntime_node.mjs REQUESTS PREDICTIONS
 import { readFileSync, writeFileSync } from "node:fs";
 import ort from "onnxruntime-node";
-import { answer } from "./answering.mjs";
+import { predict } from "./predicting.mjs";
 
-const [questions, answers] = process.argv.slice(2);
-const found = await answer(ort, JSON.parse(readFileSync(questions)));
-writeFileSync(answers, JSON.stringify({ version: ort.env.versions?.node, answers: found }));
+const [requests, predictions] = process.argv.slice(2);
+const found = await predict(ort, JSON.parse(readFileSync(requests)));
+writeFileSync(predictions, JSON.stringify({ version: ort.env.versions?.node, predictions: found }));

@@ -37,6 +37,7 @@ class Reader(Protocol):
 
 def reader_of(folder: Location) -> Reader:
     """The reader for a local or remote folder."""
+    # Local files are opened together and read in turn; remote ones are fetched concurrently.
     if is_remote(folder):
         system, root = file_system(folder)
         return partial(_read_remote, system, root.rstrip("/"))

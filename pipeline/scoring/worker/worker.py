@@ -38,7 +38,7 @@ from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
-from pixelmill.pipeline.storage import is_remote, parse_location
+from pixelmill.pipeline.storage import has_latency, parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -196,7 +196,7 @@ class Worker:
             return
         seen: dict[str, int] = {}
         groups = batches(images)
-        if not is_remote(self._plan.request.images):
+        if not has_latency(self._plan.request.images):
             # Cached files are read without waiting, and another thread would only compete for the processors.
             for start, group in groups:
                 prepared = self._preparation.prepare(group, start, seen)

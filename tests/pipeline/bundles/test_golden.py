@@ -47,8 +47,8 @@ def test_the_bundle_contains_the_tensor_of_each_form(bundle: ModelBundle) -> Non
     for file in golden.files[1:]:
         with Image.open(file) as image:
             assert image.size != (8, 8) or image.mode != "L", file.name
-    answers = load_session(bundle.onnx_path).probabilities(golden.tensors)
-    assert np.abs(answers - golden.probabilities).max() < 1e-5
+    predictions = load_session(bundle.onnx_path).probabilities(golden.tensors)
+    assert np.abs(predictions - golden.probabilities).max() < 1e-5
 
 
 def test_missing_golden_vectors_are_reported(bundle: ModelBundle, tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_the_test_data_can_be_replayed(bundle: ModelBundle) -> None:
         tensor.ParseFromString((data / name).read_bytes())
         tensors.append(numpy_helper.to_array(tensor))
     session = onnxruntime.InferenceSession(bundle.onnx_path)
-    (answers,) = session.run(None, {"image": tensors[0]})
-    assert np.abs(answers - tensors[1]).max() < 1e-6
+    (predictions,) = session.run(None, {"image": tensors[0]})
+    assert np.abs(predictions - tensors[1]).max() < 1e-6
 
 
 @pytest.fixture(scope="module")

@@ -88,10 +88,10 @@ def test_a_model_trained_elsewhere_becomes_a_bundle(models: Path, tmp_path: Path
     assert verify_bundle(bundle).agrees
     # The Keras file in the bundle maps pixels to probabilities, for `explain`.
     pixels = np.random.default_rng(3).integers(0, 256, (2, 12, 16, 3), np.uint8)
-    answers = run_in_spawned_process(predict_images, bundle.folder / "model.keras", pixels)
-    assert np.abs(answers - load_session(bundle.onnx_path).probabilities(pixels)).max() < 1e-5
+    predictions = run_in_spawned_process(predict_images, bundle.folder / "model.keras", pixels)
+    assert np.abs(predictions - load_session(bundle.onnx_path).probabilities(pixels)).max() < 1e-5
     # With another pixel range, the same model predicts differently.
-    assert answers.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert predictions.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_logits_are_refused_as_probabilities(models: Path, tmp_path: Path) -> None:

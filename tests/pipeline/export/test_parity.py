@@ -35,18 +35,21 @@ def predictions(probabilities: Probabilities) -> FilePredictions:
 
 
 def compare(
-    *answers: Probabilities, keras: Probabilities = KERAS, allowed: float = 1e-5, tie_margin: float = 0.01
+    *probabilities: Probabilities,
+    keras: Probabilities = KERAS,
+    allowed: float = 1e-5,
+    tie_margin: float = 0.01,
 ) -> Parity:
     comparison = Comparison(predictions(keras), Tolerance(1e-7, allowed, tie_margin))
-    for other in answers:
+    for other in probabilities:
         comparison.add(slice(0, len(keras)), other)
     return comparison.conclude(FILES, CLASSES, (1, 64))
 
 
 def changed(row: int, values: list[float]) -> Probabilities:
-    answers = KERAS.copy()
-    answers[row] = values
-    return answers
+    probabilities = KERAS.copy()
+    probabilities[row] = values
+    return probabilities
 
 
 def test_equal_predictions_agree() -> None:
@@ -72,11 +75,11 @@ def test_a_label_flip_is_reported_however_small_the_difference() -> None:
 
 
 def test_a_label_flip_between_ties_is_counted_but_allowed() -> None:
-    answers = changed(1, [0.499, 0.5, 0.001])
-    parity = compare(answers, allowed=0.01)
+    probabilities = changed(1, [0.499, 0.5, 0.001])
+    parity = compare(probabilities, allowed=0.01)
     assert (parity.label_flips, parity.tied_flips) == (0, 1)
     require_parity(parity)
-    assert compare(answers, tie_margin=0.0005).label_flips == 1
+    assert compare(probabilities, tie_margin=0.0005).label_flips == 1
 
 
 def test_a_difference_without_a_label_flip_is_refused() -> None:
@@ -188,21 +191,23 @@ def held_out(bundle: ModelBundle, tmp_path: Path) -> HeldOut:
 def test_files_are_predicted_by_a_scoring_run(bundle: ModelBundle, held_out: HeldOut, tmp_path: Path) -> None:
     from pixelmill.pipeline.images import ImageFailure, decode
 
-    session, answers = load_session(bundle.onnx_path), np.full((71, 10), np.nan, np.float32)
+    session, probabilities = load_session(bundle.onnx_path), np.full((71, 10), np.nan, np.float32)
     for row, file in enumerate(held_out.files()):
         try:
             tensor = decode(file.read_bytes(), bundle.image_spec()).pixels
         except ImageFailure:
             continue
-        answers[row] = session.probabilities(tensor[np.newaxis])[0]
+        probabilities[row] = session.probabilities(tensor[np.newaxis])[0]
     tolerance = Tolerance(0.0, 1e-5, 2e-5)
-    parity = measure_parity(bundle, held_out, predictions(answers), tolerance, (3, 16), tmp_path / "table")
+    parity = measure_parity(
+        bundle, held_out, predictions(probabilities), tolerance, (3, 16), tmp_path / "table"
+    )
     assert (parity.images, parity.unreadable, parity.label_flips) == (70, 1, 0)
     assert parity.max_abs_difference < 1e-6
     assert (tmp_path / "table/manifest.json").is_file()
     # The predictions of two files are exchanged, which the proof must detect in either order.
-    swapped = answers.copy()
-    swapped[[0, 12]] = answers[[12, 0]]
+    swapped = probabilities.copy()
+    swapped[[0, 12]] = probabilities[[12, 0]]
     parity = measure_parity(bundle, held_out, predictions(swapped), tolerance, (3, 16), tmp_path / "again")
     assert {one.file for one in parity.files[:2]} == {held_out.origins[0], held_out.origins[12]}
     assert parity.max_abs_difference > 1e-3

@@ -61,8 +61,8 @@ public class Prepare {
 PRINTED = 2e-6
 
 FirstChoice = tuple[str, float]  # A label and its probability.
-Ask = Callable[[Path], FirstChoice]
-Program = Callable[[ExampleLanguage, str], Ask]
+Predict = Callable[[Path], FirstChoice]
+Program = Callable[[ExampleLanguage, str], Predict]
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ def top_1(command: list[str | Path], folder: Path) -> FirstChoice:
     return label, float(probability)
 
 
-def python_program(folder: Path, page: str) -> Ask:
+def python_program(folder: Path, page: str) -> Predict:
     (folder / "classify.py").write_text(example(page, "python"))
     return lambda image: top_1([sys.executable, "classify.py", image], folder)
 
 
-def javascript_program(folder: Path, page: str, node_modules: Path) -> Ask:
+def javascript_program(folder: Path, page: str, node_modules: Path) -> Predict:
     if not (node_modules / "sharp").is_dir():
         pytest.skip("no sharp here; run `make test` where npm is")
     (folder / "node_modules").symlink_to(node_modules)
@@ -112,7 +112,7 @@ def javascript_program(folder: Path, page: str, node_modules: Path) -> Ask:
     return lambda image: top_1(["node", "classify.mjs", image], folder)
 
 
-def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
+def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Predict:
     if shutil.which("g++") is None or not all(header.is_file() for header in HEADERS):
         pytest.skip("no compiler or headers here: apt-get install g++ libstb-dev nlohmann-json3-dev")
     (folder / "classify.cpp").write_text(example(page, "cpp"))
@@ -127,7 +127,7 @@ def cpp_program(folder: Path, page: str, interfaces: Interfaces) -> Ask:
 def program(request: pytest.FixtureRequest, tmp_path: Path) -> Program:
     """Write the program of a README in some language to a file, and compile it if needed."""
 
-    def build(language: ExampleLanguage, page: str) -> Ask:
+    def build(language: ExampleLanguage, page: str) -> Predict:
         if language == "js":
             return javascript_program(tmp_path, page, request.getfixturevalue("node_modules"))
         if language == "cpp":
@@ -201,14 +201,14 @@ def test_a_program_predicts_the_golden_probabilities(
     program: Program,
     tmp_path: Path,
 ) -> None:
-    ask = program(language, (bundle.folder / "README.md").read_text())
+    predict = program(language, (bundle.folder / "README.md").read_text())
     for name in ("model.onnx", "labels.json"):
         shutil.copyfile(bundle.folder / name, tmp_path / name)
     golden = read_golden(bundle.folder)
     labels = bundle.labels()
     for file, probabilities in zip(golden.files, golden.probabilities, strict=True):
         if file.stem in forms:
-            label, probability = ask(file)
+            label, probability = predict(file)
             assert label == labels[probabilities.argmax()], file.name
             assert probability == pytest.approx(probabilities.max(), abs=1e-5), file.name
 
@@ -219,13 +219,13 @@ def test_a_program_predicts_the_golden_probabilities(
 def test_a_program_prepares_an_image_as_scoring_does(
     language: ExampleLanguage, spec: ImageSpec, program: Program, tmp_path: Path
 ) -> None:
-    ask = program(language, render_readme(replace(FACTS, image=spec)))
+    predict = program(language, render_readme(replace(FACTS, image=spec)))
     write_model(tmp_path, spec)
     images = write_pictures(tmp_path)
     if language != "cpp":
         images.append(write_turned_jpeg(tmp_path, spec))
     for image in images:
-        label, probability = ask(image)
+        label, probability = predict(image)
         expected = prediction_of_scoring(tmp_path, image, spec)
         assert label == LABELS[expected.argmax()], image.name
         assert probability == pytest.approx(expected.max(), abs=PRINTED), image.name

@@ -156,11 +156,11 @@ def test_every_opset_has_its_variants(
     assert capfd.readouterr() == ("", "")
     assert caplog.messages == []
     assert [item.version for item in onnx.load_model_from_string(variant).opset_import] == [opset]
-    answers = []
+    predictions = []
     for name, data in (("original", content), ("variant", variant)):
         (tmp_path / name).write_bytes(data)
-        answers.append(load_session(tmp_path / name).probabilities(images))
-    assert 0 < np.abs(answers[0] - answers[1]).max() < 0.1
+        predictions.append(load_session(tmp_path / name).probabilities(images))
+    assert 0 < np.abs(predictions[0] - predictions[1]).max() < 0.1
 
 
 def test_float16_rows_add_up_to_one_on_an_engine_that_computes_in_float16(
@@ -168,8 +168,8 @@ def test_float16_rows_add_up_to_one_on_an_engine_that_computes_in_float16(
 ) -> None:
     path = tmp_path / "model.fp16.onnx"
     path.write_bytes(variants["fp16"])
-    answers = ENGINES[EngineName.REFERENCE].load(path)(training[:50])
-    assert np.abs(answers.sum(axis=1) - 1).max() < 1e-6
+    predictions = ENGINES[EngineName.REFERENCE].load(path)(training[:50])
+    assert np.abs(predictions.sum(axis=1) - 1).max() < 1e-6
 
 
 def test_all_values_between_ops_are_rounded_to_float16(bundle: ModelBundle, training: Pixels) -> None:

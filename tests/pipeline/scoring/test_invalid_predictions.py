@@ -46,7 +46,7 @@ def spoiled(bundle: ModelBundle, folder: Path) -> ModelBundle:
     model = onnx.load(folder / "model.onnx")
     (output,) = model.graph.output
     for node in model.graph.node:
-        node.output[:] = ["answer" if name == output.name else name for name in node.output]
+        node.output[:] = ["prediction" if name == output.name else name for name in node.output]
     factors = np.ones(256, np.float32)
     factors[list(FACTORS)] = list(FACTORS.values())
     constants: dict[str, npt.NDArray[Any]] = {
@@ -63,7 +63,7 @@ def spoiled(bundle: ModelBundle, folder: Path) -> ModelBundle:
             helper.make_node("Cast", ["corner"], ["index"], to=onnx.TensorProto.INT64),
             helper.make_node("Gather", ["factors", "index"], ["factor"], axis=0),
             helper.make_node("Reshape", ["factor", "flat"], ["by_row"]),
-            helper.make_node("Mul", ["answer", "by_row"], [output.name]),
+            helper.make_node("Mul", ["prediction", "by_row"], [output.name]),
         ]
     )
     onnx.save(model, folder / "model.onnx")

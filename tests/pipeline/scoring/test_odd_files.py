@@ -60,7 +60,7 @@ SCORED = {
     "sixteen-bit.png": (10, 9),
     "small.jpg": (3, 5),
     "turned.jpg": (9, 12),
-    "twin.png": (8, 8),
+    "duplicate.png": (8, 8),
     "ünï/čødé 🙂.png": (8, 8),
     DEEP: (8, 8),
     LONG: (8, 8),
@@ -117,7 +117,7 @@ def write_odd_images(images: Path, elsewhere: Path) -> None:
     write(images / "album.png/inside.png", encode_png(pixels(next(small), 8, 8, 1)))
     write(images / "1.png", encode_png(pixels(next(small), 1, 1, 1)))
     write(images / os.fsdecode(b"\xff\xfe.png"), encode_png(pixels(next(small), 8, 8, 1)))
-    write(images / "twin.png", (images / "plain.png").read_bytes())
+    write(images / "duplicate.png", (images / "plain.png").read_bytes())
     write(elsewhere / "target.png", encode_png(pixels(next(small), 8, 8, 1)))
     (images / "link.png").symlink_to(elsewhere / "target.png")
     write(images / "cmyk.jpg", encoded(Image.fromarray(pixels(40, 12, 9, 4), "CMYK"), "JPEG"))

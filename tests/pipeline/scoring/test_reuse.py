@@ -169,9 +169,9 @@ def test_duplicates_have_equal_rows_and_are_all_reused(request_: ScoringRequest)
     # A block of a shard scores duplicates once; copies in other folders and failures may be in two blocks.
     assert counts(first) == (0, COUNT + 9)
     assert first.manifest["computed"] in range(COUNT + 1, COUNT + 4)
-    twins = data(first).query("image_path.str.startswith('a/00000') or image_path == 'far from it.png'")
-    assert len(twins) == 8
-    assert len(twins.drop(columns="image_path").drop_duplicates()) == 1
+    duplicates = data(first).query("image_path.str.startswith('a/00000') or image_path == 'far from it.png'")
+    assert len(duplicates) == 8
+    assert len(duplicates.drop(columns="image_path").drop_duplicates()) == 1
     bad = data(first).query("status == 'failed'")
     assert bad["image_path"].tolist() == ["bad too.png", "bad.png"]
     assert bad["error"].nunique() == bad["image_sha256"].nunique() == 1

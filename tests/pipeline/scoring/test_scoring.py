@@ -50,7 +50,7 @@ def request_(bundle: ModelBundle, images: Path, tmp_path: Path) -> ScoringReques
     return ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", workers=2)
 
 
-def answers(table: PredictionTable) -> pd.DataFrame:
+def rows_of(table: PredictionTable) -> pd.DataFrame:
     return read_predictions(table.folder)
 
 
@@ -71,7 +71,7 @@ def state_of(folder: Path) -> dict[str, str]:
 
 def test_every_image_has_the_prediction_of_the_model(request_: ScoringRequest) -> None:
     table = score_folder(request_)
-    rows = answers(table)
+    rows = rows_of(table)
     folder = local_path(request_.images)
     files = sorted(folder.rglob("*.png"))
     assert rows["image_path"].tolist() == [path.relative_to(folder).as_posix() for path in files]
@@ -129,16 +129,16 @@ def test_a_clock_change_gives_no_negative_times(request_: ScoringRequest, hours:
 
 
 def test_the_number_of_workers_changes_nothing(request_: ScoringRequest, tmp_path: Path) -> None:
-    two = answers(score_folder(request_))
-    one = answers(score_folder(replace(request_, workers=1, output=tmp_path / "one")))
+    two = rows_of(score_folder(request_))
+    one = rows_of(score_folder(replace(request_, workers=1, output=tmp_path / "one")))
     data = [name for name in two.columns if name not in ("run_id", "scored_at")]
     pd.testing.assert_frame_equal(one[data], two[data])
 
 
 def test_csv_and_parquet_contain_the_same(request_: ScoringRequest, tmp_path: Path) -> None:
-    parquet = answers(score_folder(replace(request_, top_k=3)))
+    parquet = rows_of(score_folder(replace(request_, top_k=3)))
     table = score_folder(replace(request_, top_k=3, format="csv", output=tmp_path / "csv"))
-    csv = answers(table)
+    csv = rows_of(table)
     assert sorted(path.name for path in table.folder.iterdir()) == ["manifest.json", CSV_FILE, REPORT_FILE]
     shared = ["image_path", "image_sha256", "status", "label", "class_index", "width", "height"]
     pd.testing.assert_frame_equal(csv[shared], parquet[shared], check_dtype=False)
@@ -171,7 +171,7 @@ def test_every_invalid_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_pa
     (images / "turned.jpg").write_bytes(jpeg(exif=exif))
     request = ScoringRequest(bundle=bundle, images=images, output=tmp_path / "out", max_pixels=2000)
     table = score_folder(request)
-    rows = answers(table).set_index("image_path")
+    rows = rows_of(table).set_index("image_path")
     failures = {path: error.split(":")[0] for path, error in rows["error"].items() if isinstance(error, str)}
     assert failures == {
         "empty.png": "empty",
@@ -201,7 +201,7 @@ def test_every_invalid_file_is_a_row_with_its_reason(bundle: ModelBundle, tmp_pa
 def test_an_interrupted_run_resumes_and_gives_the_same_table(
     request_: ScoringRequest, tmp_path: Path
 ) -> None:
-    whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
+    whole = rows_of(score_folder(replace(request_, output=tmp_path / "whole")))
     plan = planned(request_)
     score_shards(plan)
     # As if killed before the second part was written and before the commit.
@@ -210,7 +210,7 @@ def test_an_interrupted_run_resumes_and_gives_the_same_table(
     assert table.manifest["computed"] == SIZES[1]
     assert table.manifest["run"] == vars(plan.facts)
     data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
-    pd.testing.assert_frame_equal(answers(table)[data], whole[data])
+    pd.testing.assert_frame_equal(rows_of(table)[data], whole[data])
 
 
 def test_a_damaged_part_is_scored_again(request_: ScoringRequest) -> None:
@@ -220,11 +220,11 @@ def test_a_damaged_part_is_scored_again(request_: ScoringRequest) -> None:
     part.write_bytes(part.read_bytes()[:-100])
     table = score_folder(request_)
     assert table.manifest["computed"] == SHARD_IMAGES
-    assert len(answers(table)) == IMAGES
+    assert len(rows_of(table)) == IMAGES
 
 
 def test_parts_with_modified_bytes_are_scored_again(request_: ScoringRequest, tmp_path: Path) -> None:
-    whole = answers(score_folder(replace(request_, output=tmp_path / "whole")))
+    whole = rows_of(score_folder(replace(request_, output=tmp_path / "whole")))
     score_shards(planned(request_))
     for name, place in (("part-00000.parquet", 0.05), ("part-00001.parquet", 0.5)):
         content = bytearray((request_.parts / name).read_bytes())
@@ -234,7 +234,7 @@ def test_parts_with_modified_bytes_are_scored_again(request_: ScoringRequest, tm
     table = score_folder(request_)
     assert table.manifest["computed"] == SIZES[0] + SIZES[1]
     data = [name for name in whole.columns if name not in ("run_id", "scored_at")]
-    pd.testing.assert_frame_equal(answers(table)[data], whole[data])
+    pd.testing.assert_frame_equal(rows_of(table)[data], whole[data])
 
 
 def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: ScoringRequest) -> None:
@@ -243,16 +243,16 @@ def test_a_finished_run_is_kept_and_its_failed_rows_are_retried(request_: Scorin
     repaired.write_bytes(b"broken")
     first = score_folder(request_)
     assert first.manifest["failed"] == 1
-    before = answers(first)
+    before = rows_of(first)
     again = score_folder(request_)
     assert (again.manifest["computed"], again.manifest["failed"]) == (1, 1)
-    pd.testing.assert_frame_equal(answers(again), before)
+    pd.testing.assert_frame_equal(rows_of(again), before)
     # Once repaired, its size and time differ from the listing, so its shard is scored again.
     repaired.write_bytes(good)
     last = score_folder(request_)
     assert last.manifest["failed"] == 0
     assert last.manifest["run"] == first.manifest["run"]
-    assert len(answers(last)) == IMAGES
+    assert len(rows_of(last)) == IMAGES
 
 
 def test_a_changed_folder_is_detected(request_: ScoringRequest) -> None:
@@ -260,12 +260,12 @@ def test_a_changed_folder_is_detected(request_: ScoringRequest) -> None:
     (request_.images / "a/00000.png").unlink()
     write_images(local_path(request_.images) / "c", 5, seed=9)
     table = score_folder(request_)
-    paths = answers(table)["image_path"].tolist()
+    paths = rows_of(table)["image_path"].tolist()
     assert "a/00000.png" not in paths
     assert paths[-1] == "c/00004.png"
     assert len(paths) == len(set(paths)) == IMAGES - 1 + 5
     shutil.rmtree(local_path(request_.images) / "b")
-    assert len(answers(score_folder(request_))) == SHARD_IMAGES - 1 + 5
+    assert len(rows_of(score_folder(request_))) == SHARD_IMAGES - 1 + 5
 
 
 def test_the_output_of_another_run_is_refused_and_kept(request_: ScoringRequest, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_fresh_replaces_another_run_only_once_the_new_one_is_complete(
     after = state_of(local_path(request_.output))
     assert {name: after[name] for name in before} == before
     table = committed(plan, outcome)
-    assert len(answers(table)) == 3
+    assert len(rows_of(table)) == 3
     names = sorted(path.name for path in table.folder.iterdir())
     assert names == ["manifest.json", PARTS_FOLDER, REPORT_FILE]
 

@@ -1,8 +1,9 @@
-"""Creating and changing a file that several processes write, on this machine and in S3."""
+"""Files and folders that several processes create and change, on this machine and in S3."""
 
 import json
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -16,9 +17,13 @@ from pixelmill.pipeline.storage import (
     change_file,
     create_file,
     is_remote,
+    local_folder,
+    locked_folder,
     parse_location,
+    publish_copy,
     publish_folder,
     read_content,
+    require_writable,
     stamp_of,
 )
 from tests.s3 import S3Server, s3_server
@@ -126,3 +131,49 @@ def test_a_folder_is_published_once(place: Location, tmp_path: Path) -> None:
         else:
             assert not publish_folder(source, place / "folder", ["in/a", "last"])
     assert {read_content(place / "folder" / name) for name in ("in/a", "last")} == {b"first"}
+
+
+def test_a_copy_of_a_folder_is_published_once_and_the_folder_stays(place: Location, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "in").mkdir(parents=True)
+    for name in ("in/a", "last", "unnamed"):
+        (source / name).write_text(name)
+    assert publish_copy(source, place / "folder", ["in/a", "last"])
+    assert [read_content(place / "folder" / name) for name in ("in/a", "last")] == [b"in/a", b"last"]
+    assert not (place / "folder/unnamed").exists()
+    assert (source / "last").read_text() == "last"
+    if isinstance(place, Path):
+        with pytest.raises(OSError, match="not empty"):
+            publish_copy(source, place / "folder", ["in/a", "last"])
+        assert [path.name for path in place.iterdir()] == ["folder"]
+    else:
+        assert not publish_copy(source, place / "folder", ["in/a", "last"])
+
+
+def test_a_folder_is_locked_where_there_are_locks_and_leaves_nothing_behind(place: Location) -> None:
+    work = place / "table/work"
+    with locked_folder(work, "lock"), ExitStack() as second:
+        refused = pytest.raises(TimeoutError) if isinstance(place, Path) else nullcontext()
+        with refused:
+            second.enter_context(locked_folder(work, "lock"))
+    assert not place.exists()
+    with locked_folder(work, "lock"):
+        write_text(work / "kept", "1")
+    assert read_content(work / "kept") == b"1"
+
+
+def test_an_empty_folder_on_this_machine_stands_for_any_folder(place: Location) -> None:
+    for _ in range(2):
+        with local_folder(place / "marks") as folder:
+            assert list(folder.iterdir()) == []
+            (folder / "in").mkdir()
+            assert isinstance(folder, Path)
+            assert (folder == place / "marks") is isinstance(place, Path)
+
+
+def test_whether_files_can_be_written_is_known_before_the_work(place: Location, tmp_path: Path) -> None:
+    require_writable(place / "new/folder")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        require_writable(tmp_path / "file/folder")
+    assert not place.exists()

@@ -12,9 +12,11 @@ from pixelmill.pipeline.storage import (
     children,
     file_system,
     is_remote,
+    link_or_copy,
     local_path,
-    move,
     parse_location,
+    relative_to_here,
+    resolves_within,
 )
 
 
@@ -124,5 +126,25 @@ def test_an_address_is_no_local_path(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     for source, target in ((tmp_path / "a", address / "a"), (address / "a", tmp_path / "b")):
         with pytest.raises(TypeError):
-            move(source, target)
+            link_or_copy(source, target)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_lies_in_a_folder_unless_a_link_leads_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "folder/in").mkdir(parents=True)
+    for name, target in {"out": "..", "within": "in", "cyclic": "cyclic"}.items():
+        (tmp_path / "folder" / name).symlink_to(target)
+    places = ("in/a", "within/a", "cyclic/a", "out/a")
+    found = [resolves_within(tmp_path / "folder" / place, tmp_path / "folder") for place in places]
+    assert found == [True, True, True, False]
+    folder = parse_location("memory://test-locations/folder")
+    assert resolves_within(folder / "a", folder)
+
+
+def test_a_path_below_the_current_folder_is_shown_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert relative_to_here(tmp_path / "in/a") == "in/a"
+    assert relative_to_here(tmp_path.parent) == str(tmp_path.parent)
+    assert relative_to_here(parse_location("memory://in/a")) == "memory://in/a"

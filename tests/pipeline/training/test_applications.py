@@ -78,7 +78,7 @@ class KerasReference:
     same: bool
 
 
-def ask(folder: Path) -> KerasReference:
+def build_reference(folder: Path) -> KerasReference:
     """Scale the ramp for every application; build one from the saved weights of another, a part frozen."""
     keras = start()
     from pixelmill.pipeline.training.network import build_network
@@ -110,7 +110,7 @@ def ask(folder: Path) -> KerasReference:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> KerasReference:
-    return run_in_spawned_process(ask, tmp_path_factory.mktemp("applications"))
+    return run_in_spawned_process(build_reference, tmp_path_factory.mktemp("applications"))
 
 
 def test_pixels_are_scaled_as_by_the_authors(reference: KerasReference) -> None:
@@ -144,11 +144,11 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
             network.save(folder / "model.keras")
             content = write_onnx(load_network(folder / "model.keras"), image(side), ExportSpec(), {})
             (folder / "model.onnx").write_bytes(content)
-            answers = network.predict(noise(side), verbose=0)
+            predictions = network.predict(noise(side), verbose=0)
         keras.backend.clear_session()
     if name.startswith(INCLUDE_PREPROCESSING):
         compare_scaling(keras, name)
-    return outputs, inner.count_params(), len(inner.layers), answers
+    return outputs, inner.count_params(), len(inner.layers), predictions
 
 
 def compare_scaling(keras: Any, name: ApplicationName) -> None:
@@ -178,7 +178,7 @@ def noise(side: int) -> npt.NDArray[np.uint8]:
 def test_the_properties_of_an_application_match_keras_and_the_export(
     name: ApplicationName, tmp_path: Path
 ) -> None:
-    outputs, parameters, layers, answers = run_in_spawned_process(measure, name, tmp_path)
+    outputs, parameters, layers, predictions = run_in_spawned_process(measure, name, tmp_path)
     facts = APPLICATIONS[name]
     described = [summarize_layers(model(name), image(side), CLASSES)[0] for side in sizes(name)]
     assert outputs == [row.output for row in described]
@@ -186,5 +186,5 @@ def test_the_properties_of_an_application_match_keras_and_the_export(
     side = sizes(name)[0]
     session, pixels = load_session(tmp_path / "model.onnx"), noise(side)
     alone = np.concatenate([session.probabilities(pixel[np.newaxis]) for pixel in pixels])
-    assert np.abs(alone - answers).max() < 1e-5
-    assert np.abs(session.probabilities(pixels) - answers).max() < 1e-5
+    assert np.abs(alone - predictions).max() < 1e-5
+    assert np.abs(session.probabilities(pixels) - predictions).max() < 1e-5

@@ -49,7 +49,7 @@ def test_a_model_trained_on_another_backend_exports_on_tensorflow(backend: str, 
 
     session = onnxruntime.InferenceSession(run_in_spawned_process(onnx_of, model))
     dataset = digits(tmp_path)
-    expected = run_in_spawned_process(predict_split, model, dataset, "test", tmp_path / "answers.npy")
+    expected = run_in_spawned_process(predict_split, model, dataset, "test", tmp_path / "predictions.npy")
     (found,) = session.run(None, {"image": np.asarray(dataset.split("test").pixels)})
     np.testing.assert_allclose(found, np.load(expected), atol=1e-5)
     assert (found.argmax(axis=1) == dataset.split("test").labels).mean() > 0.3

@@ -20,13 +20,13 @@ class Begun:
 
     Attributes:
         image: [1, 6, 5, 3].
-        answers: The output of each layer for the image.
+        outputs: The output of each layer for the image.
         drawn: The weights before, by path.
         begun: The weights after, by path.
     """
 
     image: Array
-    answers: dict[str, Array]
+    outputs: dict[str, Array]
     drawn: dict[str, Array]
     begun: dict[str, Array]
 
@@ -58,10 +58,10 @@ def begin() -> Begun:
     drawn, pixels = weights(), np.random.default_rng(0).random((1, 6, 5, 3), np.float32)
     initialize_dirac(network)
     outputs: Any = network(pixels)
-    answers = {
+    outputs = {
         layer.name: keras.ops.convert_to_numpy(output) for layer, output in zip(layers, outputs, strict=True)
     }
-    return Begun(pixels, answers, drawn, weights())
+    return Begun(pixels, outputs, drawn, weights())
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_channels_pass_through_unchanged(begun: Begun) -> None:
         "strided": image[:, ::2, ::2],
         "valid": image[:, 1:-1, 1:-1],
     }.items():
-        found = begun.answers[name][..., : passed.shape[-1]]
+        found = begun.outputs[name][..., : passed.shape[-1]]
         np.testing.assert_allclose(found, passed, atol=1e-6, err_msg=name)
 
 

@@ -101,14 +101,14 @@ class Built:
     Attributes:
         outputs: The output volume at each position of the recipe.
         parameters: The parameters of the Keras layers at each position.
-        answers: The predictions for the images, float32 [images, classes].
+        predictions: The predictions for the images, float32 [images, classes].
         changes: By position: for every place of the output, which input pixels change it:
             bool [height, width, places...].
     """
 
     outputs: dict[str, tuple[int, ...]]
     parameters: dict[str, int]
-    answers: Probabilities
+    predictions: Probabilities
     changes: dict[str, npt.NDArray[np.bool_]]
 
 
@@ -188,12 +188,12 @@ def perturb(keras: Any, built: Any, last: dict[str, Any]) -> dict[str, npt.NDArr
     watched = {position: tensor for position, tensor in last.items() if len(tensor.shape) == 4}
     if not watched:
         return {}
-    answers = keras.Model(built.inputs, watched).predict(np.concatenate([dark, lit]), verbose=0)
+    outputs = keras.Model(built.inputs, watched).predict(np.concatenate([dark, lit]), verbose=0)
     return {
-        position: (np.abs(answer[1:] - answer[:1]).max(axis=-1) > 1e-6).reshape(
-            IMAGE.height, IMAGE.width, *answer.shape[1:3]
+        position: (np.abs(output[1:] - output[:1]).max(axis=-1) > 1e-6).reshape(
+            IMAGE.height, IMAGE.width, *output.shape[1:3]
         )
-        for position, answer in answers.items()
+        for position, output in outputs.items()
     }
 
 
@@ -292,10 +292,10 @@ def test_only_pixels_in_the_receptive_field_change_an_output(case: str, built: d
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_export_predicts_like_keras(case: str, built: dict[str, Built], folder: Path) -> None:
-    answers = built[case].answers
+    predictions = built[case].predictions
     # The predictions differ between images, so a graph that ignores its input would fail.
-    assert np.ptp(answers, axis=0).min() > 0.05
+    assert np.ptp(predictions, axis=0).min() > 0.05
     session, pixels = load_session(folder / f"{case}.onnx"), images()
     for size in (1, 5):
         parts = [session.probabilities(pixels[at : at + size]) for at in range(0, len(pixels), size)]
-        assert np.abs(np.concatenate(parts) - answers).max() < 1e-5
+        assert np.abs(np.concatenate(parts) - predictions).max() < 1e-5

@@ -58,14 +58,14 @@ def train_both() -> tuple[Trained, Trained]:
     rng = np.random.default_rng(0)
     # Few values per batch, so that the biased and the unbiased variance differ.
     images = rng.normal(3, 2, (12, 6, 5, 2)).astype(np.float32)
-    answers = rng.normal(size=(12, 4)).astype(np.float32)
+    targets = rng.normal(size=(12, 4)).astype(np.float32)
     of_keras, fused = network(keras), network(keras)
     fused.set_weights(of_keras.get_weights())
     fuse_normalization(fused)
-    return tuple(train(one, images, answers) for one in (of_keras, fused))  # type: ignore[return-value]
+    return tuple(train(one, images, targets) for one in (of_keras, fused))  # type: ignore[return-value]
 
 
-def train(model: Any, images: Any, answers: Any) -> Trained:
+def train(model: Any, images: Any, targets: Any) -> Trained:
     import keras
 
     def weights() -> Weights:
@@ -79,7 +79,7 @@ def train(model: Any, images: Any, answers: Any) -> Trained:
     }
     before = weights()
     model.compile(optimizer=keras.optimizers.SGD(0.02), loss="mse")
-    model.fit(images, answers, batch_size=4, epochs=3, shuffle=False, verbose=0)
+    model.fit(images, targets, batch_size=4, epochs=3, shuffle=False, verbose=0)
     return Trained(kinds, before, weights())
 
 

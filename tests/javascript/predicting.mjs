@@ -1,20 +1,20 @@
-// Predicts with either build of onnxruntime, like tests/engines/answering.py with the other engines: in one batch,
+// Predicts with either build of onnxruntime, like tests/engines/predicting.py with the other engines: in one batch,
 // then image by image.
-export async function answer(ort, questions) {
-  const answers = {};
-  for (const { name, model, shape, pixels } of questions) {
+export async function predict(ort, requests) {
+  const predictions = {};
+  for (const { name, model, shape, pixels } of requests) {
     const session = await ort.InferenceSession.create(model);
     const [images, ...image] = shape;
     const size = pixels.length / images;
-    const ask = async (first, count) => {
+    const run = async (first, count) => {
       const data = Uint8Array.from(pixels.slice(first * size, (first + count) * size));
       const tensor = new ort.Tensor("uint8", data, [count, ...image]);
       return rows((await session.run({ image: tensor })).probabilities);
     };
-    answers[name] = await ask(0, images);
-    for (let index = 0; index < images; index++) answers[name].push(...(await ask(index, 1)));
+    predictions[name] = await run(0, images);
+    for (let index = 0; index < images; index++) predictions[name].push(...(await run(index, 1)));
   }
-  return answers;
+  return predictions;
 }
 
 function rows({ data, dims: [count, classes] }) {
