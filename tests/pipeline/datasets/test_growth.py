@@ -227,8 +227,8 @@ if __name__ == "__main__":
     tensor_writer._SEGMENT_ROWS = 8
     write_index = tensor_writer.write_index
 
-    def write_and_count(path, rows, facts):
-        write_index(path, rows, facts)
+    def write_and_count(path, *arguments):
+        write_index(path, *arguments)
         if path.stem == "00000002":
             os.kill(os.getpid(), signal.SIGKILL)
 
