@@ -1,20 +1,25 @@
-"""The data of a recipe: `download` returns a `RawDataset`, `preparation` a `PreparedDataset`."""
+"""The data of a recipe: `download` returns a `RawDataset`, `preparation` a `PreparedDataset`.
+
+Arrow is imported where it is used, as the processes that decode do not need it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.datasets.catalogue import Catalogue
 from pixelmill.pipeline.datasets.images import Images, Labels, PixelArray
-from pixelmill.pipeline.datasets.tensors import TensorStore
 from pixelmill.pipeline.errors import PixelmillError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pixelmill.pipeline.datasets.tensors import TensorStore
 
 __all__ = [
     "ROWS_FILE",
@@ -87,13 +92,15 @@ class PreparedDataset:
         pixels = self.tensors().open(rows["segment"].to_numpy(), rows["row"].to_numpy())
         return Images(pixels, rows["label"].to_numpy().astype(np.int64))
 
-    def rows(self, split: SplitName | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    def rows(self, split: SplitName | None = None, columns: Sequence[str] | None = None) -> "pa.Table":
         """Columns of the images of a split, in the order of its tensors, or of all splits.
 
         The columns are `split`, `label` (the class index), `sha256` (hexadecimal), `group` (null without
         one), `name` (as text; `file_names.unescape` restores the file name), `origin` (the full path,
         escaped), `slice:NAME` for each further column of a table, and `segment` and `row` of the tensor.
         """
+        import pyarrow.parquet as pq
+
         filters = None if split is None else [("split", "=", split)]
         return pq.read_table(self.folder / ROWS_FILE, columns=columns and list(columns), filters=filters)
 
@@ -109,8 +116,10 @@ class PreparedDataset:
         origins: list[str] = self.rows("test", ["origin"])["origin"].to_pylist()
         return origins
 
-    def tensors(self) -> TensorStore:
+    def tensors(self) -> "TensorStore":
         """The store that holds the tensors."""
+        from pixelmill.pipeline.datasets.tensors import TensorStore
+
         manifest = read_manifest(self.folder)
         spec = ImageSpec.model_validate(manifest["tensor_spec"])
         return TensorStore(self.folder.parent.parent, spec, manifest["tensors"])

@@ -9,15 +9,20 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 
 _MAX_NAMES = 8
+_CONSEQUENCES: Mapping[SplitName, str] = {
+    "test": "their recall is not judged until there are new images, of which the test split gets the first",
+    "validation": "their validation accuracy is unknown",
+}
 
 
 def check_coverage(
     labels: Mapping[SplitName, Labels], class_names: Sequence[str], removed: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Require images of every class for training and test.
+    """Require training images of every class, and test images.
 
     A split can lose its last image of a class when images are deleted: those that are left stay where they
-    are, because a training image must not become a test image.
+    are, because a training image must not become a test image. New images of the class go to the test split
+    first.
 
     Args:
         labels: The class index of each image in each split, int64 [images].
@@ -25,10 +30,10 @@ def check_coverage(
         removed: Classes that may be without images.
 
     Returns:
-        A warning if classes are without validation images, else nothing.
+        A warning for the test and the validation split if classes are without images there.
 
     Raises:
-        RequestError: A class has no training image, or no test image.
+        RequestError: A class has no training image, or no class has a test image.
     """
     missing = {
         split: [
@@ -38,16 +43,19 @@ def check_coverage(
         ]
         for split, found in labels.items()
     }
-    for split in ("train", "test"):
-        if names := missing[split]:
+    required: tuple[tuple[SplitName, bool], ...] = (("train", True), ("test", not len(labels["test"])))
+    for split, is_required in required:
+        if is_required and (names := missing[split]):
             raise RequestError(
                 f"no image of {_join(names)} in the {split} split can be read",
-                "images of every class for training and test",
+                "images of every class for training, and images for the test",
                 "Add new images of these classes: those that earlier runs used stay in their splits.",
             )
-    if names := missing["validation"]:
-        return (f"no validation image of {_join(names)}: their validation accuracy is unknown",)
-    return ()
+    return tuple(
+        f"no {split} image of {_join(missing[split])}: {consequence}"
+        for split, consequence in _CONSEQUENCES.items()
+        if missing[split]
+    )
 
 
 def _join(names: Sequence[str]) -> str:

@@ -6,23 +6,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pixelmill.pipeline.images import Pixels
 
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    import pyarrow as pa
+
+CONTENT_SIZE = 32
+"""Bytes of a SHA-256."""
 Contents = npt.NDArray[np.bytes_]
 """bytes32 [contents]."""
-_KIND = np.dtype("S32")
+KIND = np.dtype(f"S{CONTENT_SIZE}")
+"""Of an element of `Contents`."""
 
 
-def as_contents(hexadecimal: Sequence[str] | pa.StringArray) -> Contents:
+def as_contents(hexadecimal: "Sequence[str] | pa.StringArray") -> Contents:
     """The hashes given as 64 hexadecimal digits each."""
-    if isinstance(hexadecimal, pa.Array):
+    if not isinstance(hexadecimal, Sequence):
         hexadecimal = hexadecimal.to_pylist()
-    return np.frombuffer(bytes.fromhex("".join(hexadecimal)), _KIND)
+    return np.frombuffer(bytes.fromhex("".join(hexadecimal)), KIND)
 
 
 def as_hexadecimal(contents: Contents) -> list[str]:
@@ -32,16 +36,12 @@ def as_hexadecimal(contents: Contents) -> list[str]:
     return [text[start : start + 64] for start in range(0, len(text), 64)]
 
 
-def as_arrow(contents: Contents) -> pa.FixedSizeBinaryArray:
+def as_arrow(contents: Contents) -> "pa.FixedSizeBinaryArray":
     """The hashes as an Arrow array, without a copy."""
-    buffer = pa.py_buffer(np.ascontiguousarray(contents, _KIND))
+    import pyarrow as pa
+
+    buffer = pa.py_buffer(np.ascontiguousarray(contents, KIND))
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(contents), [None, buffer])
-
-
-def as_bytes(contents: Contents) -> list[bytes]:
-    """The hashes as 32 bytes each."""
-    content = np.ascontiguousarray(contents).tobytes()
-    return [content[start : start + 32] for start in range(0, len(content), 32)]
 
 
 def hash_content(content: bytes | Pixels) -> "_Hash":

@@ -12,6 +12,7 @@ _DARKEST, _BRIGHTEST = 0.01, 0.99
 # JPEG leaves the pixels of a single colour a few grey levels apart.
 _ALIKE = 16
 _HASHED_SIDE = 32
+_LEVELS = np.arange(256.0)
 
 
 class Measures(NamedTuple):
@@ -37,36 +38,51 @@ class Measures(NamedTuple):
     flatness: float
 
 
+_TYPES = {int: np.uint64, float: np.float64}
+MEASURES_TYPE = np.dtype([(name, _TYPES[kind]) for name, kind in Measures.__annotations__.items()])
+"""`Measures` as the elements of an array."""
+
+
 def measure(pixels: Pixels) -> Measures:
     """Measure a tensor: uint8 [height, width, 1 or 3]."""
-    return measure_all(pixels[np.newaxis])[0]
+    return Measures(*measure_all(pixels[np.newaxis])[0].item())
 
 
-def measure_all(tensors: Pixels) -> list[Measures]:
+def measure_all(tensors: Pixels) -> npt.NDArray[np.void]:
     """Measure several tensors at once, which is faster for small ones.
 
     Args:
         tensors: uint8 [images, height, width, 1 or 3].
+
+    Returns:
+        `MEASURES_TYPE` [images].
     """
     grey = _to_grey(tensors)
-    flat = grey.reshape(len(grey), -1)
-    deviations = flat.std(axis=1)
-    counts = np.zeros((len(flat), 257), np.int64)
-    for index, values in enumerate(flat):
-        counts[index, 1:] = np.bincount(values, minlength=256)
+    counts = _count_levels(grey)
+    size = grey[:1].size
+    means = counts @ _LEVELS / size
+    deviations = np.sqrt((counts * np.square(_LEVELS - means[:, np.newaxis])).sum(axis=1) / size)
     # At index i, the number of pixels below grey level i.
-    below = counts.cumsum(axis=1)
-    size = flat.shape[1]
-    columns = (
-        _perceptual_hashes(grey),
-        flat.mean(axis=1) / 255,
-        deviations / 255,
-        (below[:, 1:] >= _DARKEST * size).argmax(axis=1) / 255,
-        (below[:, 1:] >= _BRIGHTEST * size).argmax(axis=1) / 255,
-        np.divide(_edges(grey), deviations, out=np.zeros(len(flat)), where=deviations > 0) ** 2,
-        (below[:, _ALIKE:] - below[:, :-_ALIKE]).max(axis=1) / size,
-    )
-    return [Measures(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    below = np.zeros((len(counts), 257))
+    np.cumsum(counts, axis=1, out=below[:, 1:])
+    edges = np.divide(_edges(grey), deviations, out=np.zeros(len(grey)), where=deviations > 0)
+    measures = np.empty(len(grey), MEASURES_TYPE)
+    measures["perceptual_hash"] = _perceptual_hashes(grey)
+    measures["brightness"] = means / 255
+    measures["contrast"] = deviations / 255
+    measures["darkest"] = (below[:, 1:] >= _DARKEST * size).argmax(axis=1) / 255
+    measures["brightest"] = (below[:, 1:] >= _BRIGHTEST * size).argmax(axis=1) / 255
+    measures["sharpness"] = np.square(edges)
+    measures["flatness"] = (below[:, _ALIKE:] - below[:, :-_ALIKE]).max(axis=1) / size
+    return measures
+
+
+def _count_levels(grey: Pixels) -> npt.NDArray[np.float64]:
+    """The number of pixels of each grey level, float64 [images, 256]."""
+    import cv2
+
+    counts = [cv2.calcHist([image], [0], None, [256], [0, 256]).ravel() for image in grey]
+    return np.array(counts, np.float64)
 
 
 def _edges(grey: Pixels) -> npt.NDArray[np.float64]:
@@ -83,20 +99,15 @@ def _perceptual_hashes(grey: Pixels) -> npt.NDArray[np.uint64]:
     median. Here they are computed for all images at once, and rounded, so that coefficients that are equal
     give the same bits on every machine.
     """
-    small = np.stack([_shrink(image) for image in grey]).astype(np.float64)
+    is_small = grey.shape[1:] == (_HASHED_SIDE, _HASHED_SIDE)
+    # Pillow's filter, as in ImageHash.
+    small = grey if is_small else np.stack([resize_grey(image, _HASHED_SIDE) for image in grey])
     steps = np.arange(_HASHED_SIDE)
     waves = 2 * np.cos(np.pi * steps[:8, np.newaxis] * (2 * steps + 1) / (2 * _HASHED_SIDE))
-    lowest = np.round(waves @ small @ waves.T, 6).reshape(len(grey), -1)
+    lowest = np.round(waves @ small.astype(np.float64) @ waves.T, 6).reshape(len(grey), -1)
     bits = lowest > np.median(lowest, axis=1, keepdims=True)
     hashes: npt.NDArray[np.uint64] = np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
     return hashes
-
-
-def _shrink(image: Pixels) -> Pixels:
-    if image.shape == (_HASHED_SIDE, _HASHED_SIDE):
-        return image
-    # Pillow's filter, as in ImageHash.
-    return resize_grey(image, _HASHED_SIDE)
 
 
 def _to_grey(tensors: Pixels) -> Pixels:

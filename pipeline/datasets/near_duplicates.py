@@ -5,40 +5,22 @@ components have a largest size.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.datasets import SplitName
 from pixelmill.pipeline.datasets.similar_hashes import Hashes, Pairs, distinct, similar_pairs
-from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.datasets.thumbnails import COARSE, FINE, Floats, Tensors, make_thumbnails
 
 MAX_COMPONENT = 1000
-# The largest difference of near duplicates, relative to their contrast; see `_differences`.
+# The largest difference of near duplicates, relative to their contrast; see `Thumbnails.differences`.
 MAX_DIFFERENCE = 0.12
 # Drawings and digits on a plain ground have little that tells them apart, so they must be closer.
 _MAX_DIFFERENCE_ON_PLAIN = 0.04
-_PLAIN_SHARE, _PLAIN_LEVELS, _PLAIN_CONTRAST = 0.35, 16, 32
-_COARSE, _FINE = 8, 32
-# Images of hardly any contrast, such as a clear sky, differ by noise alone: a variance in grey levels.
-_NOISE = 16.0
-# A difference in the mean of a channel that is no more than a little light, in grey levels.
-_MAX_SHIFT = 16.0
 _MAX_NAMES = 3
-_IMAGES_AT_ONCE, _PAIRS_AT_ONCE = 256, 2048
-Floats = npt.NDArray[np.float32]
-
-
-class Tensors(Protocol):
-    """Tensors on disk or in memory, uint8 [images, height, width, channels]."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The number of images, their height, width and channels."""
-
-    def __getitem__(self, rows: Pairs, /) -> Pixels:
-        """The tensors with these indices, uint8 [indices, height, width, channels]."""
+# So many thumbnails are in memory at once, of up to 3 kB each.
+_IMAGES_AT_ONCE = 65_536
 
 
 def find_components(
@@ -126,77 +108,26 @@ def find_pairs(
     pairs = similar_pairs(hashes)
     if settled is not None:
         pairs = pairs[~(settled[pairs[:, 0]] & settled[pairs[:, 1]])]
-    rows = distinct(pairs)
-    coarse = _thumbnails(rows, tensors, _COARSE)
-    found = [(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
-    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-        some = pairs[start : start + _PAIRS_AT_ONCE]
-        one, two = np.searchsorted(rows, some).T
-        found.append(_confirm(some[_differences(coarse[one], coarse[two]) <= MAX_DIFFERENCE], tensors))
-    return np.concatenate([part for part, _ in found]), np.concatenate([part for _, part in found])
-
-
-def _thumbnails(rows: Pairs, tensors: Tensors, side: int) -> Pixels:
-    """Images downscaled to at most `side` pixels, uint8 [rows, side, side, channels]."""
-    import cv2
-
-    height, width, channels = tensors.shape[1:]
-    size = (min(side, width), min(side, height))
-    made = np.empty((len(rows), size[1], size[0], channels), np.uint8)
-    for start in range(0, len(rows), _IMAGES_AT_ONCE):
-        for index, pixels in enumerate(tensors[rows[start : start + _IMAGES_AT_ONCE]], start):
-            made[index] = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(made.shape[1:])
-    return made
+    coarse = make_thumbnails(distinct(pairs), tensors, COARSE)
+    pairs = pairs[coarse.differences(pairs) <= MAX_DIFFERENCE]
+    # All at once if that is no more memory than parts of any other pairs, whose images overlap.
+    at_once = _IMAGES_AT_ONCE // 2 if len(distinct(pairs)) > _IMAGES_AT_ONCE else max(1, len(pairs))
+    # Once at least, so that there is something to join.
+    starts = range(0, max(1, len(pairs)), at_once)
+    kept, differences = zip(
+        *(_confirm(pairs[start : start + at_once], tensors) for start in starts), strict=True
+    )
+    return np.concatenate(kept), np.concatenate(differences)
 
 
 def _confirm(pairs: Pairs, tensors: Tensors) -> tuple[Pairs, Floats]:
     """The pairs that differ little in detail, and by how much."""
-    rows = distinct(pairs)
-    thumbnails = _thumbnails(rows, tensors, _FINE)
-    places = np.searchsorted(rows, pairs)
-    blurred = _blurred(thumbnails)
-    differences = _differences(blurred[places[:, 0]], blurred[places[:, 1]])
+    differences = make_thumbnails(distinct(pairs), tensors, FINE, blurs=True).differences(pairs)
     near = np.flatnonzero(differences <= MAX_DIFFERENCE)
-    if not len(near):
-        return pairs[near], differences[near]
-    one, two = places[near].T
-    sharp = _differences(thumbnails[one], thumbnails[two])
-    near = near[(sharp <= _MAX_DIFFERENCE_ON_PLAIN) | ~_are_plain(thumbnails[one])]
-    return pairs[near], differences[near]
-
-
-def _blurred(thumbnails: Pixels) -> Pixels:
-    """Thumbnails without fine detail, which moves with a crop of one pixel."""
-    import cv2
-
-    if min(thumbnails.shape[1:3]) <= _COARSE:
-        return thumbnails
-    made = [cv2.blur(pixels, (3, 3)).reshape(pixels.shape) for pixels in thumbnails]
-    return np.stack(made) if made else thumbnails
-
-
-def _are_plain(thumbnails: Pixels) -> npt.NDArray[np.bool_]:
-    """Whether images have strong contrast and a ground of the darkest or brightest level, bool [images]."""
-    levels = thumbnails.reshape(len(thumbnails), thumbnails[:1].size).astype(np.int16)
-    darkest, brightest = levels.min(1, keepdims=True), levels.max(1, keepdims=True)
-    dark = (levels <= darkest + _PLAIN_LEVELS).mean(axis=1)
-    bright = (levels >= brightest - _PLAIN_LEVELS).mean(axis=1)
-    has_ground = np.maximum(dark, bright) > _PLAIN_SHARE
-    plain: npt.NDArray[np.bool_] = has_ground & (levels.std(axis=1) > _PLAIN_CONTRAST)
-    return plain
-
-
-def _differences(one: Pixels, two: Pixels) -> Floats:
-    """How much images differ: their mean squared difference divided by their mean variance, float32 [images].
-
-    Each channel is taken relative to its mean, so that a little more light makes no difference. Infinite
-    where the means are far apart.
-    """
-    first, second = one.astype(np.float32), two.astype(np.float32)
-    means = first.mean((1, 2), keepdims=True), second.mean((1, 2), keepdims=True)
-    first -= means[0]
-    second -= means[1]
-    variance = (np.square(first).mean((1, 2, 3)) + np.square(second).mean((1, 2, 3))) / 2
-    differences = np.square(first - second).mean((1, 2, 3)) / (variance + _NOISE)
-    shift = np.abs(means[0] - means[1]).max((1, 2, 3))
-    return np.where(shift <= _MAX_SHIFT, differences, np.float32(np.inf)).astype(np.float32)
+    pairs, differences = pairs[near], differences[near]
+    ones = make_thumbnails(distinct(pairs[:, 0]), tensors, FINE)
+    is_plain = ones.are_plain()[np.searchsorted(ones.rows, pairs[:, 0])]
+    kept = ~is_plain
+    sharp = make_thumbnails(distinct(pairs[is_plain]), tensors, FINE)
+    kept[is_plain] = sharp.differences(pairs[is_plain]) <= _MAX_DIFFERENCE_ON_PLAIN
+    return pairs[kept], differences[kept]

@@ -2,8 +2,9 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -36,14 +37,15 @@ class SegmentFormat:
     Attributes:
         suffix: The extension of the file.
         create: Prepares an empty file for a number of tensors.
-        write: Writes the tensors of given rows, and returns the place of each in bytes: offset and size.
-            Several processes call it for different rows of one file at the same time.
+        write: Writes the tensors of given, ascending rows, uint8 [rows, height, width, channels], and returns
+            where each is in the file, in bytes: offsets and sizes. Several processes call it for different
+            rows of one file at the same time.
         open: A reader of the file, given the offsets and sizes by row.
     """
 
     suffix: str
     create: Callable[[Path, int, ImageSpec], None]
-    write: Callable[[Path, Sequence[int], Sequence[Pixels]], list[tuple[int, int]]]
+    write: Callable[[Path, Numbers, Pixels], tuple[Numbers, Numbers]]
     open: Callable[[Path, Numbers, Numbers, ImageSpec], SegmentReader]
 
 
@@ -54,18 +56,19 @@ def _create_raw(path: Path, count: int, spec: ImageSpec) -> None:
         file.truncate(_HEADER + int(np.prod(shape)))
 
 
-def _write_raw(path: Path, rows: Sequence[int], tensors: Sequence[Pixels]) -> list[tuple[int, int]]:
+def _write_raw(path: Path, rows: Numbers, tensors: Pixels) -> tuple[Numbers, Numbers]:
+    size = tensors[:1].nbytes
+    offsets = _HEADER + rows * size
+    starts = [0, *(np.flatnonzero(np.diff(rows) > 1) + 1).tolist(), len(rows)]
     # Not memory-mapped, because a full disk would then raise a signal instead of an error.
-    places = []
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        for row, tensor in zip(rows, tensors, strict=True):
-            offset = _HEADER + row * tensor.nbytes
-            _write_all(descriptor, tensor.tobytes(), offset)
-            places.append((offset, tensor.nbytes))
+        for start, stop in pairwise(starts):
+            if stop > start:
+                _write_all(descriptor, tensors[start:stop].tobytes(), int(offsets[start]))
     finally:
         os.close(descriptor)
-    return places
+    return offsets, np.full(len(rows), size)
 
 
 def _write_all(descriptor: int, content: bytes, offset: int) -> None:
@@ -86,20 +89,17 @@ def _create_jpeg(path: Path, count: int, spec: ImageSpec) -> None:
     path.write_bytes(b"")
 
 
-def _write_jpeg(path: Path, rows: Sequence[int], tensors: Sequence[Pixels]) -> list[tuple[int, int]]:
+def _write_jpeg(path: Path, rows: Numbers, tensors: Pixels) -> tuple[Numbers, Numbers]:
     contents = [encode_jpeg(tensor) for tensor in tensors]
     # The sizes are not known in advance, so each process appends while it holds a lock: not that of the
     # temporary file, which shows that its owner is alive.
     with (path.parent / _APPEND_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with path.open("ab") as file:
-            offset = file.tell()
+            start = file.tell()
             file.write(b"".join(contents))
-    places = []
-    for content in contents:
-        places.append((offset, len(content)))
-        offset += len(content)
-    return places
+    sizes = np.array([len(content) for content in contents], np.int64)
+    return start + np.cumsum(sizes) - sizes, sizes
 
 
 class _JpegReader:

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixelmill.pipeline.artifacts import canonical_json, replacing
+from pixelmill.pipeline.datasets.contents import CONTENT_SIZE, KIND, as_arrow
 from pixelmill.pipeline.datasets.measures import Measures
 
 INDEX_SUFFIX = ".parquet"
@@ -29,21 +31,35 @@ INDEX_SCHEMA = pa.schema(
 """`row` is -1, and the columns of the tensor are null, where `error` says why there is no tensor."""
 
 
-def write_index(path: Path, rows: Sequence[tuple[Any, ...]], facts: Mapping[str, object]) -> None:
+def write_index(
+    path: Path,
+    contents: bytes,
+    rows: npt.NDArray[np.void],
+    failures: Mapping[bytes, str],
+    facts: Mapping[str, object],
+) -> None:
     """Write an index.
 
     Args:
         path: The file.
-        rows: At least one, with the values in the order of `INDEX_SCHEMA`.
+        contents: The SHA-256 of each tensor, 32 bytes after another.
+        rows: `ROW_TYPE` [tensors].
+        failures: Why other contents are no tensors, by their SHA-256.
         facts: The size and SHA-256 of the file of the tensors.
     """
     schema = INDEX_SCHEMA.with_metadata({_FACTS: canonical_json(facts)})
-    columns = [
-        pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
-    ]
-    table = pa.Table.from_arrays(columns, schema=schema)
+    written = {
+        "sha256": as_arrow(np.frombuffer(contents, KIND)),
+        **{name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()},
+    }
+    failed = {
+        "sha256": pa.array(list(failures), pa.binary(CONTENT_SIZE)),
+        "row": np.full(len(failures), -1, np.int32),
+        "error": pa.array(list(failures.values()), pa.string()),
+    }
+    table = pa.concat_tables([pa.table(written), pa.table(failed)], promote_options="default")
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, write_page_checksum=True)
+        pq.write_table(table.select(schema.names).cast(schema), temporary, write_page_checksum=True)
 
 
 def read_index(path: Path, columns: Sequence[str]) -> pa.Table:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from skimage import data
@@ -101,6 +102,29 @@ def test_no_change_of_the_folder_moves_another_image(
         sha256: split for sha256, split in found.items() if sha256 in known
     }
     assert decoded(after) == contents + len(found.keys() - known.keys())
+
+
+def test_a_class_that_lost_its_test_images_gets_new_ones_and_nothing_moves(
+    pets: Path, tmp_path: Path
+) -> None:
+    before = prepare(recipe_of(pets), tmp_path / "store")
+    known = splits_of(before)
+    for name in before.names("test"):
+        if name.startswith("cat/"):
+            (pets / name).unlink()
+    without = prepare(recipe_of(pets), tmp_path / "store")
+    assert any(
+        line.startswith("no test image of 'cat': their recall is not judged") for line in without.warnings
+    )
+    assert splits_of(without).items() <= known.items()
+    for path in write_images(pets.parent / "more", 3, 95):
+        path.rename(pets / "cat" / f"new-{path.name}")
+    after = prepare(recipe_of(pets), tmp_path / "store")
+    assert not after.warnings
+    found = splits_of(after)
+    assert {sha256: found[sha256] for sha256 in splits_of(without)} == splits_of(without)
+    cats = after.rows(columns=["split", "label"]).filter(pc.field("label") == 0)
+    assert set(cats["split"].to_pylist()) == {"train", "validation", "test"}
 
 
 def test_a_folder_that_moved_is_the_same_dataset(pets: Path, tmp_path: Path) -> None:
@@ -227,8 +251,8 @@ if __name__ == "__main__":
     tensor_writer._SEGMENT_ROWS = 8
     write_index = tensor_writer.write_index
 
-    def write_and_count(path, rows, facts):
-        write_index(path, rows, facts)
+    def write_and_count(path, *arguments):
+        write_index(path, *arguments)
         if path.stem == "00000002":
             os.kill(os.getpid(), signal.SIGKILL)
 
