@@ -22,9 +22,9 @@ def encode_png(array: Pixels) -> bytes:
     return _encode(to_image(array), "PNG")
 
 
-def encode_jpeg(array: Pixels) -> bytes:
-    """Encode an array, uint8 [height, width, 1 or 3], as a JPEG file of high quality."""
-    return _encode(to_image(array), "JPEG", quality=95, subsampling=0)
+def encode_jpeg(array: Pixels, quality: int = 95) -> bytes:
+    """Encode an array, uint8 [height, width, 1 or 3], as a JPEG file of a quality from 1 to 95."""
+    return _encode(to_image(array), "JPEG", quality=quality, subsampling=0)
 
 
 def encode_thumbnail(data: bytes, side: int) -> bytes:

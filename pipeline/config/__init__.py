@@ -88,7 +88,12 @@ class EvaluationSpec(Part):
     """The content of the evaluation report."""
 
     worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = Field(
-        default=24, description="Number of most confident mistakes to show."
+        default=24, description="Number of most confident mistakes to show; 0: no images at all."
+    )
+    robustness_images: Annotated[int, Field(ge=0, le=10_000, strict=True)] = Field(
+        default=300,
+        description="Number of test images that are changed (shifted, rotated, compressed and so on) to "
+        "measure how much the predictions depend on it; fewer for a large network, 0: none.",
     )
 
 

@@ -24,6 +24,7 @@ from pixelmill.pipeline.bundles import (
 from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
 from pixelmill.pipeline.drift import PredictionCounts
+from pixelmill.pipeline.evaluation.report.links import link_pages
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
@@ -119,6 +120,7 @@ def _write_proof(
     page = render_export_report(f"{source.name}, version {source.version}", parity, variants)
     (folder / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
     (folder / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
+    link_pages((folder / REPORT_FILE).parent)
 
 
 def _require_probabilities(

@@ -72,7 +72,7 @@ class TrainedModel:
 
 
 def read_history(model: TrainedModel) -> list[dict[str, Any]]:
-    """One row per epoch: loss and accuracy on both splits, and seconds."""
+    """One row per epoch: loss and accuracy on both splits, learning rate at its end, and seconds."""
     import pandas as pd
 
     table = pd.read_csv(model.folder / HISTORY_FILE)

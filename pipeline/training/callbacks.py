@@ -148,6 +148,7 @@ class Checkpointer:
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write the checkpoint, and stop training if early stopping applies."""
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        row["learning_rate"] = float(_to_numpy(self._network.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self._start
         history = (*self.state.history, row)
         counts = self._chosen(history) == len(history) - 1

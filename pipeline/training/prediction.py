@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pixelmill.pipeline.artifacts import write_array
-from pixelmill.pipeline.datasets import PreparedDataset, SplitName
+from pixelmill.pipeline.datasets import PixelArray, PreparedDataset, SplitName
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
@@ -23,16 +23,20 @@ def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitNam
     Prediction runs on the CPU in float32, whatever the model was trained on: this is the reference that the
     ONNX file must match.
     """
-    network = load_model(model.model_path)
-    pixels = dataset.split(split).pixels
+    write_array(path, predict_pixels(load_model(model.model_path), dataset.split(split).pixels))
+    return path
+
+
+def predict_pixels(network: Any, pixels: PixelArray) -> Probabilities:
+    """Predict images in batches with a loaded network: float32 [images, classes]."""
     predictions = []
     with progress("evaluate", len(pixels), "images") as advance:
         for start in range(0, len(pixels), _BATCH):
             batch = np.asarray(pixels[start : start + _BATCH])
             predictions.append(network.predict_on_batch(batch))
             advance(len(batch), "")
-    write_array(path, np.concatenate(predictions).astype(np.float32))
-    return path
+    probabilities: Probabilities = np.concatenate(predictions).astype(np.float32)
+    return probabilities
 
 
 def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:

@@ -1,14 +1,16 @@
 """Reports of synthetic evaluations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pixelmill.pipeline.evaluation.evaluate import describe_metrics, describe_model, describe_predictions
 from pixelmill.pipeline.evaluation.metrics import measure
-from pixelmill.pipeline.evaluation.report import render_report
+from pixelmill.pipeline.evaluation.metrics_file import MetricsFile
+from pixelmill.pipeline.evaluation.report.page import render_report
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.recipes import load_recipe
@@ -26,17 +28,30 @@ def write_report(
     side: int = 8,
     normalization: NormalizationCheck | None = None,
     warnings: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
+    more: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write the report of a model with these probabilities for images of noise."""
+    """Write the report of a model with these probabilities for images of noise.
+
+    `settings` are overrides of the recipe, and `more` further entries of `metrics.json`.
+    """
     count, draws = len(labels), np.random.default_rng(0)
     pixels = draws.integers(0, 256, (count, side, side, 3), np.uint8)
     names = list(files or (f"test {index}" for index in range(count)))
     dataset = prepare_test_images(folder / "store", pixels, labels, names, class_names)
     dataset = replace(dataset, warnings=warnings)
-    recipe = load_recipe("folder")
+    recipe = load_recipe("folder", list(settings))
+    model = TrainedModel(folder, 1, 2, 1.0, "cpu", 0.1, 0.9, 1, normalization)
+    results = {
+        **describe_metrics(measure(probabilities, np.array(labels), class_names)),
+        **describe_model(model, dataset),
+        **describe_predictions(probabilities, dataset),
+        "robustness": None,
+        **(more or {}),
+    }
     page = render_report(
         recipe=recipe,
-        model=TrainedModel(folder, 1, 1, 1.0, "cpu", 0.1, 0.9, 1, normalization),
+        model=model,
         layers=summarize_layers(recipe.model, recipe.image, len(class_names)),
         history=pd.DataFrame(
             {
@@ -45,10 +60,11 @@ def write_report(
                 "val_loss": [1.0, 0.75],
                 "accuracy": [0.5, 0.75],
                 "val_accuracy": [0.5, 0.6],
+                "learning_rate": [0.01, 0.001],
             }
         ),
         dataset=dataset,
-        metrics=measure(probabilities, np.array(labels), class_names),
+        results=MetricsFile.model_validate(results),
         probabilities=probabilities,
     )
     path = folder / "index.html"

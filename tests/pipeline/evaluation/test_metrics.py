@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
 from pixelmill.pipeline.evaluation.intervals import interval_of_mean, interval_of_proportion
-from pixelmill.pipeline.evaluation.metrics import ConfusedPair, measure
+from pixelmill.pipeline.evaluation.metrics import measure
+from pixelmill.pipeline.evaluation.metrics_file import ConfusedPair
 
 COUNTS = st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 
@@ -63,5 +64,8 @@ def test_the_metrics_of_imbalanced_classes() -> None:
     assert metrics.never_predicted == ("c",)
     assert [row.predictions for row in metrics.classes] == [96, 4, 0]
     assert metrics.confusion.tolist() == [[90, 0, 0], [4, 4, 0], [2, 0, 0]]
-    assert metrics.confused_pairs(5) == (ConfusedPair("b", "a", 4), ConfusedPair("c", "a", 2))
-    assert metrics.confused_pairs(1) == (ConfusedPair("b", "a", 4),)
+    assert metrics.confused_pairs(5) == (
+        ConfusedPair(true="b", predicted="a", images=4),
+        ConfusedPair(true="c", predicted="a", images=2),
+    )
+    assert len(metrics.confused_pairs(1)) == 1

@@ -8,6 +8,9 @@ from playwright.sync_api import Browser, Page
 
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.evaluation.report.links import link_pages
+from pixelmill.pipeline.evaluation.report.pictures import PredictedImages
 from pixelmill.pipeline.training import NormalizationCheck
 from tests.pipeline.evaluation.reports import noisy_probabilities, write_report
 
@@ -48,7 +51,8 @@ def test_the_report_shows_the_metrics(browser: Browser, bundle: ModelBundle) -> 
     assert page.locator(".mistakes img").count() == min(wrong, 24)
     loaded = "[...document.images].every(image => image.complete && image.naturalWidth === 8)"
     assert page.evaluate(loaded)
-    assert page.locator(".curves svg").count() == 2
+    assert page.locator(".charts.training svg").count() == 3
+    assert page.locator(".charts.robustness svg").count() >= 5
     page.close()
 
 
@@ -56,7 +60,7 @@ def test_the_curves_follow_the_dark_theme(browser: Browser, bundle: ModelBundle)
     colors = {}
     for scheme in ("light", "dark"):
         page, _ = open_report(browser, bundle, 800, scheme)
-        colors[scheme] = page.evaluate("getComputedStyle(document.querySelector('.curves svg text')).fill")
+        colors[scheme] = page.evaluate("getComputedStyle(document.querySelector('.charts svg text')).fill")
         page.close()
     assert colors["light"] != colors["dark"]
 
@@ -89,10 +93,13 @@ def test_the_report_of_a_thousand_classes_is_small_and_names_the_confused_pairs(
     # Class 7 is always predicted as class 500.
     probabilities[labels == 7] = np.eye(1000, dtype=np.float32)[500]
     path = write_report(tmp_path, names, labels.tolist(), probabilities, side=224)
-    assert path.stat().st_size < 2_000_000
+    assert path.stat().st_size < 5_000_000
     page = open_page(browser, path, 390, "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert page.locator(".confusion").count() == 0
+    assert page.locator(".confusion tbody tr").count() == 20
+    of_seven = page.locator(".confusion tbody tr", has_text=names[7]).locator("td").all_inner_texts()
+    assert sorted(map(int, of_seven)) == [0] * 20 + [3]
+    assert page.locator(".gallery h3").count() == 60
     first = page.locator(".pairs tbody tr").first.locator("th, td").all_inner_texts()
     assert first == [names[7], names[500], "3", "100.0%"]
     assert page.locator(".classes").first.locator("tbody tr").count() == 20
@@ -133,12 +140,126 @@ def test_warnings_are_shown_at_the_top(browser: Browser, tmp_path: Path) -> None
     page.close()
 
 
-def test_a_class_name_cannot_act_as_html(tmp_path: Path) -> None:
-    names = ("<script>alert(1)</script>", "a & b")
-    probabilities = np.tile(np.array([0.3, 0.7], np.float32), (4, 1))
-    files = [f"<b>/{index}.png" for index in range(4)]
-    page = write_report(tmp_path, names, [0, 1, 0, 1], probabilities, files=files).read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    assert "&lt;b&gt;/2.png" in page
-    assert "50.00%" in page
+MARKUP = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", 'a" onmouseover="alert(1)', "a & b")
+
+
+def test_names_with_markup_stay_text(browser: Browser, tmp_path: Path) -> None:
+    labels = list(range(4)) * 3
+    probabilities = np.tile(np.array([0.1, 0.2, 0.3, 0.4], np.float32), (12, 1))
+    files = [f"<b>/{index}.png" for index in range(12)]
+    thresholds = [
+        {"class": name, "threshold": 0.9, "precision": 1, "precision_interval": [0.5, 1], "coverage": 0.1}
+        for name in MARKUP
+    ]
+    below = {"images": 3, "accuracy": 0, "accuracy_interval": [0, 0.5], "p_value": 0.01, "is_below": True}
+    slices = [{"property": f"column {MARKUP[1]}", "slices": [{"value": name, **below} for name in MARKUP]}]
+    path = write_report(
+        tmp_path,
+        MARKUP,
+        labels,
+        probabilities,
+        files=files,
+        more={"thresholds": thresholds, "slices": slices},
+    )
+    page = open_page(browser, path, 1280, "light")
+    assert page.locator("script, b > b, img[src=x], [onmouseover], [onerror]").count() == 0
+    for selector in (".classes tbody th", ".thresholds tbody th", ".slices tbody th", ".gallery h3"):
+        shown = page.locator(selector).all_text_contents()
+        assert set(MARKUP) <= set(shown), selector
+    assert "<b>/2.png" in page.locator(".mistakes .file").all_inner_texts()
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_printed_report_is_black_on_white(browser: Browser, tmp_path: Path, scheme: str) -> None:
+    labels = [0, 1] * 20
+    path = write_report(tmp_path, ("cat", "dog"), labels, noisy_probabilities(labels, 2))
+    page = open_page(browser, path, 794, scheme)
+    page.emulate_media(media="print")
+    colors = page.evaluate(
+        "[getComputedStyle(document.body), getComputedStyle(document.querySelector('.charts svg text'))]"
+        ".map(style => [style.backgroundColor, style.color])"
+    )
+    assert colors == [["rgb(255, 255, 255)", "rgb(28, 35, 48)"], ["rgba(0, 0, 0, 0)", "rgb(28, 35, 48)"]]
+    assert not page.locator("nav.sections").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794
+    page.close()
+
+
+def test_what_matters_comes_first(browser: Browser, tmp_path: Path) -> None:
+    labels = np.repeat([0, 1, 2], 40)
+    probabilities = np.eye(3, dtype=np.float32)[labels] * 0.9 + 0.1 / 3
+    # Half of the dogs are taken for cats.
+    probabilities[40:60] = probabilities[0]
+    path = write_report(tmp_path, ("cat", "dog", "fox"), labels.tolist(), probabilities)
+    page = open_page(browser, path, 1280, "light")
+    notable = page.locator(".notable li").all_inner_texts()
+    assert notable[0] == "Lowest recall: dog 50.0% (35.2 to 64.8)."
+    assert notable[1] == "Most frequent mistake: 20 of 40 images of dog are predicted as cat."
+    first, *others = page.locator(".classes tbody tr").all()
+    cells = first.locator("th, td").all_inner_texts()
+    assert [cell.replace("\n", " ") for cell in cells] == [
+        "dog",
+        "100.0% 83.9 to 100.0",
+        "50.0% 35.2 to 64.8",
+        "66.7% 52.1 to 78.6",
+        "40",
+        "20",
+    ]
+    assert first.get_attribute("class") == "below"
+    assert [row.get_attribute("class") for row in others] == [None, None]
+    bottom = page.locator(".notable").bounding_box()
+    assert bottom
+    assert bottom["y"] + bottom["height"] < 900
+    page.close()
+
+
+def test_no_picture_is_shown_where_none_is_wanted(tmp_path: Path) -> None:
+    labels = [0, 1] * 20
+    settings = ("evaluation.worst_mistakes=0",)
+    path = write_report(tmp_path, ("cat", "dog"), labels, noisy_probabilities(labels, 2), settings=settings)
+    assert "data:image" not in path.read_text()
+
+
+def test_the_gallery_goes_from_the_highest_to_the_lowest_probability(tmp_path: Path) -> None:
+    labels = [0] * 20 + [1] * 3
+    probabilities = np.zeros((23, 2), np.float32)
+    probabilities[:, 0] = np.linspace(0, 1, 23)
+    probabilities[:, 1] = 1 - probabilities[:, 0]
+    pixels = np.zeros((23, 8, 8, 3), np.uint8)
+    files = [str(index) for index in range(23)]
+    pictures = PredictedImages(Images(pixels, np.array(labels)), files, ("cat", "dog"), probabilities)
+    gallery = pictures.gallery(["dog", "cat"])
+    assert [picture.file for picture in gallery["dog"]] == ["20", "21", "22"]
+    assert [picture.is_right for picture in gallery["dog"]] == [False] * 3
+    shown = [int(picture.file) for picture in gallery["cat"]]
+    assert (shown[0], shown[-1], len(shown)) == (19, 0, 8)
+    assert shown == sorted(shown, reverse=True)
+    assert pictures.least_certain(50)[0].file == "11"
+    assert len(pictures.least_certain(50)) == 12
+
+
+def test_the_report_links_to_the_pages_beside_it(tmp_path: Path) -> None:
+    labels = [0, 1] * 4
+    write_report(tmp_path, ("cat", "dog"), labels, noisy_probabilities(labels, 2))
+    index = tmp_path / "index.html"
+    plain = index.read_text()
+    link_pages(tmp_path)
+    assert index.read_text() == plain
+    (tmp_path / "gate.html").touch()
+    link_pages(tmp_path, {"../audit/index.html": "The audit"})
+    assert '<a href="gate.html">The gate</a><a href="../audit/index.html">The audit</a>' in index.read_text()
+    (tmp_path / "gate.html").unlink()
+    link_pages(tmp_path)
+    assert index.read_text() == plain
+    index.write_text("<p>a report of an older version")
+    link_pages(tmp_path)
+    assert index.read_text() == "<p>a report of an older version"
+    link_pages(tmp_path / "missing")
+
+
+def test_the_report_of_a_bundle_links_to_its_proof(browser: Browser, bundle: ModelBundle) -> None:
+    page, _ = open_report(browser, bundle, 1280, "light")
+    page.click("nav.pages >> text=proof")
+    assert page.url.endswith("report/export.html")
+    page.close()
