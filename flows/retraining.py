@@ -24,6 +24,7 @@ from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError, NoSourceError
 from pixelmill.pipeline.evaluation import PROBABILITIES_FILE, Evaluation
 from pixelmill.pipeline.evaluation.evaluate import evaluate_model
+from pixelmill.pipeline.evaluation.inside.stage import predict_and_draw
 from pixelmill.pipeline.evaluation.summary import (
     describe_accuracy,
     describe_balance,
@@ -44,7 +45,6 @@ from pixelmill.pipeline.runs import begin_run
 from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
-from pixelmill.pipeline.training.prediction import predict_split
 from pixelmill.pipeline.training.trainer import train_model
 
 
@@ -163,9 +163,10 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path) -> Evaluation:
     """Predict and evaluate the test images, once."""
-    predictions = run / PROBABILITIES_FILE
-    run_in_spawned_process(predict_split, model, dataset, "test", predictions)
-    evaluation = evaluate_model(model, dataset, predictions, recipe, run / "evaluation")
+    predictions, inside = run / PROBABILITIES_FILE, run / "inside.html"
+    if trouble := run_in_spawned_process(predict_and_draw, model, dataset, recipe, predictions, inside):
+        get_run_logger().warning(trouble)
+    evaluation = evaluate_model(model, dataset, predictions, recipe, run / "evaluation", inside)
     show_table(
         key=f"{recipe.name.replace('_', '-')}-metrics",
         table=tabulate_classes(evaluation),

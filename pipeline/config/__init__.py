@@ -90,6 +90,11 @@ class EvaluationSpec(Part):
     worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = Field(
         default=24, description="Number of most confident mistakes to show."
     )
+    inside: bool = Field(
+        default=True,
+        description="Whether to draw what the network sees in a few test images: kernels, feature maps, "
+        "receptive fields and class activation maps.",
+    )
 
 
 class VariantSpec(Part):

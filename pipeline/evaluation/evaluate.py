@@ -2,12 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pandas as pd
 
 from pixelmill.pipeline.artifacts import publishing, write_json
-from pixelmill.pipeline.bundles import BASELINE_FILE, METRICS_FILE, REPORT_FILE
+from pixelmill.pipeline.bundles import BASELINE_FILE, INSIDE_FILE, METRICS_FILE, REPORT_FILE
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.drift import PredictionCounts
@@ -26,6 +27,7 @@ def evaluate_model(
     probabilities_path: Path,
     recipe: Recipe,
     folder: Path,
+    inside: Path | None = None,
 ) -> Evaluation:
     """Evaluate a model on the test split and write the results to `folder`.
 
@@ -35,6 +37,7 @@ def evaluate_model(
         probabilities_path: The predictions for the test split, as written by `predict_split`.
         recipe: The recipe of the run.
         folder: Where the results are written; must not exist yet.
+        inside: The page of `inside.page`, which is copied beside the report if it exists.
     """
     test = dataset.split("test")
     probabilities = np.load(probabilities_path, allow_pickle=False)
@@ -70,6 +73,8 @@ def evaluate_model(
             probabilities=probabilities,
         )
         (staging / REPORT_FILE).write_text(page, encoding="utf-8")
+        if inside is not None and inside.is_file():
+            copyfile(inside, staging / INSIDE_FILE)
     return Evaluation(folder, probabilities_path, metrics.images, metrics.loss, metrics.accuracy)
 
 
