@@ -164,6 +164,8 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
 def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path) -> Evaluation:
     """Predict and evaluate the test images, once."""
     predicted = run_in_spawned_process(predict_test_images, model, dataset, recipe, run)
+    if predicted.warning:
+        get_run_logger().warning(predicted.warning)
     evaluation = evaluate_model(model, dataset, predicted, recipe, run / "evaluation")
     show_table(
         key=f"{recipe.name.replace('_', '-')}-metrics",

@@ -95,6 +95,11 @@ class EvaluationSpec(Part):
         description="Number of test images that are changed (shifted, rotated, compressed and so on) to "
         "measure how much the predictions depend on it; fewer for a large network, 0: none.",
     )
+    inside: bool = Field(
+        default=True,
+        description="Whether to draw what the network sees in a few test images: kernels, feature maps, "
+        "receptive fields and class activation maps.",
+    )
 
 
 class VariantSpec(Part):

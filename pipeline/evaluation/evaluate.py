@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 import pandas as pd
 
 from pixelmill.pipeline.artifacts import publishing, write_json
 from pixelmill.pipeline.audit import AUDIT_FOLDER, PAGE_FILE
-from pixelmill.pipeline.bundles import BASELINE_FILE, METRICS_FILE, REPORT_FILE
+from pixelmill.pipeline.bundles import BASELINE_FILE, INSIDE_FILE, METRICS_FILE, REPORT_FILE
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.drift import PredictionCounts
@@ -70,6 +71,8 @@ def evaluate_model(
             probabilities=probabilities,
         )
         (staging / REPORT_FILE).write_text(page, encoding="utf-8")
+        if predicted.inside is not None:
+            copyfile(predicted.inside, staging / INSIDE_FILE)
         link_pages((staging / REPORT_FILE).parent, _audit_beside(folder))
     return Evaluation(folder, predicted.probabilities, metrics.images, metrics.loss, metrics.accuracy)
 

@@ -7,6 +7,7 @@ from pixelmill.pipeline.artifacts import write_array
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import Labels, PreparedDataset
 from pixelmill.pipeline.evaluation import PROBABILITIES_FILE
+from pixelmill.pipeline.evaluation.inside.stage import write_inside
 from pixelmill.pipeline.evaluation.metrics_file import Robustness
 from pixelmill.pipeline.evaluation.robustness import measure_robustness
 from pixelmill.pipeline.images import Pixels
@@ -21,12 +22,16 @@ class TestPredictions:
     Attributes:
         probabilities: float32 [images, classes], as `.npy`.
         robustness: How much the predictions depend on changes of the images; None if it was not measured.
+        inside: The page that shows what the network sees; None if there is none.
+        warning: Why there is no such page although the recipe asks for it; otherwise None.
     """
 
     __test__ = False  # Not a test, whatever pytest takes its name for.
 
     probabilities: Path
     robustness: Robustness | None = None
+    inside: Path | None = None
+    warning: str | None = None
 
 
 def predict_test_images(
@@ -38,14 +43,20 @@ def predict_test_images(
         model: The trained model.
         dataset: The dataset with the test split.
         recipe: The recipe of the run.
-        folder: Where the probabilities are written.
+        folder: Where the probabilities, and the page that shows what the network sees, are written.
     """
     network = load_model(model.model_path)
     path = folder / PROBABILITIES_FILE
-    write_array(path, predict_pixels(network, dataset.split("test").pixels))
+    probabilities = predict_pixels(network, dataset.split("test").pixels)
+    write_array(path, probabilities)
 
     def predict(pixels: Pixels) -> Labels:
         classes: Labels = network.predict_on_batch(pixels).argmax(axis=1)
         return classes
 
-    return TestPredictions(path, measure_robustness(predict, dataset, recipe))
+    robustness = measure_robustness(predict, dataset, recipe)
+    if not recipe.evaluation.inside:
+        return TestPredictions(path, robustness)
+    page = folder / "inside.html"
+    warning = write_inside(network, dataset, probabilities, recipe, page)
+    return TestPredictions(path, robustness, None if warning else page, warning)

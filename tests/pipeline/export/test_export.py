@@ -24,7 +24,8 @@ from tests.conftest import EPOCHS
 FILES = """README.md baseline.json golden/enlarged.png golden/golden.json golden/plain.png
 golden/probabilities.npy golden/tensors.npy golden/transparent.png golden/turned.jpg labels.json manifest.json
 metrics.json model.keras model.onnx parity.json preprocessing.json recipe.yaml report/export.html
-report/index.html test_data_set_0/input_0.pb test_data_set_0/output_0.pb training_images.parquet"""
+report/index.html report/inside.html test_data_set_0/input_0.pb test_data_set_0/output_0.pb
+training_images.parquet"""
 
 
 @pytest.fixture(scope="module")
