@@ -1,15 +1,23 @@
 """The metadata in an ONNX file: enough to score with the file alone."""
 
 import json
+from typing import Any
 
 from pixelmill.pipeline.artifacts import canonical_json, read_json
-from pixelmill.pipeline.bundles import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
+from pixelmill.pipeline.bundles import (
+    LABELS_FILE,
+    PREPROCESSING_FILE,
+    ModelBundle,
+    Thresholds,
+    thresholds_in,
+)
 from pixelmill.pipeline.bundles.preprocessing import preprocessing_sha256
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import InferenceSession
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
+TEMPERATURE, DECISION_THRESHOLDS = "temperature", "decision_thresholds"
 # Each metadata entry, and the bundle's file with the same content.
 _NEEDED_TO_SCORE = {
     CLASS_NAMES: LABELS_FILE,
@@ -25,6 +33,21 @@ def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, obje
         PREPROCESSING: canonical_json(preprocessing),
         PREPROCESSING_SHA256: preprocessing_sha256(preprocessing),
     }
+
+
+def answer_metadata(metrics: dict[str, Any] | None) -> dict[str, str]:
+    """The metadata entries for what `metrics.json` says of a temperature and of thresholds."""
+    calibration = (metrics or {}).get("calibration") or {}
+    thresholds = thresholds_in(metrics)
+    return {
+        **({TEMPERATURE: str(calibration["temperature"])} if calibration.get("is_used") else {}),
+        **({DECISION_THRESHOLDS: json.dumps(thresholds)} if thresholds else {}),
+    }
+
+
+def thresholds_of(session: InferenceSession) -> Thresholds:
+    """The decision thresholds in the ONNX file's metadata; empty if it has none."""
+    return tuple(json.loads(session.metadata.get(DECISION_THRESHOLDS, "[]")))
 
 
 def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:

@@ -12,6 +12,7 @@ from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.drift import PredictionCounts
 from pixelmill.pipeline.evaluation import Evaluation
+from pixelmill.pipeline.evaluation.answers import finish_answers
 from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics, measure
 from pixelmill.pipeline.evaluation.report import render_report
 from pixelmill.pipeline.layers import summarize_layers
@@ -37,13 +38,17 @@ def evaluate_model(
         folder: Where the results are written; must not exist yet.
     """
     test = dataset.split("test")
-    probabilities = np.load(probabilities_path, allow_pickle=False)
+    answers = finish_answers(
+        np.load(probabilities_path, allow_pickle=False), model, dataset, recipe.evaluation
+    )
+    probabilities = answers.probabilities
     metrics = measure(probabilities, test.labels, dataset.class_names)
     prediction_counts = PredictionCounts.of(
         probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
     )
     written = {
         **describe_metrics(metrics),
+        **answers.to_json(),
         "validation": {"loss": model.validation_loss, "accuracy": model.validation_accuracy},
         "parameters": model.parameters,
         "training": {
