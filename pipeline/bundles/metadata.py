@@ -6,9 +6,9 @@ from typing import Any
 from pixelmill.pipeline.artifacts import canonical_json, read_json
 from pixelmill.pipeline.bundles import (
     LABELS_FILE,
+    METRICS_FILE,
     PREPROCESSING_FILE,
     ModelBundle,
-    Thresholds,
     thresholds_in,
 )
 from pixelmill.pipeline.bundles.preprocessing import preprocessing_sha256
@@ -45,11 +45,6 @@ def answer_metadata(metrics: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def thresholds_of(session: InferenceSession) -> Thresholds:
-    """The decision thresholds in the ONNX file's metadata; empty if it has none."""
-    return tuple(json.loads(session.metadata.get(DECISION_THRESHOLDS, "[]")))
-
-
 def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
     """Check that an ONNX file has the metadata that scoring needs, equal to the bundle's own files.
 
@@ -65,9 +60,14 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
             "Use a bundle exported by pixelmill; another program wrote or rewrote this file.",
         )
     beside = scoring_metadata(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
-    differing = [name for name in _NEEDED_TO_SCORE if found[name] != beside[name]]
+    files = dict(_NEEDED_TO_SCORE)
+    thresholds = bundle.decision_thresholds()
+    if thresholds or DECISION_THRESHOLDS in found:
+        files[DECISION_THRESHOLDS] = METRICS_FILE
+        beside[DECISION_THRESHOLDS] = json.dumps(thresholds)
+    differing = [name for name in files if found.get(name) != beside[name]]
     if differing:
-        file = _NEEDED_TO_SCORE[differing[0]]
+        file = files[differing[0]]
         raise RequestError(
             f"{bundle.onnx_path} whose {differing[0]} differs from {file} in the same folder",
             "an ONNX file that belongs to its bundle",

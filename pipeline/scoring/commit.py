@@ -34,7 +34,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         WorkError: A shard has no part, or a path is duplicated or out of order.
     """
     parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.shard_keys)]
-    counts = count_rows(parts, plan.labels, plan.request.layout)
+    counts = count_rows(parts, plan.labels, plan.layout)
     if counts.rows != outcome.listed:
         raise WorkError(
             f"{counts.rows} rows",
@@ -45,7 +45,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     request = plan.request
     write_text(request.work / REPORT_FILE, _render_report(plan, outcome, manifest, counts))
     if request.format == "csv":
-        write_csv(request.work / CSV_FILE, parts, request.layout)
+        write_csv(request.work / CSV_FILE, parts, plan.layout)
     else:
         _remove_all_but(parts, request.parts)
     manifest["files"] = _describe_files(request, parts)
@@ -101,6 +101,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "passed_over_kinds": outcome.skipped.describe(),
         "labels": dict(sorted(counts.labels.items())),
         "drift": measure_drift(request.bundle.baseline(), counts.predictions),
+        **({"decisions": counts.decisions} if plan.layout.decisions else {}),
         **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
         "computed": outcome.computed,
         "reused": outcome.reused,

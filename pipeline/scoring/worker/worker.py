@@ -120,7 +120,7 @@ class Worker:
         uncertain: tuple[Uncertain, ...] = ()
         counts: Counter[str] = Counter()
         run_id = self._plan.facts.run_id
-        with writing_part(request.parts / part_name(number), request.layout, key, run_id) as part:
+        with writing_part(request.parts / part_name(number), self._plan.layout, key, run_id) as part:
             for images in read_shard(self._plan, number):
                 kept = next(earlier, None) if earlier else None
                 due = _places_due(images, kept)
@@ -227,9 +227,11 @@ class Worker:
     ) -> "pa.Table":
         import pyarrow as pa
 
-        layout = self._plan.request.layout
+        layout = self._plan.layout
         true_labels = [*map(self._true_labels.of_path, predictions.paths)] if layout.true_labels else None
-        new = predictions.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
+        new = predictions.to_table(
+            self._plan.labels, self._plan.facts, layout, true_labels, self._plan.thresholds
+        )
         if kept is None:
             return new
         order = np.arange(len(images))
