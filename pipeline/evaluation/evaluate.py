@@ -10,9 +10,9 @@ from pixelmill.pipeline.artifacts import publishing, write_json
 from pixelmill.pipeline.bundles import BASELINE_FILE, METRICS_FILE, REPORT_FILE
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
-from pixelmill.pipeline.drift import PredictionCounts
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.evaluation.answers import finish_answers
+from pixelmill.pipeline.evaluation.baseline import baseline_of_dataset
 from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics, measure
 from pixelmill.pipeline.evaluation.report import render_report
 from pixelmill.pipeline.layers import summarize_layers
@@ -43,9 +43,6 @@ def evaluate_model(
     )
     probabilities = answers.probabilities
     metrics = measure(probabilities, test.labels, dataset.class_names)
-    prediction_counts = PredictionCounts.of(
-        probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
-    )
     written = {
         **describe_metrics(metrics),
         **answers.to_json(),
@@ -63,7 +60,7 @@ def evaluate_model(
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}
     with publishing(folder, facts) as staging:
         write_json(staging / METRICS_FILE, written)
-        write_json(staging / BASELINE_FILE, prediction_counts.to_baseline())
+        write_json(staging / BASELINE_FILE, baseline_of_dataset(dataset, probabilities))
         (staging / REPORT_FILE).parent.mkdir()
         page = render_report(
             recipe=recipe,

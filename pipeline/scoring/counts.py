@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pixelmill.pipeline.drift import PredictionCounts
+from pixelmill.pipeline.drift.counts import PredictionCounts
+from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.predictions.arrays import number_array, numbers_of
 from pixelmill.pipeline.predictions.columns import DECISIONS, TableLayout
-from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.predictions.parts import read_image_sample, read_part
 from pixelmill.pipeline.scoring.report import FailedImage
 from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
 from pixelmill.pipeline.scoring.true_labels import TrueLabelCounts
@@ -40,6 +41,7 @@ class TableCounts:
     Attributes:
         predictions: Top-1 classes and probabilities of the scored rows.
         true_labels: The predicted labels compared with the folder names.
+        images: The measures of a sample of the images.
         rows: All rows.
         scored: Rows with a prediction.
         failures: Failed rows by failure code.
@@ -52,6 +54,7 @@ class TableCounts:
 
     predictions: PredictionCounts
     true_labels: TrueLabelCounts
+    images: ImageSample = field(default_factory=lambda: ImageSample.join([]))
     rows: int = 0
     scored: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -73,6 +76,7 @@ def count_rows(parts: Sequence[Location], labels: Sequence[str], layout: TableLa
     columns = [*_COLUMNS, *(name for name, wanted in further.items() if wanted)]
     for part in parts:
         _count_part(counts, read_part(part, columns), labels)
+    counts.images = ImageSample.join(ImageSample.from_text(read_image_sample(part)) for part in parts)
     counts.labels = {
         label: count
         for label, count in zip(labels, counts.predictions.classes.tolist(), strict=True)
