@@ -9,10 +9,11 @@ from pixelmill.flows.page import show_table
 from pixelmill.flows.refusals import refusal_as_state
 from pixelmill.flows.scoring_parameters import as_flow
 from pixelmill.pipeline.bundles import Precision
+from pixelmill.pipeline.drift.summary import describe_drift, tabulate_drift
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
-from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate
+from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate, require_no_drift
 from pixelmill.pipeline.scoring.dask_engine import run_shards
 from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
@@ -50,6 +51,7 @@ def score(
         outcome = score_images(plan) if request.executor == "local" else score_on_cluster(plan)
         table = commit(plan, outcome)
     require_failure_rate(table, request.max_failure_rate)
+    require_no_drift(table, request.max_drift)
     return table.manifest
 
 
@@ -104,6 +106,15 @@ def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         table=[{"what": name, "value": table.manifest[name]} for name in shown],
         description=f"{plan.facts.model_name}@{plan.facts.model_version} over {plan.request.images}",
     )
+    if drift := table.manifest["drift"]:
+        show_table(
+            key="scoring-drift",
+            table=tabulate_drift(drift),
+            description=f"{drift['verdict']}: {describe_drift(table.manifest)}",
+        )
+        (get_run_logger().warning if drift["verdict"] == "drifted" else get_run_logger().info)(
+            "drift: %s", describe_drift(table.manifest)
+        )
     get_run_logger().info("%d rows in %s", table.manifest["listed"], table.folder)
     if skipped := format_skipped(table.manifest["passed_over_kinds"]):
         get_run_logger().info("skipped: %s", skipped)

@@ -89,7 +89,7 @@ def score_folder(
     from pixelmill.pipeline.bundles import ONNX_FILES
     from pixelmill.pipeline.registry import find_bundle
     from pixelmill.pipeline.scoring import ScoringRequest
-    from pixelmill.pipeline.scoring.commit import require_failure_rate
+    from pixelmill.pipeline.scoring.commit import require_failure_rate, require_no_drift
     from pixelmill.pipeline.scoring.run import score_folder as run
     from pixelmill.pipeline.storage import parse_location
 
@@ -99,6 +99,7 @@ def score_folder(
     request = ScoringRequest.from_options(bundle, images, output, options)
     table = run(request)
     require_failure_rate(table, request.max_failure_rate)
+    require_no_drift(table, request.max_drift)
     return table
 
 

@@ -17,9 +17,10 @@ from pixelmill.flows.interrupts import interrupt_message
 from pixelmill.flows.scoring_parameters import as_command
 from pixelmill.pipeline.bundles import Precision
 from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.drift.summary import describe_drift
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import ScoringRequest
-from pixelmill.pipeline.scoring.commit import require_failure_rate
+from pixelmill.pipeline.scoring.commit import require_failure_rate, require_no_drift
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
@@ -51,6 +52,7 @@ def score(
         _print_summary(counts)
         print(f"Table: {printable(output)}")
     require_failure_rate(table, request.max_failure_rate)
+    require_no_drift(table, request.max_drift)
 
 
 def _print_summary(counts: Mapping[str, Any]) -> None:
@@ -68,6 +70,10 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
             print(f"  accuracy: {accuracy['accuracy']:.4f} on {accuracy['images']:,} images in folders")
         if left_out := format_not_classes(accuracy):
             print(f"  not in the accuracy: {left_out}")
+    if "decisions" in counts:
+        print(f"  accepted: {counts['decisions']['accept']:,}, to review: {counts['decisions']['review']:,}")
+    if counts["drift"]:
+        print(f"  drift: {describe_drift(counts)}")
     for code, count in counts["failures"].items():
         paths = counts["failed_images"][code][:_PATHS]
         shown = ", ".join([*map(printable, paths), *(["..."] if count > len(paths) else [])])

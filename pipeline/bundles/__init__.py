@@ -31,6 +31,8 @@ TRAINING_IMAGES_FILE = "training_images.parquet"
 README_FILE = "README.md"
 TRAINING_IMAGES_FILE = "training_images.parquet"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
+Thresholds = tuple[float | None, ...]
+"""For each class, the lowest probability at which its answer is accepted; None: it never is."""
 _MAX_FILE_SIZE = 4 * 2**30  # Protobuf limits an ONNX file to 2 GiB.
 
 
@@ -120,9 +122,31 @@ class ModelBundle:
                 "Export the model again.",
             ) from error
 
+    def decision_thresholds(self) -> Thresholds:
+        """The decision threshold of each class, in the order of the labels; empty if the bundle has none.
+
+        Raises:
+            RequestError: `metrics.json` is malformed.
+        """
+        path = self.folder / METRICS_FILE
+        try:
+            return thresholds_in(read_json(path)) if path.is_file() else ()
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RequestError(
+                f"{path} has malformed thresholds",
+                "a list with the threshold of each class",
+                "Export the model again.",
+            ) from error
+
     def baseline(self) -> Any:
         """The distribution of predictions on the test images; see `pixelmill.pipeline.drift`."""
         return read_json(self.folder / BASELINE_FILE)
+
+
+def thresholds_in(metrics: dict[str, Any] | None) -> Thresholds:
+    """The decision thresholds in the content of a `metrics.json`; empty if it has none."""
+    rows = (metrics or {}).get("thresholds", ())
+    return tuple(None if row["threshold"] is None else float(row["threshold"]) for row in rows)
 
 
 def read_bundle_manifest(folder: Location) -> dict[str, Any]:

@@ -1,15 +1,23 @@
 """The metadata in an ONNX file: enough to score with the file alone."""
 
 import json
+from typing import Any
 
 from pixelmill.pipeline.artifacts import canonical_json, read_json
-from pixelmill.pipeline.bundles import LABELS_FILE, PREPROCESSING_FILE, ModelBundle
+from pixelmill.pipeline.bundles import (
+    LABELS_FILE,
+    METRICS_FILE,
+    PREPROCESSING_FILE,
+    ModelBundle,
+    thresholds_in,
+)
 from pixelmill.pipeline.bundles.preprocessing import preprocessing_sha256
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import InferenceSession
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
+TEMPERATURE, DECISION_THRESHOLDS = "temperature", "decision_thresholds"
 # Each metadata entry, and the bundle's file with the same content.
 _NEEDED_TO_SCORE = {
     CLASS_NAMES: LABELS_FILE,
@@ -24,6 +32,16 @@ def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, obje
         CLASS_NAMES: json.dumps(class_names, ensure_ascii=False),
         PREPROCESSING: canonical_json(preprocessing),
         PREPROCESSING_SHA256: preprocessing_sha256(preprocessing),
+    }
+
+
+def answer_metadata(metrics: dict[str, Any] | None) -> dict[str, str]:
+    """The metadata entries for what `metrics.json` says of a temperature and of thresholds."""
+    calibration = (metrics or {}).get("calibration") or {}
+    thresholds = thresholds_in(metrics)
+    return {
+        **({TEMPERATURE: str(calibration["temperature"])} if calibration.get("is_used") else {}),
+        **({DECISION_THRESHOLDS: json.dumps(thresholds)} if thresholds else {}),
     }
 
 
@@ -42,9 +60,14 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
             "Use a bundle exported by pixelmill; another program wrote or rewrote this file.",
         )
     beside = scoring_metadata(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
-    differing = [name for name in _NEEDED_TO_SCORE if found[name] != beside[name]]
+    files = dict(_NEEDED_TO_SCORE)
+    thresholds = bundle.decision_thresholds()
+    if thresholds or DECISION_THRESHOLDS in found:
+        files[DECISION_THRESHOLDS] = METRICS_FILE
+        beside[DECISION_THRESHOLDS] = json.dumps(thresholds)
+    differing = [name for name in files if found.get(name) != beside[name]]
     if differing:
-        file = _NEEDED_TO_SCORE[differing[0]]
+        file = files[differing[0]]
         raise RequestError(
             f"{bundle.onnx_path} whose {differing[0]} differs from {file} in the same folder",
             "an ONNX file that belongs to its bundle",

@@ -85,7 +85,7 @@ class ImageSpec(Part):
 
 
 class EvaluationSpec(Part):
-    """The content of the evaluation report."""
+    """The content of the evaluation report, and what is made of the probabilities."""
 
     worst_mistakes: Annotated[int, Field(ge=0, le=500, strict=True)] = Field(
         default=24, description="Number of most confident mistakes to show; 0: no images at all."
@@ -99,6 +99,18 @@ class EvaluationSpec(Part):
         default=True,
         description="Whether to draw what the network sees in a few test images: kernels, feature maps, "
         "receptive fields and class activation maps.",
+    )
+    calibration: Literal["none", "temperature"] = Field(
+        default="none",
+        description="Whether the probabilities are corrected by a temperature, fitted on the validation "
+        "images and put into the exported file. It is not used if it makes the calibration error on the test "
+        "images larger.",
+    )
+    precision: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="The wanted share of right answers among those that are accepted without a person's "
+        "look, such as 0.99. Thresholds for it are fitted on the validation images, and scoring writes "
+        "`accept` or `review` for every image.",
     )
 
 

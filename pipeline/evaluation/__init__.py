@@ -14,7 +14,8 @@ class Evaluation:
 
     Attributes:
         folder: Holds `metrics.json`, `baseline.json` and `report/index.html`.
-        probabilities: The predictions of Keras, float32 [images, classes], as `.npy`.
+        probabilities: The predictions of Keras, float32 [images, classes], as `.npy`; without the temperature
+            that `metrics.json` may name.
         images: Number of test images.
         loss: Cross-entropy, in nats.
         accuracy: Top-1 accuracy, 0 to 1.

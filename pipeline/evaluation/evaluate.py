@@ -12,8 +12,9 @@ from pixelmill.pipeline.audit import AUDIT_FOLDER, PAGE_FILE
 from pixelmill.pipeline.bundles import BASELINE_FILE, INSIDE_FILE, METRICS_FILE, REPORT_FILE
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
-from pixelmill.pipeline.drift import PredictionCounts
 from pixelmill.pipeline.evaluation import Evaluation
+from pixelmill.pipeline.evaluation.answers import finish_answers
+from pixelmill.pipeline.evaluation.baseline import baseline_of_dataset
 from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics, measure
 from pixelmill.pipeline.evaluation.metrics_file import ClassShare, MetricsFile, Row, TestMetrics
 from pixelmill.pipeline.evaluation.predict import TestPredictions
@@ -45,21 +46,22 @@ def evaluate_model(
         folder: Where the results are written; must not exist yet.
     """
     test = dataset.split("test")
-    probabilities = np.load(predicted.probabilities, allow_pickle=False)
-    metrics = measure(probabilities, test.labels, dataset.class_names)
-    prediction_counts = PredictionCounts.of(
-        probabilities.argmax(axis=1), probabilities.max(axis=1), len(dataset.class_names)
+    answers = finish_answers(
+        np.load(predicted.probabilities, allow_pickle=False), model, dataset, recipe.evaluation
     )
+    probabilities = answers.probabilities
+    metrics = measure(probabilities, test.labels, dataset.class_names)
     written = {
         **describe_metrics(metrics),
         **describe_model(model, dataset),
         **describe_predictions(probabilities, dataset),
+        **answers.to_json(),
         "robustness": as_json(predicted.robustness),
     }
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}
     with publishing(folder, facts) as staging:
         write_json(staging / METRICS_FILE, written)
-        write_json(staging / BASELINE_FILE, prediction_counts.to_baseline())
+        write_json(staging / BASELINE_FILE, baseline_of_dataset(dataset, probabilities))
         (staging / REPORT_FILE).parent.mkdir()
         page = render_report(
             recipe=recipe,

@@ -8,12 +8,18 @@ from typing import Any
 from pixelmill.pipeline.artifacts import write_json
 from pixelmill.pipeline.bundles import LABELS_FILE, MODEL_FILE, ONNX_FILE, PREPROCESSING_FILE
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden, write_golden
-from pixelmill.pipeline.bundles.metadata import scoring_metadata
+from pixelmill.pipeline.bundles.metadata import answer_metadata, scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pixelmill.pipeline.export.graph import serialize, standardize
-from pixelmill.pipeline.export.keras_loader import accept_uint8, add_softmax, load_network, require_labels
+from pixelmill.pipeline.export.keras_loader import (
+    accept_uint8,
+    add_softmax,
+    divide_logits,
+    load_network,
+    require_labels,
+)
 from pixelmill.pipeline.export.outputs import final_activation, require_logits
 from pixelmill.pipeline.export.prediction import measure_noise, predict, predict_files
 from pixelmill.pipeline.export.runtimes import choose_version
@@ -63,12 +69,15 @@ def draft_bundle(
         outputs = predict_files(network, held_out[:_LOGITS_IMAGES], source.image)
         require_logits(source.model_path, activation, outputs)
         network = add_softmax(network)
+    if source.temperature != 1:
+        network = divide_logits(network, source.temperature)
     network.save(folder / MODEL_FILE)
     preprocessing = describe_preprocessing(source.image)
     write_json(folder / LABELS_FILE, source.class_names)
     write_json(folder / PREPROCESSING_FILE, preprocessing)
     metadata = {
         **scoring_metadata(source.class_names, preprocessing),
+        **answer_metadata(source.metrics()),
         **{
             name: str(source.facts[fact])
             for name, fact in _METADATA_FROM_MANIFEST.items()

@@ -24,7 +24,8 @@ from pixelmill.pipeline.bundles import (
 )
 from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
-from pixelmill.pipeline.drift import PredictionCounts
+from pixelmill.pipeline.drift.baseline import describe_baseline
+from pixelmill.pipeline.evaluation.baseline import measure_files
 from pixelmill.pipeline.evaluation.report.links import link_pages
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
@@ -158,15 +159,14 @@ def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictio
                 shutil.copyfile(source.results / name, folder / name)
         return
     predicted = keras.probabilities[keras.is_read]
-    top_1, classes = predicted.argmax(axis=1), len(source.class_names)
-    counts = PredictionCounts.of(top_1, predicted.max(axis=1), classes)
+    labels = None if held_out.labels is None else held_out.labels[keras.is_read]
     test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
-    if held_out.labels is not None and len(predicted):
-        labels = held_out.labels[keras.is_read]
+    if labels is not None and len(predicted):
         of_label = predicted[np.arange(len(labels)), labels].astype(np.float64)
-        test["accuracy"] = float(np.mean(top_1 == labels))
+        test["accuracy"] = float(np.mean(predicted.argmax(axis=1) == labels))
         test["loss"] = float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean())
-    write_json(folder / BASELINE_FILE, counts.to_baseline())
+    baseline = describe_baseline(predicted, labels, measure_files(held_out.files(), source.image))
+    write_json(folder / BASELINE_FILE, baseline)
     write_json(folder / METRICS_FILE, {"test": test})
 
 

@@ -165,6 +165,21 @@ def add_softmax(network: Any) -> Any:
     return keras.Model(network.inputs[0], probabilities)
 
 
+def divide_logits(network: Any, temperature: float) -> Any:
+    """The network with its logits divided by a temperature.
+
+    Args:
+        network: It ends with a softmax layer, as those that a recipe describes.
+        temperature: Above 0.
+    """
+    import keras
+
+    logits = network.layers[-1].input
+    scaled = keras.layers.Rescaling(1 / temperature, name="temperature", dtype=_FLOAT32)(logits)
+    softmax = keras.layers.Softmax(name=network.layers[-1].name, dtype=_FLOAT32)
+    return keras.Model(network.inputs[0], softmax(scaled))
+
+
 def image_spec_of(network: Any) -> ImageSpec:
     """The input image of a network.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pixelmill.pipeline.artifacts import read_json, verify_files
-from pixelmill.pipeline.bundles import MODEL_FILE, ModelBundle, read_bundle_manifest
+from pixelmill.pipeline.bundles import METRICS_FILE, MODEL_FILE, ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import ExportSpec, ImageSpec, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset, read_prepared
 from pixelmill.pipeline.errors import RequestError
@@ -42,6 +42,7 @@ class ExportSource:
         dataset: The dataset of the run, whose images the bundle lists; None if there was no run.
         pixel_range: The range of pixels that the model expects; models trained by pixelmill take 0 to 255.
         from_logits: Whether to add a softmax to the outputs.
+        temperature: What to divide the logits by before the softmax; 1 also for a model that has it inside.
     """
 
     model_path: Path
@@ -56,6 +57,12 @@ class ExportSource:
     dataset: PreparedDataset | None = None
     pixel_range: PixelRange = "0..255"
     from_logits: bool = False
+    temperature: float = 1.0
+
+    def metrics(self) -> dict[str, Any] | None:
+        """The metrics of the evaluation; None if there was none."""
+        path = self.results and self.results / METRICS_FILE
+        return read_json(path) if path and path.is_file() else None
 
 
 def source_of_run(
@@ -67,6 +74,7 @@ def source_of_run(
     version: int,
 ) -> ExportSource:
     """The source of the export in a retraining run."""
+    calibration = read_json(evaluation.folder / METRICS_FILE).get("calibration")
     return ExportSource(
         model_path=model.model_path,
         name=recipe.name,
@@ -83,6 +91,7 @@ def source_of_run(
         recipe=recipe,
         results=evaluation.folder,
         dataset=dataset,
+        temperature=calibration["temperature"] if calibration and calibration["is_used"] else 1.0,
     )
 
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+DECISIONS = ("accept", "review")
+"""The values of the column `decision`."""
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """The columns that are the same in every row of a run; `scored_at` is in UTC, ISO 8601."""
@@ -26,10 +30,17 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """The optional columns of a table: the number of predictions per row, and whether it has true labels."""
+    """The optional columns of a table.
+
+    Attributes:
+        top_k: The number of predictions per row.
+        true_labels: Whether it has true labels.
+        decisions: Whether it says which predictions are accepted.
+    """
 
     top_k: int = 1
     true_labels: bool = False
+    decisions: bool = False
 
 
 class Predictions:
@@ -72,6 +83,7 @@ class Predictions:
         facts: RunFacts,
         layout: TableLayout,
         true_labels: Sequence[str | None] | None = None,
+        thresholds: Sequence[float | None] = (),
     ) -> "pa.Table":
         """The rows as an Arrow table with all columns.
 
@@ -80,6 +92,8 @@ class Predictions:
             facts: The columns that are the same in every row.
             layout: The optional columns.
             true_labels: The true label of each row, if the layout has them.
+            thresholds: For each class, the lowest probability that is accepted, None if none is; if the
+                layout has decisions.
         """
         import pyarrow as pa
 
@@ -102,6 +116,9 @@ class Predictions:
             values = number_array(self.probabilities[~failed].ravel())
             columns["top_labels"] = list_array(chosen, layout.top_k, failed)
             columns["top_probabilities"] = list_array(values, layout.top_k, failed)
+        if layout.decisions:
+            review = (~self._accepted(thresholds, first)).astype(np.int8)
+            columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
         if layout.true_labels:
             columns["true_label"] = text_array(true_labels or [])
         for name, value in vars(facts).items():
@@ -109,9 +126,16 @@ class Predictions:
         wanted = schema(layout)
         return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
 
+    def _accepted(
+        self, thresholds: Sequence[float | None], classes: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.bool_]:
+        limits = np.array([np.inf if limit is None else limit for limit in thresholds], np.float32)
+        accepted: npt.NDArray[np.bool_] = self.probabilities[:, 0] >= limits[classes]
+        return accepted
+
 
 def schema(layout: TableLayout) -> "pa.Schema":
-    """The Arrow schema of the table; `top_labels` and `top_probabilities` only if `top_k` is above 1."""
+    """The Arrow schema of the table; optional columns only if the layout has them."""
     import pyarrow as pa
 
     top = [
@@ -128,6 +152,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             ("class_index", pa.int32()),
             ("probability", pa.float32()),
             *(top if layout.top_k > 1 else []),
+            *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
             ("width", pa.int32()),
             ("height", pa.int32()),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SHARD_KEY = b"pixelmill.listing"
 _RUN_KEY = b"pixelmill.run"
 _FILES_KEY = "pixelmill.files"
+_IMAGES_KEY = "pixelmill.images"
 _PART = re.compile(r"part-\d{5,}\.parquet")
 _64_BITS = (1 << 64) - 1
 _DIFFERENT_IN_EVERY_ROW = ("image_path", "image_sha256", "probability", "top_probabilities")
@@ -50,11 +51,16 @@ def file_facts(files: Sequence[tuple[int, int, int]]) -> FileFacts:
 
 
 class PartWriter:
-    """Writes the rows of one part, one row group at a time."""
+    """Writes the rows of one part, one row group at a time.
+
+    Attributes:
+        image_sample: The measures of some of its images, as text; stored in the file unless it is empty.
+    """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
         self._files: list[FileFacts] = []
+        self.image_sample = ""
 
     def write(self, rows: "pa.Table", files: FileFacts) -> None:
         """Write a row group, with the `file_facts` of its images."""
@@ -62,9 +68,12 @@ class PartWriter:
         self._files.append(files)
 
     def finish(self) -> None:
-        """Store the facts of all files in the metadata, for a later run with `trust_mtime`."""
+        """Store the sample, and the facts of all files for a later run with `trust_mtime`, as metadata."""
         content = zlib.compress(np.concatenate(self._files).T.tobytes(), level=1) if self._files else b""
-        self._writer.add_key_value_metadata({_FILES_KEY: base64.b64encode(content).decode()})
+        metadata = {_FILES_KEY: base64.b64encode(content).decode()}
+        if self.image_sample:
+            metadata[_IMAGES_KEY] = self.image_sample
+        self._writer.add_key_value_metadata(metadata)
 
 
 @contextmanager
@@ -150,6 +159,15 @@ def read_row_groups(path: Location) -> "Iterator[pa.Table]":
         part = pq.ParquetFile(file, pre_buffer=USE_THREADS)
         for group in range(part.num_row_groups):
             yield part.read_row_group(group, use_threads=USE_THREADS)
+
+
+def read_image_sample(source: Location | bytes) -> str:
+    """The measures of some of the images of a part, as text; empty if it has none."""
+    import pyarrow.parquet as pq
+
+    with _opened(source) as file:
+        found: bytes = (pq.read_metadata(file).metadata or {}).get(_IMAGES_KEY.encode(), b"")
+    return found.decode()
 
 
 def read_file_facts(source: Location | bytes) -> FileFacts:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pixelmill.pipeline.bundles import ModelBundle
+from pixelmill.pipeline.bundles import ModelBundle, Thresholds
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
@@ -77,11 +77,6 @@ class ScoringRequest(ScoringOptions):
         """The limits on decoding one image."""
         return DecodingLimits(self.max_pixels, self.max_image_memory, self.max_image_seconds)
 
-    @property
-    def layout(self) -> TableLayout:
-        """The optional columns of the table."""
-        return TableLayout(self.top_k, self.labels_from_folders)
-
 
 @dataclass(frozen=True)
 class ScoringPlan:
@@ -92,6 +87,7 @@ class ScoringPlan:
         facts: The columns that are the same in every row of the run.
         labels: The class names when the run started, in the order of the probabilities.
         image: The shape of the model's input when the run started.
+        thresholds: The decision threshold of each class when the run started; empty if the model has none.
         started: The start time by `time.time`, which other processes can compare with.
         clock: The start time by `time.monotonic`, which is never set back.
     """
@@ -102,6 +98,13 @@ class ScoringPlan:
     image: ImageSpec
     started: float
     clock: float = field(default_factory=time.monotonic)
+    thresholds: Thresholds = ()
+
+    @property
+    def layout(self) -> TableLayout:
+        """The optional columns of the table."""
+        request = self.request
+        return TableLayout(request.top_k, request.labels_from_folders, bool(self.thresholds))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pixelmill.pipeline.artifacts import (
     write_json,
     write_text,
 )
-from pixelmill.pipeline.drift import measure_drift
+from pixelmill.pipeline.drift.comparison import measure_drift
+from pixelmill.pipeline.drift.expected_accuracy import expect_accuracy
 from pixelmill.pipeline.errors import GateRefused, WorkError
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.csv_format import write_csv
@@ -34,7 +35,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         WorkError: A shard has no part, or a path is duplicated or out of order.
     """
     parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.shard_keys)]
-    counts = count_rows(parts, plan.labels, plan.request.layout)
+    counts = count_rows(parts, plan.labels, plan.layout)
     if counts.rows != outcome.listed:
         raise WorkError(
             f"{counts.rows} rows",
@@ -45,7 +46,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     request = plan.request
     write_text(request.work / REPORT_FILE, _render_report(plan, outcome, manifest, counts))
     if request.format == "csv":
-        write_csv(request.work / CSV_FILE, parts, request.layout)
+        write_csv(request.work / CSV_FILE, parts, plan.layout)
     else:
         _remove_all_but(parts, request.parts)
     manifest["files"] = _describe_files(request, parts)
@@ -72,6 +73,28 @@ def require_failure_rate(table: PredictionTable, max_failure_rate: float) -> Non
         )
 
 
+def require_no_drift(table: PredictionTable, max_drift: float | None) -> None:
+    """Check that no measure drifted further than allowed. The table itself is left as it is.
+
+    Raises:
+        GateRefused: One did, and a limit was given.
+    """
+    drift = table.manifest["drift"]
+    if max_drift is None or drift is None or drift["verdict"] == "stable":
+        return
+    found = [
+        f"{row['measure']} by {row['value']:.3f} (threshold {row['threshold']:.3f} at this size)"
+        for row in drift["measures"]
+        if row["verdict"] == "drifted"
+    ]
+    raise GateRefused(
+        f"images that differ from the model's test images: {', '.join(found)}",
+        f"a drift of at most {max_drift:g} beyond chance",
+        f"The table in {table.folder} is complete. See its {REPORT_FILE}; if these images are right, retrain "
+        "with some of them, or raise `max_drift`.",
+    )
+
+
 def _require_part(plan: ScoringPlan, number: int, key: str) -> Location:
     part = find_part(plan, number, key)
     if part is None:
@@ -87,6 +110,8 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
     request = plan.request
     predicted = outcome.computed + outcome.reused + outcome.copied
     # The startup time can exceed the total if the system clock was changed during the run.
+    baseline = request.bundle.baseline()
+    drift = measure_drift(baseline, counts.predictions, counts.images, request.max_drift)
     at_work = max(outcome.seconds - outcome.startup_seconds or outcome.seconds, 1e-9)
     return {
         "kind": KIND,
@@ -100,7 +125,9 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "passed_over": outcome.skipped.total,
         "passed_over_kinds": outcome.skipped.describe(),
         "labels": dict(sorted(counts.labels.items())),
-        "drift": measure_drift(request.bundle.baseline(), counts.predictions),
+        "drift": drift,
+        "expected_accuracy": expect_accuracy(baseline, counts.predictions, drift),
+        **({"decisions": counts.decisions} if plan.layout.decisions else {}),
         **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
         "computed": outcome.computed,
         "reused": outcome.reused,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pixelmill.pipeline.drift import PredictionCounts
+from pixelmill.pipeline.drift.counts import PredictionCounts
+from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.predictions.arrays import number_array, numbers_of
-from pixelmill.pipeline.predictions.columns import TableLayout
-from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.predictions.columns import DECISIONS, TableLayout
+from pixelmill.pipeline.predictions.parts import read_image_sample, read_part
 from pixelmill.pipeline.scoring.report import FailedImage
 from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
 from pixelmill.pipeline.scoring.true_labels import TrueLabelCounts
@@ -40,10 +41,12 @@ class TableCounts:
     Attributes:
         predictions: Top-1 classes and probabilities of the scored rows.
         true_labels: The predicted labels compared with the folder names.
+        images: The measures of a sample of the images.
         rows: All rows.
         scored: Rows with a prediction.
         failures: Failed rows by failure code.
         labels: Scored rows by predicted label.
+        decisions: Scored rows by decision.
         failed_images: A few examples of each failure code.
         least_confident: The scored rows with the lowest probabilities, lowest first.
         last_path: The path of the last row read.
@@ -51,10 +54,12 @@ class TableCounts:
 
     predictions: PredictionCounts
     true_labels: TrueLabelCounts
+    images: ImageSample = field(default_factory=lambda: ImageSample.join([]))
     rows: int = 0
     scored: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     labels: dict[str, int] = field(default_factory=dict)
+    decisions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DECISIONS, 0))
     failed_images: dict[str, list[FailedImage]] = field(default_factory=dict)
     least_confident: list[UncertainRow] = field(default_factory=list)
     last_path: str = ""
@@ -67,9 +72,11 @@ def count_rows(parts: Sequence[Location], labels: Sequence[str], layout: TableLa
         WorkError: A path is duplicated or out of order.
     """
     counts = TableCounts(PredictionCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
-    columns = [*_COLUMNS, "true_label"] if layout.true_labels else _COLUMNS
+    further = {"true_label": layout.true_labels, "decision": layout.decisions}
+    columns = [*_COLUMNS, *(name for name, wanted in further.items() if wanted)]
     for part in parts:
         _count_part(counts, read_part(part, columns), labels)
+    counts.images = ImageSample.join(ImageSample.from_text(read_image_sample(part)) for part in parts)
     counts.labels = {
         label: count
         for label, count in zip(labels, counts.predictions.classes.tolist(), strict=True)
@@ -95,6 +102,9 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) ->
         path = paths[int(scored[at])].as_py()
         counts.least_confident.append(UncertainRow(float(probabilities[at]), path, labels[classes[at]]))
     counts.least_confident = heapq.nsmallest(MOST_UNCERTAIN, counts.least_confident)
+    if "decision" in rows.column_names:
+        for decision in DECISIONS:
+            counts.decisions[decision] += pc.sum(pc.equal(rows["decision"], decision)).as_py() or 0
     if "true_label" in rows.column_names:
         true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
         counts.true_labels.add(true_labels, (labels[index] for index in classes))

@@ -79,6 +79,16 @@ class ScoringOptions:
             le=1,
         ),
     ] = 0.01
+    max_drift: Annotated[
+        float | None,
+        _option(
+            "The largest drift from the model's test images, beyond chance; the run is refused above it. "
+            "Default: drift above 0.05 is reported, and nothing is refused.",
+            "a number from 0 to 1",
+            ge=0,
+            le=1,
+        ),
+    ] = None
     max_pixels: Annotated[int, _option("Images with more pixels become failed rows.", "at least 1", ge=1)] = (
         DEFAULT_MAX_PIXELS
     )

@@ -90,7 +90,9 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         require_class_folders(request.images, request.bundle.labels())
     index_previous(request)
     facts = begin_run(request, describe_request(request), run)
-    plan = ScoringPlan(request, facts, request.bundle.labels(), request.bundle.image_spec(), started, clock)
+    bundle = request.bundle
+    thresholds = bundle.decision_thresholds()
+    plan = ScoringPlan(request, facts, bundle.labels(), bundle.image_spec(), started, clock, thresholds)
     remove_folder(request.shards)
     remove_folder(request.work / TIMEOUTS_FOLDER)
     write_plan(plan)

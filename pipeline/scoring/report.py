@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline import __version__
 from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.scoring.drift_section import read_drift
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
 from pixelmill.pipeline.templates import open_templates
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 _TEMPLATE = "report.html.jinja"
 _MOST_BARS = 50
 _STAGES = ("read", "decode", "infer", "write")
-_STABLE_BELOW, _SHIFTED_ABOVE, _SCALE_END = 0.1, 0.25, 0.5
-_FEW_IMAGES = 500
 _SMALL_IMAGE = 64
 _PNG_START = b"\x89PNG"
 
@@ -76,16 +75,6 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class DriftReading:
-    """A population stability index, its interpretation, and its position on the scale in percent."""
-
-    of: str
-    index: float
-    verdict: str
-    place: float
-
-
-@dataclass(frozen=True)
 class StageTime:
     """The time of one stage over all processes.
 
@@ -135,7 +124,8 @@ def render_scoring_report(content: ReportContent) -> str:
         most_bars=_MOST_BARS,
         highest_bin=max([*content.confidence_counts, 1]),
         drift=read_drift(manifest["drift"]),
-        few_images=_FEW_IMAGES,
+        expected=manifest.get("expected_accuracy"),
+        decisions=manifest.get("decisions"),
         stages=_stage_times(manifest),
         accuracy=accuracy,
         accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
@@ -153,17 +143,6 @@ def count_bars(counts: Mapping[str, int], whole: int) -> list[Bar]:
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     highest = max([*counts.values(), 1])
     return [Bar(name, count, share(count, whole), 100 * count / highest) for name, count in ordered]
-
-
-def read_drift(drift: Mapping[str, float] | None) -> list[DriftReading]:
-    """Both indices with their usual interpretation; empty if the run has no predictions."""
-    if drift is None:
-        return []
-    indices = [("labels", drift["class_psi"]), ("confidence", drift["confidence_psi"])]
-    return [
-        DriftReading(of, index, _verdict(index), 100 * min(max(index, 0.0) / _SCALE_END, 1.0))
-        for of, index in indices
-    ]
 
 
 def share(part: float, whole: float) -> str:
@@ -195,12 +174,6 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def _verdict(index: float) -> str:
-    if index < _STABLE_BELOW:
-        return "stable"
-    return "shifted" if index > _SHIFTED_ABOVE else "moved"
 
 
 def _stage_times(manifest: Mapping[str, Any]) -> list[StageTime]:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.artifacts import read_array, read_json, write_array, write_json
+from pixelmill.pipeline.artifacts import read_array, read_json, write_array, write_json, write_text
 from pixelmill.pipeline.bundles import PREPROCESSING_FILE
+from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.inference import ROUNDING, Probabilities
 from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
 from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.predictions.csv_format import read_csv
-from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_part
+from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_image_sample, read_part
 from pixelmill.pipeline.predictions.table import DamagedTable, StoredFile, StoredTable, read_table
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.listing import ListedImage
@@ -78,15 +79,21 @@ _log = getLogger(__name__)
 _COLUMNS = ("image_sha256", "error", "class_index", "probability", "width", "height")
 _FURTHER_COLUMNS = ("top_labels", "top_probabilities")
 _KEYS, _ROWS, _SPANS = "previous-keys.npy", "previous-rows.npy", "previous-parts.json"
+_IMAGES = "previous-images.txt"
 
 
 class PreviousTable:
-    """Access to an earlier table in one worker."""
+    """Access to an earlier table in one worker.
+
+    Attributes:
+        image_sample: The measures of its images, in ascending order of their positions.
+    """
 
     def __init__(self, request: ScoringRequest) -> None:
         self._keys = read_array(request.work / _KEYS)
         self._rows = read_array(request.work / _ROWS)
         self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
+        self.image_sample = ImageSample.from_text((request.work / _IMAGES).read_text()).by_position()
         self._labels = request.bundle.labels()
         self._top_k = request.top_k
         self._max_pixels = request.max_pixels
@@ -144,7 +151,7 @@ def index_previous(request: ScoringRequest) -> None:
             "Give the output folder of an earlier run.",
         )
     try:
-        rows, spans = read_table(request.previous, lambda table: _index_table(table, request))
+        rows, spans, sample = read_table(request.previous, lambda table: _index_table(table, request))
     except (WorkError, OSError, ValueError, KeyError) as error:
         reason = error.received if isinstance(error, WorkError) else error
         raise RequestError(
@@ -157,6 +164,7 @@ def index_previous(request: ScoringRequest) -> None:
     order = np.argsort(keys, kind="stable")
     write_array(request.work / _KEYS, keys[order])
     write_array(request.work / _ROWS, rows[order])
+    write_text(request.work / _IMAGES, sample.to_text())
     if request.trust_mtime:
         write_json(request.work / _SPANS, spans)
 
@@ -165,9 +173,10 @@ _Span = tuple[str, str, str, str, int]
 """The first and last path in a part, and the part's file, SHA-256 and size in bytes."""
 
 
-def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span]]:
-    """The reusable rows of a table, and the range of paths in each of its parts."""
+def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span], ImageSample]:
+    """The reusable rows of a table, the range of paths in each of its parts, and the sample of its images."""
     nothing = np.empty(0, record_type(request.top_k))
+    unmeasured = ImageSample.from_text("")
     if request.trust_mtime and table.is_csv:
         raise RequestError(
             f"`trust_mtime` with {table.files[0].path}",
@@ -183,17 +192,19 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
     if differing or recorded["top_k"] < request.top_k:
         what = differing[0] if differing else "top_k"
         _log.warning("no prediction of %s can be reused: its %s differs", table.folder, what)
-        return nothing, []
+        return nothing, [], unmeasured
     labels, blocks, spans = request.bundle.labels(), [nothing], []
     if table.is_csv:
         blocks += [_read_records(_read_csv(file), labels, request.top_k)[0] for file in table.files]
-        return np.concatenate(blocks), []
+        return np.concatenate(blocks), [], unmeasured
+    samples = []
     for file in table.files:
         content = file.content()
         blocks.append(_read_records(_read_rows(content, request.top_k), labels, request.top_k)[0])
+        samples.append(ImageSample.from_text(read_image_sample(content)))
         if request.trust_mtime:
             spans.append(_span(file, content))
-    return np.concatenate(blocks), spans
+    return np.concatenate(blocks), spans, ImageSample.join(samples)
 
 
 def _read_csv(file: StoredFile) -> "pa.Table":

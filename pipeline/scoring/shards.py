@@ -54,6 +54,19 @@ def growing_limits(growth: int = 1) -> Iterator[ShardLimit]:
         yield images * doubled, size * doubled
 
 
+def images_before(number: int, images: int) -> int:
+    """About how many images come before a shard in the listing, if all files are as large as its own.
+
+    Args:
+        number: The number of the shard.
+        images: The number of its images; it is enough to count one block.
+    """
+    doublings = [min(shard // _SHARDS_OF_A_SIZE, _MOST_DOUBLINGS) for shard in range(number + 1)]
+    limit = FIRST_LIMIT[0] << doublings[-1]
+    size = limit if images == BLOCK else images
+    return size * sum(1 << doubling for doubling in doublings[:-1]) >> doublings[-1]
+
+
 def write_shards(
     plan: ScoringPlan,
     limits: Iterable[ShardLimit],

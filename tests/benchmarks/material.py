@@ -15,7 +15,7 @@ from pixelmill.pipeline.bundles import BASELINE_FILE, LABELS_FILE, MODEL_FILE, O
 from pixelmill.pipeline.bundles.metadata import scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.drift import CONFIDENCE_BINS, PredictionCounts
+from pixelmill.pipeline.drift.counts import CONFIDENCE_BINS, PredictionCounts
 from pixelmill.pipeline.layers import Layer, ModelSpec
 from pixelmill.pipeline.layers.activation import Activation, Softmax
 from pixelmill.pipeline.layers.convolution import Convolution

@@ -12,6 +12,7 @@ from functools import partial
 from pixelmill.pipeline.decoding.guard import decode_guarded
 from pixelmill.pipeline.decoding.memory import MEMORY_LIMIT
 from pixelmill.pipeline.decoding.time_limit import WATCH, TimeLimit
+from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.images import ImageFailure, Pixels
 from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import ScoringPlan
@@ -71,6 +72,11 @@ class Preparation:
         self._time = TimeLimit(seconds, partial(record_timeout, request.work, seconds))
         WATCH.add(self._time)
         self._timeouts = read_timeouts(request.work)
+
+    @property
+    def previous_sample(self) -> ImageSample | None:
+        """The measures of images of the earlier table; None without one."""
+        return self._previous.image_sample if self._previous else None
 
     def close(self) -> None:
         """Stop the time limit on its images."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.predictions.arrays import number_array
@@ -24,6 +25,7 @@ from pixelmill.pipeline.predictions.parts import (
     file_facts,
     is_intact,
     part_name,
+    read_image_sample,
     read_row_groups,
     writing_part,
 )
@@ -36,6 +38,7 @@ from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, me
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
+from pixelmill.pipeline.scoring.worker.image_sample import ShardSample
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
 from pixelmill.pipeline.storage import has_latency, parse_location
@@ -115,14 +118,17 @@ class Worker:
         request = self._plan.request
         key = shard_key(self._plan, number)
         found = find_part(self._plan, number, key)
-        earlier = read_row_groups(found) if found and is_intact(found) else None
+        intact = found if found and is_intact(found) else None
+        earlier = read_row_groups(intact) if intact else None
+        sample: ShardSample | None = None
         rows = 0
         uncertain: tuple[Uncertain, ...] = ()
         counts: Counter[str] = Counter()
         run_id = self._plan.facts.run_id
-        with writing_part(request.parts / part_name(number), request.layout, key, run_id) as part:
+        with writing_part(request.parts / part_name(number), self._plan.layout, key, run_id) as part:
             for images in read_shard(self._plan, number):
                 kept = next(earlier, None) if earlier else None
+                sample = sample or ShardSample(number, len(images), self._preparation.previous_sample)
                 due = _places_due(images, kept)
                 predictions, reused, copied = self.predict(
                     [
@@ -130,7 +136,8 @@ class Worker:
                         if rows + place in crashing
                         else images[place]
                         for place in due
-                    ]
+                    ],
+                    sample,
                 )
                 start = time.perf_counter()
                 files = file_facts([image[1:4] for image in images])
@@ -143,6 +150,9 @@ class Worker:
                 counts.update(
                     computed=len(due) - reused - copied, failed=failed, reused=reused, copied=copied
                 )
+            if sample:
+                before = ImageSample.from_text(read_image_sample(intact)) if intact else None
+                part.image_sample = sample.finish(before).to_text()
         return ShardResult(
             number=number,
             rows=rows,
@@ -157,15 +167,17 @@ class Worker:
             worker=self._name,
         )
 
-    def predict(self, images: Sequence[ListedImage]) -> tuple[Predictions, int, int]:
-        """Predict images.
+    def predict(
+        self, images: Sequence[ListedImage], sample: ShardSample | None = None
+    ) -> tuple[Predictions, int, int]:
+        """Predict images, and measure those of the sample.
 
         Returns:
             A row for each image, in order; the number of rows from an earlier table; and the number of rows
             copied from another image of this run with the same bytes.
         """
         predictions = Predictions([image.path for image in images], self._plan.request.top_k)
-        reused = 0
+        reused, computed = 0, set[int]()
         duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
         for prepared in self._prepare_all(images):
@@ -175,6 +187,9 @@ class Worker:
             reused += prepared.taken
             duplicates += prepared.duplicates
             waiting += prepared.pixels
+            if sample and prepared.pixels:
+                sample.measure(prepared.pixels, predictions)
+                computed.update(place for place, _ in prepared.pixels)
             while len(waiting) >= self._model.batch_images:
                 self._seconds["infer"] += self._model.infer(waiting[: self._model.batch_images], predictions)
                 del waiting[: self._model.batch_images]
@@ -182,6 +197,15 @@ class Worker:
             self._seconds["infer"] += self._model.infer(waiting, predictions)
         for place, first in duplicates:
             predictions.copy_row(first, place)
+        if sample:
+            copies = [place for place, _ in duplicates]
+            sample.copy(copies, predictions)
+            if reused:
+                others = computed.union(copies)
+                errors = predictions.errors
+                sample.reuse(
+                    [at for at in range(len(errors)) if not errors[at] and at not in others], predictions
+                )
         return predictions, reused, len(duplicates)
 
     def close(self) -> None:
@@ -227,9 +251,11 @@ class Worker:
     ) -> "pa.Table":
         import pyarrow as pa
 
-        layout = self._plan.request.layout
+        layout = self._plan.layout
         true_labels = [*map(self._true_labels.of_path, predictions.paths)] if layout.true_labels else None
-        new = predictions.to_table(self._plan.labels, self._plan.facts, layout, true_labels)
+        new = predictions.to_table(
+            self._plan.labels, self._plan.facts, layout, true_labels, self._plan.thresholds
+        )
         if kept is None:
             return new
         order = np.arange(len(images))

@@ -40,6 +40,8 @@ def test_the_columns_match_the_documentation_in_order() -> None:
     assert schema(TableLayout(top_k=3)).names == [*before, *top, *after]
     assert schema(TableLayout(true_labels=True)).names == [*before, "true_label", *after]
     assert schema(TableLayout(2, true_labels=True)).names == [*before, *top, "true_label", *after]
+    whole = schema(TableLayout(2, true_labels=True, decisions=True))
+    assert whole.names == [*before, *top, "decision", "true_label", *after]
 
 
 def test_the_types_match_the_documentation() -> None:
@@ -105,6 +107,22 @@ def test_any_predictions_give_the_expected_rows(
     assert table.to_pylist() == [
         plain_row(row, layout=layout, true_label=truth) for row, truth in zip(rows, truths, strict=True)
     ]
+
+
+def test_a_decision_compares_the_probability_with_the_threshold_of_the_predicted_class() -> None:
+    rows = [
+        scored("at.png", (1, 0.7)),
+        scored("below.png", (1, 0.69)),
+        scored("never.png", (2, 1.0)),
+        scored("other.png", (0, 0.5)),
+        failed("failed.png"),
+    ]
+    threshold = float(np.float32(0.7))
+    table = predictions_of(rows).to_table(
+        LABELS, FACTS, TableLayout(decisions=True), thresholds=(0.4, threshold, None)
+    )
+    table.validate(full=True)
+    assert table["decision"].to_pylist() == ["accept", "review", "review", "accept", None]
 
 
 def test_a_failed_row_hides_its_undefined_prediction() -> None:

@@ -20,7 +20,6 @@ from pixelmill.pipeline.scoring.report import (
     compact,
     count_bars,
     duration,
-    read_drift,
     render_scoring_report,
     share,
 )
@@ -33,6 +32,36 @@ SMALL = encode_png(np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8
 LARGE = encode_png(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
 
 
+def measured(measure: str, value: float, means: tuple[float, float] | None = None) -> dict[str, Any]:
+    baseline_mean, mean = means or (None, None)
+    return {
+        "measure": measure,
+        "value": value,
+        "noise": 0.04,
+        "threshold": 0.09,
+        "verdict": "drifted" if value > 0.09 else "stable",
+        "images": 1195,
+        "mean": mean,
+        "baseline_mean": baseline_mean,
+    }
+
+
+DRIFT = {
+    "verdict": "drifted",
+    "class_psi": 0.03,
+    "confidence_psi": 0.31,
+    "images": 1195,
+    "images_measured": 1100,
+    "baseline_images": 900,
+    "tolerance": 0.05,
+    "measures": [
+        measured("classes", 0.04),
+        measured("confidence", 0.12, (0.97, 0.91)),
+        measured("horizontal_centre", 0.31, (0.5, 0.64)),
+    ],
+}
+
+
 def manifest(**changes: Any) -> dict[str, Any]:
     return {
         "listed": 1200,
@@ -42,7 +71,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "labels": {"cat": 300, "dog": 895},
         "passed_over": 0,
         "passed_over_kinds": SkippedFiles().describe(),
-        "drift": {"class_psi": 0.03, "confidence_psi": 0.31},
+        "drift": DRIFT,
+        "expected_accuracy": None,
         "computed": 1000,
         "reused": 200,
         "seconds": 252.4,
@@ -120,8 +150,10 @@ def test_everything_is_in_the_report() -> None:
         "1,200 images listed 1,195 scored 5 failed 200 reused 4,805 images per second",
         "4 min 12 s wall time, 0.6 s to start",
         "dog 895 · 74.9% cat 300 · 25.1%",
-        "Labels 0.030 stable",
-        "Confidence 0.310 a shift to investigate",
+        "These images differ from the model's test images Centre, left to right 0.5 → 0.64 0.31 "
+        "Confidence 0.97 → 0.91 0.12 Classes 0.04",
+        "from those in 900 test images, 0 to 1",
+        "the tolerance of 0.05 and what chance can do with 1,195 images, 1,100 of which were measured",
         "corrupt 4 · 0.3% plain.png the end is missing 3 more in the table. empty 1 · 0.1%",
         "cat 21.3% plain.png",
         "no longer readable",
@@ -233,19 +265,24 @@ def test_only_small_images_are_shown_pixelated() -> None:
     assert [image.get("class") for image in images] == ["small", None]
 
 
-@pytest.mark.parametrize(
-    ("index", "verdict"), [(0, "stable"), (0.1, "moved"), (0.25, "moved"), (9, "shifted")]
-)
-def test_drift_is_interpreted_as_usual(index: float, verdict: str) -> None:
-    readings = read_drift({"class_psi": index, "confidence_psi": 0.0})
-    assert [reading.verdict for reading in readings] == [verdict, "stable"]
-    assert 0 <= readings[0].place <= 100
+def test_a_run_without_drift_says_so() -> None:
+    stable = {**DRIFT, "verdict": "stable", "measures": [measured("classes", 0.04)]}
+    text = read(content(drift=stable)).text
+    assert "No drift beyond chance Classes 0.04" in text
+    assert "differ from the model's test images" not in text
 
 
-def test_drift_of_few_images_is_uncertain() -> None:
-    note = "both values tend to be high by chance"
-    assert note in read(content(scored=60)).text
-    assert note not in read(content()).text
+@pytest.mark.parametrize("reliable", [True, False])
+def test_the_expected_accuracy_is_shown_and_marked_where_there_is_drift(reliable: bool) -> None:
+    expected = {"accuracy": 0.912, "interval": [0.894, 0.93], "reliable": reliable, "baseline_accuracy": 0.9}
+    text = read(content(expected_accuracy=expected)).text
+    assert "91.2% expected accuracy, 89.4 to 93.0%" in text
+    assert ("not to be relied on" in text) is not reliable
+
+
+def test_decisions_are_counted_where_there_are_any() -> None:
+    assert "to review" not in read(content()).text
+    assert "95 to review, 1,100 accepted" in read(content(decisions={"accept": 1100, "review": 95})).text
 
 
 @given(st.integers(0, 10**12))

@@ -19,7 +19,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.images import decode
 from pixelmill.pipeline.predictions import read_predictions
-from pixelmill.pipeline.predictions.columns import Predictions, RunFacts
+from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
 from pixelmill.pipeline.predictions.parts import file_facts, part_name, read_file_facts, writing_part
 from pixelmill.pipeline.scoring import PredictionTable, ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import list_images
@@ -437,8 +437,9 @@ def table_of(
         predictions.probabilities[place] = np.sort(random.random(top_k, np.float32))[::-1]
         predictions.widths[place], predictions.heights[place] = random.integers(1, 9, 2)
     facts = RunFacts("digits", "1", "0" * 64, "run", "now")
-    with writing_part(folder / "previous/predictions" / part_name(0), request.layout, "key") as part:
-        table = predictions.to_table(request.bundle.labels(), facts, request.layout)
+    layout = TableLayout(request.top_k)
+    with writing_part(folder / "previous/predictions" / part_name(0), layout, "key") as part:
+        table = predictions.to_table(request.bundle.labels(), facts, layout)
         part.write(table, file_facts([(1, 2, 3)] * len(digests)))
     described = {"request": describe_request(request), "run": vars(facts)}
     files = describe_files(folder / "previous")

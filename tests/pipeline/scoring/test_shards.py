@@ -50,8 +50,8 @@ def fill(plan: ScoringPlan, *sizes: int) -> None:
 def write_part(folder: Path, number: int, key: str) -> Path:
     plan = plan_of(folder.parent)
     path = folder / part_name(number)
-    with writing_part(path, plan.request.layout, key) as part:
-        table = Predictions(["a.png"], 1).to_table(["cat"], plan.facts, plan.request.layout)
+    with writing_part(path, plan.layout, key) as part:
+        table = Predictions(["a.png"], 1).to_table(["cat"], plan.facts, plan.layout)
         part.write(table, file_facts([(1, 2, 3)]))
     return path
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelmill.pipeline.drift import (
+from pixelmill.pipeline.drift.comparison import measure_drift
+from pixelmill.pipeline.drift.counts import (
     CONFIDENCE_BINS,
     PredictionCounts,
-    measure_drift,
     population_stability_index,
 )
 
@@ -93,7 +93,10 @@ def test_a_baseline_has_no_drift_from_itself() -> None:
     assert baseline["images"] == 4
     assert baseline["class_counts"] == [1, 2, 1]
     assert baseline["confidence_bins"] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    assert measure_drift(baseline, baseline_counts) == {"class_psi": 0.0, "confidence_psi": 0.0}
+    drift = measure_drift(baseline, baseline_counts)
+    assert drift is not None
+    assert (drift["class_psi"], drift["confidence_psi"], drift["verdict"]) == (0.0, 0.0, "stable")
+    assert [row["value"] for row in drift["measures"]] == [0.0, 0.0]
 
 
 def test_classes_and_confidences_drift_independently() -> None:
