@@ -20,6 +20,7 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import require_failure_rate
+from pixelmill.pipeline.scoring.production_sample import keep_production_sample
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
@@ -44,6 +45,7 @@ def score(
     kept = f"finished shards are kept in {output}. Run the same command again to resume."
     with interrupt_message(kept):
         table = score_folder(request)
+        keep_production_sample(store, model, table)
     counts = table.manifest
     if as_json:
         print_json({"output": output, **counts})
