@@ -16,6 +16,7 @@ from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringP
 from pixelmill.pipeline.scoring.commit import commit_table, require_failure_rate, require_no_drift
 from pixelmill.pipeline.scoring.dask_engine import run_shards
 from pixelmill.pipeline.scoring.plan import lock_output, plan_scoring
+from pixelmill.pipeline.scoring.production_sample import keep_production_sample
 from pixelmill.pipeline.scoring.run import outcome_of, score_shards
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.tally import Tally
@@ -50,6 +51,7 @@ def score(
         plan = plan_run(request)
         outcome = score_images(plan) if request.executor == "local" else score_on_cluster(plan)
         table = commit(plan, outcome)
+    keep_production_sample(parse_location(store), model, table)
     require_failure_rate(table, request.max_failure_rate)
     require_no_drift(table, request.max_drift)
     return table.manifest

@@ -7,10 +7,11 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from pixelmill.flows.gate import judge, promote
 from pixelmill.flows.page import show_markdown, show_table
 from pixelmill.flows.refusals import refusal_as_state, require_result, unchanged_as_state
 from pixelmill.flows.training_progress import progress_artifact
-from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder, write_json
+from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
 from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
 from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, summarize_findings
 from pixelmill.pipeline.audit.retraining import audit_retraining
@@ -21,7 +22,7 @@ from pixelmill.pipeline.datasets.division import ModelHistory
 from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.ledger import ledger_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
-from pixelmill.pipeline.errors import DownloadError, NoSourceError
+from pixelmill.pipeline.errors import DownloadError, NoSourceError, PixelmillError
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.evaluation.evaluate import evaluate_model
 from pixelmill.pipeline.evaluation.predict import predict_test_images
@@ -36,8 +37,7 @@ from pixelmill.pipeline.export.held_out import from_dataset
 from pixelmill.pipeline.export.source import source_of_run
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.processes import run_in_spawned_process
-from pixelmill.pipeline.promotion import GATE_FILE, Judgement, Promotion, TestImages, VersionRefused
-from pixelmill.pipeline.promotion.pending import judge_versions
+from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.unchanged import Unchanged, find_unchanged
 from pixelmill.pipeline.readiness import check_readiness
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
@@ -77,10 +77,16 @@ def retrain(
     evaluation = evaluate(model, dataset, recipe, run)
     require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
     bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
+    try:
+        judgement = judge(bundle, raw, dataset, recipe, run, models)
+    except PixelmillError:
+        register(bundle, models)  # The training is not lost: the next run judges this version.
+        remove_file(checkpoint)
+        raise
     registered = register(bundle, models)
     # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
-    return require_result(promote(registered, dataset, recipe, run, models))
+    return require_result(promote(registered, judgement, dataset, recipe, run, models))
 
 
 def is_network_error(task: Any, run: Any, state: Any) -> bool:
@@ -235,32 +241,3 @@ def register(bundle: ModelBundle, store: Location) -> ModelBundle:
     registered = register_bundle(store, bundle)
     get_run_logger().info("%s@%d in %s", bundle.name, bundle.version, registered.address or registered.folder)
     return registered
-
-
-@task(name="promote", cache_policy=NO_CACHE)
-@refusal_as_state
-def promote(
-    bundle: ModelBundle, dataset: PreparedDataset, recipe: Recipe, run: Path, store: Location
-) -> Promotion:
-    """Compare the new version with the champion on the test images, and promote it if it passes the gate."""
-    with scratch_folder("test-images", run) as folder:
-        test = TestImages.of_dataset(dataset, folder)
-        try:
-            promoted = judge_versions(store, bundle, recipe.promotion, test)
-        except VersionRefused as refusal:
-            show_judgement(refusal.judgement, recipe.name, run)
-            raise
-    show_judgement(promoted.judgement, recipe.name, run)
-    get_run_logger().info("%s@%s is now version %d", promoted.name, promoted.alias, promoted.version)
-    return promoted
-
-
-def show_judgement(judgement: Judgement, name: str, run: Path) -> None:
-    """Write the verdict on every bar to the folder of the run, and show it on the page of the flow run."""
-    write_json(run / GATE_FILE, judgement.to_json())
-    champion = f", compared with {judgement.champion}" if judgement.champion else ""
-    show_table(
-        key=f"{name.replace('_', '-')}-gate",
-        table=judgement.table(),
-        description=f"{judgement.reference} on {judgement.images:,} test images{champion}",
-    )

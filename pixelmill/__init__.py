@@ -90,6 +90,7 @@ def score_folder(
     from pixelmill.pipeline.registry import find_bundle
     from pixelmill.pipeline.scoring import ScoringRequest
     from pixelmill.pipeline.scoring.commit import require_failure_rate, require_no_drift
+    from pixelmill.pipeline.scoring.production_sample import keep_production_sample
     from pixelmill.pipeline.scoring.run import score_folder as run
     from pixelmill.pipeline.storage import parse_location
 
@@ -98,6 +99,7 @@ def score_folder(
     bundle = find_bundle(parse_location(store), model, precision)
     request = ScoringRequest.from_options(bundle, images, output, options)
     table = run(request)
+    keep_production_sample(parse_location(store), model, table)
     require_failure_rate(table, request.max_failure_rate)
     require_no_drift(table, request.max_drift)
     return table

@@ -50,7 +50,7 @@ HEAVY = {
     "scipy",
 }
 # The flows, and modules for their functions.
-WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo")
+WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo", "gate")
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
 ALLOWED_KERAS = ("pipeline/layers/", "pipeline/training/", "pipeline/export/")
 

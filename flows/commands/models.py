@@ -18,7 +18,7 @@ from pixelmill.flows.commands.options import (
 )
 from pixelmill.flows.text_table import render_table
 from pixelmill.pipeline.display import printable
-from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
     from pixelmill.pipeline.registry import DamagedVersion, ModelVersion
@@ -71,16 +71,28 @@ def models_show(model: Model, store: Store = DEFAULT_STORE, as_json: Json = Fals
 def models_promote(
     model: Model,
     alias: Annotated[str, typer.Option("--alias", help="The alias to move.")] = "champion",
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the log.")] = "by hand, without a gate",
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the log.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if it gets a corrected image wrong; needs --reason.")
+    ] = False,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Point an alias to a version, regardless of the gate."""
+    """Point an alias to a version, regardless of the gate, but not of the permanent checks."""
     check_store(store)
+    if force and not (reason or "").strip():
+        raise RequestError("--force without --reason", "a reason for the log", 'Add --reason "...".')
     from pixelmill.pipeline.registry import find_version, promote_version
+    from pixelmill.pipeline.registry.checks import has_checks
 
     name, version = find_version(store, model)
-    promote_version(store, name, version, alias, reason=reason)
+    if not force and has_checks(store, name):
+        from pixelmill.pipeline.promotion.permanent_checks import require_checks
+        from pixelmill.pipeline.registry import find_bundle
+
+        bundle = find_bundle(store, f"{name}@{version}")
+        require_checks(store, bundle, f'pixelmill models promote {model} --force --reason "..."')
+    promote_version(store, name, version, alias, reason=reason or "by hand, without a gate")
     _print_alias(name, alias, version, as_json)
 
 

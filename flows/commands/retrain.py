@@ -73,7 +73,7 @@ def _gate(result: "Promotion | Unchanged") -> dict[str, Any]:
     """How the version was judged, if it was."""
     from pixelmill.pipeline.promotion import Promotion
 
-    judgement = (
-        result.judgement.to_json() if isinstance(result, Promotion) else {"gate": [], "compared_on": None}
-    )
-    return {name: judgement[name] for name in ("gate", "compared_on")}
+    if not isinstance(result, Promotion):
+        return {"gate": [], "compared_on": None, "permanent_checks": None, "preview": None}
+    judgement = result.judgement.to_json()
+    return {name: judgement[name] for name in ("gate", "compared_on", "permanent_checks", "preview")}

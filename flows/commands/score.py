@@ -21,6 +21,7 @@ from pixelmill.pipeline.drift.summary import describe_drift
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.commit import require_failure_rate, require_no_drift
+from pixelmill.pipeline.scoring.production_sample import keep_production_sample
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
@@ -45,6 +46,7 @@ def score(
     kept = f"finished shards are kept in {output}. Run the same command again to resume."
     with interrupt_message(kept):
         table = score_folder(request)
+        keep_production_sample(store, model, table)
     counts = table.manifest
     if as_json:
         print_json({"output": output, **counts})

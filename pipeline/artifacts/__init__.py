@@ -46,6 +46,7 @@ from pixelmill.pipeline.storage import (
 
 __all__ = [
     "MANIFEST",
+    "add_files",
     "canonical_json",
     "describe_file",
     "describe_files",
@@ -145,3 +146,23 @@ def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]
             shutil.rmtree(destination)
         staging.rename(destination)
         flush_to_disk(destination.parent)
+
+
+def add_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Add text files to a finished artifact that no other process reads yet, or replace files in it.
+
+    The manifest is removed first and written last, so that a killed process leaves no artifact behind whose
+    files do not match.
+
+    Args:
+        folder: The artifact, on this machine.
+        texts: The content of each file, by its path relative to the folder.
+    """
+    manifest = read_manifest(folder)
+    remove_file(folder / MANIFEST)
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / name, text)
+        manifest["files"][name] = describe_file(folder / name)
+    files = dict(sorted(manifest["files"].items()))
+    write_json(folder / MANIFEST, {**manifest, "files": files})

@@ -16,6 +16,8 @@ Metric = Literal[
     "model_bytes",
     "images_per_second",
 ]
+GateBar = Metric | Literal["permanent_checks", "changed_labels"]
+"""What a verdict is about: a metric, or one of the two bars that are not measured on the test images."""
 # A drop needs the predictions of two models for the same images.
 _WITH_DROP = ("accuracy", "balanced_accuracy", "recall", "loss")
 FILE_METRICS = ("model_bytes", "images_per_second")
@@ -84,6 +86,11 @@ class PromotionSpec(Part):
     )
     max_loss_increase: Annotated[Number, Field(ge=0)] | None = Field(
         default=None, description="Accepted increase of the loss, in nats. null: no limit."
+    )
+    max_changed_labels: Share | None = Field(
+        default=None,
+        description="Largest share of the last production batch that may get another label; refused only if "
+        "the 95% interval, from a sample of the batch, is above it. null: no limit.",
     )
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = Field(
         default=0.95,

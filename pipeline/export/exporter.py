@@ -13,6 +13,7 @@ import numpy as np
 from pixelmill.pipeline.artifacts import publishing, scratch_folder, sha256_of, write_json
 from pixelmill.pipeline.bundles import (
     BASELINE_FILE,
+    GATE_REPORT_FILE,
     INSIDE_FILE,
     METRICS_FILE,
     ONNX_FILE,
@@ -43,7 +44,14 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import dump_recipe
 
 _log = getLogger(__name__)
-_RESULTS = (METRICS_FILE, BASELINE_FILE, REPORT_FILE, INSIDE_FILE, TRAINING_IMAGES_FILE)
+_RESULTS = (
+    METRICS_FILE,
+    BASELINE_FILE,
+    REPORT_FILE,
+    INSIDE_FILE,
+    GATE_REPORT_FILE,
+    TRAINING_IMAGES_FILE,
+)
 
 
 def export_proven(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.config import Bar, PromotionSpec
-from pixelmill.pipeline.config.promotion import FILE_METRICS, Metric
+from pixelmill.pipeline.config.promotion import FILE_METRICS, GateBar, Metric
 from pixelmill.pipeline.datasets import Labels
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.evaluation.calibration import expected_calibration_error
@@ -27,9 +27,9 @@ class Verdict:
     """How one bar was judged.
 
     Attributes:
-        bar: The metric.
+        bar: The metric, or `permanent_checks` or `changed_labels`.
         scope: `all`, `class NAME`, or the slice such as `camera=north`.
-        images: Number of test images it was judged on; 0 for a property of the file.
+        images: Number of images it was judged on; 0 for a property of the file.
         value: The metric of the new version; None if there are no such images.
         interval: Its 95% confidence interval; for a drop, the interval of the drop. None if it has none.
         champion: The metric of the version that the alias points to, on the same images; None if the bar
@@ -37,11 +37,12 @@ class Verdict:
         limit: The limit in words: `at least 0.9000`.
         verdict: Whether the version passed; `not judged` if there are no such images.
         p_value: For a drop: of the hypothesis that it is within the limit, adjusted for all drops together.
+        max_drop: For a drop: the largest one that is accepted.
         detectable: For a drop: the smallest one that these images could have shown; None if none.
         note: What explains the value, if anything: `predicts cat for every test image`.
     """
 
-    bar: Metric
+    bar: GateBar
     scope: str
     images: int
     value: float | None
@@ -50,6 +51,7 @@ class Verdict:
     limit: str
     verdict: Decision
     p_value: float | None = None
+    max_drop: float | None = None
     detectable: float | None = None
     note: str = ""
 

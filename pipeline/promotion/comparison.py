@@ -93,5 +93,6 @@ def _judge(part: _Part, drop: Drop, p_value: float, level: Level) -> Verdict:
         champion=drop.reference,
         verdict="refused" if p_value < level.alpha else "passed",
         p_value=p_value,
+        max_drop=part.bar.max_drop,
         detectable=drop.detectable,
     )

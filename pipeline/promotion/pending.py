@@ -1,42 +1,32 @@
-"""Judging all pending versions: first those registered by interrupted runs, then the new one."""
+"""Judging the pending versions, which were registered by interrupted runs, before a new one."""
 
 from logging import getLogger
 
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import PromotionSpec
-from pixelmill.pipeline.errors import GateRefused, PixelmillError
-from pixelmill.pipeline.promotion import Promotion, TestImages, promote_bundle
+from pixelmill.pipeline.errors import PixelmillError
+from pixelmill.pipeline.promotion import TestImages, promote_bundle
 from pixelmill.pipeline.registry import aliases_of, find_bundle, mark_judged, pending_versions
 from pixelmill.pipeline.storage import Location
 
 _log = getLogger(__name__)
 
 
-def judge_versions(
-    store: Location, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages
-) -> Promotion:
-    """Promote a new version if it passes the gate, after the earlier versions of interrupted runs.
+def judge_pending(store: Location, new: ModelBundle, promotion: PromotionSpec, test: TestImages) -> None:
+    """Promote each earlier version that was never judged, if it passes the gate.
 
-    Versions are judged in order, by the same bars on the same test images. An earlier version is skipped if
-    the alias already points to a later one, and only logged if it is refused or damaged.
+    Versions are judged in order, by the bars and on the test images of the new one. One is skipped if the
+    alias already points to a later version, and only logged if it is refused or damaged.
 
     Args:
         store: The artifacts root.
-        bundle: The new version, registered.
+        new: The new version.
         promotion: The bars, and the alias to move.
         test: The test images of the run.
-
-    Raises:
-        VersionRefused: The new version does not pass the gate.
     """
-    for version in pending_versions(store, bundle.name):
-        if version < bundle.version:
-            _judge_earlier(store, bundle.name, version, promotion, test)
-    try:
-        return promote_bundle(store, bundle, promotion, test)
-    except GateRefused:
-        mark_judged(store, bundle.name, bundle.version)
-        raise
+    for version in pending_versions(store, new.name):
+        if version < new.version:
+            _judge_earlier(store, new.name, version, promotion, test)
 
 
 def _judge_earlier(

@@ -2,8 +2,6 @@
 
 import hashlib
 import itertools
-import math
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +11,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from pixelmill.pipeline.bundles import TRAINING_IMAGES_FILE, ModelBundle
-from pixelmill.pipeline.bundles.metadata import require_metadata
 from pixelmill.pipeline.datasets import Labels, PreparedDataset
 from pixelmill.pipeline.datasets.catalogue import SLICE
-from pixelmill.pipeline.decoding.files import decode_files
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.file_names import unescape
 from pixelmill.pipeline.image_encoding import encode_png
-from pixelmill.pipeline.images import DecodedImage, Pixels
-from pixelmill.pipeline.inference import Probabilities, are_probabilities, batch_size, load_session
 from pixelmill.pipeline.labels import normalize_label
-from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.promotion.bars import JudgedPredictions
+from pixelmill.pipeline.promotion.prediction import FilePredictions, predict_files
 
 Flags = npt.NDArray[np.bool_]
 
@@ -101,7 +95,7 @@ def trained_on(bundle: ModelBundle) -> set[str] | None:
 
 
 def predict_test_images(bundles: Sequence[ModelBundle], test: TestImages) -> list[JudgedPredictions]:
-    """Predict files with the ONNX file of each version and its own preprocessing, as scoring does.
+    """Predict test images with the ONNX file of each version and its own preprocessing, as scoring does.
 
     Args:
         bundles: Versions; their classes may be in any order, and a class that a version lacks gets 0.
@@ -113,81 +107,21 @@ def predict_test_images(bundles: Sequence[ModelBundle], test: TestImages) -> lis
     Raises:
         WorkError: A file cannot be read any more, or a prediction is not a probability.
     """
-    predictors = [_Predictor(bundle) for bundle in bundles]
-    # Versions with the same preprocessing share the decoding, which takes most of the time.
-    for spec in dict.fromkeys(predictor.spec for predictor in predictors):
-        alike = [predictor for predictor in predictors if predictor.spec == spec]
-        decoded = zip(test.files, decode_files(test.files, spec), strict=True)
-        with progress("predict test images", len(test.files), "images") as advance:
-            while found := list(itertools.islice(decoded, alike[0].batch_images)):
-                for file, image in found:
-                    if not isinstance(image, DecodedImage):
-                        raise _unreadable(file, str(image))
-                for predictor in alike:
-                    predictor.predict([image.pixels for _, image in found if isinstance(image, DecodedImage)])
-                advance(len(found), "")
-    return [predictor.result(test) for predictor in predictors]
+    return [_judged(found, test) for found in predict_files(bundles, test.files)]
 
 
-class _Predictor:
-    """A loaded version and what it has predicted so far."""
-
-    def __init__(self, bundle: ModelBundle) -> None:
-        self._bundle, self.spec = bundle, bundle.image_spec()
-        self._session = load_session(bundle.onnx_path, sha256=bundle.onnx_sha256)
-        require_metadata(self._session, bundle)
-        shape = (self.spec.height, self.spec.width, self.spec.channels)
-        # Rounding depends on the size of the batch, so it has the size that scoring uses.
-        self.batch_images = batch_size("cpu", math.prod(shape))
-        self._batch: Pixels = np.zeros((self.batch_images, *shape), np.uint8)
-        # The first call of a session takes longer than those after it.
-        self._session.probabilities(self._batch)
-        self._rows: list[Probabilities] = []
-        self._rates: list[float] = []
-
-    def predict(self, images: Sequence[Pixels]) -> None:
-        self._batch[: len(images)] = images
-        start = time.perf_counter()
-        self._rows.append(self._session.probabilities(self._batch)[: len(images)])
-        self._rates.append(self.batch_images / (time.perf_counter() - start))
-
-    def result(self, test: TestImages) -> JudgedPredictions:
-        probabilities = np.concatenate(self._rows)
-        _require_probabilities(self._bundle, probabilities, test.files)
-        return JudgedPredictions(
-            probabilities=_in_order(probabilities, self._bundle.labels(), test.class_names),
-            labels=test.labels,
-            class_names=test.class_names,
-            slices=test.slices,
-            model_bytes=self._bundle.onnx_path.stat().st_size,
-            images_per_second=(float(np.median(self._rates)), min(self._rates), max(self._rates)),
-        )
-
-
-def _in_order(probabilities: Probabilities, labels: Sequence[str], wanted: Sequence[str]) -> Probabilities:
-    """Probabilities [images, classes] with the classes in another order; 0 for a class that is not known."""
-    known = {normalize_label(name): index for index, name in enumerate(labels)}
-    ordered: Probabilities = np.zeros((len(probabilities), len(wanted)), np.float32)
-    for column, name in enumerate(wanted):
-        if (index := known.get(normalize_label(name))) is not None:
-            ordered[:, column] = probabilities[:, index]
-    return ordered
-
-
-def _require_probabilities(bundle: ModelBundle, rows: Probabilities, files: Sequence[Path]) -> None:
-    invalid = np.flatnonzero(~are_probabilities(rows))
-    if len(invalid):
+def _judged(found: FilePredictions, test: TestImages) -> JudgedPredictions:
+    for index, reason in found.failures.items():
         raise WorkError(
-            f"{bundle.name}@{bundle.version} predicts no probabilities for {len(invalid):,} of {len(rows):,} "
-            f"test images, such as {files[invalid[0]]}",
-            "probabilities of 0 or more that add up to 1",
-            "Roll back to a version that can predict them, or retrain.",
+            f"test image {test.files[index]} cannot be read any more ({reason})",
+            "the file that the new version was evaluated on",
+            "Restore it, and run the same command again.",
         )
-
-
-def _unreadable(file: Path, reason: str) -> WorkError:
-    return WorkError(
-        f"test image {file} cannot be read any more ({reason})",
-        "the file that the new version was evaluated on",
-        "Restore it, and run the same command again.",
+    return JudgedPredictions(
+        probabilities=found.in_order(test.class_names),
+        labels=test.labels,
+        class_names=test.class_names,
+        slices=test.slices,
+        model_bytes=found.bundle.onnx_path.stat().st_size,
+        images_per_second=found.images_per_second,
     )

@@ -17,7 +17,7 @@ from tests.flows.conftest import PrefectServer, ask, newest_run
 from tests.servers import FileServer, serving
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
-STAGES = {"download", "prepare", "train", "evaluate", "export", "register", "promote"}
+STAGES = {"download", "prepare", "train", "evaluate", "export", "judge", "register", "promote"}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 
 from pixelmill.pipeline.bundles import ONNX_FILE, ModelBundle
 from pixelmill.pipeline.config import PromotionSpec
-from pixelmill.pipeline.promotion import TestImages, VersionRefused
-from pixelmill.pipeline.promotion.pending import judge_versions
+from pixelmill.pipeline.promotion import Promotion, TestImages, VersionRefused, promote_bundle
+from pixelmill.pipeline.promotion.pending import judge_pending
 from pixelmill.pipeline.registry import (
     aliases_of,
     list_models,
@@ -29,6 +29,11 @@ ROOT = Path(__file__).parents[3]
 
 
 LABELS = [0, 1, 2] * 40
+
+
+def judge_versions(store: Path, bundle: ModelBundle, promotion: PromotionSpec, test: TestImages) -> Promotion:
+    judge_pending(store, bundle, promotion, test)
+    return promote_bundle(store, bundle, promotion, test)
 
 
 def with_accuracy(right: int) -> list[int]:

@@ -28,6 +28,7 @@ from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.promotion import TestImages
 from pixelmill.pipeline.registry import register_bundle, reserve_version
+from pixelmill.pipeline.storage import Location, local_path
 
 NAMES = ("cat", "dog", "fish")
 # The two pixels of an image are its number in base 256.
@@ -77,15 +78,20 @@ def write_network(path: Path, predicted: Sequence[int], names: tuple[str, ...]) 
 
 
 def register(
-    store: Path,
+    store: Location,
     predicted: Sequence[int],
     names: tuple[str, ...] = NAMES,
     trained_on: Sequence[int] = (),
     name: str = "pets",
+    work: Path | None = None,
 ) -> ModelBundle:
-    """Register a version that predicts class `predicted[n]` for image `n`, trained on the given numbers."""
+    """Register a version that predicts class `predicted[n]` for image `n`, trained on the given numbers.
+
+    Its bundle is written below `work`; by default, in the store.
+    """
     version = reserve_version(store, name)
-    return register_bundle(store, write_version(store, predicted, version, names, trained_on, name))
+    folder = local_path(store) if work is None else work
+    return register_bundle(store, write_version(folder, predicted, version, names, trained_on, name))
 
 
 def write_version(
