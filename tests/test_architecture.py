@@ -22,7 +22,7 @@ FLOORS = (
     {"images", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions", "run_lock"},
-    {"audit", "prediction", "readiness", "registry", "training"},
+    {"arrivals", "audit", "prediction", "readiness", "registry", "training"},
     {"evaluation", "runs", "scoring"},
     {"explain", "export", "promotion"},
 )
@@ -52,7 +52,7 @@ HEAVY = {
 # The flows, and modules for their functions.
 WITH_PREFECT = (
     *("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo"),
-    *("run_requests", "supervision"),
+    *("run_requests", "supervision", "nightly_scoring", "triggers"),
 )
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
 ALLOWED_KERAS = ("pipeline/layers/", "pipeline/training/", "pipeline/export/")
