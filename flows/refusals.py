@@ -78,6 +78,19 @@ def skipped_as_state(error: AnotherRunAtWork) -> Skipped:
     return cast("Skipped", Completed(name=SKIPPED, message=str(error), data=skipped))
 
 
+def show_errors_in_one_line() -> None:
+    """Leave the tracebacks of errors that are meant for users out of the log of tasks, such as `download`."""
+    logger = logging.getLogger("prefect.task_runs")
+    if _without_traceback not in logger.filters:
+        logger.addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if not _is_unexpected(record):
+        record.exc_info = None
+    return True
+
+
 def _is_unexpected(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], PixelmillError))
 

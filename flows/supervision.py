@@ -22,6 +22,7 @@ from prefect.logging.handlers import APILogHandler
 from pixelmill.flows.healing import heal_runs
 from pixelmill.flows.passwords import hide_in_logs
 from pixelmill.flows.process_record import write_record
+from pixelmill.flows.refusals import show_errors_in_one_line
 from pixelmill.pipeline.errors import PixelmillError, WorkError
 from pixelmill.pipeline.processes import terminate_children
 
@@ -60,6 +61,7 @@ def supervision() -> Iterator[None]:
         raise TypeError("supervision() outside a flow run")
     hours = float((context.parameters or {}).get("max_hours") or 0)
     hide_in_logs()
+    show_errors_in_one_line()
     show_pipeline_log()
     with suppress(OSError):  # Only healing needs the record, and a full disk is reported by what follows.
         write_record(str(context.flow_run.id))

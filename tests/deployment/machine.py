@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.flows.conftest import free_port, wait_until_it_responds
+from tests.flows.conftest import PostgreSql, free_port, wait_until_it_responds
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,7 @@ class Machine:
     port: int = field(default_factory=free_port)
     server: "subprocess.Popen[bytes] | None" = None
     worker: "subprocess.Popen[bytes] | None" = None
+    database: PostgreSql | None = None
 
     @property
     def url(self) -> str:
@@ -76,6 +77,19 @@ class Machine:
     def start_worker(self) -> None:
         command = [str(PIXELMILL), "worker", "--pool", "pixelmill", "--name", "tested"]
         self.worker = self._start(command, "worker.log")
+
+    def restart_server_after(self, seconds: float) -> None:
+        """Kill the server, and start it again after some time."""
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+        time.sleep(seconds)
+        self.start_server()
+
+    def cancel(self, flow_run: str) -> None:
+        """Cancel a run as Prefect's page does."""
+        state = {"type": "CANCELLING", "name": "Cancelling"}
+        self.ask("POST", f"flow_runs/{flow_run}/set_state", {"state": state})
 
     def heal(self) -> str:
         """What `pixelmill worker --heal-only` says."""
