@@ -6,8 +6,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from pixelmill.flows.page import show_table
-from pixelmill.flows.refusals import refusal_as_state
+from pixelmill.flows.refusals import refusal_as_state, require_result
 from pixelmill.flows.scoring_parameters import as_flow
+from pixelmill.flows.supervision import supervised
 from pixelmill.pipeline.bundles import Precision
 from pixelmill.pipeline.drift.summary import describe_drift, tabulate_drift
 from pixelmill.pipeline.progress import progress
@@ -26,6 +27,7 @@ from pixelmill.pipeline.storage import parse_location
 
 @flow(name="score", flow_run_name="score {images} with {model}", validate_parameters=True)
 @refusal_as_state
+@supervised
 @as_flow
 def score(
     model: str,
@@ -47,17 +49,25 @@ def score(
     """
     bundle = find_bundle(parse_location(store), model, precision)
     request = ScoringRequest.from_options(bundle, images, output, options)
-    with lock_output(request.output):
-        plan = plan_run(request)
-        outcome = score_images(plan) if request.executor == "local" else score_on_cluster(plan)
-        table = commit(plan, outcome)
+    table = run_stages(request)
     keep_production_sample(parse_location(store), model, table)
     require_failure_rate(table, request.max_failure_rate)
     require_no_drift(table, request.max_drift)
     return table.manifest
 
 
+def run_stages(request: ScoringRequest) -> PredictionTable:
+    """The stages of a scoring run, from the plan to the published table."""
+    with lock_output(request.output):
+        plan = require_result(plan_run(request))
+        outcome = (
+            require_result(score_images(plan)) if request.executor == "local" else score_on_cluster(plan)
+        )
+        return require_result(commit(plan, outcome))
+
+
 @task(name="plan", cache_policy=NO_CACHE)
+@refusal_as_state
 def plan_run(request: ScoringRequest) -> ScoringPlan:
     """Check the request, and start a run or resume an interrupted one."""
     plan = plan_scoring(request)
@@ -66,6 +76,7 @@ def plan_run(request: ScoringRequest) -> ScoringPlan:
 
 
 @task(name="score", cache_policy=NO_CACHE)
+@refusal_as_state
 def score_images(plan: ScoringPlan) -> ScoringOutcome:
     """List and predict the images with worker processes, in one task for all of them."""
     outcome = score_shards(plan)
@@ -99,6 +110,7 @@ def score_one_shard(work: str, number: int) -> ShardResult:
 
 
 @task(name="commit", cache_policy=NO_CACHE)
+@refusal_as_state
 def commit(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
     """Check that no row is missing, and publish the table."""
     table = commit_table(plan, outcome)

@@ -22,6 +22,7 @@ from pixelmill.flows.commands.recipes import recipes_app
 from pixelmill.flows.commands.retrain import retrain
 from pixelmill.flows.commands.score import score
 from pixelmill.flows.commands.verify import verify
+from pixelmill.flows.commands.worker import worker
 from pixelmill.flows.general_options import quietable, take_general_options
 from pixelmill.flows.interrupts import handling_signals
 from pixelmill.flows.prefect_session import ServerLostError
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(take_general_options)
-for command in (demo, retrain, audit, predict, score, export, verify, explain):
+for command in (demo, retrain, audit, predict, score, export, verify, explain, worker):
     app.command()(quietable(command))
 for name, group in (("models", models_app), ("recipes", recipes_app)):
     for registered in group.registered_commands:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pixelmill.flows.passwords import hide
 from pixelmill.flows.retraining import retrain
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
@@ -17,6 +18,7 @@ from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.unchanged import Unchanged
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import ModelVersion, find_bundle, show_model
+from pixelmill.pipeline.run_lock import AnotherRunAtWork, Skipped
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.storage import Location, workspace
@@ -55,12 +57,22 @@ def retrain_with_fallback(
     """Retrain the `mnist` recipe, or the `digits` recipe if MNIST cannot be downloaded."""
     recipe = load_recipe("mnist", (*_SHORTER, *overrides))
     try:
-        return recipe, retrain(recipe, str(store))
+        return recipe, require_run(retrain("mnist", hide((*_SHORTER, *overrides)), str(store)))
     except DownloadError as error:
         print(f"MNIST is unavailable: {error}", file=sys.stderr)
         print("Continuing with digits, which scikit-learn includes.", file=sys.stderr)
-    recipe = load_recipe("digits")
-    return recipe, retrain(recipe, str(store))
+    return load_recipe("digits"), require_run(retrain("digits", store=str(store)))
+
+
+def require_run(result: Promotion | Unchanged | Skipped) -> Promotion | Unchanged:
+    """The result of a retraining that was not skipped.
+
+    Raises:
+        AnotherRunAtWork: It was.
+    """
+    if isinstance(result, Skipped):
+        raise AnotherRunAtWork(result.name, result.holder)
+    return result
 
 
 def write_test_images(recipe: Recipe, store: Location) -> Path:

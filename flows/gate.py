@@ -26,6 +26,7 @@ from pixelmill.pipeline.storage import Location
 
 
 @task(name="judge", cache_policy=NO_CACHE)
+@refusal_as_state
 def judge(
     bundle: ModelBundle,
     raw: RawDataset,

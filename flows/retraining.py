@@ -9,7 +9,10 @@ from prefect.tasks import exponential_backoff
 
 from pixelmill.flows.gate import judge, promote
 from pixelmill.flows.page import show_markdown, show_table
-from pixelmill.flows.refusals import refusal_as_state, require_result, unchanged_as_state
+from pixelmill.flows.passwords import reveal
+from pixelmill.flows.refusals import refusal_as_state, require_result, skipped_as_state, unchanged_as_state
+from pixelmill.flows.run_requests import one_run_at_a_time
+from pixelmill.flows.supervision import supervised
 from pixelmill.flows.training_progress import progress_artifact
 from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
 from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
@@ -40,7 +43,9 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.unchanged import Unchanged, find_unchanged
 from pixelmill.pipeline.readiness import check_readiness
+from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
+from pixelmill.pipeline.run_lock import AnotherRunAtWork, RunLock, Skipped
 from pixelmill.pipeline.runs import begin_run
 from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
@@ -48,22 +53,44 @@ from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_e
 from pixelmill.pipeline.training.trainer import train_model
 
 
-@flow(name="retrain", flow_run_name="retrain {recipe.name}", validate_parameters=True)
+@flow(name="retrain", flow_run_name="retrain {recipe}", validate_parameters=True)
 @refusal_as_state
+@supervised
 def retrain(
-    recipe: Recipe,
-    store: str | Path = "artifacts",
+    recipe: str,
+    overrides: tuple[str, ...] = (),
+    store: str = "artifacts",
     verify_data: bool = False,
     retrain_anyway: bool = False,
-) -> Promotion | Unchanged:
+    max_hours: float = 0.0,
+) -> Promotion | Unchanged | Skipped:
     """Retrain a classifier; publish it if it passes the parity check, promote it if it passes the gate.
 
-    Nothing is trained if the alias already points to a version that was trained on the same data with the
-    same recipe and packages, unless `retrain_anyway`. With `verify_data`, files and tensors are read again
-    although their sizes and times have not changed.
+    Nothing is trained if another run of the same model is at work, or if the alias already points to a
+    version that was trained on the same data with the same recipe and packages.
+
+    Args:
+        recipe: The name of a built-in recipe, such as mnist, or the path of a YAML file.
+        overrides: Fields of the recipe to override, such as training.epochs=3.
+        store: The folder or address of the artifacts root.
+        verify_data: Read files and tensors again although their sizes and times have not changed.
+        retrain_anyway: Train although data, recipe and packages are unchanged.
+        max_hours: The longest time that the run may take, in hours; 0 for no limit.
     """
+    checked = load_recipe(recipe, reveal(overrides))
     models = parse_location(store)
-    check_readiness(recipe, models)
+    check_readiness(checked, models)
+    try:
+        with one_run_at_a_time(RunLock(workspace(models), checked.name)):
+            return run_stages(checked, models, verify_data, retrain_anyway)
+    except AnotherRunAtWork as error:
+        return skipped_as_state(error)
+
+
+def run_stages(
+    recipe: Recipe, models: Location, verify_data: bool, retrain_anyway: bool
+) -> Promotion | Unchanged:
+    """The stages of a retraining, from the download to the promotion."""
     work = workspace(models)
     run = begin_run(models, recipe.name)
     raw = download(recipe.dataset, work, verify_data)
@@ -73,17 +100,17 @@ def retrain(
     dataset = require_result(prepare(raw, recipe, work, history, verify_data))
     require_result(audit(raw, dataset, recipe, work, run))
     checkpoint = checkpoint_path(dataset, recipe, work)
-    model = train(dataset, recipe, run, checkpoint)
-    evaluation = evaluate(model, dataset, recipe, run)
+    model = require_result(train(dataset, recipe, run, checkpoint))
+    evaluation = require_result(evaluate(model, dataset, recipe, run))
     require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
     bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
     try:
-        judgement = judge(bundle, raw, dataset, recipe, run, models)
+        judgement = require_result(judge(bundle, raw, dataset, recipe, run, models))
     except PixelmillError:
         register(bundle, models)  # The training is not lost: the next run judges this version.
         remove_file(checkpoint)
         raise
-    registered = register(bundle, models)
+    registered = require_result(register(bundle, models))
     # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
     return require_result(promote(registered, judgement, dataset, recipe, run, models))
@@ -142,6 +169,7 @@ def audit(raw: RawDataset, dataset: PreparedDataset, recipe: Recipe, store: Path
 
 
 @task(name="train", cache_policy=NO_CACHE)
+@refusal_as_state
 def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
     """Train the network in a separate process."""
     if done := completed_epochs(checkpoint):
@@ -167,6 +195,7 @@ def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path)
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
+@refusal_as_state
 def evaluate(model: TrainedModel, dataset: PreparedDataset, recipe: Recipe, run: Path) -> Evaluation:
     """Predict and evaluate the test images, once."""
     predicted = run_in_spawned_process(predict_test_images, model, dataset, recipe, run)
@@ -236,6 +265,7 @@ def export(
 
 
 @task(name="register", cache_policy=NO_CACHE)
+@refusal_as_state
 def register(bundle: ModelBundle, store: Location) -> ModelBundle:
     """Publish the bundle under its version."""
     registered = register_bundle(store, bundle)

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -35,8 +35,17 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     return _with_parameters(run, function, [_command_parameter(option) for option in scoring_options()])
 
 
-def as_flow(function: Callable[P, R]) -> Callable[P, R]:
-    """Replace the `**options` of a flow by one parameter per field, for Prefect's form."""
+def as_flow(function: Callable[P, R], leave_out: Collection[str] = ()) -> Callable[P, R]:
+    """Replace the `**options` of a flow by one parameter per field, for Prefect's form.
+
+    Args:
+        function: The body of the flow.
+        leave_out: The fields that the flow decides itself, besides those that are among its own parameters.
+    """
+    own = inspect.signature(function).parameters
+    options = [
+        option for option in scoring_options() if option.name not in own and option.name not in leave_out
+    ]
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -44,9 +53,9 @@ def as_flow(function: Callable[P, R]) -> Callable[P, R]:
 
     # Prefect reads the help of a parameter from the docstring, whose last line stands for all options.
     own_lines = (inspect.getdoc(function) or "").splitlines()[:-1]
-    more_lines = [f"    {option.name}: {option.description}" for option in scoring_options()]
+    more_lines = [f"    {option.name}: {option.description}" for option in options]
     run.__doc__ = "\n".join([*own_lines, *more_lines])
-    return _with_parameters(run, function, [_flow_parameter(option) for option in scoring_options()])
+    return _with_parameters(run, function, [_flow_parameter(option) for option in options])
 
 
 def _with_parameters(

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import ClassVar
 
-from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.display import printable, without_passwords
 
 
 class ExitCode(IntEnum):
@@ -35,7 +35,8 @@ class PixelmillError(Exception):
 
     def __str__(self) -> str:
         # File names and messages of libraries may contain line breaks or terminal escapes.
-        return printable(" ".join(f"{self.received}; expected {self.expected}. {self.remedy}".split()))
+        text = " ".join(f"{self.received}; expected {self.expected}. {self.remedy}".split())
+        return printable(without_passwords(text))
 
 
 class WorkError(PixelmillError):

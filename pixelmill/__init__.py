@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pixelmill.pipeline.prediction import LoadedModel
     from pixelmill.pipeline.promotion import Promotion
     from pixelmill.pipeline.promotion.unchanged import Unchanged
+    from pixelmill.pipeline.run_lock import Skipped
     from pixelmill.pipeline.scoring import PredictionTable
 
 __all__ = [
@@ -122,7 +123,7 @@ def read_predictions(table: str | Path) -> "pd.DataFrame":
 
 def retrain(
     recipe: str | Path, overrides: Sequence[str] = (), store: str | Path = "artifacts"
-) -> "Promotion | Unchanged":
+) -> "Promotion | Unchanged | Skipped":
     """Download, prepare, train, evaluate, export, register and promote, as a Prefect flow.
 
     The flow runs on the Prefect server at `PREFECT_API_URL`, or on one that ends with this process.
@@ -134,7 +135,8 @@ def retrain(
 
     Returns:
         The model's name, its new version, the alias that points to it, and how it was judged; or the version
-        that already has this data, recipe and these packages, if nothing had to be trained.
+        that already has this data, recipe and these packages, if nothing had to be trained; or the run of
+        the same model that is at work, if there is one.
 
     Raises:
         RequestError: The recipe is invalid, its data is missing, or the extras `flows` and `train` are not
@@ -148,12 +150,12 @@ def retrain(
     from pixelmill.pipeline.recipes import load_recipe
     from pixelmill.pipeline.storage import parse_location
 
-    checked = load_recipe(str(recipe), tuple(overrides))
-    check_readiness(checked, parse_location(store))
+    check_readiness(load_recipe(str(recipe), tuple(overrides)), parse_location(store))
     require_extras()
     from pixelmill.flows.prefect_session import prefect_session
 
     with prefect_session():
+        from pixelmill.flows.passwords import hide
         from pixelmill.flows.retraining import retrain as run
 
-        return run(checked, str(store))
+        return run(str(recipe), hide(overrides), str(store))

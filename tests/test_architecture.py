@@ -21,8 +21,8 @@ FLOORS = (
     {"config", "layers"},
     {"images", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
-    {"bundles", "datasets", "predictions"},
-    {"audit", "prediction", "readiness", "registry", "training"},
+    {"bundles", "datasets", "predictions", "run_lock"},
+    {"arrivals", "audit", "prediction", "readiness", "registry", "training"},
     {"evaluation", "runs", "scoring"},
     {"explain", "export", "promotion"},
 )
@@ -50,7 +50,10 @@ HEAVY = {
     "scipy",
 }
 # The flows, and modules for their functions.
-WITH_PREFECT = ("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo", "gate")
+WITH_PREFECT = (
+    *("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo", "gate"),
+    *("run_requests", "supervision", "nightly_scoring", "triggers"),
+)
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
 ALLOWED_KERAS = ("pipeline/layers/", "pipeline/training/", "pipeline/export/")
 

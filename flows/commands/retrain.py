@@ -21,6 +21,7 @@ from pixelmill.flows.prefect_session import prefect_session
 if TYPE_CHECKING:
     from pixelmill.pipeline.promotion import Promotion
     from pixelmill.pipeline.promotion.unchanged import Unchanged
+    from pixelmill.pipeline.run_lock import Skipped
 
 
 def retrain(
@@ -42,16 +43,21 @@ def retrain(
     from pixelmill.pipeline.promotion import VersionRefused
     from pixelmill.pipeline.promotion.unchanged import Unchanged
     from pixelmill.pipeline.registry import show_model
+    from pixelmill.pipeline.run_lock import Skipped
 
     with prefect_session():
+        from pixelmill.flows.passwords import hide
         from pixelmill.flows.retraining import retrain as run_flow
 
         try:
-            result = run_flow(checked, str(store), verify_data, retrain_anyway)
+            result = run_flow(recipe, hide(overrides or ()), str(store), verify_data, retrain_anyway)
         except VersionRefused as refusal:
             if as_json:
                 print_json({"state": "refused", "name": checked.name, **refusal.judgement.to_json()})
             raise
+    if isinstance(result, Skipped):
+        _print_skipped(result, as_json)
+        return
     model = show_model(store, f"{result.name}@{result.version}")
     if as_json:
         print_json(
@@ -67,6 +73,18 @@ def retrain(
             "Nothing was trained: data, recipe and packages are those of this version (see --retrain-anyway)."
         )
     print_model(model, as_json)
+
+
+def _print_skipped(skipped: "Skipped", as_json: bool) -> None:
+    """Say which run is at work."""
+    from pixelmill.pipeline.run_lock import describe_run
+
+    holder = skipped.holder
+    if as_json:
+        at_work = {"pid": holder.pid, "run": holder.run, "since": holder.asked_at}
+        print_json({"state": "skipped", "name": skipped.name, "at_work": at_work})
+        return
+    print(f"Nothing was trained: another run of {skipped.name} is at work ({describe_run(holder)}).")
 
 
 def _gate(result: "Promotion | Unchanged") -> dict[str, Any]:

@@ -4,9 +4,15 @@ Every type is frozen and rejects unknown keys. `pixelmill recipes explain` and t
 descriptions of the fields. `pixelmill.pipeline.recipes` finds and reads the files.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from pixelmill.pipeline.config.promotion import Bar, PromotionSpec
 from pixelmill.pipeline.config.sources import (
@@ -24,6 +30,7 @@ from pixelmill.pipeline.config.sources import (
     name_after_folder,
 )
 from pixelmill.pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
+from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.layers import ModelSpec
 from pixelmill.pipeline.part import Number, Part, Positive, Share
 
@@ -218,3 +225,19 @@ class Recipe(Part):
         ):
             return {**content, "name": name_after_folder(fields["path"])}
         return content
+
+    @model_serializer(mode="wrap", when_used="json")
+    def without_passwords(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the passwords in addresses out of what is written to manifests and shown."""
+        content: dict[str, Any] = _without_passwords(write(self))
+        return content
+
+
+def _without_passwords(content: Any) -> Any:
+    if isinstance(content, str):
+        return without_passwords(content)
+    if isinstance(content, dict):
+        return {key: _without_passwords(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_passwords(value) for value in content]
+    return content

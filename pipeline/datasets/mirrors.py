@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from pixelmill.pipeline.artifacts import replacing, sha256_of
+from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.errors import DownloadError, NoSourceError
 from pixelmill.pipeline.progress import progress
 
@@ -128,7 +129,7 @@ def plain_mirror(base: str) -> Mirror:
         for file in wanted:
             yield file, download(f"{base.rstrip('/')}/{file.name}", partial, file.size)
 
-    return Mirror(base, fetch)
+    return Mirror(without_passwords(base), fetch)
 
 
 def https_mirror(base: str) -> Mirror:
@@ -144,7 +145,7 @@ def https_mirror(base: str) -> Mirror:
             except (OSError, EOFError, zlib.error) as error:
                 raise MirrorFailed(f"{file.name}.gz is not a complete gzip file: {error}") from error
 
-    return Mirror(base, fetch)
+    return Mirror(without_passwords(base), fetch)
 
 
 def download(url: str, partial: Path, limit: int) -> bytes:

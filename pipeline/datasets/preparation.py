@@ -39,6 +39,7 @@ from pixelmill.pipeline.datasets.duplicates import find_contradictions
 from pixelmill.pipeline.datasets.splits import SPLITS
 from pixelmill.pipeline.datasets.tensor_writer import add_tensors
 from pixelmill.pipeline.datasets.tensors import Located, TensorStore
+from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import progress
 
@@ -145,7 +146,7 @@ def _prepare(
         "kind": "prepared-dataset",
         "name": raw.source,
         "fingerprint": raw.fingerprint,
-        "provenance": raw.provenance,
+        "provenance": without_passwords(raw.provenance),
         "class_names": list(images.class_names),
         "image": recipe.image.preprocessing(),
         "tensor_spec": recipe.image.model_dump(),

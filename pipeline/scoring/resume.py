@@ -10,7 +10,7 @@ from pixelmill.pipeline.artifacts import MANIFEST, new_run_id, now, read_json, r
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.predictions.columns import RunFacts
-from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT_FILE
+from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, REPORT_FILE, WORK_FOLDER
 from pixelmill.pipeline.predictions.publication import (
     foreign_files_in_parts,
     is_publication_pending,
@@ -105,6 +105,18 @@ def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts |
     held = _HeldRun(identity, run, request.fresh)
     write_json(request.work / _RUN_FILE, _RUN.dump_python(held, mode="json"))
     return run
+
+
+def held_model(output: Location) -> str | None:
+    """The model of the run that an output holds, `digits@6`; None if it holds no run.
+
+    Raises:
+        RequestError: A file of the run cannot be read.
+    """
+    for path in (output / WORK_FOLDER / _RUN_FILE, output / MANIFEST):
+        if path.is_file():
+            return str(_read_run(path).request["model"])
+    return None
 
 
 def _adopt_parts(request: ScoringRequest, run: RunFacts) -> None:

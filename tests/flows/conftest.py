@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,36 +106,67 @@ def newest_run(server: PrefectServer, flow: str) -> Any:
     return run
 
 
+@dataclass
+class PostgreSql:
+    """A PostgreSQL server on a free port of 127.0.0.1, which can be stopped and started."""
+
+    place: Path
+    program: Path
+    user: str | None
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        """Its address for Prefect."""
+        return f"postgresql+asyncpg://prefect@127.0.0.1:{self.port}/prefect"
+
+    def create(self) -> None:
+        data = self.place / "data"
+        self._call("initdb", "-D", data, "-U", "prefect", "--auth=trust", "-E", "UTF8")
+        self.start()
+        self._call("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "prefect", "prefect")
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.place}"
+        data = self.place / "data"
+        self._call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._call("pg_ctl", "-D", self.place / "data", "-w", "-m", mode, "stop")
+
+    def _call(self, name: str, *arguments: str | Path) -> None:
+        # Not a pipe, because the server that pg_ctl starts would keep it open.
+        subprocess.run(
+            [self.program / name, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            user=self.user,
+            group=self.user,
+            cwd=self.place,
+        )
+
+
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL server on a free port of 127.0.0.1; yields its address for Prefect."""
+def postgresql_server() -> Iterator[PostgreSql]:
+    """Run a PostgreSQL server on a free port of 127.0.0.1."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("no PostgreSQL here; install the packages in .ci/apt-packages.txt")
-    program = programs[-1].parent
     # PostgreSQL refuses to run as root; Debian's package creates a user for it.
     user = "postgres" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="postgresql-") as place:
-        data, port = Path(place) / "data", free_port()
         if user:
             shutil.chown(place, user)
-
-        def call(name: str, *arguments: str | Path) -> None:
-            # Not a pipe, because the server that pg_ctl starts would keep it open.
-            subprocess.run(
-                [program / name, *arguments],
-                check=True,
-                stdout=subprocess.DEVNULL,
-                user=user,
-                group=user,
-                cwd=place,
-            )
-
-        call("initdb", "-D", data, "-U", "prefect", "--auth=trust", "-E", "UTF8")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place}"
-        call("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+        server = PostgreSql(Path(place), programs[-1].parent, user)
+        server.create()
         try:
-            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect")
-            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
+            yield server
         finally:
-            call("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+            server.stop()
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a PostgreSQL server; yields its address for Prefect."""
+    with postgresql_server() as server:
+        yield server.url

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.recipes import load_recipe
 from tests.flows.conftest import PrefectServer, ask, postgresql, prefect_server
@@ -40,8 +39,8 @@ def test_the_parameters_match_the_flows(deployments: dict[str, Any]) -> None:
 
 
 def test_the_nightly_recipe_is_the_built_in_one(deployments: dict[str, Any]) -> None:
-    recipe = Recipe.model_validate(deployments["nightly"]["parameters"]["recipe"])
-    assert recipe == load_recipe("mnist")
+    parameters = deployments["nightly"]["parameters"]
+    assert load_recipe(parameters["recipe"], parameters["overrides"]) == load_recipe("mnist")
 
 
 def pull_step() -> Callable[[], dict[str, str]]:

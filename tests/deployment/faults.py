@@ -1,0 +1,222 @@
+"""The faults, each on a machine with a retraining at work, and how the schedule recovers from it."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pixelmill.pipeline.registry import aliases_of, list_models, pending_versions
+from tests.deployment.machine import ENDED, Machine, exists, kill, wait_for
+
+SECONDS_TO_WAIT = 900.0
+
+
+class Recovery(NamedTuple):
+    """What a fault led to.
+
+    Attributes:
+        states: The states of the run, in order.
+        seconds: From the fault, or from the end of the outage, to a run that ended or went on.
+        next: What the next run did.
+    """
+
+    states: list[str]
+    seconds: float
+    next: str
+
+
+@dataclass
+class Scene:
+    """A machine whose store has a champion, and a retraining that would go on for hours.
+
+    Attributes:
+        machine: The machine.
+        store: The store.
+        endless: The deployment of the retraining that goes on.
+        short: The deployment of one that ends after a few epochs.
+        run: The run at work.
+    """
+
+    machine: Machine
+    store: Path
+    endless: str
+    short: str
+    run: str = ""
+
+    def start(self) -> None:
+        """Start a run, if none is at work, and wait until it has written a checkpoint."""
+        if self.run and self.machine.run(self.run)["state_type"] not in ENDED:
+            return
+        before = self.checkpoint_time()
+        self.run = self.machine.begin(self.endless)
+        wait_for("the process", lambda: self.machine.pid_of(self.run), SECONDS_TO_WAIT)
+        wait_for("an epoch", lambda: self.checkpoint_time() > before, SECONDS_TO_WAIT)
+
+    def checkpoint_time(self) -> float:
+        """When the newest checkpoint was written."""
+        return max((path.stat().st_mtime for path in self.store.glob("checkpoints/*.npz")), default=0.0)
+
+    @property
+    def pid(self) -> int:
+        """The process of the run at work."""
+        return self.machine.pid_of(self.run)
+
+    def goes_on(self) -> bool:
+        """Whether the run writes another checkpoint."""
+        before = self.checkpoint_time()
+        wait_for("another epoch", lambda: self.checkpoint_time() > before, SECONDS_TO_WAIT)
+        return exists(self.pid)
+
+    def check(self) -> None:
+        """The champion is there, no version is half registered, no process is left without a run."""
+        assert aliases_of(self.store, "digits")["champion"] >= 1
+        assert pending_versions(self.store, "digits") == []
+        assert all(
+            (self.store / "models/digits" / str(model.version)).is_dir() for model in list_models(self.store)
+        )
+
+    def recover(self, since: float, *names: str) -> Recovery:
+        """Wait until the run has ended, then until the next one has resumed it."""
+        run, pid = self.run, self.pid
+        self.machine.wait_for_state(run, *names, seconds=SECONDS_TO_WAIT)
+        wait_for("the end of the process", lambda: not exists(pid), SECONDS_TO_WAIT)
+        seconds = time.monotonic() - since
+        self.check()
+        self.start()
+        resumed = wait_for(
+            "the log of the next run", lambda: "resuming after epoch" in self.machine.log(self.run), 120
+        )
+        return Recovery(self.machine.states(run), seconds, "resumed" if resumed else "")
+
+
+def kill_run(scene: Scene) -> Recovery:
+    kill(scene.pid)
+    return scene.recover(time.monotonic(), "Crashed")
+
+
+def kill_worker(scene: Scene) -> Recovery:
+    kill(worker_of(scene))
+    started = time.monotonic()
+    scene.machine.start_worker()
+    return scene.recover(started, "Crashed")
+
+
+def kill_worker_and_run(scene: Scene) -> Recovery:
+    kill(worker_of(scene), scene.pid)
+    started = time.monotonic()
+    scene.machine.start_worker()
+    return scene.recover(started, "Crashed")
+
+
+def kill_everything(scene: Scene, pause: float) -> Recovery:
+    kill(worker_of(scene), server_of(scene), scene.pid)
+    time.sleep(pause)
+    started = time.monotonic()
+    scene.machine.start_server()
+    scene.machine.start_worker()
+    return scene.recover(started, "Crashed")
+
+
+def reboot(scene: Scene) -> Recovery:
+    """SIGTERM for the worker, then for the server, as systemd does at the end."""
+    machine = scene.machine
+    kill(worker_of(scene), number=signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        machine.worker and machine.worker.wait(30)
+    kill(server_of(scene), number=signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        machine.server and machine.server.wait(30)
+    kill(worker_of(scene), server_of(scene), scene.pid)
+    started = time.monotonic()
+    machine.start_server()
+    machine.start_worker()
+    return scene.recover(started, "Crashed", "Cancelled", "Failed")
+
+
+def restart_server(scene: Scene, pause: float) -> Recovery:
+    """The run is at work for longer than the 225 s after which a lease of Prefect's would be renewed."""
+    scene.machine.restart_server_after(pause)
+    started = time.monotonic()
+    assert scene.goes_on()
+    seconds = time.monotonic() - started
+    scene.machine.wait_for_state(scene.run, "Running")
+    return Recovery(scene.machine.states(scene.run), seconds, "went on")
+
+
+def stop_database(scene: Scene) -> Recovery:
+    """The database goes away for 20 s, and comes back."""
+    assert scene.machine.database is not None
+    scene.machine.database.stop("fast")
+    time.sleep(20)
+    scene.machine.database.start()
+    started = time.monotonic()
+    assert scene.goes_on()
+    seconds = time.monotonic() - started
+    scene.machine.wait_for_state(scene.run, "Running")
+    return Recovery(scene.machine.states(scene.run), seconds, "went on")
+
+
+def cancel(scene: Scene) -> Recovery:
+    started = time.monotonic()
+    scene.machine.cancel(scene.run)
+    return scene.recover(started, "Cancelled")
+
+
+def cancel_after_outage(scene: Scene) -> Recovery:
+    scene.machine.restart_server_after(40)
+    return cancel(scene)
+
+
+def two_at_once(scene: Scene) -> Recovery:
+    started = time.monotonic()
+    second = scene.machine.begin(scene.endless)
+    scene.machine.wait_for_state(second, "Skipped", seconds=SECONDS_TO_WAIT)
+    assert scene.goes_on()
+    return Recovery(scene.machine.states(second), time.monotonic() - started, "the first went on")
+
+
+def server_away_at_the_end(scene: Scene) -> Recovery:
+    """The server goes away during the training of a short run, and comes back after its end."""
+    machine = scene.machine
+    kill(scene.pid)
+    machine.wait_for_state(scene.run, "Crashed")
+    scene.run = ""
+    versions = len(list_models(scene.store))
+    run = machine.begin(scene.short)
+    wait_for("the training", lambda: "predict" in machine.log(run) or "images" in machine.log(run), 600)
+    machine.restart_server_after(150)
+    started = time.monotonic()
+    wait_for("the version", lambda: len(list_models(scene.store)) > versions, SECONDS_TO_WAIT)
+    machine.wait_for_state(run, "Completed", "Refused", seconds=SECONDS_TO_WAIT)
+    scene.check()
+    return Recovery(machine.states(run), time.monotonic() - started, "its version is registered")
+
+
+def server_of(scene: Scene) -> int:
+    assert scene.machine.server is not None
+    return scene.machine.server.pid
+
+
+def worker_of(scene: Scene) -> int:
+    assert scene.machine.worker is not None
+    return scene.machine.worker.pid
+
+
+FAULTS: dict[str, Callable[[Scene], Recovery]] = {
+    "SIGKILL of the run": kill_run,
+    "SIGKILL of the worker": kill_worker,
+    "SIGKILL of worker and run": kill_worker_and_run,
+    "SIGKILL of server, worker and run, back after 10 s": lambda scene: kill_everything(scene, 10),
+    "SIGKILL of server, worker and run, back after 4 min": lambda scene: kill_everything(scene, 240),
+    "SIGTERM of the worker, then of the server": reboot,
+    "two retrainings at once": two_at_once,
+    "server restarted during a run": lambda scene: restart_server(scene, 5),
+    "PostgreSQL stopped for 20 s": stop_database,
+    "cancelled": cancel,
+    "cancelled after the server was away for 40 s": cancel_after_outage,
+    "server away for 150 s at the end of training": server_away_at_the_end,
+}
