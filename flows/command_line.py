@@ -19,6 +19,7 @@ from pixelmill.flows.commands.down import down
 from pixelmill.flows.commands.explain import explain
 from pixelmill.flows.commands.export import export
 from pixelmill.flows.commands.models import models_app
+from pixelmill.flows.commands.prune import prune
 from pixelmill.flows.commands.recipes import recipes_app
 from pixelmill.flows.commands.retrain import retrain
 from pixelmill.flows.commands.score import score
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(take_general_options)
-for command in (demo, retrain, audit, score, export, verify, explain, up, down, deploy, status):
+for command in (demo, retrain, audit, score, export, verify, explain, up, down, deploy, status, prune):
     app.command()(quietable(command))
 for name, group in (("models", models_app), ("recipes", recipes_app)):
     for registered in group.registered_commands:

@@ -24,7 +24,7 @@ FLOORS = (
     {"bundles", "datasets", "predictions"},
     {"audit", "prediction", "readiness", "registry", "training"},
     {"evaluation", "runs", "scoring", "status"},
-    {"explain", "export", "promotion"},
+    {"explain", "export", "promotion", "prune"},
 )
 BESIDE = {
     "config": {"layers"},
