@@ -14,13 +14,18 @@ from pixelmill.flows.commands.console import (
     show_pipeline_warnings,
 )
 from pixelmill.flows.commands.demo import demo
+from pixelmill.flows.commands.deploy import deploy
+from pixelmill.flows.commands.down import down
 from pixelmill.flows.commands.explain import explain
 from pixelmill.flows.commands.export import export
 from pixelmill.flows.commands.models import models_app
 from pixelmill.flows.commands.predict import predict
+from pixelmill.flows.commands.prune import prune
 from pixelmill.flows.commands.recipes import recipes_app
 from pixelmill.flows.commands.retrain import retrain
 from pixelmill.flows.commands.score import score
+from pixelmill.flows.commands.status import status
+from pixelmill.flows.commands.up import up
 from pixelmill.flows.commands.verify import verify
 from pixelmill.flows.commands.worker import worker
 from pixelmill.flows.general_options import quietable, take_general_options
@@ -35,7 +40,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(take_general_options)
-for command in (demo, retrain, audit, predict, score, export, verify, explain, worker):
+COMMANDS = (
+    *(demo, retrain, audit, predict, score, export, verify, explain),
+    *(up, down, worker, deploy, status, prune),
+)
+for command in COMMANDS:
     app.command()(quietable(command))
 for name, group in (("models", models_app), ("recipes", recipes_app)):
     for registered in group.registered_commands:

@@ -23,3 +23,17 @@ def require_extras() -> None:
             "pixelmill with its extras `flows` and `train`",
             "Install them: pip install 'pixelmill[flows,train]'.",
         )
+
+
+def require_prefect() -> None:
+    """Check that Prefect is installed.
+
+    Raises:
+        RequestError: It is not.
+    """
+    if find_spec("prefect") is None:
+        raise RequestError(
+            "an installation without Prefect",
+            "pixelmill with its extra `flows`",
+            "Install it: pip install 'pixelmill[flows]'.",
+        )

@@ -50,15 +50,32 @@ def remove_abandoned(store: Location) -> None:
     That is their temporary files and folders, and the folders of killed runs whose model was not registered.
     Locked files, and those that pixelmill did not create, are kept.
     """
+    for place in (*places_of_leftovers(store), Path(tempfile.gettempdir())):
+        remove_leftovers(place)
+    for owner in sorted((workspace(store) / "runs").glob(f"*/{_OWNER}")):
+        _remove_if_killed(owner, store)
+
+
+def places_of_leftovers(store: Location) -> list[Path]:
+    """The folders of a store in which killed processes may have left temporary files."""
     work = workspace(store)
     places = [work / "runs", work / "datasets", work / "checkpoints", cache_folder() / "bundles"]
     if (work / "models").is_dir():
         places += [work / "models", *(path for path in (work / "models").iterdir() if path.is_dir())]
-    for place in places:
-        remove_leftovers(place)
-    remove_leftovers(Path(tempfile.gettempdir()))
-    for owner in sorted((work / "runs").glob(f"*/{_OWNER}")):
-        _remove_if_killed(owner, store)
+    return places
+
+
+def run_is_at_work(run: Path) -> bool:
+    """Whether the process of a run, given by its folder, still runs."""
+    owner = run / _OWNER
+    try:
+        descriptor = hold(owner) if owner.exists() else None
+    except OSError:
+        return False
+    if descriptor is not None:
+        release(descriptor)
+        return False
+    return owner.exists()
 
 
 def _remove_if_killed(owner: Path, store: Location) -> None:

@@ -23,8 +23,8 @@ FLOORS = (
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions", "run_lock"},
     {"arrivals", "audit", "prediction", "readiness", "registry", "training"},
-    {"evaluation", "runs", "scoring"},
-    {"explain", "export", "promotion"},
+    {"evaluation", "runs", "scoring", "status"},
+    {"explain", "export", "promotion", "prune"},
 )
 BESIDE = {
     "config": {"layers"},

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The environments that are created here are shared.
 pytestmark = pytest.mark.xdist_group("installation")
 LEFT_OUT = ("prefect", "tensorflow", "keras", "onnx", "tf2onnx", "sklearn", "matplotlib", "dask")
-_PACKAGED = ("pipeline", "flows", "pixelmill")
+_PACKAGED = ("pipeline", "flows", "pixelmill", "deploy")
 # Calls a function of a build backend like pip: which one, and where the result goes.
 _BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
@@ -66,7 +66,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in _PACKAGED:
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "constraints.txt"):
         shutil.copyfile(ROOT / name, folder / name)
     return folder
 
@@ -109,6 +109,7 @@ def test_the_distributions_contain_every_file_and_one_import_name(
 ) -> None:
     expected = packaged_files()
     assert {"pixelmill/py.typed", "pixelmill/pipeline/recipes/mnist.yaml"} <= expected
+    assert {"pixelmill/deploy/prefect.yaml", "pixelmill/deploy/constraints.txt"} <= expected
     assert "pixelmill/pipeline/export/web/index.html" in expected
     assert "pixelmill/pipeline/scoring/report.html.jinja" in expected
     unpacked = [path.relative_to(sdist) for path in sdist.rglob("*") if path.is_file()]

@@ -1,5 +1,6 @@
 """The tensors that no prepared dataset needs any more, and their removal."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import remove_file
@@ -7,10 +8,12 @@ from pixelmill.pipeline.datasets import read_prepared
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SUFFIX
 
 
-def unused_segments(store: Path) -> dict[Path, list[int]]:
-    """The segments that no prepared dataset of a store needs, by their folder."""
+def unused_segments(store: Path, without: Collection[object] = ()) -> dict[Path, list[int]]:
+    """The segments that no prepared dataset of a store needs, except those `without`, by their folder."""
     needed: dict[str, set[int]] = {}
-    for manifest in read_prepared(store).values():
+    for folder, manifest in read_prepared(store).items():
+        if folder in without:
+            continue
         needed.setdefault(manifest["tensors"], set()).update(map(int, manifest["segments"]))
     unused = {}
     for folder in sorted((store / "tensors").glob("*/")):

@@ -14,6 +14,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import require_provider
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, TableFormat
 from pixelmill.pipeline.registry import fetch_bundle
+from pixelmill.pipeline.registry.use import keep_in_use
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import holds_images
 from pixelmill.pipeline.scoring.options import check_values
@@ -77,6 +78,7 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     """
     started, clock = time.time(), time.monotonic()
     _check_values(request)
+    keep_in_use(request.bundle.folder)
     run = find_run(request, describe_request(request))
     if not holds_images(request.images, request.globs):
         raise RequestError(
