@@ -17,24 +17,23 @@ from pixelmill.pipeline.bundles import Precision
 from pixelmill.pipeline.errors import GateRefused
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
-from pixelmill.pipeline.scoring.commit import require_failure_rate
+from pixelmill.pipeline.scoring.commit import require_failure_rate, require_no_drift
 from pixelmill.pipeline.scoring.listing import holds_images
 from pixelmill.pipeline.scoring.nights import (
     newest_table,
     night_folder,
     parse_night,
     reference_for_night,
-    require_drift,
     unfinished_nights,
-    worst_drift,
 )
+from pixelmill.pipeline.scoring.production_sample import keep_production_sample
 from pixelmill.pipeline.storage import parse_location
 
 
 @flow(name="score-nightly", flow_run_name="score {images} with {model}", validate_parameters=True)
 @refusal_as_state
 @supervised
-@partial(as_flow, leave_out=("previous", "fresh"))
+@partial(as_flow, leave_out=("previous", "fresh", "max_drift"))
 def score_nightly(
     model: str,
     images: str,
@@ -42,7 +41,7 @@ def score_nightly(
     night: str = "",
     store: str = "artifacts",
     precision: Precision = "fp32",
-    max_drift: float = 0.25,
+    max_drift: float = 0.1,
     max_hours: float = 0.0,
     **options: Any,
 ) -> dict[str, Any]:
@@ -58,7 +57,7 @@ def score_nightly(
         night: The date of the table, such as 2026-11-25; empty for the date that the run was due, in UTC.
         store: The folder or address of the artifacts root.
         precision: The ONNX file to use.
-        max_drift: The largest population stability index of classes or confidences; above, it is refused.
+        max_drift: The largest drift from the model's test images, beyond chance; above, it is refused.
         max_hours: The longest time that the run may take, in hours; 0 for no limit.
         **options: The fields of `ScoringOptions`.
     """
@@ -74,9 +73,10 @@ def score_nightly(
     reference = reference_for_night(output, model)
     log.info("%s with %s, previous: %s", output, reference, previous or "none")
     bundle = find_bundle(parse_location(store), reference, precision)
-    options["previous"] = previous
+    options.update(previous=previous, max_drift=max_drift)
     request = ScoringRequest.from_options(bundle, images, output, options)
     table = run_stages(request)
+    keep_production_sample(parse_location(store), model, table)
     judge(table, bundle.name, request.max_failure_rate, max_drift)
     return table.manifest
 
@@ -102,7 +102,13 @@ def judge(table: PredictionTable, model: str, max_failure_rate: float, max_drift
         tell(ModelEvent.FAILURES, model, failed=table.manifest["failed"], **facts)
         raise
     try:
-        require_drift(table, max_drift)
+        require_no_drift(table, max_drift)
     except GateRefused:
-        tell(ModelEvent.DRIFT, model, drift=worst_drift(table), limit=max_drift, **facts)
+        tell(ModelEvent.DRIFT, model, drift=_drifted(table), limit=max_drift, **facts)
         raise
+
+
+def _drifted(table: PredictionTable) -> dict[str, float]:
+    """The distance of each measure that has drifted."""
+    rows = table.manifest["drift"]["measures"]
+    return {row["measure"]: row["value"] for row in rows if row["verdict"] == "drifted"}

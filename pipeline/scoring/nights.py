@@ -9,14 +9,11 @@ import re
 from datetime import date
 
 from pixelmill.pipeline.artifacts import MANIFEST
-from pixelmill.pipeline.errors import GateRefused, RequestError
-from pixelmill.pipeline.scoring import PredictionTable
+from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.scoring.resume import held_model
 from pixelmill.pipeline.storage import Location, children, parse_location
 
 _FOLDER = re.compile(r"run_date=(\d{4}-\d{2}-\d{2})")
-_FEWEST_IMAGES = 200
-"""With fewer, the index is mostly noise: for 10 classes, its mean without drift is 9 / images."""
 
 
 def parse_night(text: str) -> date:
@@ -58,30 +55,6 @@ def unfinished_nights(root: str | Location, night: date) -> list[date]:
         for day, folder in _nights(root)
         if day < night and not (folder / MANIFEST).is_file() and held_model(folder)
     ]
-
-
-def worst_drift(table: PredictionTable) -> float | None:
-    """The larger of the two population stability indices of a table; None if it has too few images."""
-    drift = table.manifest["drift"]
-    if not drift or table.manifest["scored"] < _FEWEST_IMAGES:
-        return None
-    return float(max(drift["class_psi"], drift["confidence_psi"]))
-
-
-def require_drift(table: PredictionTable, max_drift: float) -> None:
-    """Check that the predictions have not drifted further than allowed. The table is left as it is.
-
-    Raises:
-        GateRefused: They have.
-    """
-    drift = worst_drift(table)
-    if drift is not None and drift > max_drift:
-        raise GateRefused(
-            f"the predictions have drifted: a population stability index of {drift:.3f} on "
-            f"{table.manifest['scored']:,} images",
-            f"at most {max_drift:g}, compared with the test images of the model",
-            f"The table in {table.folder} is complete; its report shows which classes have changed.",
-        )
 
 
 def _nights(root: str | Location) -> list[tuple[date, Location]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_json
-from pixelmill.pipeline.errors import GateRefused, RequestError
+from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.registry import find_bundle, promote_version
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
@@ -20,7 +20,6 @@ from pixelmill.pipeline.scoring.nights import (
     night_folder,
     parse_night,
     reference_for_night,
-    require_drift,
     unfinished_nights,
 )
 from pixelmill.pipeline.scoring.run import score_folder
@@ -125,17 +124,3 @@ def test_a_date_is_checked() -> None:
     assert parse_night("2026-11-25") == NIGHTS[0]
     with pytest.raises(RequestError, match=r"`date` '25\.11\.2026'"):
         parse_night("25.11.2026")
-
-
-@pytest.mark.parametrize(
-    ("images", "psi", "refused"), [(200, 0.3, True), (200, 0.2, False), (199, 9.0, False)]
-)
-def test_drift_is_judged_where_there_are_enough_images(images: int, psi: float, refused: bool) -> None:
-    table = PredictionTable(
-        Path("scored"), {"scored": images, "drift": {"class_psi": 0.01, "confidence_psi": psi}}
-    )
-    if refused:
-        with pytest.raises(GateRefused, match=r"index of 0\.300 on 200 images; expected at most 0\.25"):
-            require_drift(table, 0.25)
-    else:
-        require_drift(table, 0.25)
