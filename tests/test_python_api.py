@@ -1,4 +1,7 @@
-"""`import pixelmill`: the functions of the public API, and what the import itself loads."""
+"""`import pixelmill`: the functions of the public API, and what the import itself loads.
+
+`pixelmill.retrain` is tested in tests/flows/test_temporary_server.py.
+"""
 
 import os
 import subprocess
@@ -12,7 +15,6 @@ import pixelmill
 from pixelmill.pipeline.images import FailureCode, ImageFailure
 from pixelmill.pipeline.inference import InferenceSession, Probabilities
 from pixelmill.pipeline.prediction import LoadedModel
-from pixelmill.pipeline.registry import show_model
 from tests.conftest import write_images
 
 HEAVY = ("prefect", "tensorflow", "keras", "onnxruntime", "onnx", "pandas", "pyarrow", "typer", "numpy")
@@ -125,24 +127,3 @@ def test_too_many_failed_rows_are_refused_after_writing_the_table(
         *places[:2], tmp_path / "again", trained_store, max_failure_rate=0.5, previous=str(tmp_path / "out")
     )
     assert table.manifest["reused"] == 1
-
-
-def test_retraining_registers_and_promotes(environment: dict[str, str], tmp_path: Path) -> None:
-    """In a separate process, because Prefect reads its settings when it is imported."""
-    program = """if __name__ == "__main__":
-    import pixelmill
-    promotion = pixelmill.retrain("digits", ["training.epochs=3"], "store")
-    print(promotion.name, promotion.version, promotion.alias)
-"""
-    (tmp_path / "program.py").write_text(program)
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "digits 1 champion"
-    assert show_model(tmp_path / "store", "digits@champion").version == 1

@@ -19,6 +19,9 @@ from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.processes import run_in_spawned_process
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("traps")
+
 IMAGE = ImageSpec(height=8, width=8, channels=3)
 _MIXED = "mixed_bfloat16"
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
@@ -82,8 +85,8 @@ def export_all(opsets: tuple[int, ...]) -> dict[tuple[str, int], Exported]:
             try:
                 plain = in_precision(network, "float32")
                 content = write_onnx(plain, IMAGE, ExportSpec(opset=opset), {})
-                answers = np.asarray(plain.predict_on_batch(PIXELS))
-                exported[name, opset] = Exported(content, answers)
+                predictions = np.asarray(plain.predict_on_batch(PIXELS))
+                exported[name, opset] = Exported(content, predictions)
             except PixelmillError as error:
                 exported[name, opset] = Exported(error=error)
     return exported
@@ -95,8 +98,8 @@ def exported() -> dict[tuple[str, int], Exported]:
 
 
 def predictions_of(content: bytes, pixels: Pixels) -> Probabilities:
-    (answers,) = onnxruntime.InferenceSession(content).run(None, {"image": pixels})
-    return np.asarray(answers)
+    (predictions,) = onnxruntime.InferenceSession(content).run(None, {"image": pixels})
+    return np.asarray(predictions)
 
 
 @pytest.mark.parametrize("opset", [13, 17])
@@ -110,10 +113,10 @@ def test_layers_that_can_be_expressed_match_keras(
     assert one.error is None, one.error
     assert one.keras is not None
     for size in (1, 6):
-        answers = np.concatenate(
+        predictions = np.concatenate(
             [predictions_of(one.onnx, PIXELS[at : at + size]) for at in range(0, 6, size)]
         )
-        assert np.abs(answers - one.keras).max() < 1e-5
+        assert np.abs(predictions - one.keras).max() < 1e-5
     model = onnx.load_from_string(one.onnx)
     # Converted directly to this opset, because converting down may give an invalid file.
     assert [(item.domain, item.version) for item in model.opset_import] == [("", opset)]

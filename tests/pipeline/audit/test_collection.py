@@ -16,6 +16,9 @@ from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.recipes import load_recipe
 from tests.pipeline.audit.planted import CLASSES, crops
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("collection")
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,6 +17,9 @@ from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.storage import Location, file_sizes, parse_location
 from tests.s3 import S3Server, s3_server
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("ledger")
+
 RUNS, IMAGES = 3, 30
 SPAWN = multiprocessing.get_context("spawn")
 _TOGETHER: list[Barrier] = []

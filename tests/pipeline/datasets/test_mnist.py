@@ -25,6 +25,9 @@ from pixelmill.pipeline.datasets.mnist import FILES, download_mnist, read_arrays
 from pixelmill.pipeline.errors import DownloadError, WorkError
 from tests.servers import FileServer, serving
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("mnist")
+
 SHARED = Path(__file__).resolve().parents[4] / "shared/data/mnist"
 
 

@@ -37,6 +37,9 @@ from pixelmill.pipeline.scoring import ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
 from tests.conftest import update_manifest, write_images
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("variants")
+
 BOTH: tuple[ReducedPrecision, ...] = ("fp16", "int8")
 
 

@@ -33,6 +33,9 @@ from pixelmill.pipeline.scoring.worker.worker import Worker
 from pixelmill.pipeline.storage import local_path
 from tests.conftest import write_images
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("odd-files")
+
 DEEP = "/".join(letter * 120 for letter in "abc") + "/deep.png"
 LONG = "n" * 246 + ".png"
 # The displayed size, by `image_path` in the table.

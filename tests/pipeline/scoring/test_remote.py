@@ -25,6 +25,9 @@ from tests.clusters import running_cluster
 from tests.conftest import PIXELMILL, CommandResult, Run, write_images
 from tests.s3 import S3Server, s3_server
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("scoring-remote")
+
 IMAGES, TABLE = "s3://bucket/some images", "s3://bucket/a table"
 ODD_NAMES = ["b c.png", "d%41.png", "e+f.png", "#g.png", "hé ü.png", "i[1]*.png", "j?k.png", "l=&m.png"]
 

@@ -11,6 +11,9 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.devices import import_tensorflow
 from pixelmill.pipeline.training.initialization import initialize_dirac
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("initialization")
+
 Array = npt.NDArray[np.float32]
 
 

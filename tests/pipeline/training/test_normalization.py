@@ -11,6 +11,9 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 from pixelmill.pipeline.training.normalization import fuse_normalization
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("normalization")
+
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
