@@ -42,12 +42,13 @@ def collect(
     """
     rows = read_rows(raw.catalogue)
     tensors = TensorStore(store, recipe.image)
-    transient = _decode_missing(raw, rows, tensors)
-    located = tensors.locate(rows.contents)
-    has_tensor = located.rows >= 0
-    _, first, numbers = np.unique(rows.contents[has_tensor], return_index=True, return_inverse=True)
-    contents = np.flatnonzero(has_tensor)[first]
-    opened = tensors.open(located.segments[contents], located.rows[contents])
+    with tensors.in_use():
+        transient = _decode_missing(raw, rows, tensors)
+        located = tensors.locate(rows.contents)
+        has_tensor = located.rows >= 0
+        _, first, numbers = np.unique(rows.contents[has_tensor], return_index=True, return_inverse=True)
+        contents = np.flatnonzero(has_tensor)[first]
+        opened = tensors.open(located.segments[contents], located.rows[contents])
     measures = tensors.measures(rows.contents[contents])
     index = np.full(len(rows), -1, np.int64)
     index[has_tensor] = numbers

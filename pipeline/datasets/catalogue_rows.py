@@ -69,5 +69,7 @@ def read_rows(catalogue: Catalogue) -> CatalogueRows:
 
 def read_strings(catalogue: Catalogue, columns: Sequence[str], chosen: npt.NDArray[np.int64]) -> pa.Table:
     """Columns of chosen rows of a catalogue, in the order of `chosen`."""
-    table = pq.read_table(catalogue.path, columns=list(columns)).combine_chunks()
-    return table.take(pa.array(chosen))
+    table = pq.read_table(catalogue.path, columns=list(columns))
+    if len(chosen) == len(table) and (np.diff(chosen, prepend=-1) == 1).all():
+        return table  # Without a copy, as all rows of a dataset are large.
+    return table.combine_chunks().take(pa.array(chosen))

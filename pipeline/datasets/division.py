@@ -1,7 +1,7 @@
 """Dividing the images of a dataset into splits, by their content and by what earlier runs decided."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixelmill.pipeline.config.sources import DatasetSource, OwnImages
-from pixelmill.pipeline.datasets import SplitName
-from pixelmill.pipeline.datasets.catalogue import Part
 from pixelmill.pipeline.datasets.class_order import order_classes
-from pixelmill.pipeline.datasets.contents import Contents, as_hexadecimal
+from pixelmill.pipeline.datasets.contents import Contents, as_text
+from pixelmill.pipeline.datasets.decisions import SPLITS, Decisions, Sides
 from pixelmill.pipeline.datasets.ledger import ledger_size, settle_splits
-from pixelmill.pipeline.datasets.near_duplicates import find_components
-from pixelmill.pipeline.datasets.splits import SPLITS, Division, Fractions, Undivided, assign_splits
+from pixelmill.pipeline.datasets.near_duplicates import find_components, near_equal_across
+from pixelmill.pipeline.datasets.splits import LEFT_OUT, Division, Fractions, Undivided, assign_splits
 from pixelmill.pipeline.datasets.tensors import TensorStore
 from pixelmill.pipeline.storage import Location
 
@@ -41,7 +40,7 @@ class UsableImages:
         contents: SHA-256, bytes32 [images].
         class_names: The classes in the order of the labels.
         labels: int64 [images].
-        parts: The splits that the source assigns.
+        parts: The splits that the source assigns, int8 [images]; `OPEN` if it assigns none.
         strings: `group`, `name`, `origin`, and the columns `slice:NAME`.
         segments: The segment of each tensor, int32 [images].
         rows: The row of each tensor in its segment, int32 [images].
@@ -50,10 +49,15 @@ class UsableImages:
     contents: Contents
     class_names: tuple[str, ...]
     labels: npt.NDArray[np.int64]
-    parts: Sequence[Part | None]
+    parts: Sides
     strings: pa.Table
     segments: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int32]
+
+    def names(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """The names of some images."""
+        names: list[str] = self.strings["name"].take(pa.array(rows)).to_pylist()
+        return names
 
 
 def choose_classes(
@@ -88,19 +92,23 @@ def divide_images(
         RequestError: There are no test images, and no share of them is given.
         WorkError: The ledger is damaged.
     """
-    sha256 = as_hexadecimal(images.contents)
-    names, groups = images.strings["name"].to_pylist(), images.strings["group"].to_pylist()
+    groups = images.strings["group"].combine_chunks().dictionary_encode().indices.fill_null(-1)
+    group_of = groups.to_numpy(zero_copy_only=False).astype(np.int64)
     fractions = Fractions(getattr(source, "test_fraction", None), source.validation_fraction)
     compares = isinstance(source, OwnImages) and source.near_duplicates
 
-    def decide(decided: Mapping[str, SplitName]) -> Division:
-        settled = np.fromiter((content in decided for content in sha256), np.bool_, len(sha256))
+    def decide(decided: Decisions) -> Division:
+        settled = decided.sides_of(images.contents) >= 0
         components = _find_components(images, tensors, settled) if compares else None
-        undivided = Undivided(sha256, images.labels, names, images.parts, groups, components)
-        return assign_splits(undivided, fractions, decided)
+        undivided = Undivided(
+            images.contents, images.labels, images.names, images.parts, group_of, components
+        )
+        division = assign_splits(undivided, fractions, decided)
+        alike = _near_equal_across(images, division, components) if components is not None else None
+        return replace(division, warnings=(*division.warnings, alike)) if alike else division
 
     if history is None or not isinstance(source, OwnImages):
-        return decide({})
+        return decide(Decisions.nothing())
     return settle_splits(history.ledger, decide)
 
 
@@ -120,9 +128,9 @@ def tabulate_images(images: UsableImages, division: Division, *, is_ordered_by_c
     """
     table = pa.table(
         {
-            "split": pa.array(division.splits, pa.string()),
+            "split": pa.array(SPLITS).take(pa.array(division.sides, mask=division.sides < 0)),
             "label": pa.array(images.labels.astype(np.int32)),
-            "sha256": pa.array(as_hexadecimal(images.contents), pa.string()),
+            "sha256": as_text(images.contents),
             "segment": pa.array(images.segments),
             "row": pa.array(images.rows),
         }
@@ -130,11 +138,24 @@ def tabulate_images(images: UsableImages, division: Division, *, is_ordered_by_c
     for name in images.strings.column_names:
         table = table.append_column(name, images.strings[name])
     kept = table.append_column("position", pc.index_in(table["split"], value_set=pa.array(SPLITS)))
-    kept = kept.filter(pc.is_valid(kept["split"]))
+    if kept["split"].null_count:
+        kept = kept.filter(pc.is_valid(kept["split"]))
     # Sorting is stable, so the images of a bundled dataset stay in their order.
     keys = ["position", "sha256", "name"] if is_ordered_by_content else ["position"]
     order = pc.sort_indices(kept, sort_keys=[(key, "ascending") for key in keys])
     return kept.take(order).drop_columns(["position"])
+
+
+def _near_equal_across(
+    images: UsableImages, division: Division, components: npt.NDArray[np.int64]
+) -> str | None:
+    """A warning about near duplicates in the splits of the source; equal images have one already."""
+    test = SPLITS.index("test")
+    if not (images.parts == test).any():
+        return None
+    used = images.contents[(division.sides >= 0) & (division.sides != test)]
+    is_equal = (division.sides == test) & np.isin(images.contents, used)
+    return near_equal_across(components, np.where(is_equal, LEFT_OUT, division.sides), images.names)
 
 
 def _find_components(

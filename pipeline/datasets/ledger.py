@@ -6,10 +6,14 @@ and none is ever changed. Later segments win.
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from pixelmill.pipeline.datasets import SplitName
-from pixelmill.pipeline.datasets.splits import SPLITS, Division
+import numpy as np
+import numpy.typing as npt
+
+from pixelmill.pipeline.datasets.contents import Contents, as_contents, as_text
+from pixelmill.pipeline.datasets.decisions import SPLITS, Decisions, Sides
+from pixelmill.pipeline.datasets.splits import Division
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.storage import Location, create_file, file_sizes, opened_for_reading
 
@@ -22,39 +26,40 @@ def ledger_folder(store: Location, model: str) -> Location:
     return store / "splits" / model
 
 
-def settle_splits(folder: Location, decide: Callable[[Mapping[str, SplitName]], Division]) -> Division:
+def settle_splits(folder: Location, decide: Callable[[Decisions], Division]) -> Division:
     """Divide a dataset by what the ledger says, and add what was decided to it.
 
     Args:
         folder: The ledger's folder; it need not exist.
-        decide: Divides the dataset, given the split of each content decided so far by SHA-256. It is called
-            again if another process decided something in between.
+        decide: Divides the dataset, given what was decided so far. It is called again if another process
+            decided something in between.
 
     Raises:
         WorkError: A segment of the ledger is damaged.
     """
-    decided: dict[str, SplitName] = {}
+    decided = Decisions.nothing()
     read = 0
     while True:
         for number, segment in _segments(folder):
             if number > read:
-                decided |= _read_segment(segment)
+                decided = decided.updated(*_read_segment(segment))
                 read = number
         division = decide(decided)
-        new = {sha256: split for sha256, split in division.decisions.items() if decided.get(sha256) != split}
-        if not new or create_file(folder / f"{read + 1:08d}.parquet", _segment_of(new, division.units)):
+        decisions = division.decisions
+        is_new = decided.sides_of(decisions.contents) != decisions.sides
+        if not is_new.any() or create_file(folder / f"{read + 1:08d}.parquet", _segment_of(division, is_new)):
             return division
 
 
-def read_ledger(folder: Location) -> dict[str, SplitName]:
-    """The split of every content that was ever decided, by SHA-256; empty if there is no ledger.
+def read_ledger(folder: Location) -> Decisions:
+    """The split of every content that was ever decided; empty if there is no ledger.
 
     Raises:
         WorkError: A segment of the ledger is damaged.
     """
-    decided: dict[str, SplitName] = {}
+    decided = Decisions.nothing()
     for _, segment in _segments(folder):
-        decided |= _read_segment(segment)
+        decided = decided.updated(*_read_segment(segment))
     return decided
 
 
@@ -68,31 +73,36 @@ def _segments(folder: Location) -> list[tuple[int, Location]]:
     return sorted((int(match[1]), folder / match[0]) for match in found if match)
 
 
-def _segment_of(decisions: Mapping[str, SplitName], units: Mapping[str, str]) -> bytes:
+def _segment_of(division: Division, chosen: npt.NDArray[np.bool_]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    keys = sorted(decisions)
-    columns = (keys, [decisions[key] for key in keys], [units[key] for key in keys])
-    table = pa.table([pa.array(column, pa.string()) for column in columns], names=_COLUMNS)
+    decisions = division.decisions
+    splits = pa.array(SPLITS).take(pa.array(decisions.sides[chosen]))
+    columns = [as_text(decisions.contents[chosen]), splits, as_text(division.units[chosen])]
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(pa.table(columns, names=_COLUMNS), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def _read_segment(path: Location) -> dict[str, SplitName]:
+def _read_segment(path: Location) -> tuple[Contents, Sides]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     try:
         with opened_for_reading(path) as source:
-            table = pq.read_table(source, columns=["sha256", "split"])
+            table = pq.read_table(source, columns=["sha256", "split"]).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, str(error)) from error
-    columns = [column.to_pylist() for column in table.columns]
-    if len(columns) != 2 or not set(columns[1]) <= set(SPLITS):
+    try:
+        contents = as_contents(table["sha256"].combine_chunks())
+        sides = pc.index_in(table["split"], value_set=pa.array(SPLITS)).combine_chunks()
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        raise _damaged(path, "it does not give a split for each SHA-256") from error
+    if sides.null_count or len(contents) != len(sides):
         raise _damaged(path, "it does not give a split for each SHA-256")
-    return dict(zip(*columns, strict=True))
+    return contents, sides.to_numpy().astype(np.int8)
 
 
 def _damaged(path: Location, reason: str) -> WorkError:

@@ -4,12 +4,12 @@ Candidates are pairs of similar perceptual hashes, and pixels decide. Likeness i
 components have a largest size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.datasets import SplitName
+from pixelmill.pipeline.datasets.decisions import SPLITS, Sides
 from pixelmill.pipeline.datasets.similar_hashes import Hashes, Pairs, distinct, similar_pairs
 from pixelmill.pipeline.datasets.thumbnails import COARSE, FINE, Floats, Tensors, make_thumbnails
 
@@ -64,29 +64,33 @@ def join_pairs(
     return np.array([root(image) for image in range(count)], np.int64)
 
 
-def near_equal_across(pairs: Pairs, splits: Sequence[SplitName | None], names: Sequence[str]) -> str | None:
+def near_equal_across(
+    components: npt.NDArray[np.int64], sides: Sides, names: Callable[[Pairs], Sequence[str]]
+) -> str | None:
     """A warning about test images that are near duplicates of training or validation images.
 
     Args:
-        pairs: The pairs of `find_pairs`.
-        splits: The split of each image.
-        names: What the warning calls each image.
+        components: The component of each image, int64 [images].
+        sides: The split of each image, int8 [images].
+        names: What the warning calls the images with these indices.
 
     Returns:
         One line with the number of such test images and examples; None if there are none.
     """
-    is_test = np.array([split == "test" for split in splits], np.bool_)
-    is_used = np.array([split in ("train", "validation") for split in splits], np.bool_)
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    found = both[is_test[both[:, 0]] & is_used[both[:, 1]]]
-    _, first = np.unique(found[:, 0], return_index=True)
-    if not len(first):
+    is_test = sides == SPLITS.index("test")
+    used = np.flatnonzero((sides >= 0) & ~is_test)
+    first_used = np.full(components.max(initial=-1) + 1, -1)
+    first_used[components[used[::-1]]] = used[::-1]
+    found = np.flatnonzero(is_test & (first_used[components] >= 0))
+    if not len(found):
         return None
-    shown = ", ".join(f"{names[test]} (test) and {names[used]}" for test, used in found[first[:_MAX_NAMES]])
-    more = f", and {len(first) - _MAX_NAMES:,} more" if len(first) > _MAX_NAMES else ""
-    noun = "test images are" if len(first) > 1 else "test image is"
+    some = found[:_MAX_NAMES]
+    pairs = zip(names(some), names(first_used[components[some]]), strict=True)
+    shown = ", ".join(f"{test} (test) and {other}" for test, other in pairs)
+    more = f", and {len(found) - _MAX_NAMES:,} more" if len(found) > _MAX_NAMES else ""
+    noun = "test images are" if len(found) > 1 else "test image is"
     return (
-        f"{len(first):,} {noun} nearly equal to a training image, so the test accuracy will be too high: "
+        f"{len(found):,} {noun} nearly equal to a training image, so the test accuracy will be too high: "
         f"{shown}{more}"
     )
 

@@ -27,6 +27,7 @@ from pixelmill.pipeline.datasets import ROWS_FILE, Labels, PreparedDataset, RawD
 from pixelmill.pipeline.datasets.catalogue import SLICE
 from pixelmill.pipeline.datasets.catalogue_rows import PARTS, CatalogueRows, read_rows, read_strings
 from pixelmill.pipeline.datasets.class_coverage import check_coverage
+from pixelmill.pipeline.datasets.decisions import OPEN, SPLITS
 from pixelmill.pipeline.datasets.division import (
     ModelHistory,
     UsableImages,
@@ -36,7 +37,6 @@ from pixelmill.pipeline.datasets.division import (
     tabulate_images,
 )
 from pixelmill.pipeline.datasets.duplicates import find_contradictions
-from pixelmill.pipeline.datasets.splits import SPLITS
 from pixelmill.pipeline.datasets.tensor_writer import add_tensors
 from pixelmill.pipeline.datasets.tensors import Located, TensorStore
 from pixelmill.pipeline.display import without_passwords
@@ -46,6 +46,8 @@ from pixelmill.pipeline.progress import progress
 _log = getLogger(__name__)
 _FORMAT = 4
 _REJECTED = "rejected.json"
+# The split that each of `PARTS` stands for.
+_SIDES = np.array([OPEN if part is None else SPLITS.index(part) for part in PARTS], np.int8)
 _PLACES = {"path", "test_path", "validation_path", "root", "mirrors", "package_index", "corrections"}
 
 
@@ -77,7 +79,7 @@ def prepare_dataset(
     folder = store / "datasets" / f"{raw.source}-{_key(raw, recipe, history)[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = TensorStore(store, recipe.image)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with FileLock(folder.with_name(f".{folder.name}.lock")), tensors.in_use():
         manifest = _reusable(folder, tensors, size_of_ledger(recipe.dataset, history))
         if manifest is None:
             _prepare(raw, recipe, folder, tensors, history)
@@ -134,7 +136,7 @@ def _prepare(
     located, transient = _decode(raw, recipe, rows, usable, tensors)
     rejected = _rejected(raw, rows, usable, located, transient)
     _check_rejected(rejected, int(usable.sum()), recipe)
-    images = _find_usable(raw, recipe, rows, usable & (located.rows >= 0), located, history)
+    images = find_usable(raw, recipe, rows, usable & (located.rows >= 0), located, history)
     division = divide_images(images, recipe.dataset, tensors, history)
     table = tabulate_images(images, division, is_ordered_by_content=isinstance(recipe.dataset, OwnImages))
     labels = _labels_of(table)
@@ -206,7 +208,7 @@ def _rejected(
     return sorted(found, key=lambda entry: entry["path"])
 
 
-def _find_usable(
+def find_usable(
     raw: RawDataset,
     recipe: Recipe,
     rows: CatalogueRows,
@@ -214,6 +216,20 @@ def _find_usable(
     located: Located,
     history: ModelHistory | None,
 ) -> UsableImages:
+    """The images of a catalogue that are used.
+
+    Args:
+        raw: The dataset.
+        recipe: Its `dataset` is used.
+        rows: The rows of the catalogue.
+        usable: Which of them are used, bool [rows].
+        located: Where their tensors are.
+        history: What earlier runs of the model decided.
+
+    Raises:
+        RequestError: `dataset.classes` does not fit the data or the newest version.
+        GateRefused: A class of the newest version has no images.
+    """
     places = np.flatnonzero(usable)
     found = [rows.class_names[code] for code in np.unique(rows.classes[places])]
     class_names = choose_classes(recipe.dataset, found, raw.class_names, history)
@@ -224,7 +240,7 @@ def _find_usable(
         contents=rows.contents[places],
         class_names=class_names,
         labels=labels[rows.classes[places]],
-        parts=[PARTS[code] for code in rows.parts[places].tolist()],
+        parts=_SIDES[rows.parts[places]],
         strings=read_strings(raw.catalogue, ["group", "name", "origin", *slices], places),
         segments=located.segments[places],
         rows=located.rows[places],

@@ -4,24 +4,21 @@ Images of one group, near duplicates and equal contents form a unit, which is on
 before stays; new units fill what each split lacks of each class.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.datasets import Labels, SplitName
-from pixelmill.pipeline.datasets.catalogue import Part
+from pixelmill.pipeline.datasets import Labels
+from pixelmill.pipeline.datasets.contents import Contents
+from pixelmill.pipeline.datasets.decisions import OPEN, SPLITS, Decisions, Sides
 from pixelmill.pipeline.datasets.stratification import Integers, Target, Units, fill_split
 from pixelmill.pipeline.errors import RequestError
 
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 _TRAIN, _VALIDATION, _TEST = range(3)
-_OPEN, _LEFT_OUT = -1, -2
-_CODES: dict[str, int] = {name: code for code, name in enumerate(SPLITS)}
+_OPEN, LEFT_OUT = OPEN, -2
 _MAX_NAMES = 3
-Sides = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -29,20 +26,21 @@ class Undivided:
     """What decides the splits of a dataset, with one entry for each image.
 
     Attributes:
-        sha256: The SHA-256 of the content, in hexadecimal.
+        contents: SHA-256, bytes32 [images].
         labels: The class index, int64 [images].
-        names: What warnings call it.
-        parts: The split that the source assigns; None if it assigns none. A source with a test set but no
-            validation set, or the reverse, leaves the other one to be taken from its training images.
-        groups: The group, None for an image without one.
+        names: What warnings call the images of these rows.
+        parts: The split that the source assigns, int8 [images]; `OPEN` if it assigns none. A source with a
+            test set but no validation set, or the reverse, leaves the other one to be taken from its training
+            images.
+        groups: The number of the group, int64 [images]; -1 for an image without one.
         components: The near-duplicate component, int64 [images]; None if near duplicates do not matter.
     """
 
-    sha256: Sequence[str]
+    contents: Contents
     labels: Labels
-    names: Sequence[str]
-    parts: Sequence[Part | None]
-    groups: Sequence[str | None]
+    names: Callable[[Integers], Sequence[str]]
+    parts: Sides
+    groups: Integers
     components: Integers | None = None
 
 
@@ -64,20 +62,20 @@ class Division:
     """The splits of a dataset.
 
     Attributes:
-        splits: The split of each image; None for one that is left out because it connects two splits.
+        sides: The split of each image, int8 [images]; `LEFT_OUT` for one that connects two splits.
         decisions: The split of each content that is not left out. For a content that the source put into
             several splits, it is the first of train, validation and test.
-        units: The key of each content's unit: the smallest SHA-256 in it.
+        units: The key of the unit of each content in `decisions`: the smallest SHA-256 in the unit.
         warnings: Problems that deserve attention, one line each.
     """
 
-    splits: list[SplitName | None]
-    decisions: dict[str, SplitName]
-    units: dict[str, str]
+    sides: Sides
+    decisions: Decisions
+    units: Contents
     warnings: tuple[str, ...] = ()
 
 
-def assign_splits(images: Undivided, fractions: Fractions, decided: Mapping[str, SplitName]) -> Division:
+def assign_splits(images: Undivided, fractions: Fractions, decided: Decisions) -> Division:
     """Assign every image to a split.
 
     An image that the source or an earlier run assigned stays there. Its unit follows it; a new image whose
@@ -87,15 +85,14 @@ def assign_splits(images: Undivided, fractions: Fractions, decided: Mapping[str,
     Args:
         images: All images of the dataset, in any order.
         fractions: The shares.
-        decided: The decisions of earlier runs, by SHA-256; they may contain images that are gone.
+        decided: The decisions of earlier runs; they may contain images that are gone.
 
     Raises:
         RequestError: There are no test images, and no share of them is given.
     """
-    content_of, contents = _encode(images.sha256)
+    contents, content_of = np.unique(images.contents, return_inverse=True)
     unit_of = _find_units(images, content_of)
-    parts = np.array([_OPEN if part is None else _CODES[part] for part in images.parts], np.int8)
-    known = np.array([_CODES.get(decided.get(sha256, ""), _OPEN) for sha256 in contents], np.int8)
+    parts, known = images.parts, decided.sides_of(contents)
     has_test, has_validation = bool((parts == _TEST).any()), bool((parts == _VALIDATION).any())
     if not has_test and fractions.test is None:
         raise RequestError("a dataset without test images", "a test set", "Set dataset.test_path.")
@@ -108,26 +105,16 @@ def assign_splits(images: Undivided, fractions: Fractions, decided: Mapping[str,
     if not has_validation:
         rows.fill(_VALIDATION, fractions.validation)
     sides[sides == _OPEN] = _TRAIN
-    decisions = _decisions(sides, content_of, contents)
-    keys = _unit_keys(unit_of, content_of, contents)
+    keys, first = _unit_keys(unit_of, content_of), _first_sides(sides, content_of, len(contents))
+    unit_of_content = np.zeros(len(contents), np.int64)
+    unit_of_content[content_of] = unit_of
+    kept = first <= _TEST
     return Division(
-        splits=[None if side == _LEFT_OUT else SPLITS[side] for side in sides.tolist()],
-        decisions=decisions,
-        units={
-            contents[content]: keys[unit]
-            for content, unit in zip(content_of.tolist(), unit_of.tolist(), strict=True)
-        },
+        sides=sides,
+        decisions=Decisions(contents[kept], first[kept]),
+        units=contents[keys[unit_of_content[kept]]],
         warnings=tuple(_warnings(images, sides, parts, known[content_of])),
     )
-
-
-def _encode(texts: Sequence[str | None]) -> tuple[Integers, list[str]]:
-    """Number different texts from 0 in the order of their first appearance; None becomes -1."""
-    import pyarrow as pa
-
-    encoded = pa.array(texts, pa.string()).dictionary_encode()
-    numbers = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers, encoded.dictionary.to_pylist()
 
 
 def _find_units(images: Undivided, content_of: Integers) -> Integers:
@@ -137,7 +124,7 @@ def _find_units(images: Undivided, content_of: Integers) -> Integers:
 
     count = nodes = len(content_of)
     edges = []
-    for members in (content_of, _encode(images.groups)[0], images.components):
+    for members in (content_of, images.groups, images.components):
         if members is not None and count:
             # Every content, group and component is a node beside the images, joined to its members.
             rows = np.flatnonzero(members >= 0)
@@ -183,7 +170,7 @@ def _follow_units(sides: Sides, parts: Sides, unit_of: Integers, given: Sequence
     is_open = sides == _OPEN
     for side in (_TRAIN, _VALIDATION, _TEST):
         sides[is_open & (masks == 1 << side)] = side
-    sides[is_open & (np.bitwise_count(masks) > 1)] = _LEFT_OUT
+    sides[is_open & (np.bitwise_count(masks) > 1)] = LEFT_OUT
 
 
 @dataclass(frozen=True)
@@ -194,7 +181,7 @@ class _Rows:
     parts: Sides
     unit_of: Integers
     content_of: Integers
-    contents: Sequence[str]
+    contents: Contents
     labels: Labels
 
     def fill(self, side: int, fraction: float, *, fills_validation: bool = False) -> None:
@@ -221,9 +208,8 @@ class _Rows:
             # One unit is kept for validation if there is one beside those for training and for this side.
             spare -= (validation == 0) & (spare > (held == 0))
         target = Target(shares - held, np.maximum(spare, 0), held > 0)
-        chosen = {numbers[index] for index in fill_split(units, target, SPLITS[side])}
         taken = np.zeros(self.unit_of.max(initial=-1) + 1, np.bool_)
-        taken[list(chosen)] = True
+        taken[numbers[fill_split(units, target, SPLITS[side])]] = True
         self.sides[(self.sides == _OPEN) & taken[self.unit_of]] = side
 
     def _first_rows(self) -> Integers:
@@ -233,41 +219,34 @@ class _Rows:
         found: Integers = rows[first]
         return found
 
-    def _open_units(self, first: Integers) -> tuple[Units, list[int]]:
+    def _open_units(self, first: Integers) -> tuple[Units, Integers]:
         """The open units and their numbers."""
         rows = first[self.sides[first] == _OPEN]
-        counts: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for unit, label in zip(self.unit_of[rows].tolist(), self.labels[rows].tolist(), strict=True):
-            counts[unit][label] += 1
-        keys = _unit_keys(self.unit_of[rows], self.content_of[rows], self.contents)
-        numbers = list(counts)
-        return Units(
-            [keys[unit] for unit in numbers], [tuple(counts[unit].items()) for unit in numbers]
-        ), numbers
+        classes = int(self.labels.max(initial=0)) + 1
+        codes, counts = np.unique(self.unit_of[rows] * classes + self.labels[rows], return_counts=True)
+        numbers, starts = np.unique(codes // classes, return_index=True)
+        keys = _unit_keys(self.unit_of[rows], self.content_of[rows])[numbers]
+        return Units(self.contents[keys], np.append(starts, len(codes)), codes % classes, counts), numbers
 
 
-def _unit_keys(unit_of: Integers, content_of: Integers, contents: Sequence[str]) -> dict[int, str]:
-    """The smallest SHA-256 in each unit."""
-    keys: dict[int, str] = {}
-    for unit, content in zip(unit_of.tolist(), content_of.tolist(), strict=True):
-        sha256 = contents[content]
-        if sha256 < keys.get(unit, "~"):
-            keys[unit] = sha256
+def _unit_keys(unit_of: Integers, content_of: Integers) -> Integers:
+    """The smallest content in each unit, int64 [units]; contents are numbered in ascending order."""
+    keys = np.full(unit_of.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(keys, unit_of, content_of)
     return keys
 
 
-def _decisions(sides: Sides, content_of: Integers, contents: Sequence[str]) -> dict[str, SplitName]:
-    first = np.full(len(contents), _TEST + 1, np.int8)
+def _first_sides(sides: Sides, content_of: Integers, count: int) -> Sides:
+    """The first of train, validation and test that each content is in; above `_TEST` for none."""
+    first = np.full(count, _TEST + 1, np.int8)
     kept = sides >= 0
     np.minimum.at(first, content_of[kept], sides[kept])
-    return {
-        sha256: SPLITS[side] for sha256, side in zip(contents, first.tolist(), strict=True) if side <= _TEST
-    }
+    return first
 
 
 def _warnings(images: Undivided, sides: Sides, parts: Sides, known: Sides) -> list[str]:
     found = []
-    if names := _names(images, sides == _LEFT_OUT):
+    if names := _names(images, sides == LEFT_OUT):
         found.append(
             f"{names}, left out: each is a near duplicate or in the group of images that are already in "
             "different splits"
@@ -281,6 +260,6 @@ def _warnings(images: Undivided, sides: Sides, parts: Sides, known: Sides) -> li
 
 def _names(images: Undivided, chosen: npt.NDArray[np.bool_]) -> str:
     rows = np.flatnonzero(chosen)
-    shown = ", ".join(images.names[row] for row in rows[:_MAX_NAMES])
+    shown = ", ".join(images.names(rows[:_MAX_NAMES]))
     more = f" and {len(rows) - _MAX_NAMES:,} more" if len(rows) > _MAX_NAMES else ""
     return f"{len(rows):,} image{'s' * (len(rows) != 1)} ({shown}{more})" if len(rows) else ""

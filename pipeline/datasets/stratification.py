@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pixelmill.pipeline.datasets.contents import CONTENT_SIZE, KIND, Contents
+
 Integers = npt.NDArray[np.int64]
 Counts = Sequence[tuple[int, int]]
 """The classes in a unit, each with its number of images."""
@@ -17,17 +19,31 @@ class Units:
     """Units whose split is still to be chosen.
 
     Attributes:
-        keys: A unique text for each unit, by which units are ordered.
-        counts: The classes in each unit.
+        keys: A unique content for each unit, by which units are ordered.
+        starts: The first entry of each unit in `labels` and `counts`, and the end of the last one,
+            int64 [units + 1].
+        labels: The classes in each unit, one unit after the other, int64 [entries].
+        counts: The number of images of each of these classes, int64 [entries].
     """
 
-    keys: Sequence[str]
-    counts: Sequence[Counts]
+    keys: Contents
+    starts: Integers
+    labels: Integers
+    counts: Integers
 
     def per_class(self, classes: int) -> Integers:
         """The number of units with images of each class, int64 [classes]."""
-        labels = [label for counts in self.counts for label, _ in counts]
-        return np.bincount(np.array(labels, np.int64), minlength=classes)
+        return np.bincount(self.labels, minlength=classes)
+
+    def reader(self) -> Callable[[int], Counts]:
+        """A function that returns the classes in a unit."""
+        starts, labels, counts = self.starts.tolist(), self.labels.tolist(), self.counts.tolist()
+
+        def read(unit: int) -> Counts:
+            entries = slice(starts[unit], starts[unit + 1])
+            return list(zip(labels[entries], counts[entries], strict=True))
+
+        return read
 
 
 @dataclass(frozen=True)
@@ -59,13 +75,14 @@ def fill_split(units: Units, target: Target, salt: str) -> list[int]:
     Returns:
         Indices of units.
     """
-    left = sorted(range(len(units.keys)), key=lambda unit: _digest(salt, units.keys[unit]))
+    left = _in_order(units.keys, salt)
+    counts_of = units.reader()
     wanted, spare, present = target.wanted.tolist(), target.spare.tolist(), target.present.tolist()
     chosen: list[int] = []
 
     def take(unit: int) -> None:
         chosen.append(unit)
-        for label, count in units.counts[unit]:
+        for label, count in counts_of(unit):
             wanted[label] -= count
             spare[label] -= 1
             present[label] = True
@@ -77,7 +94,7 @@ def fill_split(units: Units, target: Target, salt: str) -> list[int]:
     for accept in accepts:
         kept = []
         for unit in left:
-            counts = units.counts[unit]
+            counts = counts_of(unit)
             if may_leave(counts) and accept(counts, wanted):
                 take(unit)
             else:
@@ -85,18 +102,23 @@ def fill_split(units: Units, target: Target, salt: str) -> list[int]:
         left = kept
     for label in range(len(wanted)):
         if wanted[label] > 0 and not present[label]:
-            able = [
-                unit for unit in left if _holds(units.counts[unit], label) and may_leave(units.counts[unit])
-            ]
+            able = [unit for unit in left if _holds(counts_of(unit), label) and may_leave(counts_of(unit))]
             if able:
-                smallest = min(able, key=lambda unit: _excess(units.counts[unit], wanted))
+                smallest = min(able, key=lambda unit: _excess(counts_of(unit), wanted))
                 take(smallest)
                 left.remove(smallest)
     return chosen
 
 
-def _digest(salt: str, key: str) -> bytes:
-    return hashlib.sha256(f"{salt}{key}".encode()).digest()
+def _in_order(keys: Contents, salt: str) -> list[int]:
+    """The units in the order of a hash of their keys in hexadecimal."""
+    text = keys.tobytes().hex()
+    size = 2 * CONTENT_SIZE
+    digests = bytearray()
+    for start in range(0, len(text), size):
+        digests += hashlib.sha256(f"{salt}{text[start : start + size]}".encode()).digest()
+    order: list[int] = np.argsort(np.frombuffer(digests, KIND), kind="stable").tolist()
+    return order
 
 
 def _fits(counts: Counts, wanted: Sequence[int]) -> bool:

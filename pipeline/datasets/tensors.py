@@ -6,6 +6,7 @@ or `.jpeg`) and their index (`00000001.parquet`), which is written last.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from pixelmill.pipeline.datasets.contents import Contents, as_arrow
 from pixelmill.pipeline.datasets.measures import Measures
 from pixelmill.pipeline.datasets.segments import SEGMENT_FORMATS, Numbers, SegmentFormat, SegmentReader
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SUFFIX, empty_index, read_facts, read_index
+from pixelmill.pipeline.datasets.tensor_lock import read_while_alive, reading
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import DECODER_VERSION, Pixels
 
@@ -58,6 +60,13 @@ class TensorStore:
         self.spec = spec
         self.format: SegmentFormat = SEGMENT_FORMATS[spec.storage]
         self.folder = store / "tensors" / (name or _key(spec))
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep segments that no prepared dataset names yet from being removed during the block."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with reading(self.folder):
+            yield
 
     def segment_numbers(self) -> list[int]:
         """The numbers of all finished segments, ascending."""
@@ -154,7 +163,7 @@ class StoredTensors:
     """Tensors of any segments as one array that is read when it is used.
 
     It is indexed like a NumPy array along its first dimension, by integers, slices and arrays of integers or
-    booleans; what is indexed is read into memory.
+    booleans; what is indexed is read into memory. As long as it is used, no segment is removed.
     """
 
     dtype = np.dtype(np.uint8)
@@ -164,6 +173,8 @@ class StoredTensors:
         self, store: TensorStore, segments: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]
     ) -> None:
         self._store, self._segments, self._rows = store, segments, rows
+        if store.folder.is_dir():
+            read_while_alive(self, store.folder)
         # Not shared, so that the files are closed with the array.
         self._reader = lru_cache(maxsize=_OPEN_SEGMENTS)(lambda number: _open(store, number))
 

@@ -114,15 +114,15 @@ class _Digests:
         self._names += hashlib.sha256(canonical_json(names).encode()).digest()
 
     def facts(self) -> Contents:
-        return np.frombuffer(bytes(self._facts), "S32")
+        return np.frombuffer(self._facts, "S32")
 
     def names(self) -> Contents:
-        return np.frombuffer(bytes(self._names), "S32")
+        return np.frombuffer(self._names, "S32")
 
 
 def _hash_all(digests: Contents) -> str:
     """A hash that does not depend on the order of the rows."""
-    return hashlib.sha256(np.sort(digests).tobytes()).hexdigest()
+    return hashlib.sha256(np.sort(digests).view(np.uint8).data).hexdigest()
 
 
 def _hash_images(listing: Listing, hashes: HashCache, verify_data: bool) -> Iterator[list[_Hashed]]:

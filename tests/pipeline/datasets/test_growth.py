@@ -214,6 +214,65 @@ def test_only_tensors_that_no_dataset_needs_are_removed(pets: Path, tmp_path: Pa
     assert prepare(recipe_of(pets), tmp_path / "store").counts == second.counts
 
 
+def test_nothing_is_removed_while_somebody_reads_or_prepares(pets: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    dataset = prepare(recipe_of(pets), store)
+    pixels, folder = dataset.split("train").pixels, dataset.tensors().folder
+    shutil.rmtree(dataset.folder)
+    assert unused_segments(store) == {folder: [1]}
+    assert prune_tensors(store) == []
+    assert pixels[:3].shape == (3, 8, 8, 1)
+    del pixels
+    with TensorStore(store, recipe_of(pets).image).in_use():
+        assert prune_tensors(store) == []
+    assert len(prune_tensors(store)) == 2
+    assert unused_segments(store) == {}
+
+
+PREPARING = """
+import sys, threading
+from pathlib import Path
+from pixelmill.pipeline.datasets import preparation
+from pixelmill.pipeline.datasets.division import ModelHistory
+from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.recipes import load_recipe
+
+if __name__ == "__main__":
+    folder, store, *overrides = sys.argv[1:]
+    recipe = load_recipe("folder", [f"dataset.path={folder}", *overrides])
+    divide = preparation.divide_images
+
+    def divide_later(*arguments):
+        print("decoded", flush=True)
+        sys.stdin.readline()
+        return divide(*arguments)
+
+    preparation.divide_images = divide_later
+    dataset = preparation.prepare_dataset(download_dataset(recipe.dataset, Path(store)), recipe, Path(store))
+    print(dataset.split("train").pixels[:].shape[0], flush=True)
+"""
+
+
+def test_pruning_leaves_what_another_process_has_decoded_and_not_yet_published(
+    pets: Path, tmp_path: Path
+) -> None:
+    script, store = tmp_path / "preparing.py", tmp_path / "store"
+    script.write_text(PREPARING)
+    sizes = ("image.height=8", "image.width=8", "image.channels=1", "name=pets")
+    command = [sys.executable, str(script), str(pets), str(store), *sizes]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as preparing:
+        assert preparing.stdin is not None
+        assert preparing.stdout is not None
+        while "decoded" not in preparing.stdout.readline():
+            assert preparing.poll() is None
+        assert list(unused_segments(store).values()) == [[1]]
+        assert prune_tensors(store) == []
+        preparing.stdin.write("\n")
+        preparing.stdin.flush()
+        assert preparing.stdout.read().split()[-1] == "28"
+    assert prune_tensors(store) == []
+
+
 def test_stored_tensors_are_indexed_like_an_array(pets: Path, tmp_path: Path) -> None:
     prepare(recipe_of(pets), tmp_path / "store")
     double(pets)

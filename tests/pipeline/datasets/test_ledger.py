@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from pixelmill.pipeline.datasets import SplitName
+from pixelmill.pipeline.datasets.contents import as_contents
+from pixelmill.pipeline.datasets.decisions import OPEN, Decisions
 from pixelmill.pipeline.datasets.ledger import ledger_folder, read_ledger, settle_splits
 from pixelmill.pipeline.datasets.splits import Division, Fractions, Undivided, assign_splits
 from pixelmill.pipeline.errors import WorkError
@@ -25,14 +27,14 @@ SPAWN = multiprocessing.get_context("spawn")
 _TOGETHER: list[Barrier] = []
 
 
-def divide(first: int, count: int, decided: Mapping[str, SplitName]) -> Division:
+def divide(first: int, count: int, decided: Decisions) -> Division:
     numbers = range(first, first + count)
     images = Undivided(
-        sha256=[f"{number:064x}" for number in numbers],
+        contents=as_contents([f"{number:064x}" for number in numbers]),
         labels=np.zeros(count, np.int64),
-        names=[str(number) for number in numbers],
-        parts=[None] * count,
-        groups=[None] * count,
+        names=lambda rows: [str(first + row) for row in rows],
+        parts=np.full(count, OPEN, np.int8),
+        groups=np.full(count, -1),
     )
     return assign_splits(images, Fractions(0.2, 0.1), decided)
 
@@ -47,7 +49,7 @@ def grow(environment: dict[str, str], store: str, run: int) -> dict[str, SplitNa
     os.environ.update(environment)
     folder = ledger_folder(parse_location(store), "pets")
     _TOGETHER[0].wait()
-    return settle_splits(folder, lambda decided: divide(run * IMAGES // 2, IMAGES, decided)).decisions
+    return dict(settle_splits(folder, lambda decided: divide(run * IMAGES // 2, IMAGES, decided)).decisions)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_a_run_adds_a_segment_and_one_that_decides_nothing_adds_none(store: Loca
     assert read_ledger(folder) == {}
     first = settle_splits(folder, lambda decided: divide(0, 10, decided))
     again = settle_splits(folder, lambda decided: divide(0, 10, decided))
-    assert again == first
+    assert again.decisions == first.decisions
     settle_splits(folder, lambda decided: divide(0, 20, decided))
     assert sorted(name for name in file_sizes(folder) if not name.startswith(".")) == [
         "00000001.parquet",
@@ -104,7 +106,7 @@ def test_an_image_that_another_process_decided_first_is_where_that_put_it(tmp_pa
     folder = ledger_folder(tmp_path, "pets")
     calls = []
 
-    def decide(decided: Mapping[str, SplitName]) -> Division:
+    def decide(decided: Decisions) -> Division:
         calls.append(dict(decided))
         if len(calls) == 1:
             settle_splits(folder, lambda decided: divide(0, 10, decided))
@@ -112,7 +114,7 @@ def test_an_image_that_another_process_decided_first_is_where_that_put_it(tmp_pa
 
     division = settle_splits(folder, decide)
     assert calls[0] == {}
-    assert calls[1] == divide(0, 10, {}).decisions
+    assert calls[1] == divide(0, 10, Decisions.nothing()).decisions
     assert calls[1].items() <= division.decisions.items()
     assert read_ledger(folder) == division.decisions
 

@@ -3,7 +3,8 @@
 import io
 from collections import Counter
 from collections.abc import Callable
-from itertools import combinations, pairwise
+from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.measures import measure
 from pixelmill.pipeline.datasets.near_duplicates import (
     find_components,
@@ -19,8 +21,10 @@ from pixelmill.pipeline.datasets.near_duplicates import (
     join_pairs,
     near_equal_across,
 )
+from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.datasets.similar_hashes import Hashes, similar_pairs
 from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.recipes import load_recipe
 
 SIDE, TILE = 64, 140
 BITS = st.integers(0, 2**64 - 1)
@@ -168,19 +172,36 @@ def test_no_image_has_no_near_duplicate() -> None:
 
 
 def test_near_duplicates_in_two_splits_are_counted_and_named() -> None:
-    names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
-    splits = ["test", "train", "train", "test", "test", "validation", "train", "train", "test", None]
-    pairs = np.array([(0, 1), (0, 2), (1, 2), (3, 4), (4, 5), (8, 9)])
-    assert near_equal_across(pairs, splits, names) == (  # type: ignore[arg-type]
+    train, validation, test, left_out = 0, 1, 2, -2
+
+    def warning(images: list[tuple[int, int]]) -> str | None:
+        components, sides = np.array(images).T
+        return near_equal_across(
+            components, sides.astype(np.int8), lambda rows: ["abcdefgh"[row] for row in rows]
+        )
+
+    assert warning([(0, test), (0, train), (1, test), (2, validation), (2, test)]) == (
         "2 test images are nearly equal to a training image, so the test accuracy will be too high: "
-        "a (test) and b, e (test) and f"
+        "a (test) and b, e (test) and d"
     )
-    assert near_equal_across(pairs[3:4], splits, names) is None  # type: ignore[arg-type]
-    many = near_equal_across(
-        np.array(list(pairwise(range(10)))),
-        ["test", "train"] * 5,
-        names,
-    )
+    assert warning([(0, test), (0, test), (1, train), (2, left_out), (2, test)]) is None
+    many = warning([(0, train), *[(0, test)] * 5])
     assert many is not None
-    assert many.startswith("5 test images are nearly equal")
-    assert many.endswith(", and 2 more")
+    assert many.endswith("b (test) and a, c (test) and a, d (test) and a, and 2 more")
+
+
+def test_a_run_names_test_images_of_the_source_that_are_nearly_training_images(
+    originals: list[Image.Image], tmp_path: Path
+) -> None:
+    for place, image in enumerate(originals):
+        folder = tmp_path / "pets" / ("test" if place % 3 == 0 else "train") / "ab"[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{place:02}.png")
+    as_jpeg(originals[1], 60).save(tmp_path / "pets/test/b/again.png")
+    recipe = load_recipe("folder", [f"dataset.path={tmp_path / 'pets'}", "image.height=64", "image.width=64"])
+    raw = download_dataset(recipe.dataset, tmp_path / "store")
+    (line,) = prepare_dataset(raw, recipe, tmp_path / "store").warnings
+    assert line == (
+        "1 test image is nearly equal to a training image, so the test accuracy will be too high: "
+        "test/b/again.png (test) and train/b/01.png"
+    )

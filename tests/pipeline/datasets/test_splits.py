@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from pixelmill.pipeline.datasets import SplitName
 from pixelmill.pipeline.datasets.catalogue import Part
-from pixelmill.pipeline.datasets.splits import SPLITS, Division, Fractions, Undivided, assign_splits
+from pixelmill.pipeline.datasets.contents import as_contents, as_hexadecimal
+from pixelmill.pipeline.datasets.decisions import OPEN, SPLITS, Decisions
+from pixelmill.pipeline.datasets.splits import LEFT_OUT, Division, Fractions, Undivided, assign_splits
 from pixelmill.pipeline.errors import RequestError
 
 # Imports and a busy machine take time, which says nothing of what is tested.
@@ -42,15 +44,33 @@ def divide(
     fractions: Fractions = FIFTH,
     decided: Mapping[str, SplitName] | None = None,
 ) -> Division:
+    names = [image.name or f"{image.content}.png" for image in images]
+    groups = sorted({image.group for image in images if image.group is not None})
     table = Undivided(
-        sha256=[sha256(image.content) for image in images],
+        contents=as_contents([sha256(image.content) for image in images]),
         labels=np.array([image.label for image in images], np.int64),
-        names=[image.name or f"{image.content}.png" for image in images],
-        parts=[image.part for image in images],
-        groups=[image.group for image in images],
+        names=lambda rows: [names[row] for row in rows],
+        parts=np.array(
+            [OPEN if image.part is None else SPLITS.index(image.part) for image in images], np.int8
+        ),
+        groups=np.array(
+            [-1 if image.group is None else groups.index(image.group) for image in images], np.int64
+        ),
         components=np.array([image.component for image in images], np.int64),
     )
-    return assign_splits(table, fractions, decided or {})
+    given = dict(decided or {})
+    sides = np.array([SPLITS.index(split) for split in given.values()], np.int8)
+    return assign_splits(table, fractions, Decisions.nothing().updated(as_contents(list(given)), sides))
+
+
+def splits_of(division: Division) -> list[SplitName | None]:
+    """The split of each image; None for one that is left out."""
+    return [None if side == LEFT_OUT else SPLITS[side] for side in division.sides.tolist()]
+
+
+def units_of(division: Division) -> dict[str, str]:
+    """The key of the unit of each content."""
+    return dict(zip(division.decisions, as_hexadecimal(division.units), strict=True))
 
 
 def hold_out(contents: Mapping[str, int], fraction: float, salt: str) -> set[str]:
@@ -135,10 +155,11 @@ def test_equal_contents_groups_and_near_duplicates_are_on_one_side(
     images: list[Image], fractions: Fractions
 ) -> None:
     division = divide(images, fractions)
+    units = units_of(division)
     for unit in linked_units(images):
         assert len({division.decisions[sha256(content)] for content in unit}) == 1
-        assert {division.units[sha256(content)] for content in unit} == {min(map(sha256, unit))}
-    for image, split in zip(images, division.splits, strict=True):
+        assert {units[sha256(content)] for content in unit} == {min(map(sha256, unit))}
+    for image, split in zip(images, splits_of(division), strict=True):
         assert split == division.decisions[sha256(image.content)]
 
 
@@ -148,7 +169,9 @@ def test_a_class_of_three_units_is_in_every_split(images: list[Image], fractions
     division = divide(images, fractions)
     units = Counter(min(unit) % 3 for unit in linked_units(images))
     for label, count in units.items():
-        found = {split for image, split in zip(images, division.splits, strict=True) if image.label == label}
+        found = {
+            split for image, split in zip(images, splits_of(division), strict=True) if image.label == label
+        }
         assert len(found) == min(count, 3)
         assert "train" in found
 
@@ -171,7 +194,9 @@ def test_nothing_moves_while_images_come_go_and_change(
     second = divide([*more, *kept], later, first.decisions)
     for found, split in second.decisions.items():
         assert first.decisions.get(found, split) == split
-    left_out = [image for image, split in zip([*more, *kept], second.splits, strict=True) if split is None]
+    left_out = [
+        image for image, split in zip([*more, *kept], splits_of(second), strict=True) if split is None
+    ]
     assert not {sha256(image.content) for image in left_out} & first.decisions.keys()
     assert bool(left_out) == any("left out" in line for line in second.warnings)
 
@@ -180,14 +205,16 @@ def test_nothing_moves_while_images_come_go_and_change(
 @pytest.mark.parametrize("fractions", [Fractions(0.2, 0.1), Fractions(0.1, 0.1), Fractions(0.3, 0.2)])
 def test_twenty_growths_move_nothing_and_keep_the_shares(size: int, fractions: Fractions) -> None:
     images = [Image(content, content % 2) for content in range(2 * size)]
-    decided: dict[str, SplitName] = {}
+    decided: Mapping[str, SplitName] = {}
     for growth in range(21):
         division = divide(images, fractions, decided)
         assert decided.items() <= division.decisions.items()
         decided = division.decisions
         for label in (0, 1):
             counts = Counter(
-                split for image, split in zip(images, division.splits, strict=True) if image.label == label
+                split
+                for image, split in zip(images, splits_of(division), strict=True)
+                if image.label == label
             )
             total = counts.total()
             test, rest = fractions.test or 0, total - counts["test"]
@@ -207,7 +234,7 @@ def test_what_an_earlier_run_decided_leads_its_unit() -> None:
         Image(5),
     ]
     division = divide(images, FIFTH, decided)
-    assert division.splits[:3] == ["test"] * 3
+    assert splits_of(division)[:3] == ["test"] * 3
 
 
 def test_a_new_image_that_connects_two_splits_is_left_out_and_named() -> None:
@@ -220,7 +247,7 @@ def test_a_new_image_that_connects_two_splits_is_left_out_and_named() -> None:
         Image(5),
     ]
     division = divide(images, FIFTH, decided)
-    assert division.splits[:3] == ["test", "train", None]
+    assert splits_of(division)[:3] == ["test", "train", None]
     assert sha256(3) not in division.decisions
     (line,) = division.warnings
     assert line.startswith("1 image (bridge.png), left out:")
@@ -229,8 +256,8 @@ def test_a_new_image_that_connects_two_splits_is_left_out_and_named() -> None:
 def test_the_parts_of_the_source_win() -> None:
     images = [Image(number, number % 2, part="test" if number < 4 else None) for number in range(40)]
     division = divide(images, FIFTH, {sha256(0): "train"})
-    assert division.splits[:4] == ["test"] * 4
-    assert Counter(division.splits[4:]) == {"train": 32, "validation": 4}
+    assert splits_of(division)[:4] == ["test"] * 4
+    assert Counter(splits_of(division)[4:]) == {"train": 32, "validation": 4}
     (line,) = division.warnings
     assert line.startswith("1 image (0.png), in the test set of the dataset, though earlier versions")
 
@@ -247,29 +274,29 @@ def test_images_beside_those_of_a_part_follow_them_unless_the_source_says_train(
         *[Image(number) for number in range(10, 20)],
     ]
     division = divide(images)
-    assert division.splits[:4] == ["test", "test", "validation", "validation"]
-    assert division.splits[4:7] == ["train", "test", "train"]
+    assert splits_of(division)[:4] == ["test", "test", "validation", "validation"]
+    assert splits_of(division)[4:7] == ["train", "test", "train"]
     # A content that was trained on counts as a training image from now on.
     assert division.decisions[sha256(6)] == "train"
-    assert set(division.splits[7:]) == {"train"}
+    assert set(splits_of(division)[7:]) == {"train"}
 
 
 def test_validation_images_are_taken_from_the_training_part_of_a_source_without_them() -> None:
     images = [Image(number, part="test" if number < 10 else "train") for number in range(60)]
     earlier: dict[str, SplitName] = {sha256(20): "test", sha256(21): "validation"}
     division = divide(images, Fractions(None, 0.1), earlier)
-    assert Counter(division.splits) == {"test": 10, "train": 45, "validation": 5}
-    assert division.splits[20] != "test"
-    assert division.splits[21] == "validation"
+    assert Counter(splits_of(division)) == {"test": 10, "train": 45, "validation": 5}
+    assert splits_of(division)[20] != "test"
+    assert splits_of(division)[21] == "validation"
 
 
 def test_test_images_are_taken_from_the_training_part_of_a_source_without_them() -> None:
     images = [Image(number, part="validation" if number < 10 else "train") for number in range(60)]
     earlier: dict[str, SplitName] = {sha256(20): "test", sha256(21): "validation"}
     division = divide(images, FIFTH, earlier)
-    assert Counter(division.splits) == {"validation": 10, "train": 38, "test": 12}
-    assert division.splits[20] == "test"
-    assert division.splits[21] != "validation"
+    assert Counter(splits_of(division)) == {"validation": 10, "train": 38, "test": 12}
+    assert splits_of(division)[20] == "test"
+    assert splits_of(division)[21] != "validation"
 
 
 def test_a_source_without_test_images_needs_a_share() -> None:
@@ -281,10 +308,13 @@ def test_a_class_without_held_out_images_gets_them_from_new_ones() -> None:
     decided: dict[str, SplitName] = {sha256(number): "train" for number in range(10)}
     images = [Image(number) for number in range(12)]
     division = divide(images, FIFTH, decided)
-    assert division.splits[:10] == ["train"] * 10
-    assert Counter(division.splits[10:]) == {"test": 1, "validation": 1}
-    assert Counter(divide([*images, Image(12)], FIFTH, decided).splits[10:]) == {"test": 2, "validation": 1}
-    assert divide(images[:11], FIFTH, decided).splits[10] == "test"
+    assert splits_of(division)[:10] == ["train"] * 10
+    assert Counter(splits_of(division)[10:]) == {"test": 1, "validation": 1}
+    assert Counter(splits_of(divide([*images, Image(12)], FIFTH, decided))[10:]) == {
+        "test": 2,
+        "validation": 1,
+    }
+    assert splits_of(divide(images[:11], FIFTH, decided))[10] == "test"
 
 
 @untimed
@@ -295,11 +325,12 @@ def test_groups_bring_each_share_as_near_as_their_sizes_allow(sizes: list[int], 
         for number, size in enumerate(sizes)
         for item in range(size)
     ]
-    counts = Counter(divide(images, fractions).splits)
+    counts = Counter(splits_of(divide(images, fractions)))
     assert set(counts) == set(SPLITS)
     assert counts["test"] <= max(1, round(len(images) * (fractions.test or 0))) + max(sizes)
 
 
 def test_no_image_has_no_split() -> None:
     division = divide([])
-    assert division == Division([], {}, {})
+    assert not len(division.sides)
+    assert division.decisions == {}
