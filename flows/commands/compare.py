@@ -60,7 +60,7 @@ def models_compare(
 
 def _lines(found: "ModelComparison") -> Iterator[str]:
     low, high = found.agreement_interval
-    yield f"A: {found.a.reference}, B: {found.b.reference}, on {found.images:,} images of {found.on}"
+    yield f"A: {found.a.reference}, B: {found.b.reference}, on {found.images:,} images: {found.on}"
     yield f"Left out: {_left_out(found.left_out)}"
     yield (
         f"Same label for {found.agreement:.2%} of the images (95% interval {low:.2%} to {high:.2%}); "

@@ -260,7 +260,8 @@ def _compare_metric(metric: Metric, name: str, pairs: PairedPredictions) -> Comp
     interval: Range | None = None
     if metric != "calibration_error":
         drop = measure_drop(pairs, Bar(metric=metric, max_drop=0.0), _LEVEL)
-        interval = (drop.low, drop.high) if metric == "loss" else (-drop.high, -drop.low)
+        # Subtracting from 0 does not give -0.
+        interval = (drop.low, drop.high) if metric == "loss" else (0.0 - drop.high, 0.0 - drop.low)
     return ComparedValue(name, len(pairs.labels), a, a_interval, b, b_interval, b - a, interval)
 
 
