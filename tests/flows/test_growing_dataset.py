@@ -47,6 +47,7 @@ def write(folder: Path, label: int, name: str, pixels: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_champion_is_kept_and_the_report_says_why(
     server: PrefectServer, run: Run, tmp_path: Path
 ) -> None:
