@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pixelmill.flows.commands.compare import models_compare
 from pixelmill.flows.commands.console import remember_options
 from pixelmill.flows.commands.options import (
     DEFAULT_STORE,
@@ -65,6 +66,9 @@ def models_show(model: Model, store: Store = DEFAULT_STORE, as_json: Json = Fals
     from pixelmill.pipeline.registry import show_model
 
     print_model(show_model(store, model), as_json)
+
+
+models_app.command("compare")(models_compare)
 
 
 @models_app.command("promote")

@@ -166,7 +166,10 @@ def drop_in_macro_recall(
         # Only the counts of lost, gained and unchanged images matter, so a multinomial draw is enough.
         lost = int((reference[members] & ~right[members]).sum())
         gained = int((right[members] & ~reference[members]).sum())
-        shares = np.array([lost, gained, len(members) - lost - gained]) / len(members)
+        # Where no image has changed, others still may: half an image is taken as lost and half as gained
+        # (the correction of Haldane and Anscombe), or the interval would have no width.
+        changed = np.array([lost, gained] if lost + gained else [0.5, 0.5])
+        shares = np.array([*changed, len(members) - changed.sum()]) / len(members)
         counts = rng.multinomial(len(members), shares, size=RESAMPLES)
         draws += (counts[:, 0] - counts[:, 1]) / len(members) / len(by_class)
     recall_new = float(np.mean([right[members].mean() for members in by_class]))

@@ -183,7 +183,7 @@ def _measure(
         return speed, (lowest, highest)
     if not members.any():
         return None, None
-    return _MEASURES[metric](predictions.probabilities[members], predictions.labels[members])
+    return MEASURES[metric](predictions.probabilities[members], predictions.labels[members])
 
 
 def _accuracy(probabilities: Probabilities, labels: Labels) -> tuple[float, Interval]:
@@ -210,7 +210,7 @@ def _calibration_error(probabilities: Probabilities, labels: Labels) -> tuple[fl
     return expected_calibration_error(probabilities, labels, np.random.default_rng(_SEED))
 
 
-_MEASURES: dict[Metric, Callable[[Probabilities, Labels], tuple[float, tuple[float, float]]]] = {
+MEASURES: dict[Metric, Callable[[Probabilities, Labels], tuple[float, tuple[float, float]]]] = {
     "accuracy": _accuracy,
     "recall": _accuracy,
     "balanced_accuracy": _balanced_accuracy,

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pixelmill.pipeline.registry import aliases_of, pending_versions
 from tests.conftest import PIXELMILL, Run, start_interruptible
@@ -17,17 +18,20 @@ def test_the_next_run_judges_the_version_that_a_killed_run_registered(
 ) -> None:
     store = tmp_path / "store"
     settings = ["--store", str(store), "--set", "training.epochs=4", "--set", "promotion.min_accuracy=0"]
-    process = start_interruptible([str(PIXELMILL), "retrain", "digits", *settings], environment)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("register"):
-            break
-    # The whole process group, which includes the server that was started for the command.
-    os.killpg(process.pid, signal.SIGKILL)
-    process.stderr.read()
-    assert process.wait() == -signal.SIGKILL
-    if aliases_of(store, "digits"):
-        pytest.skip("this machine promoted it before it could be killed")
+    models = store / "models/digits"
+    models.mkdir(parents=True)
+    # The alias cannot move while another process holds its lock.
+    with FileLock(models / ".aliases.lock"):
+        process = start_interruptible([str(PIXELMILL), "retrain", "digits", *settings], environment)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("register"):
+                break
+        # The whole process group, which includes the server that was started for the command.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stderr.read()
+        assert process.wait() == -signal.SIGKILL
+    assert aliases_of(store, "digits") == {}
     assert pending_versions(store, "digits") == [1]
     (killed,) = (store / "runs").iterdir()
     result = run("retrain", "digits", *settings)

@@ -49,7 +49,8 @@ def flow_run(server: PrefectServer, retrained: CommandResult) -> Any:
 def test_the_command_prints_the_same_as_models_show(retrained: CommandResult, run: Run) -> None:
     shown = retrained.json
     store = Path(shown["folder"]).parents[2]
-    of_run = {name: shown.pop(name) for name in ("state", "gate", "compared_on")}
+    names = ("state", "gate", "compared_on", "permanent_checks", "preview")
+    of_run = {name: shown.pop(name) for name in names}
     assert run("models", "show", "digits@champion", "--store", store, "--json").json == shown
     assert of_run["state"] == "promoted"
     assert [(row["bar"], row["verdict"]) for row in of_run["gate"]] == [("balanced_accuracy", "passed")]

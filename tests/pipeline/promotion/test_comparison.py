@@ -74,6 +74,17 @@ def test_a_better_version_passes_every_bar() -> None:
     assert accuracy.interval[0] < accuracy.champion - accuracy.value < accuracy.interval[1] < 0
 
 
+def test_versions_with_the_same_predictions_still_have_intervals_and_a_smallest_drop() -> None:
+    labels = np.repeat(np.arange(CLASSES), 40)
+    same = predictions(labels, labels)
+    for verdict in judge_drops(same, same, PromotionSpec()):
+        assert verdict.verdict == "passed"
+        assert verdict.interval is not None
+        assert verdict.interval[0] < 0 < verdict.interval[1]
+        assert verdict.detectable is not None
+        assert verdict.detectable > 0.01
+
+
 def test_a_drop_in_a_slice_is_found_that_all_images_hide() -> None:
     (labels, rng) = next(draws(1, 4000))
     camera = np.array(["north", "south"])[(np.arange(4000) % 20 == 0).astype(int)]

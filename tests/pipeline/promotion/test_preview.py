@@ -181,6 +181,7 @@ def test_a_large_batch_is_sampled_uniformly_and_in_csv_as_well(
     assert 15 <= half <= 45
 
 
+@pytest.mark.slow
 def test_the_sample_of_a_model_in_an_object_store(s3_store: str, tmp_path: Path) -> None:
     store = parse_location(s3_store)
     register(store, predicting(0), work=tmp_path)

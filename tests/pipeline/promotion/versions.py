@@ -101,8 +101,9 @@ def write_version(
     names: tuple[str, ...] = NAMES,
     trained_on: Sequence[int] = (),
     name: str = "pets",
+    contents: Sequence[str] = (),
 ) -> ModelBundle:
-    """The bundle of such a version, not registered yet."""
+    """The bundle of such a version, not registered yet; `contents` are further images it was trained on."""
     folder = store / "runs" / uuid4().hex
     with publishing(folder, {"kind": "model-bundle", "name": name, "version": version}) as staging:
         write_network(staging / ONNX_FILE, predicted, names)
@@ -111,7 +112,8 @@ def write_version(
         write_json(staging / BASELINE_FILE, {"class_counts": [1] * len(names), "confidence_counts": [1] * 10})
         write_json(staging / METRICS_FILE, {"test": {"accuracy": 0.5, "loss": 1.0, "images": 1}})
         write_json(staging / PARITY_FILE, {"images": 1, "label_flips": 0, "max_abs_difference": 0.0})
-        rows = {"sha256": [f"{number:064x}" for number in trained_on], "split": ["train"] * len(trained_on)}
+        hashes = [*(f"{number:064x}" for number in trained_on), *contents]
+        rows = {"sha256": hashes, "split": ["train"] * len(hashes)}
         pq.write_table(
             pa.table(rows, pa.schema([("sha256", pa.string()), ("split", pa.string())])),
             staging / TRAINING_IMAGES_FILE,
