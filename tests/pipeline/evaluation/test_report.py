@@ -92,7 +92,7 @@ def test_the_report_of_a_thousand_classes_is_small_and_names_the_confused_pairs(
     probabilities = noisy_probabilities(labels.tolist(), 1000)
     # Class 7 is always predicted as class 500.
     probabilities[labels == 7] = np.eye(1000, dtype=np.float32)[500]
-    path = write_report(tmp_path, names, labels.tolist(), probabilities, side=224)
+    path = write_report(tmp_path, names, labels.tolist(), probabilities, side=120)
     assert path.stat().st_size < 5_000_000
     page = open_page(browser, path, 390, "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
