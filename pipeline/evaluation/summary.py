@@ -13,12 +13,9 @@ _MAX_PAIRS = 50
 
 
 def tabulate_classes(evaluation: Evaluation) -> list[dict[str, Cell]]:
-    """One row per class: precision, recall, F1, images and predictions."""
+    """One row per class: precision, recall and F1 with their intervals as text, images and predictions."""
     classes = read_json(evaluation.folder / METRICS_FILE)["classes"]
-    return [
-        {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
-        for row in classes
-    ]
+    return [{name: _cell(value) for name, value in row.items()} for row in classes]
 
 
 def describe_accuracy(test: dict[str, Any]) -> str:
@@ -61,6 +58,8 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
             f"| 95% interval of the accuracy | {_ends(test['accuracy_interval'])} | |",
             f"| balanced accuracy | {test['balanced_accuracy']:.4f} | |",
             f"| its 95% interval | {_ends(test['balanced_accuracy_interval'])} | |",
+            f"| calibration error | {test['calibration_error']:.4f} | |",
+            f"| its 95% interval | {_ends(test['calibration_error_interval'])} | |",
             f"| share of the largest class, {escape_markdown(test['largest_class']['name'])} "
             f"| {test['largest_class']['share']:.4f} | |",
             "",
@@ -69,6 +68,7 @@ def summarize_evaluation(evaluation: Evaluation) -> str:
             f"on {metrics['training']['device']}.",
             "",
             *_never_predicted(test["never_predicted"]),
+            *_below(metrics["slices"]),
             *_confusion(metrics),
             "",
             f"Full report: `{evaluation.report_path.resolve()}`",
@@ -87,6 +87,18 @@ def _never_predicted(names: list[str]) -> list[str]:
     some = ", ".join(map(escape_markdown, names[:_MAX_NAMED]))
     more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
     return [f"**Never predicted: {some}{more}**", ""]
+
+
+def _below(groups: list[dict[str, Any]]) -> list[str]:
+    """The slices that are less accurate than the other test images."""
+    found = [
+        f"- {escape_markdown(group['property'])} {escape_markdown(each['value'])}: accuracy "
+        f"{each['accuracy']:.4f} ({_interval(each['accuracy_interval'])}) on {each['images']:,} images"
+        for group in groups
+        for each in group["slices"]
+        if each["is_below"]
+    ]
+    return ["Less accurate than the other test images:", "", *found, ""] if found else []
 
 
 def _confusion(metrics: dict[str, Any]) -> list[str]:
@@ -112,6 +124,12 @@ def _confusion(metrics: dict[str, Any]) -> list[str]:
             for name, counts in zip(names, metrics["confusion_matrix"], strict=True)
         ),
     ]
+
+
+def _cell(value: Cell | list[float]) -> Cell:
+    if isinstance(value, list):
+        return _ends(value)
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _interval(ends: list[float]) -> str:

@@ -42,7 +42,7 @@ def _lowest_recall(results: MetricsFile) -> str | None:
     if not rows:
         return None
     named = [
-        f"{printable(row.name)} {percent(row.recall)} ({ends(row.recall_interval)})"
+        f"{percent(row.recall)} ({ends(row.recall_interval)}) for {printable(row.name)}"
         for row in rows[:_MOST_NAMED]
     ]
     return f"Lowest recall: {', '.join(named)}."
@@ -62,21 +62,19 @@ def _most_frequent_mistake(results: MetricsFile) -> str | None:
 def _slices_below(results: MetricsFile) -> str | None:
     below = sorted(
         (
-            (
-                each.p_value,
-                f"{group.property} {printable(each.value)} {percent(each.accuracy)} "
-                f"({ends(each.accuracy_interval)})",
-            )
-            for group in results.slices
-            if group.property != "class"
-            for each in group.slices
-            if each.is_below
-        ),
+            each.p_value,
+            f"{percent(each.accuracy)} ({ends(each.accuracy_interval)}) for {printable(group.property)} "
+            f"{printable(each.value)}",
+        )
+        for group in results.slices
+        if group.property != "class"
+        for each in group.slices
+        if each.is_below
     )
     if not below:
         return None
-    named = "; ".join(text for _, text in below[:_MOST_SLICES])
-    more = f"; and {len(below) - _MOST_SLICES} more" if len(below) > _MOST_SLICES else ""
+    named = ", ".join(text for _, text in below[:_MOST_SLICES])
+    more = f", and {len(below) - _MOST_SLICES} more" if len(below) > _MOST_SLICES else ""
     return f"Less accurate than on the other test images: {named}{more}."
 
 
@@ -94,18 +92,18 @@ def _changes(results: MetricsFile) -> str | None:
     if results.robustness is None:
         return None
     named = [
-        f"{_describe(series.change, level)} {percent(row.unchanged)}"
+        f"{percent(row.unchanged)} after {_describe(series.change, level)}"
         for series in results.robustness.series
         if (level := _CHANGES.get(series.change)) is not None
         for row in series.levels
         if row.level == level
     ]
-    return f"Share of labels that stay the same: {', '.join(named)}." if named else None
+    return f"Labels that stay the same: {', '.join(named)}." if named else None
 
 
 def _describe(change: str, level: float) -> str:
     return {
-        "shift": f"after a shift by {level:g} pixel",
+        "shift": f"a shift by {level:g} pixel",
         "rotation": f"a rotation by {level:g} degrees",
-        "JPEG": f"JPEG of quality {level:g}",
+        "JPEG": f"JPEG compression of quality {level:g}",
     }[change]

@@ -56,10 +56,8 @@ def render_report(
     """
     environment = open_templates("pixelmill.pipeline.evaluation.report")
     environment.filters.update(printable=printable, percent=percent, ends=ends)
-    pictures = PredictedImages.of_dataset(dataset, probabilities)
     by_recall = sorted(results.classes, key=lambda row: row.recall)
     matrix = _shown_matrix(results)
-    most = recipe.evaluation.worst_mistakes
     robustness = results.robustness
     return environment.get_template(_TEMPLATE).render(
         recipe=recipe,
@@ -80,23 +78,36 @@ def render_report(
         reliability=draw_reliability(results.reliability),
         coverage=draw_coverage(results.coverage),
         slices=[_shown_slices(group) for group in results.slices if group.property != _CLASS],
-        below={
-            each.value
-            for group in results.slices
-            for each in group.slices
-            if group.property == _CLASS and each.is_below
-        },
+        below=_classes_below(results),
         robustness=robustness,
         robustness_charts=_draw_changes(robustness) if robustness else [],
-        mistakes=pictures.worst_mistakes(most),
-        uncertain=pictures.least_certain(most),
-        gallery=pictures.gallery([row.name for row in by_recall if row.images]) if most else {},
         by_recall=by_recall,
         lowest=by_recall[:_LOWEST_RECALL_CLASSES] if len(by_recall) > MAX_SHOWN_CLASSES else None,
         links=NO_LINKS,
         made_at=now(),
         pixelmill_version=__version__,
+        **_choose_pictures(recipe, dataset, probabilities, [row.name for row in by_recall if row.images]),
     )
+
+
+def _choose_pictures(
+    recipe: Recipe, dataset: PreparedDataset, probabilities: Probabilities, classes: Sequence[str]
+) -> dict[str, object]:
+    pictures, most = PredictedImages.of_dataset(dataset, probabilities), recipe.evaluation.worst_mistakes
+    return {
+        "mistakes": pictures.worst_mistakes(most),
+        "uncertain": pictures.least_certain(most),
+        "gallery": pictures.gallery(classes) if most else {},
+    }
+
+
+def _classes_below(results: MetricsFile) -> set[str]:
+    return {
+        each.value
+        for group in results.slices
+        for each in group.slices
+        if group.property == _CLASS and each.is_below
+    }
 
 
 def _draw_changes(robustness: Robustness) -> list[str]:

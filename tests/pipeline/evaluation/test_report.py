@@ -92,7 +92,7 @@ def test_the_report_of_a_thousand_classes_is_small_and_names_the_confused_pairs(
     probabilities = noisy_probabilities(labels.tolist(), 1000)
     # Class 7 is always predicted as class 500.
     probabilities[labels == 7] = np.eye(1000, dtype=np.float32)[500]
-    path = write_report(tmp_path, names, labels.tolist(), probabilities, side=224)
+    path = write_report(tmp_path, names, labels.tolist(), probabilities, side=120)
     assert path.stat().st_size < 5_000_000
     page = open_page(browser, path, 390, "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -194,7 +194,7 @@ def test_what_matters_comes_first(browser: Browser, tmp_path: Path) -> None:
     path = write_report(tmp_path, ("cat", "dog", "fox"), labels.tolist(), probabilities)
     page = open_page(browser, path, 1280, "light")
     notable = page.locator(".notable li").all_inner_texts()
-    assert notable[0] == "Lowest recall: dog 50.0% (35.2 to 64.8)."
+    assert notable[0] == "Lowest recall: 50.0% (35.2 to 64.8) for dog."
     assert notable[1] == "Most frequent mistake: 20 of 40 images of dog are predicted as cat."
     first, *others = page.locator(".classes tbody tr").all()
     cells = first.locator("th, td").all_inner_texts()

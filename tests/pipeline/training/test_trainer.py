@@ -181,6 +181,12 @@ def test_the_learning_rate_follows_its_schedule(trained: Trained) -> None:
     assert cycle[15] == pytest.approx(0.26)
 
 
+def test_the_history_has_the_learning_rate_at_the_end_of_each_epoch(trained: Trained) -> None:
+    rates = [row["learning_rate"] for row in read_history(trained.models["everything"])]
+    peak = small_recipe(**TRAININGS["everything"]).training.learning_rate.peak
+    assert peak > rates[0] > rates[1] > rates[2] == pytest.approx(peak / 250_000, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_setting_learns_and_saves_in_full_precision(trained: Trained, name: str) -> None:
     model = trained.models[name]
