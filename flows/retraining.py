@@ -7,8 +7,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from pixelmill.flows.mlflow_mirror import mirror_run
 from pixelmill.flows.page import show_markdown, show_table
-from pixelmill.flows.refusals import refusal_as_state, require_result, unchanged_as_state
+from pixelmill.flows.refusals import refusal_as_state, refusal_of, require_result, unchanged_as_state
 from pixelmill.flows.training_progress import progress_artifact
 from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder, write_json
 from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
@@ -80,7 +81,9 @@ def retrain(
     registered = register(bundle, models)
     # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
-    return require_result(promote(registered, dataset, recipe, run, models))
+    promoted = promote(registered, dataset, recipe, run, models)
+    mirror_run(model, evaluation.folder, registered, recipe, run.name, refusal_of(promoted))
+    return require_result(promoted)
 
 
 def is_network_error(task: Any, run: Any, state: Any) -> bool:
