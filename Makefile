@@ -1,5 +1,5 @@
 # `make demo` and `make test` create .venv, and recreate it only when the dependencies change.
-EXTRAS := flows,train,s3,dask,engines,dev
+EXTRAS := flows,train,s3,dask,mlflow,engines,dev
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
@@ -41,8 +41,14 @@ coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .eng
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
 		--cov --cov-report term-missing
 
+# The server of the tests of the MLflow mirror, whose packages need other versions than ours.
+.engines/mlflow/installed: | .venv/installed
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet mlflow==3.17.2
+	@touch $@
+
 # Tests that take minutes.
-test-slow: .venv/installed
+test-slow: .venv/installed .engines/mlflow/installed
 	$(BIN)/python -m pytest -m slow
 
 # Traces every command, a worker and a server for a minute, to check that none of them connects to another machine.

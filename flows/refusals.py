@@ -104,3 +104,8 @@ def require_result(result: R) -> R:
     if isinstance(result, State):
         raise cast("Exception", get_state_exception(result))
     return result
+
+
+def refusal_of(result: object) -> str | None:
+    """Why a task ended as refused; None if its result is no refusal."""
+    return result.message if isinstance(result, State) else None

@@ -8,9 +8,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from pixelmill.flows.gate import judge, promote
+from pixelmill.flows.mlflow_mirror import mirror_run
 from pixelmill.flows.page import show_markdown, show_table
 from pixelmill.flows.passwords import reveal
-from pixelmill.flows.refusals import refusal_as_state, require_result, skipped_as_state, unchanged_as_state
+from pixelmill.flows.refusals import (
+    refusal_as_state,
+    refusal_of,
+    require_result,
+    skipped_as_state,
+    unchanged_as_state,
+)
 from pixelmill.flows.run_requests import one_run_at_a_time
 from pixelmill.flows.supervision import supervised
 from pixelmill.flows.training_progress import progress_artifact
@@ -113,7 +120,9 @@ def run_stages(
     registered = require_result(register(bundle, models))
     # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
     remove_file(checkpoint)
-    return require_result(promote(registered, judgement, dataset, recipe, run, models))
+    promoted = promote(registered, judgement, dataset, recipe, run, models)
+    mirror_run(model, evaluation.folder, registered, recipe, run.name, refusal_of(promoted))
+    return require_result(promoted)
 
 
 def is_network_error(task: Any, run: Any, state: Any) -> bool:

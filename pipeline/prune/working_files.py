@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest, remove_file, remove_folder
 from pixelmill.pipeline.datasets.prune import unused_segments
+from pixelmill.pipeline.datasets.tensor_lock import removing
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SUFFIX
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER
@@ -60,6 +61,12 @@ def remove_working_files(request: PruneRequest, candidate: Candidate) -> bool:
                 return False
             remove_folder(candidate.paths[0])
             return True
+    if candidate.kind == "tensors":
+        with removing(local_path(candidate.paths[0].parent)) as is_free:
+            if is_free:
+                for path in candidate.paths:
+                    remove_file(path)
+            return is_free
     for path in candidate.paths:
         if candidate.kind == "temporary file" and not _is_abandoned(local_path(path)):
             return False
