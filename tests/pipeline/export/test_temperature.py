@@ -51,8 +51,8 @@ def test_the_files_divide_the_logits_once_however_often_they_are_exported(
     before, after = (load_session(each.onnx_path).probabilities(pixels) for each in (bundle, scaled))
     np.testing.assert_allclose(after, scale(before, FACTOR), atol=1e-5)
     assert np.abs(after - before).max() > 0.01
-    for precision, tolerance in (("fp16", 0.005), ("int8", 0.1)):
-        reduced = load_session(scaled.folder / ONNX_FILES[precision]).probabilities(pixels)
+    for file, tolerance in ((ONNX_FILES["fp16"], 0.005), (ONNX_FILES["int8"], 0.1)):
+        reduced = load_session(scaled.folder / file).probabilities(pixels)
         np.testing.assert_allclose(reduced, after, atol=tolerance)
     golden = read_golden(scaled.folder)
     replayed = load_session(scaled.onnx_path).probabilities(golden.tensors)
