@@ -84,7 +84,8 @@ def score_folder(
     Raises:
         RequestError: There is no such model or no image, or an option is invalid.
         WorkError: The model's files are damaged, or were modified during the run.
-        GateRefused: More rows failed than `max_failure_rate` (0.01) allows; the table is written anyway.
+        GateRefused: More rows failed than `max_failure_rate` (0.01) allows, or the images drifted further
+            than `max_drift`; the table is written anyway.
         OSError: The disk is full, or the output cannot be written to.
     """
     from pixelmill.pipeline.bundles import ONNX_FILES

@@ -1,10 +1,12 @@
 """Thresholds for a wanted precision: which answers are accepted, and which a person should look at.
 
 An answer is accepted if its probability reaches the threshold of the predicted class. Among the validation
-images with that prediction, thresholds are tried from the strictest on, as long as the one-sided 95% lower
-bound of the precision (Clopper and Pearson, 1934, doi:10.1093/biomet/26.4.404) reaches the wanted one; the
-last of these is the threshold. As the order is fixed beforehand and the first failure ends it, trying many
-thresholds does not weaken the promise: Angelopoulos et al., 2021, arXiv:2110.01052.
+images with that prediction, thresholds are tried from a strict one on, as long as the lower confidence bound
+of the precision (Clopper and Pearson, 1934, doi:10.1093/biomet/26.4.404) reaches the wanted one; the last of
+these is the threshold. As the order is fixed beforehand and the first failure ends it, trying many thresholds
+does not weaken the promise: Angelopoulos et al., 2021, arXiv:2110.01052. There are two such sequences, and
+each may be wrong in 2.5% of all cases: one begins with the fewest images that could prove the precision, the
+other with a quarter of all, so that a single mistake among the surest answers does not end both.
 
 Classes with too few validation images to prove it alone share one threshold, which is fitted on all of them.
 """
@@ -21,8 +23,8 @@ from pixelmill.pipeline.datasets import Labels
 from pixelmill.pipeline.evaluation.intervals import Interval, interval_of_proportion
 from pixelmill.pipeline.inference import Probabilities
 
-_CONFIDENCE = 0.95
-_STRICTEST_SHARE = 0.25
+_ALPHA = 0.05 / 2
+_SECOND_START = 0.25
 _STEPS = 40
 Flags = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float32]
@@ -115,26 +117,32 @@ def lowest_threshold(confidence: Values, right: Flags, wanted: float) -> float |
     Returns:
         The probability; None if no threshold qualifies.
     """
-    from scipy.special import bdtri
-
     images = len(confidence)
     # With fewer images, even no mistake at all would prove nothing.
-    fewest = math.ceil(math.log(1 - _CONFIDENCE) / math.log(wanted))
+    fewest = math.ceil(math.log(_ALPHA) / math.log(wanted))
     if images < fewest:
         return None
     order = np.argsort(-confidence, kind="stable")
-    ranked, wrong = confidence[order], np.cumsum(~right[order])
-    first = max(fewest, math.ceil(_STRICTEST_SHARE * images))
-    lowest = None
+    ranked, wrong = confidence[order], np.cumsum(~right[order], dtype=np.int64)
+    starts = {fewest, max(fewest, math.ceil(_SECOND_START * images))}
+    accepted = max(_accept_from(first, ranked, wrong, wanted) for first in starts)
+    return float(ranked[accepted - 1]) if accepted else None
+
+
+def _accept_from(first: int, ranked: Values, wrong: npt.NDArray[np.int64], wanted: float) -> int:
+    """How many of the images may be accepted, from the surest on, if it begins with this many; 0 if none."""
+    from scipy.special import bdtri
+
+    images, most = len(ranked), 0
     for count in np.unique(np.linspace(first, images, _STEPS).round().astype(int)):
         # All images with the same probability are accepted together.
         accepted = int(np.searchsorted(-ranked, -ranked[count - 1], side="right"))
         mistakes = int(wrong[accepted - 1])
-        bound = 1 - float(bdtri(mistakes, accepted, 1 - _CONFIDENCE)) if mistakes < accepted else 0.0
+        bound = 1 - float(bdtri(mistakes, accepted, _ALPHA)) if mistakes < accepted else 0.0
         if bound < wanted:
             break
-        lowest = float(ranked[count - 1])
-    return lowest
+        most = accepted
+    return most
 
 
 def judge_decisions(

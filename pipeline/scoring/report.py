@@ -115,7 +115,7 @@ def load_template() -> "Template":
 def render_scoring_report(content: ReportContent) -> str:
     """Render the report as one HTML page."""
     manifest = content.manifest
-    accuracy = manifest.get("accuracy")
+    accuracy, expected = manifest.get("accuracy"), manifest.get("expected_accuracy")
     page = load_template().render(
         content=content,
         manifest=manifest,
@@ -124,7 +124,8 @@ def render_scoring_report(content: ReportContent) -> str:
         most_bars=_MOST_BARS,
         highest_bin=max([*content.confidence_counts, 1]),
         drift=read_drift(manifest["drift"]),
-        expected=manifest.get("expected_accuracy"),
+        expected=expected,
+        expected_share=share(expected["accuracy"], 1) if expected else "",
         decisions=manifest.get("decisions"),
         stages=_stage_times(manifest),
         accuracy=accuracy,

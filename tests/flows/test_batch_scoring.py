@@ -50,7 +50,9 @@ def test_the_flow_plans_scores_and_commits(
     tasks = ask(server, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
     assert {task["name"].rsplit("-", 1)[0] for task in tasks} == {"plan", "score", "commit"}
     artifacts = ask(server, "artifacts/filter", artifacts={"flow_run_id": {"any_": [run["id"]]}})
-    assert "scoring-counts" in {artifact["key"] for artifact in artifacts}
+    shown = {artifact["key"]: artifact for artifact in artifacts}
+    assert {"scoring-counts", "scoring-drift"} <= set(shown)
+    assert shown["scoring-drift"]["description"].startswith("drifted: ")
     # The same functions without Prefect give the same table.
     table = score_folder(ScoringRequest(bundle=bundle, images=images, output=tmp_path / "bare"))
     flow, bare = read_predictions(tmp_path / "out"), read_predictions(table.folder)

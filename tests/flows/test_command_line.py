@@ -116,6 +116,22 @@ def test_score_as_json(run: Run, trained_store: Path, tmp_path: Path) -> None:
     assert counts["images_per_second"] > 0
     assert counts["seconds"] > 0
     assert len(read_predictions(tmp_path / "out")) == 31
+    assert counts["drift"]["verdict"] == "drifted"
+    assert {"measure", "value", "threshold", "verdict"} <= set(counts["drift"]["measures"][0])
+    assert not counts["expected_accuracy"]["reliable"]
+
+
+def test_too_much_drift_exits_with_3_after_writing_the_table(
+    run: Run, trained_store: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images", 30)
+    command = ("score", "digits@1", tmp_path / "images", "--output", tmp_path / "out")
+    result = run(*command, "--store", trained_store, "--max-drift", "0.2")
+    assert result.code == 3
+    assert "expected a drift of at most 0.2 beyond chance" in result.last_error
+    assert "or raise --max-drift" in result.last_error
+    assert "not to be relied on because of the drift" in result.output
+    assert len(read_predictions(tmp_path / "out")) == 30
 
 
 def test_too_many_failures_exit_with_3_after_writing_the_table(
