@@ -101,11 +101,15 @@ class _PageHandler(APILogHandler):
 
 def show_pipeline_log() -> None:
     """Send the messages of pixelmill's modules to the page of the run, also under a worker."""
-    logger = logging.getLogger("pixelmill")
-    if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
-        logger.addHandler(_PageHandler())
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
+    for name in ("pixelmill", "pixelmill.pipeline"):
+        logger = logging.getLogger(name)
+        # The command prints the messages of the pipeline itself, so they do not reach the logger above.
+        if name == "pixelmill.pipeline" and logger.propagate:
+            continue
+        if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+            logger.addHandler(_PageHandler())
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
 
 
 def _start(work: Callable[[], object]) -> None:
