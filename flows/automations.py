@@ -74,7 +74,14 @@ def apply_automations(hours_of_silence: float = _HOURS_OF_SILENCE) -> list[str]:
 
 
 def _apply(client: Any, wanted: list["AutomationCore"]) -> list[str]:
-    known = {found.name: found for found in client.read_automations() if found.name.startswith(_PREFIX)}
+    known: dict[str, Any] = {}
+    for found in client.read_automations():
+        if found.name in known:
+            client.delete_automation(
+                found.id
+            )  # Names are not unique: two programs may have created it at once.
+        elif found.name.startswith(_PREFIX):
+            known[found.name] = found
     lines = []
     for automation in wanted:
         found = known.pop(automation.name, None)

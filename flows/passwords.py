@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.errors import RequestError
 
-_LOGGERS = ("", "prefect", "prefect.flow_runs", "prefect.task_runs", "prefect.extra", "pixelmill")
 _full_texts: dict[str, str] = {}
 
 
@@ -45,8 +44,8 @@ def _reveal(override: str) -> str:
 
 def hide_in_logs() -> None:
     """Replace passwords in whatever this process logs from now on."""
-    for name in _LOGGERS:
-        for handler in logging.getLogger(name).handlers:
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
             if _hide_in_record not in handler.filters:
                 handler.addFilter(_hide_in_record)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import getLogger
 
-from prefect import get_run_logger
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 
 from pixelmill.pipeline.run_lock import AnotherRunAtWork, RunLock, RunRequest
 
+_log = getLogger(__name__)
 _TRIGGERED = "AUTOMATION"
 """The type of the creator of a flow run that an automation started."""
 
@@ -23,9 +24,7 @@ def one_run_at_a_time(lock: RunLock) -> Iterator[None]:
     try:
         with lock.held(request_of_this_run()) as covered:
             if covered:
-                get_run_logger().info(
-                    "this run covers %s, which found another run at work", _describe(covered)
-                )
+                _log.info("this run covers %s, which found another run at work", _describe(covered))
             yield
     except AnotherRunAtWork:
         raise
@@ -53,18 +52,19 @@ def _answer(lock: RunLock) -> None:
     asked = lock.take_requests()
     if not asked:
         return
-    log = get_run_logger()
     triggered = [request for request in asked if request.deployment]
     if not triggered:
-        log.info("%s found this run at work", _describe(asked))
+        _log.info("%s found this run at work", _describe(asked))
         return
     try:
         run = run_deployment(triggered[-1].deployment, timeout=0, as_subflow=False)
     except Exception as error:  # noqa: BLE001  # Any error of the server: the next run covers the requests.
         lock.put_back(asked)
-        log.warning("%s are kept for the next run, since none could be started (%s)", _describe(asked), error)
+        _log.warning(
+            "%s are kept for the next run, since none could be started (%s)", _describe(asked), error
+        )
         return
-    log.info(
+    _log.info(
         "%s found this run at work: %s was started for them", _describe(asked), getattr(run, "name", run)
     )
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect.context import FlowRunContext, get_run_context
+from prefect.context import FlowRunContext, TaskRunContext, get_run_context
 from prefect.logging.handlers import APILogHandler
+from prefect.states import Cancelled
 
 from pixelmill.flows.healing import heal_runs
 from pixelmill.flows.passwords import hide_in_logs
@@ -34,6 +35,10 @@ _SECONDS_TO_END = 30.0
 _log = logging.getLogger(__name__)
 
 
+class RunCancelled(Exception):
+    """Somebody cancelled the run, and its work has been ended."""
+
+
 def supervised(body: Callable[P, R]) -> Callable[P, R]:
     """Supervise a flow's body during its run; its parameter `max_hours`, if it has one, limits the time.
 
@@ -43,8 +48,12 @@ def supervised(body: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with supervision():
-            return body(*args, **kwargs)
+        try:
+            with supervision():
+                return body(*args, **kwargs)
+        except RunCancelled as cancelled:
+            # The error that ended the run must not replace its state.
+            return cast("R", Cancelled(message=str(cancelled)))
 
     return run
 
@@ -54,6 +63,7 @@ def supervision() -> Iterator[None]:
     """Supervise the current flow run during the block.
 
     Raises:
+        RunCancelled: Somebody cancelled the run.
         WorkError: The run took longer than `max_hours`.
     """
     context = get_run_context()
@@ -72,6 +82,8 @@ def supervision() -> Iterator[None]:
         yield
     except Exception as error:
         watch.stop()
+        if watch.is_cancelled:
+            raise RunCancelled("ended by its own process") from error
         if watch.is_too_late:
             raise _too_late(hours) from error
         raise
@@ -79,13 +91,25 @@ def supervision() -> Iterator[None]:
         watch.stop()
 
 
+class _PageHandler(APILogHandler):
+    """Sends a message to the page of the run it belongs to; Prefect's own warns of one outside any run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if FlowRunContext.get() or TaskRunContext.get():
+            super().emit(record)
+
+
 def show_pipeline_log() -> None:
     """Send the messages of pixelmill's modules to the page of the run, also under a worker."""
-    logger = logging.getLogger("pixelmill")
-    if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
-        logger.addHandler(APILogHandler())
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO)
+    for name in ("pixelmill", "pixelmill.pipeline"):
+        logger = logging.getLogger(name)
+        # The command prints the messages of the pipeline itself, so they do not reach the logger above.
+        if name == "pixelmill.pipeline" and logger.propagate:
+            continue
+        if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+            logger.addHandler(_PageHandler())
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
 
 
 def _start(work: Callable[[], object]) -> None:
@@ -116,6 +140,7 @@ class _Watch:
         self._deadline = time.monotonic() + 3600 * hours if hours else None
         self._stopped = threading.Event()
         self.is_too_late = False
+        self.is_cancelled = False
 
     def start(self) -> None:
         _start(self._look)
@@ -130,6 +155,7 @@ class _Watch:
             # Any error of the client, and of a server that is away, means that nothing is known.
             with suppress(Exception):
                 if self._was_cancelled():
+                    self.is_cancelled = True
                     _log.warning("the run was cancelled: its process ends")
                     self._end()
             if self.is_too_late:
@@ -142,7 +168,6 @@ class _Watch:
     def _was_cancelled(self) -> bool:
         from prefect.client.orchestration import get_client
         from prefect.client.schemas.objects import StateType
-        from prefect.states import Cancelled
 
         with get_client(sync_client=True) as client:
             run: Any = client.read_flow_run(self._flow_run)  # type: ignore[arg-type]

@@ -1,9 +1,11 @@
 """What `pixelmill worker` does before Prefect's worker takes its place."""
 
+import contextlib
 import os
 import time
 
 from pixelmill.flows.process_record import home
+from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.storage.temporaries import hold
 
@@ -81,3 +83,19 @@ def prepare_environment() -> None:
     """Set for the worker and its runs what Prefect reads from the environment, unless the user has."""
     # The page of a run shows the warnings of pixelmill, not only those of Prefect.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "pixelmill")
+
+
+def apply_automations_if_possible() -> list[str]:
+    """Bring pixelmill's automations up to date; returns a line for each change.
+
+    Recipes that are files are looked for in the project's folder, where the flows run.
+    """
+    from pixelmill.flows.automations import apply_automations
+
+    project = os.environ.get("PIXELMILL_HOME", ".")
+    try:
+        with contextlib.chdir(project):
+            lines = apply_automations()
+    except Exception as error:  # noqa: BLE001  # A worker without alerts is better than none.
+        return [f"the automations could not be brought up to date ({without_passwords(str(error))})"]
+    return [line for line in lines if not line.startswith("updated")]

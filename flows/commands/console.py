@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.display import printable, without_passwords
 from pixelmill.pipeline.progress import is_quiet
 
 _FIELD = re.compile(r"`(\w+)`")
@@ -47,7 +47,8 @@ class StageLines(logging.Handler):
         stage = getattr(record, "task_name", "")
         if stage and record.levelno < logging.WARNING and "Finished in state" in record.getMessage():
             return
-        print(f"{stage:9} {printable(name_options(record.getMessage()))}", file=sys.stderr, flush=True)
+        message = printable(without_passwords(name_options(record.getMessage())))
+        print(f"{stage:9} {message}", file=sys.stderr, flush=True)
 
 
 def show_pipeline_warnings() -> None:

@@ -24,11 +24,16 @@ def worker(
     """Heal the flow runs of this host that have lost their process, then start what is scheduled.
 
     A run whose process was killed together with its worker, by a power failure or a reboot, is Running for
-    Prefect. It becomes Crashed, and the next run resumes it. Then Prefect's process worker takes the place of
-    this command.
+    Prefect. It becomes Crashed, and the next run resumes it. Pixelmill's automations are brought up to date.
+    Then Prefect's process worker takes the place of this command.
     """
     require_extras()
-    from pixelmill.flows.worker_start import hold_worker_name, prepare_environment, require_prefect_server
+    from pixelmill.flows.worker_start import (
+        apply_automations_if_possible,
+        hold_worker_name,
+        prepare_environment,
+        require_prefect_server,
+    )
 
     named = name or socket.gethostname()
     require_prefect_server()
@@ -40,5 +45,7 @@ def worker(
     if heal_only:
         return
     prepare_environment()
+    for line in apply_automations_if_possible():
+        print(printable(line), file=sys.stderr, flush=True)
     start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", named]
     os.execv(sys.executable, [*start, "--type", "process"])  # noqa: S606  # No shell is involved.

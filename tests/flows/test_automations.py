@@ -14,6 +14,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from pixelmill.flows.automations import ALERTS_BLOCK, apply_automations
 from pixelmill.flows.events import ModelEvent, tell
+from pixelmill.flows.run_requests import one_run_at_a_time
+from pixelmill.pipeline.run_lock import RunLock, RunRequest
 from tests.deployment.machine import Machine, wait_for
 from tests.flows.conftest import PrefectServer
 
@@ -105,6 +107,22 @@ def test_refusals_failures_crashes_and_silence_are_told_differently(machine: Mac
     # One alert for each run that needs a person; the skipped one needs nobody.
     runs = [one for one in received if "no success" not in one["subject"]]
     assert sorted(one["subject"] for one in runs) == sorted(list(wanted)[:3])
+    machine.ask("DELETE", f"deployments/{deployment}")
+
+
+def test_triggers_during_a_run_start_one_run_afterwards(machine: Machine, tmp_path: Path) -> None:
+    deployment = machine.deploy("merged", "x.py:merged", tmp_path)
+    lock = RunLock(tmp_path, "pets")
+    turned_away = [RunRequest(f"run {number}", "trigger", deployment) for number in range(3)]
+    with one_run_at_a_time(lock):
+        lock.put_back((*turned_away, RunRequest("by hand")))
+    runs = machine.ask("POST", "flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})
+    assert len(runs) == 1
+    assert lock.take_requests() == ()
+    # Without a server, they are kept for the next run.
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), one_run_at_a_time(lock):
+        lock.put_back(tuple(turned_away))
+    assert lock.take_requests() == tuple(turned_away)
     machine.ask("DELETE", f"deployments/{deployment}")
 
 

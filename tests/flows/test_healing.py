@@ -64,14 +64,16 @@ def test_killed_runs_and_workers(machine: Machine, tmp_path: Path) -> None:
     pid = wait_for("the process of the run", lambda: machine.pid_of(lost))
     wait_for("the request", lambda: "this run covers 1 request (command)" in machine.log(lost))
 
+    # While the worker lives, there is nothing to heal.
+    assert machine.heal() == ""
+    assert machine.run(lost)["state_name"] == "Running"
+
     # Killed together with its worker, it is Running for ever, until somebody looks.
     never_started = machine.begin(deployment)
     machine.wait_for_state(never_started, "Skipped")
     kill(machine.worker.pid, pid)
     machine.worker.wait()
     assert not exists(pid)
-    assert machine.run(lost)["state_name"] == "Running"
     said = machine.heal()
     assert f"waiting ({lost}) was Running without a process, and is now Crashed" in said
     assert machine.run(lost)["state_name"] == "Crashed"
-    assert machine.heal() == ""
