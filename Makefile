@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test coverage test-slow test-offline test-engines fuzz benchmark lint format clean
+.PHONY: demo up down test coverage test-slow test-offline test-engines fuzz benchmark lint format clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
@@ -26,6 +26,13 @@ $(JAVASCRIPT): tests/javascript/package.json
 
 demo: .venv/installed
 	@$(BIN)/pixelmill demo
+
+# Prefect's server and a worker, with the deployments of deploy/prefect.yaml, until `make down`.
+up: .venv/installed
+	@$(BIN)/pixelmill up
+
+down:
+	@$(BIN)/pixelmill down
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

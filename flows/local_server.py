@@ -23,6 +23,7 @@ from pixelmill.flows.detached_processes import (
 )
 from pixelmill.flows.prefect_database import require_database
 from pixelmill.flows.server_api import ServerApi, ServerUnavailableError
+from pixelmill.flows.server_page import restrict_page
 from pixelmill.flows.server_record import (
     ProcessName,
     ServerRecord,
@@ -33,6 +34,7 @@ from pixelmill.flows.server_record import (
 )
 from pixelmill.flows.server_settings import (
     FOLDER_VARIABLE,
+    PAGE_FOLDER,
     describe_database,
     server_environment,
     sqlite_url,
@@ -198,7 +200,8 @@ def _start_server(request: ServerRequest, folder: Path, say: Callable[[str], Non
     record = ServerRecord(
         api_url, request.host, request.port, describe_database(database), str(request.home), {}
     )
-    environment = server_environment(folder, api_url, f"http://{shown}:{request.port}/api", database)
+    shown_url = f"http://{shown}:{request.port}/api"
+    environment = server_environment(folder, api_url, shown_url, database)
     command = [sys.executable, "-P", "-m", "prefect", "server", "start"]
     command += ["--host", request.host, "--port", str(request.port)]
     say(f"starting Prefect's server on port {request.port}")
@@ -208,6 +211,7 @@ def _start_server(request: ServerRequest, folder: Path, say: Callable[[str], Non
     write_record(request.store, record)
     api = ServerApi(api_url, seconds=5)
     _wait_for(api.is_healthy, process.is_alive, "Prefect's server", log)
+    restrict_page(folder / PAGE_FOLDER, shown_url)
     return record
 
 

@@ -14,10 +14,11 @@ from pixelmill.pipeline.storage import Location, absolute
 
 _DATABASE = re.compile(r"(?P<kind>postgresql)(\+asyncpg)?://(?P<rest>.+)", re.DOTALL)
 _DAYS_TO_KEEP_RUNS = 30
+PAGE_FOLDER = "page"
 FOLDER_VARIABLE = "PIXELMILL_SERVER_FOLDER"
 """Inherited by all that a worker starts, so that it is recognized even after its parent was killed."""
 # What a user has set takes precedence.
-_SERVER_DEFAULTS = {
+SERVER_DEFAULTS = {
     # Without these, Prefect keeps all runs, and its database grows by 0.6 MB with each.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(_DAYS_TO_KEEP_RUNS * 24 * 3600),
@@ -30,7 +31,7 @@ _SERVER_DEFAULTS = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
-_WORKER_DEFAULTS = {
+WORKER_DEFAULTS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # A missing server is an error, instead of a temporary one that nobody sees.
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
@@ -47,8 +48,9 @@ def server_environment(folder: Path, api_url: str, shown_url: str, database: str
         database: The SQLAlchemy URL of its database.
     """
     return {
-        **_SERVER_DEFAULTS,
+        **SERVER_DEFAULTS,
         "PREFECT_SERVER_UI_API_URL": shown_url,
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder.resolve() / PAGE_FOLDER),
         **_inherited(),
         **_common(folder, api_url),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
@@ -66,7 +68,7 @@ def worker_environment(folder: Path, api_url: str, store: Location, home: Path) 
     """
     secret = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
     return {
-        **_WORKER_DEFAULTS,
+        **WORKER_DEFAULTS,
         **({"PREFECT_API_AUTH_STRING": secret} if secret else {}),
         **_inherited(),
         **_common(folder, api_url),

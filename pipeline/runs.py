@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pixelmill.pipeline.artifacts import new_run_id, remove_leftovers
 from pixelmill.pipeline.registry import registered_runs
+from pixelmill.pipeline.registry.store_format import require_store_format
 from pixelmill.pipeline.storage import Location, cache_folder, workspace
 from pixelmill.pipeline.storage.temporaries import hold, release
 
@@ -25,7 +26,11 @@ def begin_run(store: Location, name: str) -> Path:
     Args:
         store: The artifacts root; for a remote one, its local workspace is used.
         name: The name of the recipe.
+
+    Raises:
+        RequestError: A newer pixelmill wrote the store.
     """
+    require_store_format(store)
     remove_abandoned(store)
     runs = workspace(store) / "runs"
     while True:

@@ -35,7 +35,9 @@ _MOST_WORDS = 1000
 # These need more than the installation, and have separate tests.
 _NEED_MORE = ("--web", "--keras-file")
 # The arguments of `make` and `pip` are checked here; those of `prefect`, in tests/flows/test_worker.py.
-_OTHER_PROGRAMS = {"make", "pip", "export", ".venv/bin/prefect", ".venv/bin/python", "dask"}
+_OTHER_PROGRAMS = {"make", "pip", "export", ".venv/bin/prefect", ".venv/bin/python", "dask", "docker"}
+# These start and use a server, which tests/flows/commands/test_up.py does with the lines of the pages.
+_WITH_SERVER = {"up", "down", "status", "prune", "deploy"}
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -217,13 +219,13 @@ def test_the_options_and_commands_in_a_page_exist(page: str) -> None:
 
 # Pages with code that is run, and the commands that they show.
 RUN = {
-    "README.md": {"retrain", "models", "score", "explain", "export"},
+    "README.md": {"retrain", "models", "score", "explain", "export", "up", "status", "down"},
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"models", "recipes", "retrain"},
     "docs/audit.md": {"audit"},
     "docs/scoring.md": {"score", "explain"},
     "docs/bundle.md": {"export", "verify"},
-    "docs/deployment.md": {"score"},
+    "docs/deployment.md": {"score", *_WITH_SERVER},
     "docs/python-api.md": set[str](),
     "CONTRIBUTING.md": set[str](),
 }
@@ -289,6 +291,8 @@ def _run_command(words: list[str], run: Run, folder: Path) -> None:
     words = [re.sub(r"^(mnist|pets)@", "digits@", word) for word in words]
     command, rest = subcommand(words)
     command.make_context(words[0], rest)
+    if words[0] in _WITH_SERVER:
+        return
     if words[0] == "retrain":
         recipe, *options = words[1:]
         done = run("recipes", "show", recipe, *options, cwd=folder)

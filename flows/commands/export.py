@@ -98,13 +98,15 @@ def export(
     if as_json:
         print_json({"output": output, "parity": parity, **manifest})
         return
+    # Older bundles say neither what was allowed, nor which variants there are.
+    allowed = f" (allowed {parity['allowed_difference']:.1e})" if "allowed_difference" in parity else ""
     print(
         f"""{manifest["name"]}@{manifest["version"]}, opset {manifest["opset"]}
   parity   {parity["label_flips"]} of {parity["images"]:,} labels differ from Keras, \
-largest difference {parity["max_abs_difference"]:.1e} (allowed {parity["allowed_difference"]:.1e})
+largest difference {parity["max_abs_difference"]:.1e}{allowed}
   bundle   {output}"""
     )
-    for variant in parity["variants"]:
+    for variant in parity.get("variants", ()):
         print(f"  {variant['precision']:8} {describe_variant(variant)}")
     if web:
         print(f"  page     {output}/web/index.html")

@@ -57,11 +57,14 @@ def check_store(store: Location) -> None:
     """Check that a store is a folder or does not exist yet.
 
     Raises:
-        RequestError: It is a file, or an address that cannot be reached.
+        RequestError: It is a file, an address that cannot be reached, or from a newer pixelmill.
     """
     require_reachable(store)
     if store.exists() and not store.is_dir():
         raise RequestError(f"store {store} is a file", "a folder", "Choose another with --store.")
+    from pixelmill.pipeline.registry.store_format import require_store_format
+
+    require_store_format(store)
 
 
 def parse_size(option: str, text: str) -> int:

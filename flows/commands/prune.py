@@ -16,7 +16,6 @@ from pixelmill.flows.text_table import render_table
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.prune import Candidate, PruneRequest
-from pixelmill.pipeline.prune.prune import find_candidates, remove_candidates
 from pixelmill.pipeline.storage import Location, parse_location
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([hdw]?)", re.IGNORECASE)
@@ -38,6 +37,8 @@ def prune(
 ) -> None:
     """List what no alias, rollback or running job needs; with --yes, remove exactly that."""
     check_store(store)
+    from pixelmill.pipeline.prune.prune import find_candidates, remove_candidates
+
     age, api = parse_age(older_than), find_server(store)
     request = PruneRequest(store, keep, age, _outputs(api, read_record(store)))
     candidates = find_candidates(request)

@@ -23,7 +23,10 @@ Home = Annotated[
 
 def up(
     port: Annotated[
-        int, typer.Option("--port", min=1, max=65535, help="The port of Prefect's server.")
+        int,
+        typer.Option(
+            "--port", envvar="PREFECT_SERVER_API_PORT", min=1, max=65535, help="The port of Prefect's server."
+        ),
     ] = 4200,
     host: Annotated[
         str, typer.Option("--host", help="The address it listens on; another than loopback needs a password.")

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from pixelmill.pipeline.artifacts.formats import format_of
 from pixelmill.pipeline.artifacts.manifests import (
     MANIFEST,
     describe_file,
@@ -135,7 +136,8 @@ def publishing(destination: Path, facts: Mapping[str, object]) -> Iterator[Path]
             flush_to_disk(path)
         # An artifact derived from another keeps the time and packages of the original.
         made = {name: value for name, value in provenance().items() if name not in facts}
-        write_json(staging / MANIFEST, {**facts, **made, "files": describe_files(staging)})
+        number = format_of(facts.get("kind"))
+        write_json(staging / MANIFEST, {**number, **facts, **made, "files": describe_files(staging)})
         if (destination / MANIFEST).exists():
             raise RequestError(
                 f"{destination} is a finished artifact",

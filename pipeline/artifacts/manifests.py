@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from pixelmill.pipeline.artifacts.formats import require_known_format
 from pixelmill.pipeline.artifacts.reading import read_json
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.storage import Location, OpenFile, opened, resolves_within, sha256_of
@@ -62,7 +63,8 @@ def read_manifest(folder: Location) -> dict[str, Any]:
     """Read the manifest of an artifact and validate its list of files.
 
     Raises:
-        RequestError: The folder has no manifest, so it is not an artifact, or a malformed one.
+        RequestError: The folder has no manifest, so it is not an artifact; or a malformed one, or one of a
+            newer version of pixelmill.
     """
     if not (folder / MANIFEST).exists():
         raise RequestError(
@@ -71,6 +73,8 @@ def read_manifest(folder: Location) -> dict[str, Any]:
             "Check the path; if the run was interrupted, run the same command again.",
         )
     manifest: dict[str, Any] = read_json(folder / MANIFEST)
+    if isinstance(manifest, dict):
+        require_known_format(folder, manifest)
     try:
         _Listing.model_validate(manifest)
     except ValidationError as error:

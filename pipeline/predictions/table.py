@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_json
+from pixelmill.pipeline.artifacts.formats import require_known_format
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
 from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
 from pixelmill.pipeline.predictions.parts import part_run_id
@@ -190,6 +191,8 @@ def _read_manifest(folder: Location, file: Location) -> dict[str, Any]:
             "Check the path; if the run was interrupted, run the same command again.",
         )
     manifest = read_json(file)
+    if isinstance(manifest, dict):
+        require_known_format(folder, manifest)
     if not _is_well_formed(manifest):
         raise RequestError(
             f"{folder} contains no prediction table",

@@ -25,6 +25,7 @@ from pixelmill.pipeline.registry.places import (
     version_numbers,
 )
 from pixelmill.pipeline.registry.reservations import end_reservation, release_number, reserve_number
+from pixelmill.pipeline.registry.store_format import write_store_format
 from pixelmill.pipeline.registry.transfer import fetch_bundle, publish_bundle
 from pixelmill.pipeline.storage import Location, is_remote, parse_location
 
@@ -46,9 +47,10 @@ def register_bundle(store: Location, bundle: ModelBundle) -> ModelBundle:
         The registered bundle. A remote store gets a copy, whose address it has.
 
     Raises:
-        RequestError: The version already exists in a remote store.
+        RequestError: The version already exists in a remote store, or a newer pixelmill wrote the store.
     """
     target = version_folder(store, bundle.name, bundle.version)
+    write_store_format(store)
     mark_pending(store, bundle.name, bundle.version)
     publish_bundle(bundle.folder, target)
     end_reservation(target)

@@ -12,6 +12,7 @@ from pixelmill.pipeline.artifacts import (
     write_json,
     write_text,
 )
+from pixelmill.pipeline.artifacts.formats import format_of
 from pixelmill.pipeline.drift.comparison import measure_drift
 from pixelmill.pipeline.drift.expected_accuracy import expect_accuracy
 from pixelmill.pipeline.errors import GateRefused, WorkError
@@ -115,6 +116,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
     at_work = max(outcome.seconds - outcome.startup_seconds or outcome.seconds, 1e-9)
     return {
         "kind": KIND,
+        **format_of(KIND),
         "listed": outcome.listed,
         "scored": counts.scored,
         "failed": counts.rows - counts.scored,

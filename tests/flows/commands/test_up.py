@@ -4,9 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +15,7 @@ from pixelmill.flows.server_api import ServerApi
 from pixelmill.flows.server_settings import FOLDER_VARIABLE
 from tests.conftest import CommandResult, Run
 from tests.flows.conftest import free_port
+from tests.test_docs import blocks, commands_of
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
 
@@ -40,27 +39,12 @@ DEPLOYMENT = {
 }
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a flow that runs every ten seconds."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "touching.py").write_text(FLOW)
+def write_project(home: Path) -> None:
+    """Write a project with a flow that runs every ten seconds."""
+    (home / "touching.py").write_text(FLOW)
     step = {"pixelmill.flows.deployment_steps.enter_project": {"variable": "PIXELMILL_HOME"}}
     content = {"name": "test", "prefect-version": "3.8.8", "pull": [step], "deployments": [DEPLOYMENT]}
-    (folder / "prefect.yaml").write_text(yaml.safe_dump(content))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def started(home: Path, run: Run) -> Iterator[Any]:
-    """The result of `pixelmill up` with that project, and its port."""
-    port = free_port()
-    result = run("up", "--port", port, "--store", home / "store", "--json", cwd=home)
-    try:
-        assert result.code == 0, result.errors
-        yield {**result.json, "port": port}
-    finally:
-        run("down", "--store", home / "store", cwd=home)
+    (home / "prefect.yaml").write_text(yaml.safe_dump(content))
 
 
 def wait_for_file(path: Path) -> str:
@@ -76,36 +60,62 @@ def runs(process: psutil.Process) -> bool:
     return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
-def test_a_scheduled_run_happens_within_two_minutes_and_nothing_is_left(
-    started: Any, home: Path, run: Run
-) -> None:
-    assert started["state"] == "started"
-    assert started["deployments"] == ["touch/often"]
-    # The default store of a deployment becomes the one of the server.
-    assert wait_for_file(home / "touched") == str(home / "store")
-    again = run("up", "--port", free_port(), "--store", home / "store", "--json", cwd=home)
-    assert again.code == 0, again.errors
-    assert again.json["state"] == "running"
-    assert again.json["processes"] == started["processes"]
-    require_good_status(run("status", "--store", home / "store", "--json"))
-    family = [psutil.Process(pid) for pid in started["processes"].values()]
-    family += [child for process in list(family) for child in process.children(recursive=True)]
-    psutil.Process(started["processes"]["worker"]).kill()
-    status = run("status", "--store", home / "store", "--json")
-    assert status.code == 1
-    assert "the worker that was started here has ended" in status.json["needs_attention"][0]
-    settings = ServerApi(started["api"]).get("admin/settings")
-    assert set(settings["server"]["services"]["db_vacuum"]["enabled"]) == {"events", "flow_runs"}
-    assert settings["server"]["ui"]["api_url"] == started["api"]
-    assert settings["server"]["analytics_enabled"] is False
+def check_a_scheduled_run(run: Run, home: Path) -> None:
+    """Start everything in a folder, wait for a run by schedule, end everything, and look for what is left.
+
+    The first and the other commands are the lines of `docs/deployment.md`.
+    """
+    write_project(home)
+    port, store = free_port(), ("--store", home / "store", "--json")
+    documented = ["up", "status", "prune", "down"]
+    lines = [words[1:] for words in commands_of(blocks("docs/deployment.md", "bash")[0])]
+    assert lines == [[word] for word in documented]
+    variables = {"PREFECT_SERVER_API_PORT": str(port), "PIXELMILL_STORE": str(home / "store")}
+    try:
+        started = run("up", "--json", cwd=home, env=variables)
+        assert started.code == 0, started.errors
+        assert started.json["state"] == "started"
+        assert started.json["deployments"] == ["touch/often"]
+        for line in lines[:-1]:
+            done = run(*line, cwd=home, env=variables)
+            assert (done.code, bool(done.output)) == (0, True), done.errors
+        # The default store of a deployment becomes the one of the server.
+        assert wait_for_file(home / "touched") == str(home / "store")
+        again = run("up", "--port", free_port(), *store, cwd=home)
+        assert (again.code, again.json["state"]) == (0, "running"), again.errors
+        processes = started.json["processes"]
+        assert again.json["processes"] == processes
+        require_good_status(run("status", *store))
+        require_settings(started.json["api"])
+        family = [psutil.Process(pid) for pid in processes.values()]
+        family += [child for process in list(family) for child in process.children(recursive=True)]
+        psutil.Process(processes["worker"]).kill()
+        status = run("status", *store)
+        assert status.code == 1
+        assert "the worker that was started here has ended" in status.json["needs_attention"][0]
+        # Its runs have survived it, and are ended, too.
+        assert run(*lines[-1], cwd=home, env=variables).output.startswith("Ended: server.")
+        assert [process for process in family if runs(process)] == []
+        assert carrying(FOLDER_VARIABLE, str(home / "store/server")) == []
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+        assert run("down", *store).json == {"ended": []}
+    finally:
+        run("down", *store)
+
+
+def require_settings(api: str) -> None:
+    """Check what the server does not do by default: it removes old runs, and reports to nobody."""
+    settings = ServerApi(api).get("admin/settings")["server"]
+    assert set(settings["services"]["db_vacuum"]["enabled"]) == {"events", "flow_runs"}
+    assert settings["ui"]["api_url"] == api
+    assert settings["analytics_enabled"] is False
+
+
+def test_a_scheduled_run_happens_within_two_minutes_and_nothing_is_left(run: Run, tmp_path: Path) -> None:
     bystander = psutil.Process(os.getpid())
-    assert run("down", "--store", home / "store", "--json", cwd=home).json == {"ended": ["server"]}
-    assert [process for process in family if runs(process)] == []
-    assert carrying(FOLDER_VARIABLE, str(home / "store/server")) == []
+    check_a_scheduled_run(run, tmp_path)
     assert runs(bystander)
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", started["port"])) != 0
-    assert run("down", "--store", home / "store", "--json", cwd=home).json == {"ended": []}
 
 
 def require_good_status(status: CommandResult) -> None:
