@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest, remove_file, remove_folder
 from pixelmill.pipeline.datasets.prune import unused_segments
-from pixelmill.pipeline.datasets.tensor_lock import removing
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SUFFIX
+from pixelmill.pipeline.datasets.tensor_lock import removing
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER
 from pixelmill.pipeline.prune import Candidate, PruneRequest
