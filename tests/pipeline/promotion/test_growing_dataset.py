@@ -15,6 +15,7 @@ from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.ledger import ledger_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.evaluation.evaluate import evaluate_model
+from pixelmill.pipeline.evaluation.predict import predict_test_images
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import from_dataset
 from pixelmill.pipeline.export.source import source_of_run
@@ -30,7 +31,6 @@ from pixelmill.pipeline.promotion import (
 from pixelmill.pipeline.promotion.record import record_judgement
 from pixelmill.pipeline.recipes import parse_recipe
 from pixelmill.pipeline.registry import aliases_of, newest_classes, register_bundle, reserve_version
-from pixelmill.pipeline.training.prediction import predict_split
 from pixelmill.pipeline.training.trainer import train_model
 
 CLASSES, PICTURES, FRAMES = 10, 300, 150
@@ -71,8 +71,8 @@ def retrain(recipe: Recipe, store: Path, run: Path) -> Judgement:
     history = ModelHistory(ledger_folder(store, recipe.name), newest_classes(store, recipe.name))
     dataset = prepare_dataset(raw, recipe, store, history)
     model = run_in_spawned_process(train_model, dataset, recipe, run / "training", run / "state.npz")
-    run_in_spawned_process(predict_split, model, dataset, "test", run / "probabilities.npy")
-    evaluation = evaluate_model(model, dataset, run / "probabilities.npy", recipe, run / "evaluation")
+    predicted = run_in_spawned_process(predict_test_images, model, dataset, recipe, run)
+    evaluation = evaluate_model(model, dataset, predicted, recipe, run / "evaluation")
     version = reserve_version(store, recipe.name)
     source = source_of_run(model, evaluation, dataset, recipe, run.name, version)
     (run / "held-out").mkdir()
