@@ -29,10 +29,10 @@ def one_run_at_a_time(lock: RunLock) -> Iterator[None]:
     except AnotherRunAtWork:
         raise
     except Exception:
-        _answer(lock)
+        _serve_request(lock)
         raise
     # Not after Ctrl-C or the end of the process: then the requests stay for the next run.
-    _answer(lock)
+    _serve_request(lock)
 
 
 def request_of_this_run() -> RunRequest:
@@ -47,7 +47,7 @@ def request_of_this_run() -> RunRequest:
     return RunRequest(str(run.id), "schedule" if run.auto_scheduled else "command")
 
 
-def _answer(lock: RunLock) -> None:
+def _serve_request(lock: RunLock) -> None:
     """Start one run for all triggers: what they saw may have come after this run had read its data."""
     asked = lock.take_requests()
     if not asked:

@@ -95,8 +95,8 @@ class ServerApi:
         request = urllib.request.Request(f"{self.url.rstrip('/')}/{path}", content, headers, method=method)  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=self.seconds) as response:  # noqa: S310
-                answer = response.read()
-                return json.loads(answer) if answer else None
+                content = response.read()
+                return json.loads(content) if content else None
         except urllib.error.HTTPError as error:
             if error.code == 404 and may_be_missing:
                 return None

@@ -33,7 +33,7 @@ README_FILE = "README.md"
 TRAINING_IMAGES_FILE = "training_images.parquet"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
 Thresholds = tuple[float | None, ...]
-"""For each class, the lowest probability at which its answer is accepted; None: it never is."""
+"""For each class, the lowest probability at which its prediction is accepted; None: it never is."""
 _MAX_FILE_SIZE = 4 * 2**30  # Protobuf limits an ONNX file to 2 GiB.
 
 

@@ -35,7 +35,7 @@ def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, obje
     }
 
 
-def answer_metadata(metrics: dict[str, Any] | None) -> dict[str, str]:
+def decision_metadata(metrics: dict[str, Any] | None) -> dict[str, str]:
     """The metadata entries for what `metrics.json` says of a temperature and of thresholds."""
     calibration = (metrics or {}).get("calibration") or {}
     thresholds = thresholds_in(metrics)

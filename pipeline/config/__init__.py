@@ -115,7 +115,7 @@ class EvaluationSpec(Part):
     )
     precision: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         default=None,
-        description="The wanted share of right answers among those that are accepted without a person's "
+        description="The wanted share of right predictions among those that are accepted without a person's "
         "look, such as 0.99. Thresholds for it are fitted on the validation images, and scoring writes "
         "`accept` or `review` for every image.",
     )

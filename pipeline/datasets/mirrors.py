@@ -229,9 +229,9 @@ def _receive(client: "httpx.Client", url: str, target: Path, limit: int) -> None
 
 def _require_file(response: "httpx.Response", url: str) -> None:
     if not response.is_success:
-        raise MirrorFailed(f"{url} answers {response.status_code} {response.reason_phrase}".rstrip())
+        raise MirrorFailed(f"{url} responds with {response.status_code} {response.reason_phrase}".rstrip())
     if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise MirrorFailed(f"{url} answers with a page of HTML instead of the file")
+        raise MirrorFailed(f"{url} responds with a page of HTML instead of the file")
 
 
 class _Pace:

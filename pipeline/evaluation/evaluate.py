@@ -13,8 +13,8 @@ from pixelmill.pipeline.bundles import BASELINE_FILE, INSIDE_FILE, METRICS_FILE,
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.evaluation import Evaluation
-from pixelmill.pipeline.evaluation.answers import finish_answers
 from pixelmill.pipeline.evaluation.baseline import baseline_of_dataset
+from pixelmill.pipeline.evaluation.final_predictions import finish_predictions
 from pixelmill.pipeline.evaluation.metrics import MAX_MATRIX_CLASSES, Metrics, measure
 from pixelmill.pipeline.evaluation.metrics_file import ClassShare, MetricsFile, Row, TestMetrics
 from pixelmill.pipeline.evaluation.predict import TestPredictions
@@ -46,16 +46,16 @@ def evaluate_model(
         folder: Where the results are written; must not exist yet.
     """
     test = dataset.split("test")
-    answers = finish_answers(
+    final = finish_predictions(
         np.load(predicted.probabilities, allow_pickle=False), model, dataset, recipe.evaluation
     )
-    probabilities = answers.probabilities
+    probabilities = final.probabilities
     metrics = measure(probabilities, test.labels, dataset.class_names)
     written = {
         **describe_metrics(metrics),
         **describe_model(model, dataset),
         **describe_predictions(probabilities, dataset),
-        **answers.to_json(),
+        **final.to_json(),
         "robustness": as_json(predicted.robustness),
     }
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}

@@ -1,12 +1,12 @@
-"""Thresholds for a wanted precision: which answers are accepted, and which a person should look at.
+"""Thresholds for a wanted precision: which predictions are accepted, and which a person should look at.
 
-An answer is accepted if its probability reaches the threshold of the predicted class. Among the validation
+A prediction is accepted if its probability reaches the threshold of the predicted class. Among the validation
 images with that prediction, thresholds are tried from a strict one on, as long as the lower confidence bound
 of the precision (Clopper and Pearson, 1934, doi:10.1093/biomet/26.4.404) reaches the wanted one; the last of
 these is the threshold. As the order is fixed beforehand and the first failure ends it, trying many thresholds
 does not weaken the promise: Angelopoulos et al., 2021, arXiv:2110.01052. There are two such sequences, and
 each may be wrong in 2.5% of all cases: one begins with the fewest images that could prove the precision, the
-other with a quarter of all, so that a single mistake among the surest answers does not end both.
+other with a quarter of all, so that a single mistake among the surest predictions does not end both.
 
 Classes with too few validation images to prove it alone share one threshold, which is fitted on all of them.
 """
@@ -38,10 +38,10 @@ class Threshold:
         name: The class.
         threshold: The lowest probability that is accepted; None if nothing is, because no threshold
             provably reaches the wanted precision.
-        precision: The share of right answers among the accepted ones with this prediction; None if there
+        precision: The share of correct predictions among the accepted ones of this class; None if there
             are none.
         precision_interval: Its 95% interval.
-        coverage: The share of the answers with this prediction that is accepted.
+        coverage: The share of the predictions of this class that is accepted.
         images: The validation images with this prediction.
         fitted_on: Whether on this class alone or on all classes that share the threshold.
     """
@@ -69,8 +69,8 @@ class Decisions:
     Attributes:
         wanted_precision: The precision in the recipe.
         images: All test images.
-        accepted: Those whose answer is accepted.
-        precision: The share of right answers among these; None if there are none.
+        accepted: Those whose prediction is accepted.
+        precision: The share of correct predictions among these; None if there are none.
         precision_interval: Its 95% interval.
         coverage: The share of the images that is accepted.
     """

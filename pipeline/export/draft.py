@@ -8,7 +8,7 @@ from typing import Any
 from pixelmill.pipeline.artifacts import write_json
 from pixelmill.pipeline.bundles import LABELS_FILE, MODEL_FILE, ONNX_FILE, PREPROCESSING_FILE
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden, write_golden
-from pixelmill.pipeline.bundles.metadata import answer_metadata, scoring_metadata
+from pixelmill.pipeline.bundles.metadata import decision_metadata, scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
@@ -77,7 +77,7 @@ def draft_bundle(
     write_json(folder / PREPROCESSING_FILE, preprocessing)
     metadata = {
         **scoring_metadata(source.class_names, preprocessing),
-        **answer_metadata(source.metrics()),
+        **decision_metadata(source.metrics()),
         **{
             name: str(source.facts[fact])
             for name, fact in _METADATA_FROM_MANIFEST.items()

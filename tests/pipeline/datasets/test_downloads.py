@@ -159,11 +159,11 @@ def test_a_damaged_cache_is_fetched_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("server", "reason"),
     [
-        (FileServer({"data": CONTENT}, status=500), "data answers 500 Internal Server Error"),
-        (FileServer({}), "data answers 404 Not Found"),
+        (FileServer({"data": CONTENT}, status=500), "data responds with 500 Internal Server Error"),
+        (FileServer({}), "data responds with 404 Not Found"),
         (
             FileServer({"data": b"<html>"}, content_type="text/html; charset=utf-8"),
-            "data answers with a page of HTML instead of the file",
+            "data responds with a page of HTML instead of the file",
         ),
         (FileServer({"data": CONTENT * 4}), "data sends more than 1000000 bytes"),
     ],

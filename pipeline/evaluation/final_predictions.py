@@ -14,7 +14,7 @@ from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class FinalPredictions:
     """The predictions for the test images, as the exported file gives them.
 
     Attributes:
@@ -44,9 +44,9 @@ class Answers:
         }
 
 
-def finish_answers(
+def finish_predictions(
     probabilities: Probabilities, model: TrainedModel, dataset: PreparedDataset, spec: EvaluationSpec
-) -> Answers:
+) -> FinalPredictions:
     """Fit what the recipe asks for on the validation images.
 
     Args:
@@ -56,7 +56,7 @@ def finish_answers(
         spec: The settings in the recipe.
     """
     if spec.calibration == "none" and spec.precision is None:
-        return Answers(probabilities, None, (), None)
+        return FinalPredictions(probabilities, None, (), None)
     validation: Probabilities = np.load(model.folder / VALIDATION_FILE, allow_pickle=False)
     validation_labels, labels = dataset.split("validation").labels, dataset.split("test").labels
     calibration = None
@@ -66,7 +66,7 @@ def finish_answers(
             validation = scale(validation, calibration.temperature)
             probabilities = scale(probabilities, calibration.temperature)
     if spec.precision is None:
-        return Answers(probabilities, calibration, (), None)
+        return FinalPredictions(probabilities, calibration, (), None)
     thresholds = fit_thresholds(validation, validation_labels, dataset.class_names, spec.precision)
     decisions = judge_decisions(thresholds, probabilities, labels, spec.precision)
-    return Answers(probabilities, calibration, thresholds, decisions)
+    return FinalPredictions(probabilities, calibration, thresholds, decisions)
