@@ -34,6 +34,9 @@ from pixelmill.pipeline.storage import local_path
 from tests.conftest import update_manifest, write_images
 from tests.pipeline.predictions.tables import write_manifest
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("explanation")
+
 STAGES = ["model", "listing", "bytes", "format", "orientation", "tensor", "onnx"]
 Explain = Callable[..., Explanation]
 
@@ -41,9 +44,29 @@ Explain = Callable[..., Explanation]
 @pytest.fixture
 def request_(bundle: ModelBundle, tmp_path: Path) -> ScoringRequest:
     """Some images in two folders, not yet scored."""
-    write_images(tmp_path / "images/a", 20, seed=1)
-    write_images(tmp_path / "images/b", 20, seed=2)
-    return ScoringRequest(bundle, tmp_path / "images", tmp_path / "out", workers=1)
+    return _request(bundle, tmp_path)
+
+
+def _request(bundle: ModelBundle, folder: Path) -> ScoringRequest:
+    write_images(folder / "images/a", 20, seed=1)
+    write_images(folder / "images/b", 20, seed=2)
+    return ScoringRequest(bundle, folder / "images", folder / "out", workers=1)
+
+
+@pytest.fixture(scope="module")
+def pristine(bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images and the table of `request_`, scored once."""
+    folder = tmp_path_factory.mktemp("pristine")
+    score_folder(_request(bundle, folder))
+    return folder
+
+
+@pytest.fixture
+def scored(request_: ScoringRequest, pristine: Path) -> None:
+    """The table of the images of `request_`: a copy, as if it had been written there."""
+    shutil.copytree(pristine / "out", local_path(request_.output))
+    manifest = local_path(request_.output) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(pristine), str(request_.output.parent)))
 
 
 @pytest.fixture
@@ -76,10 +99,10 @@ def tamper(folder: Path, path: str, **values: object) -> None:
     update_manifest(folder)
 
 
+@pytest.mark.usefixtures("scored")
 def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     request_: ScoringRequest, explain: Explain
 ) -> None:
-    score_folder(request_)
     explanation = explain("a/00007.png", keras=True)
     assert list(verdicts(explanation)) == [*STAGES, "keras"]
     described = ("model", "bytes", "orientation", "onnx", "keras")
@@ -104,10 +127,10 @@ def test_an_unchanged_image_is_the_same_at_every_stage_and_for_keras(
     assert (explanation.tensor == pixels).all()
 
 
+@pytest.mark.usefixtures("scored")
 def test_changed_bytes_are_reported_before_their_consequences(
     request_: ScoringRequest, explain: Explain
 ) -> None:
-    score_folder(request_)
     shutil.copyfile(local_path(request_.images) / "a/00001.png", local_path(request_.images) / "a/00007.png")
     explanation = explain("a/00007.png")
     assert first(explanation).name == "bytes"
@@ -118,10 +141,10 @@ def test_changed_bytes_are_reported_before_their_consequences(
     assert explain("a/00006.png").first_difference is None
 
 
+@pytest.mark.usefixtures("scored")
 def test_equal_pixels_with_other_metadata_differ_only_in_their_bytes(
     request_: ScoringRequest, explain: Explain
 ) -> None:
-    score_folder(request_)
     path = local_path(request_.images) / "a/00007.png"
     notes = PngImagePlugin.PngInfo()
     notes.add_text("comment", "taken again")
@@ -145,6 +168,7 @@ def test_equal_pixels_with_other_metadata_differ_only_in_their_bytes(
         ({"status": "failed", "error": "melted: a code of another version"}, "tensor", ("failure",)),
     ],
 )
+@pytest.mark.usefixtures("scored")
 def test_a_tampered_row_is_reported(
     request_: ScoringRequest,
     explain: Explain,
@@ -152,7 +176,6 @@ def test_a_tampered_row_is_reported(
     stage: str,
     differing: tuple[str, ...],
 ) -> None:
-    score_folder(request_)
     tamper(local_path(request_.output), "b/00000.png", **values)
     explanation = explain("b/00000.png")
     assert (first(explanation).name, first(explanation).differing) == (stage, differing)
@@ -160,10 +183,10 @@ def test_a_tampered_row_is_reported(
 
 
 @pytest.mark.parametrize(("distance", "verdict"), [(5e-7, "same"), (2e-6, "differs")])
+@pytest.mark.usefixtures("scored")
 def test_the_tolerance_between_same_and_different_probabilities(
     request_: ScoringRequest, explain: Explain, distance: float, verdict: str
 ) -> None:
-    score_folder(request_)
     row = find_row(open_table(request_.output), "a/00003.png")
     assert row is not None
     tamper(local_path(request_.output), "a/00003.png", probability=row["probability"] + distance)
@@ -227,8 +250,8 @@ def test_a_failed_row_fails_again_with_the_same_code(
     assert first(repaired).name == ("bytes" if stage not in ("listing", "bytes") else stage)
 
 
+@pytest.mark.usefixtures("scored")
 def test_a_scored_row_that_fails_now_is_a_difference(request_: ScoringRequest, explain: Explain) -> None:
-    score_folder(request_)
     truncate(local_path(request_.images) / "a/00004.png")
     (request_.images / "a/00005.png").unlink()
     (request_.images / "a/00006.png").unlink()
@@ -285,10 +308,10 @@ def test_a_rotated_photo_has_a_stored_and_a_displayed_size(
     assert explanation.first_difference is None
 
 
+@pytest.mark.usefixtures("scored")
 def test_another_model_is_the_first_difference(
     request_: ScoringRequest, explain: Explain, trained_store: Path, tmp_path: Path
 ) -> None:
-    score_folder(request_)
     copy = Path(shutil.copytree(request_.bundle.folder, tmp_path / "bundle"))
     assert explain("a/00007.png", model=str(copy)).first_difference is None
     (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes() + b"\x7a\x00")
@@ -300,10 +323,10 @@ def test_another_model_is_the_first_difference(
     assert stage.row["model_sha256"] == request_.bundle.onnx_sha256
 
 
+@pytest.mark.usefixtures("scored")
 def test_keras_predicts_only_with_an_undamaged_file(
     request_: ScoringRequest, explain: Explain, tmp_path: Path
 ) -> None:
-    score_folder(request_)
     copy = Path(shutil.copytree(request_.bundle.folder, tmp_path / "bundle"))
     (copy / "model.keras").write_bytes(b"damaged")
     damaged = explain("a/00007.png", model=str(copy), keras=True)
@@ -320,10 +343,10 @@ def test_keras_predicts_only_with_an_undamaged_file(
     assert "cannot be loaded" in refused.found["words"]
 
 
+@pytest.mark.usefixtures("scored")
 def test_a_missing_keras_is_reported(
     request_: ScoringRequest, explain: Explain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score_folder(request_)
     # Python uses None for a module that cannot be imported.
     monkeypatch.setitem(sys.modules, "keras", None)
     explanation = explain("a/00007.png", keras=True)
@@ -354,8 +377,8 @@ def test_an_image_can_be_given_by_its_row_or_its_file(
         assert explanation.first_difference is None
 
 
+@pytest.mark.usefixtures("scored")
 def test_an_image_without_a_row_suggests_the_nearest_ones(request_: ScoringRequest, explain: Explain) -> None:
-    score_folder(request_)
     with pytest.raises(RequestError, match=r"no row .* nearest are a/0000"):
         explain("a/000007.png")
     with pytest.raises(RequestError, match=r"nearest are .*a/00019\.png"):
@@ -383,8 +406,8 @@ def test_missing_tables_models_and_folders_are_reported(
         explain("a/00007.png")
 
 
+@pytest.mark.usefixtures("scored")
 def test_a_damaged_part_is_reported(request_: ScoringRequest, explain: Explain) -> None:
-    score_folder(request_)
     (part,) = table_files(request_.output)
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(WorkError, match=r"part-00000\.parquet has \d+ bytes, not \d+"):
@@ -458,10 +481,10 @@ def test_each_row_of_many_parts_and_row_groups_is_found(tmp_path: Path) -> None:
         assert "é/007.png" in nearest_paths(open_table(folder), "elsewhere/007.png", 4)
 
 
+@pytest.mark.usefixtures("scored")
 def test_a_remote_table_with_remote_images(
     request_: ScoringRequest, explain: Explain, trained_store: Path
 ) -> None:
-    score_folder(request_)
     images, output = UPath("memory://explained/images"), UPath("memory://explained/out")
     for source, target in ((request_.images, images), (request_.output, output)):
         for path in local_path(source).rglob("*"):

@@ -35,7 +35,7 @@ def draws(count: int, images: int) -> Iterator[tuple[np.ndarray, np.random.Gener
         yield rng.integers(0, CLASSES, images), rng
 
 
-@pytest.mark.parametrize("images", [200, 1000])
+@pytest.mark.parametrize("images", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_an_equally_good_version_is_refused_in_at_most_one_of_twenty_draws(images: int) -> None:
     spec = PromotionSpec(
         max_accuracy_drop=0.0, max_balanced_accuracy_drop=0.0, max_recall_drop=0.0, max_loss_increase=0.0

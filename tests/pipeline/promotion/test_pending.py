@@ -110,9 +110,9 @@ def test_a_run_of_another_model_judges_no_pending_version(tmp_path: Path, test_i
     assert pending_versions(tmp_path, "birds") == [1]
 
 
-def kill_at_every_step(folder: Path) -> None:
-    """Register and promote again and again, killed one step later every time, until a round is done."""
-    for step in itertools.count():
+def kill_at_steps(folder: Path, stride: int) -> None:
+    """Register and promote again and again, killed some steps later every time, until a round is done."""
+    for step in itertools.count(step=stride):
         store = folder / f"{step:04d}"
         made = write_version(store, with_accuracy(100), reserve_version(store, "pets"))
         run = os.fork()
@@ -138,11 +138,13 @@ def kill_at_every_step(folder: Path) -> None:
         assert os.WTERMSIG(status) == signal.SIGKILL
 
 
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_killed_at_any_step_leaves_no_version_that_is_never_judged(
-    tmp_path: Path, test_images: TestImages
+    tmp_path: Path, test_images: TestImages, stride: int
 ) -> None:
     call = (
-        f"import pathlib, sys; from {__name__} import kill_at_every_step as f; f(pathlib.Path(sys.argv[1]))"
+        f"import pathlib, sys; from {__name__} import kill_at_steps; "
+        f"kill_at_steps(pathlib.Path(sys.argv[1]), {stride})"
     )
     stores = tmp_path / "stores"
     done = subprocess.run(

@@ -19,7 +19,10 @@ from tests.clusters import Cluster, running_cluster
 from tests.conftest import write_images
 from tests.pipeline.scoring.decoders import CRASHING_DECODER, HANGING_DECODER, mark_image, write_site
 
-IMAGES = 6000
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("dask")
+
+IMAGES = 4000
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def request_(
     bundle: ModelBundle, images: Path, dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ScoringRequest:
     """Shards with so little work that a small folder has many."""
-    monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 0.02)
+    monkeypatch.setattr(dask_engine, "SECONDS_A_SHARD", 0.01)
     return ScoringRequest(
         bundle=bundle, images=images, output=tmp_path / "out", executor="dask", dask_address=dask.address
     )

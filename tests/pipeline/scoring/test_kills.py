@@ -18,6 +18,9 @@ from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.shards import cut_images, growing_limits
 from tests.conftest import PIXELMILL, start_interruptible, write_images
 
+# One worker runs all of these tests, so that it creates the expensive fixtures once.
+pytestmark = pytest.mark.xdist_group("kills")
+
 IMAGES, WORKERS = 6000, 2
 SIZES = {
     part_name(number): len(shard)
@@ -184,9 +187,7 @@ def has_failed_row(part: Path) -> bool:
     return "failed" in read_part(part, ["status"])["status"].to_pylist()
 
 
-@pytest.mark.parametrize(
-    "kills", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
-)
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_a_run_killed_repeatedly_gives_the_same_table(scoring: Scoring, tmp_path: Path, kills: int) -> None:
     dice = random.Random(kills)
     while kills > 0:
@@ -258,7 +259,9 @@ def test_ctrl_c_works_while_workers_start(scoring: Scoring, tmp_path: Path, look
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 5))], ids=str
+)
 def test_an_interrupted_run_says_how_to_resume(scoring: Scoring, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     output = tmp_path / "out"
