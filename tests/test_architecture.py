@@ -23,7 +23,7 @@ FLOORS = (
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions"},
     {"audit", "prediction", "readiness", "registry", "training"},
-    {"evaluation", "runs", "scoring"},
+    {"evaluation", "runs", "scoring", "starting_weights"},
     {"explain", "export", "promotion"},
 )
 BESIDE = {

@@ -56,6 +56,7 @@ def evaluate_model(
             "device": model.device,
             "images": dataset.counts["train"],
             "normalization": model.normalization and asdict(model.normalization),
+            "starting_weights": model.taken and asdict(model.taken),
         },
     }
     facts = {"kind": "evaluation", "dataset_fingerprint": dataset.fingerprint}
