@@ -162,6 +162,8 @@ def _send(mirrored: Mirrored, address: str) -> str | None:
         try:
             from mlflow import MlflowClient
 
+            # When it is imported, MLflow sets the level of its logger, which writes to standard error.
+            logging.getLogger("mlflow").setLevel(logging.CRITICAL)
             _copy(MlflowClient(), mirrored)
         except Exception as error:  # noqa: BLE001  # MLflow raises exceptions of many types.
             return f"{type(error).__name__}: {error}"
@@ -181,7 +183,6 @@ def _set_up(address: str) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_REQUEST_SECONDS))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
@@ -229,7 +230,11 @@ def _register(client: Any, mirrored: Mirrored, run: Any) -> None:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
-        mirrored.name, f"{run.info.artifact_uri}/bundle", run.info.run_id, tags=_tags(mirrored)
+        mirrored.name,
+        f"{run.info.artifact_uri}/bundle",
+        run.info.run_id,
+        tags=_tags(mirrored),
+        await_creation_for=None,
     )
     if mirrored.refusal is None:
         client.set_registered_model_alias(mirrored.name, mirrored.alias, version.version)

@@ -54,10 +54,12 @@ from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.run_lock import AnotherRunAtWork, RunLock, Skipped
 from pixelmill.pipeline.runs import begin_run
+from pixelmill.pipeline.starting_weights import find_starting_weights
 from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
 from pixelmill.pipeline.training.trainer import train_model
+from pixelmill.pipeline.training.warm_start import StartingWeights
 
 
 @flow(name="retrain", flow_run_name="retrain {recipe}", validate_parameters=True)
@@ -98,6 +100,7 @@ def run_stages(
     recipe: Recipe, models: Location, verify_data: bool, retrain_anyway: bool
 ) -> Promotion | Unchanged:
     """The stages of a retraining, from the download to the promotion."""
+    start = find_starting_weights(recipe, models)
     work = workspace(models)
     run = begin_run(models, recipe.name)
     raw = download(recipe.dataset, work, verify_data)
@@ -106,8 +109,8 @@ def run_stages(
     history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
     dataset = require_result(prepare(raw, recipe, work, history, verify_data))
     require_result(audit(raw, dataset, recipe, work, run))
-    checkpoint = checkpoint_path(dataset, recipe, work)
-    model = require_result(train(dataset, recipe, run, checkpoint))
+    checkpoint = checkpoint_path(dataset, recipe, work, start)
+    model = require_result(train(dataset, recipe, run, checkpoint, start))
     evaluation = require_result(evaluate(model, dataset, recipe, run))
     require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
     bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
@@ -179,13 +182,18 @@ def audit(raw: RawDataset, dataset: PreparedDataset, recipe: Recipe, store: Path
 
 @task(name="train", cache_policy=NO_CACHE)
 @refusal_as_state
-def train(dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path) -> TrainedModel:
+def train(
+    dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path, start: StartingWeights | None
+) -> TrainedModel:
     """Train the network in a separate process."""
     if done := completed_epochs(checkpoint):
         get_run_logger().info("resuming after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
-        model = run_in_spawned_process(train_model, dataset, recipe, run / "training", checkpoint, report)
+        folder = run / "training"
+        model = run_in_spawned_process(train_model, dataset, recipe, folder, checkpoint, report, start)
+    if recipe.training.weights:
+        get_run_logger().info("%s", model.taken or f"random weights: {recipe.name} has no version yet")
     show_table(
         key=f"{key}-history",
         table=read_history(model),

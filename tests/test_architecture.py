@@ -23,7 +23,7 @@ FLOORS = (
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions", "run_lock"},
     {"arrivals", "audit", "prediction", "readiness", "registry", "training"},
-    {"evaluation", "runs", "scoring", "status"},
+    {"evaluation", "runs", "scoring", "starting_weights", "status"},
     {"explain", "export", "promotion", "prune"},
 )
 BESIDE = {

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pixelmill.pipeline.part import Number, Part, Positive
+from pixelmill.pipeline.part import Number, Part, Positive, Text
 
 ClassWeights = Literal["none", "balanced"]
 
@@ -68,6 +68,11 @@ class TrainingSpec(Part):
         default="he_normal",
         description="Initial kernels of the convolutions: he_normal is random, dirac preserves as many "
         "channels as possible, as in PyTorch.",
+    )
+    weights: Text | None = Field(
+        default=None,
+        description="null: random initial weights; a .keras file, the folder of a bundle or name@alias: "
+        "layers of equal name and shape start with its weights.",
     )
     optimizer: Literal["adamw", "sgd"] = Field(
         default="adamw", description="AdamW, or SGD with Nesterov momentum."

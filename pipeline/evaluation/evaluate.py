@@ -122,6 +122,7 @@ def describe_model(model: TrainedModel, dataset: PreparedDataset) -> dict[str, o
             "device": model.device,
             "images": dataset.counts["train"],
             "normalization": model.normalization and asdict(model.normalization),
+            "starting_weights": model.taken and asdict(model.taken),
         },
     }
 

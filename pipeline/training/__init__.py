@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelmill.pipeline.bundles import MODEL_FILE
+from pixelmill.pipeline.training.warm_start import TakenWeights
 
 HISTORY_FILE = "history.csv"
 VALIDATION_FILE = "validation_probabilities.npy"
@@ -53,6 +54,7 @@ class TrainedModel:
         validation_accuracy: Accuracy of the saved model on the validation split, 0 to 1.
         chosen_epoch: The epoch whose weights were saved, counted from 1.
         normalization: None for a model without trainable batch normalization.
+        taken: What was taken from an earlier model; None if training started from random weights.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class TrainedModel:
     validation_accuracy: float
     chosen_epoch: int
     normalization: NormalizationCheck | None = None
+    taken: TakenWeights | None = None
 
     @property
     def model_path(self) -> Path:

@@ -20,6 +20,7 @@ from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.training.backends import chosen_backend
+from pixelmill.pipeline.training.warm_start import StartingWeights
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Row = dict[str, float]
@@ -45,14 +46,20 @@ class TrainingState:
     history: tuple[Row, ...]
 
 
-def checkpoint_path(dataset: PreparedDataset, recipe: Recipe, store: Path) -> Path:
-    """The path of a checkpoint, which depends on the network, training settings, data and packages."""
+def checkpoint_path(
+    dataset: PreparedDataset, recipe: Recipe, store: Path, start: StartingWeights | None = None
+) -> Path:
+    """The path of a checkpoint.
+
+    It depends on the network, the training settings and initial weights, the data and the packages.
+    """
     depends_on = {
         "format": _FORMAT,
         "recipe": recipe.model_dump(mode="json", include={"image", "model", "training"}),
         "dataset": dataset.folder.name,  # The name contains the fingerprint of the data and its splits.
         "packages": installed_packages(),
         "backend": chosen_backend(),
+        "start": start and start.sha256,
     }
     key = hashlib.sha256(canonical_json(depends_on).encode()).hexdigest()[:16]
     return store / "checkpoints" / f"{recipe.name}-{key}.npz"

@@ -33,6 +33,7 @@ from pixelmill.pipeline.training.normalization import fuse_normalization
 from pixelmill.pipeline.training.schedules import build_optimizer
 from pixelmill.pipeline.training.statistics import estimate_statistics, limit_momentum
 from pixelmill.pipeline.training.validation import validate
+from pixelmill.pipeline.training.warm_start import StartingWeights, take_weights
 
 _PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
 _STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
@@ -43,7 +44,12 @@ def ignore_progress(progress: TrainingProgress) -> None:
 
 
 def train_model(
-    dataset: PreparedDataset, recipe: Recipe, folder: Path, checkpoint: Path, report: Report = ignore_progress
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    folder: Path,
+    checkpoint: Path,
+    report: Report = ignore_progress,
+    start: StartingWeights | None = None,
 ) -> TrainedModel:
     """Fit a network on the training split and validate it on the validation split.
 
@@ -53,9 +59,10 @@ def train_model(
         folder: Where the model is written; must not exist yet.
         checkpoint: The file to resume from, if it exists; replaced after every epoch.
         report: Called with the progress every two seconds.
+        start: The earlier model to start from; None for random weights.
 
     Raises:
-        RequestError: The requested device is not available.
+        RequestError: The requested device is not available, or the earlier model has no layer that fits.
         WorkError: The loss is NaN or infinite, or the device is out of memory.
     """
     training = recipe.training
@@ -63,6 +70,7 @@ def train_model(
     with lock_checkpoint(checkpoint), explain_out_of_memory(training):
         with device.scope():
             network = compile_network(dataset, recipe, device)
+            taken = take_weights(network, start, dataset.class_names) if start else None
             checkpointer = Checkpointer(network, training, checkpoint, read_state(checkpoint))
             resumed_after = len(checkpointer.state.history)
             if resumed_after:
@@ -73,21 +81,7 @@ def train_model(
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
     history = pd.DataFrame(checkpointer.state.history)
-    facts = {
-        "kind": "trained-model",
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": training.seed,
-        "dataset_fingerprint": dataset.fingerprint,
-        "device": device.title,
-        "resumed_after_epoch": resumed_after,
-        "chosen_epoch": checkpointer.chosen_epoch,
-        "normalization": normalization and asdict(normalization),
-    }
-    with publishing(folder, facts) as staging:
-        model.save(staging / MODEL_FILE)
-        history.to_csv(staging / HISTORY_FILE, index=False)
-        write_array(staging / VALIDATION_FILE, validation.probabilities)
-    return TrainedModel(
+    trained = TrainedModel(
         folder=folder,
         parameters=model.count_params(),
         epochs=len(history),
@@ -97,7 +91,30 @@ def train_model(
         validation_accuracy=validation.accuracy,
         chosen_epoch=checkpointer.chosen_epoch,
         normalization=normalization,
+        taken=taken,
     )
+    with publishing(folder, _describe(trained, dataset, recipe, resumed_after)) as staging:
+        model.save(staging / MODEL_FILE)
+        history.to_csv(staging / HISTORY_FILE, index=False)
+        write_array(staging / VALIDATION_FILE, validation.probabilities)
+    return trained
+
+
+def _describe(
+    trained: TrainedModel, dataset: PreparedDataset, recipe: Recipe, resumed_after: int
+) -> dict[str, object]:
+    """The facts in the manifest of a trained model."""
+    return {
+        "kind": "trained-model",
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": recipe.training.seed,
+        "dataset_fingerprint": dataset.fingerprint,
+        "device": trained.device,
+        "resumed_after_epoch": resumed_after,
+        "chosen_epoch": trained.chosen_epoch,
+        "normalization": trained.normalization and asdict(trained.normalization),
+        "starting_weights": trained.taken and asdict(trained.taken),
+    }
 
 
 @contextmanager

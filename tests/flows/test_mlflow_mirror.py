@@ -139,6 +139,7 @@ def test_a_retraining_is_mirrored_with_its_metrics_and_its_bundle(
     assert done.code == 0, done.errors
     assert done.json["state"] == "promoted"
     assert SECRET not in done.errors + done.output
+    assert "INFO mlflow" not in done.errors
     model = ask(server, "registered-models/get?name=digits")["registered_model"]
     assert model["aliases"] == [{"alias": "champion", "version": "1"}]
     version = ask(server, "model-versions/get?name=digits&version=1")["model_version"]

@@ -156,7 +156,7 @@ def test_a_url_needs_a_hash(tmp_path: Path) -> None:
     ("server", "kind", "reason"),
     [
         (FileServer({}), DownloadError, "responds with 404 Not Found"),
-        (FileServer({"pets.zip": b"x"}, status=500), DownloadError, "responds with 500 Internal Server Error"),
+        (FileServer({"pets.zip": b"x"}, status=500), DownloadError, "responds with 500 Internal Server"),
         (FileServer({"pets.zip": b"<html>"}, content_type="text/html"), DownloadError, "a page of HTML"),
         (FileServer({"pets.zip": b"<html>gone"}), RequestError, "is a page of HTML or XML; expected a .zip"),
         (FileServer({"pets.zip": b"PK\x03\x04 other"}), RequestError, "has the SHA-256 "),

@@ -160,6 +160,9 @@ def test_the_page_is_self_contained_and_fits_the_window(
     page.goto(pages[kind].as_uri())
     assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(
+        "[...document.querySelectorAll('.scroll')].every(each => each.scrollWidth <= each.clientWidth)"
+    )
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert pages[kind].stat().st_size < 4_000_000
     page.close()
