@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo up down test coverage test-slow test-offline test-engines fuzz benchmark lint format clean
+.PHONY: demo up down test coverage test-slow test-offline test-engines test-deployment fuzz benchmark lint format clean
 .DEFAULT_GOAL := demo
 
 .venv/installed: pyproject.toml constraints.txt
@@ -61,6 +61,10 @@ test-slow: .venv/installed .engines/mlflow/installed
 # Traces every command, a worker and a server for a minute, to check that none of them connects to another machine.
 test-offline: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_telemetry.py tests/flows/test_worker.py
+
+# Kills runs, workers, servers and databases, on SQLite and on PostgreSQL, and prints the table of docs/deployment.md.
+test-deployment: .venv/installed
+	$(BIN)/python -m tests.deployment
 
 # Mutates valid files of every format at random, MINUTES for each, and checks that decoding keeps its guarantees.
 MINUTES ?= 1

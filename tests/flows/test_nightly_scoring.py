@@ -12,7 +12,7 @@ from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask
 
-pytestmark = pytest.mark.xdist_group("prefect-server")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-server")]
 SCRIPT = """
 import sys
 from pixelmill.flows.nightly_scoring import score_nightly

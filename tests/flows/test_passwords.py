@@ -74,6 +74,7 @@ def test_logs_and_tracebacks_are_without_them(caplog: pytest.LogCaptureFixture) 
         caplog.handler.filters.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("prefect-server")
 @pytest.mark.timeout(900)
 def test_a_planted_password_appears_nowhere(run: Run, tmp_path: Path) -> None:

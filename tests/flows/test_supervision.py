@@ -11,7 +11,7 @@ import pytest
 from tests.deployment.machine import Machine, wait_for
 from tests.flows.conftest import PrefectServer, newest_run
 
-pytestmark = [pytest.mark.xdist_group("prefect-server"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-server"), pytest.mark.timeout(900)]
 FLOW = """
 import logging
 import sys
