@@ -69,7 +69,7 @@ def _deployment_in_need(deployment: DeploymentStatus) -> Iterator[str]:
     elif deployment.overdue:
         since = deployment.last_success or "it was deployed"
         yield f"{deployment.name}: no success since {since}. Look at its runs, and at the worker."
-    if deployment.scheduled and not deployment.paused and deployment.next_run is None:
+    if deployment.unscheduled:
         yield (
             f"{deployment.name}: it has a schedule, but no run is scheduled. "
             "Read the log of the server; `pixelmill deploy` registers it again."

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -239,15 +238,11 @@ def _start_worker(
 
 def worker_command() -> list[str]:
     """The command of the worker: pixelmill's own, which first looks for runs that a crash left behind."""
-    if find_spec("pixelmill.flows.commands.worker"):
-        return [sys.executable, "-P", "-m", "pixelmill.flows.entry", "worker", "--pool", POOL]
-    return [sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    return [sys.executable, "-P", "-m", "pixelmill.flows.entry", "worker", "--pool", POOL]
 
 
 def _apply_automations(environment: dict[str, str]) -> tuple[str, ...]:
     """Create or update pixelmill's automations on the server, in a process with these settings."""
-    if not find_spec("pixelmill.flows.automations"):
-        return ()
     from pixelmill.flows.server_settings import run_with_settings
 
     return tuple(run_with_settings("pixelmill.flows.automations:apply_automations", environment))

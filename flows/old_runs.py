@@ -8,7 +8,7 @@ from typing import Any
 from pixelmill.flows.server_api import ServerApi
 
 _ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
-_AT_ONCE = 200
+_AT_ONCE = 50  # The most that the server removes in one request.
 
 
 @dataclass(frozen=True)

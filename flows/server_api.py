@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pixelmill.pipeline.errors import WorkError
 
 _SECONDS = 10.0
 _PAGE = 200
+# With SQLite, the server responds with this status, and has changed nothing, if its database is locked.
+_BUSY = 503
+_PAUSES = (0.2, 0.5, 1.0, 2.0)
 
 
 class ServerUnavailableError(WorkError):
@@ -93,16 +97,21 @@ class ServerApi:
         headers = {"Content-Type": "application/json", **_credentials()}
         # The address comes from this user's settings.
         request = urllib.request.Request(f"{self.url.rstrip('/')}/{path}", content, headers, method=method)  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=self.seconds) as response:  # noqa: S310
-                content = response.read()
-                return json.loads(content) if content else None
-        except urllib.error.HTTPError as error:
-            if error.code == 404 and may_be_missing:
-                return None
-            raise self._unavailable(f"status {error.code} {error.reason}") from error
-        except (OSError, HTTPException, ValueError) as error:
-            raise self._unavailable(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        for pause in (*_PAUSES, None):
+            try:
+                with urllib.request.urlopen(request, timeout=self.seconds) as response:  # noqa: S310
+                    content = response.read()
+                    return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                if error.code == 404 and may_be_missing:
+                    return None
+                if error.code != _BUSY or pause is None:
+                    raise self._unavailable(f"status {error.code} {error.reason}") from error
+                time.sleep(pause)
+            except (OSError, HTTPException, ValueError) as error:
+                trouble = str(getattr(error, "reason", error)) or type(error).__name__
+                raise self._unavailable(trouble) from error
+        return None
 
     def _unavailable(self, trouble: str) -> ServerUnavailableError:
         return ServerUnavailableError(

@@ -16,7 +16,7 @@ _FINISHED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _MOST_SCHEDULED = 200
 _REQUESTS_AT_ONCE = 8
 # A run stays in these states for seconds; longer, and nothing will ever end it.
-_LONGEST_IN_STATE = {
+LONGEST_IN_STATE = {
     "PENDING": timedelta(minutes=10),
     "CANCELLING": timedelta(minutes=10),
     "SCHEDULED": timedelta(minutes=10),
@@ -64,6 +64,7 @@ class DeploymentStatus:
         last_success: When its last completed run ended, ISO 8601; None if none did.
         last_run: Its last run that ended.
         next_run: When its next run starts, ISO 8601.
+        unscheduled: Whether it has an active schedule, but the server has not scheduled a run for a while.
         overdue: Whether it runs by schedule and has not succeeded for longer than that takes.
         outputs: The output folders or addresses among its parameters.
     """
@@ -74,6 +75,7 @@ class DeploymentStatus:
     last_success: str | None
     last_run: RunStatus | None
     next_run: str | None
+    unscheduled: bool
     overdue: bool
     outputs: tuple[str, ...]
 
@@ -163,6 +165,7 @@ def _describe_deployment(
 ) -> DeploymentStatus:
     coming = [run["expected_start_time"] for run in scheduled if run["deployment_id"] == deployment["id"]]
     is_scheduled = any(schedule["active"] for schedule in deployment["schedules"])
+    is_active = is_scheduled and not deployment["paused"]
     parameters = deployment["parameters"] or {}
     return DeploymentStatus(
         name=names.get(deployment["id"], deployment["name"]),
@@ -171,8 +174,8 @@ def _describe_deployment(
         last_success=succeeded["end_time"] if succeeded else None,
         last_run=_describe_run(api, ended, names, is_this_host=False) if ended else None,
         next_run=coming[0] if coming else None,
-        overdue=is_scheduled
-        and not deployment["paused"]
+        unscheduled=is_active and not coming and _age(deployment["updated"]) > LONGEST_IN_STATE["SCHEDULED"],
+        overdue=is_active
         and _is_overdue(succeeded["end_time"] if succeeded else deployment["created"], coming),
         outputs=tuple(
             value for name, value in parameters.items() if name in ("output", "output_root") and value
@@ -185,7 +188,11 @@ def _is_overdue(since: str, coming: Sequence[str]) -> bool:
     if len(coming) < 2:
         return False
     first, second = map(datetime.fromisoformat, coming[:2])
-    return datetime.now(UTC) - datetime.fromisoformat(since) > second - first + _GRACE
+    return _age(since) > second - first + _GRACE
+
+
+def _age(timestamp: str) -> timedelta:
+    return datetime.now(UTC) - datetime.fromisoformat(timestamp)
 
 
 def _describe_run(api: ServerApi, run: Any, names: dict[str, str], is_this_host: bool) -> RunStatus:
@@ -210,8 +217,8 @@ def _why_stuck(run: Any, is_this_host: bool) -> str | None:
         return "its process is gone"
     # A run that is late is in its state since it was created.
     begun = run["expected_start_time"] if kind == "SCHEDULED" else run["state"]["timestamp"]
-    longest = _LONGEST_IN_STATE.get(kind)
-    if longest is not None and datetime.now(UTC) - datetime.fromisoformat(begun) > longest:
+    longest = LONGEST_IN_STATE.get(kind)
+    if longest is not None and _age(begun) > longest:
         hours = longest.total_seconds() / 3600
         return f"for more than {f'{hours:.0f} hours' if hours > 1 else f'{hours * 60:.0f} minutes'}"
     return None

@@ -19,7 +19,7 @@ from pixelmill.pipeline.errors import ExitCode
 from pixelmill.pipeline.status import measure_disk, read_drift, read_models
 from pixelmill.pipeline.storage import Location, parse_location
 
-_SECONDS = 5.0
+_SECONDS = 10.0
 
 
 def status(store: Store = DEFAULT_STORE, as_json: Json = False) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -14,7 +16,7 @@ from pixelmill.flows.detached_processes import carrying
 from pixelmill.flows.server_api import ServerApi
 from pixelmill.flows.server_settings import FOLDER_VARIABLE
 from tests.conftest import CommandResult, Run
-from tests.flows.conftest import free_port
+from tests.flows.conftest import free_port, postgresql
 from tests.test_docs import blocks, commands_of
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
@@ -76,9 +78,6 @@ def check_a_scheduled_run(run: Run, home: Path) -> None:
         assert started.code == 0, started.errors
         assert started.json["state"] == "started"
         assert started.json["deployments"] == ["touch/often"]
-        for line in lines[:-1]:
-            done = run(*line, cwd=home, env=variables)
-            assert (done.code, bool(done.output)) == (0, True), done.errors
         # The default store of a deployment becomes the one of the server.
         assert wait_for_file(home / "touched") == str(home / "store")
         again = run("up", "--port", free_port(), *store, cwd=home)
@@ -86,6 +85,9 @@ def check_a_scheduled_run(run: Run, home: Path) -> None:
         processes = started.json["processes"]
         assert again.json["processes"] == processes
         require_good_status(run("status", *store))
+        for line in lines[:-1]:
+            done = run(*line, cwd=home, env=variables)
+            assert (done.code, bool(done.output)) == (0, True), done.errors + done.output
         require_settings(started.json["api"])
         family = [psutil.Process(pid) for pid in processes.values()]
         family += [child for process in list(family) for child in process.children(recursive=True)]
@@ -190,3 +192,45 @@ def test_deploying_without_a_server_or_a_valid_file_is_refused(run: Run, tmp_pat
     (tmp_path / "prefect.yaml").write_text("deployments: 3")
     environment = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     assert "prefect.yaml (it has no list" in refusal(run("deploy", cwd=tmp_path, env=environment))
+
+
+@pytest.mark.slow
+def test_a_server_off_loopback_refuses_requests_without_its_password(run: Run, tmp_path: Path) -> None:
+    write_project(tmp_path)
+    port = free_port()
+    secret = {"PREFECT_SERVER_API_AUTH_STRING": "admin:a-planted-secret"}
+    store = ("--store", tmp_path / "store")
+    try:
+        started = run("up", "--host", "0.0.0.0", "--port", port, *store, "--json", cwd=tmp_path, env=secret)
+        assert started.code == 0, started.errors
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/admin/settings", timeout=30)
+        wait_for_file(tmp_path / "touched")
+        assert run("status", *store, env=secret).code == 0
+    finally:
+        run("down", *store, env=secret)
+    # Prefect's database holds no parameters, logs or states with it, and neither does anything else.
+    holding = [
+        path for path in tmp_path.rglob("*") if path.is_file() and b"a-planted-secret" in path.read_bytes()
+    ]
+    assert holding == []
+
+
+@pytest.mark.slow
+def test_up_on_postgresql(run: Run, tmp_path: Path) -> None:
+    write_project(tmp_path)
+    store = ("--store", tmp_path / "store", "--json")
+    with postgresql() as url:
+        try:
+            # The address as a user writes it, and with a password, which nothing shows.
+            address = url.replace("+asyncpg", "").replace("prefect@", "prefect:a-planted-secret@")
+            started = run("up", "--port", free_port(), "--database", address, *store, cwd=tmp_path)
+            assert started.code == 0, started.errors
+            assert started.json["database"].startswith("PostgreSQL at 127.0.0.1:")
+            wait_for_file(tmp_path / "touched")
+            assert run("status", *store).code == 0
+        finally:
+            run("down", *store)
+    shown = started.output + (tmp_path / "store/server/server.log").read_text()
+    assert "a-planted-secret" not in shown
+    assert not (tmp_path / "store/server/prefect.db").exists()
