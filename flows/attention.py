@@ -58,7 +58,7 @@ def workers_in_need(workers: Sequence[WorkerStatus]) -> Iterator[str]:
         if not any(worker.alive for worker in workers if worker.pool == pool):
             yield (
                 f"no worker of the pool {pool} is alive, so nothing runs. "
-                f"Start one with `prefect worker start --pool {pool}`."
+                f"Start one with `pixelmill worker --pool {pool}`."
             )
 
 
