@@ -94,6 +94,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> Taken:
     return run_in_spawned_process(take, tmp_path_factory.mktemp("warm"))
 
 
+@pytest.mark.slow
 def test_weights_follow_the_names_of_layers_and_classes(taken: Taken) -> None:
     for before, initial, after in zip(taken.before, taken.initial, taken.after, strict=True):
         np.testing.assert_array_equal(after[..., 0], before[..., 1])
@@ -104,6 +105,7 @@ def test_weights_follow_the_names_of_layers_and_classes(taken: Taken) -> None:
     assert "where no layer has the name and shape of one in this recipe" in taken.refusal
 
 
+@pytest.mark.slow
 def test_a_warm_start_reaches_the_same_validation_loss_in_fewer_epochs(taken: Taken) -> None:
     cold, warm = taken.cold, taken.warm
     losses = [pd.read_csv(model.folder / HISTORY_FILE)["val_loss"] for model in (cold, warm)]
