@@ -3,7 +3,7 @@
 Every interval is a 95% confidence interval, as [low, high].
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,6 +68,8 @@ class TrainingFacts(Row):
     images: int
     normalization: dict[str, Any] | None
     """The effect of batch normalization at inference; null without trainable batch normalization."""
+    starting_weights: dict[str, Any] | None = None
+    """What was taken from an earlier model; null if the training began with random weights."""
 
 
 class ClassMetrics(Row):
@@ -198,6 +200,70 @@ class Robustness(Row):
     series: list[RobustnessSeries]
 
 
+class CalibrationFacts(Row):
+    """The temperature of the probabilities."""
+
+    temperature: float
+    """What the logits are divided by."""
+    is_used: bool
+    """Whether it is: not if the calibration error becomes larger, or if no temperature fits."""
+    error: float
+    """Expected calibration error on the test images without it, 0 to 1."""
+    error_interval: Interval
+    scaled_error: float
+    """The error with it."""
+    scaled_error_interval: Interval
+    validation_images: int
+    images: int
+
+
+class DecisionFacts(Row):
+    """What the thresholds do on the test images, which they were not fitted on."""
+
+    wanted_precision: float
+    images: int
+    accepted: int
+    """The test images whose prediction reaches the threshold of its class."""
+    precision: float | None
+    """The share of correct predictions among these; null if there are none."""
+    precision_interval: Interval
+    coverage: float
+    """The share of the test images that is accepted."""
+
+
+class GateVerdict(Row):
+    """How one bar of the promotion was judged."""
+
+    bar: str
+    scope: str
+    """`all`, `class NAME`, or a slice such as `camera=north`."""
+    images: int
+    value: float | None
+    interval: Interval | None
+    champion: float | None
+    """The metric of the version that the alias points to, on the same images; null without a comparison."""
+    limit: str
+    verdict: Literal["passed", "refused", "not judged"]
+    p_value: float | None
+    """For a drop: of the hypothesis that it is within the limit, adjusted for all drops together."""
+    max_drop: float | None
+    detectable: float | None
+    """For a drop: the smallest one that these images could have shown."""
+    note: str
+
+
+class ComparedOn(Row):
+    """The test images of the gate."""
+
+    images: int
+    left_out_as_trained_on: int
+    """Test images that the champion was trained on."""
+    fingerprint: str
+    """SHA-256 of the contents of the test images, in any order."""
+    earlier_decisions: int
+    """How often these test images have decided before."""
+
+
 class MetricsFile(Row):
     """The results of the evaluation of a model on test images. Intervals are 95% confidence intervals."""
 
@@ -224,6 +290,18 @@ class MetricsFile(Row):
     """Null if it was not measured."""
     thresholds: list[ClassThreshold] | None = None
     """Null if the recipe names no wanted precision."""
+    decisions: DecisionFacts | None = None
+    calibration: CalibrationFacts | None = None
+    """Null if the recipe asks for no calibration."""
+    champion: str | None = None
+    """The version that the gate compared with, `name@version`; null if there was none."""
+    gate: list[GateVerdict] | None = None
+    """Null before the gate has judged."""
+    compared_on: ComparedOn | None = None
+    permanent_checks: dict[str, Any] | None = None
+    """The corrected images that the version must predict right; null if there are none."""
+    preview: dict[str, Any] | None = None
+    """What would change in a sample of the last production batch; null without one."""
 
 
 def metrics_schema() -> dict[str, Any]:
