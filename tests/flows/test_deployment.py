@@ -20,7 +20,7 @@ from tests.flows.conftest import PrefectServer, ask, postgresql, prefect_server
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_SCHEDULE = 120
 
-pytestmark = pytest.mark.xdist_group("prefect-server")
+pytestmark = pytest.mark.xdist_group("prefect-server-2")
 
 
 @pytest.fixture(scope="module")
