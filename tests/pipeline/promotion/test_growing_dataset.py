@@ -46,7 +46,7 @@ RECIPE = {
             {"layer": "softmax"},
         ]
     },
-    "training": {"epochs": 25, "batch_size": 64, "learning_rate": {"peak": 0.2}},
+    "training": {"epochs": 8, "batch_size": 64, "learning_rate": {"peak": 0.2}},
 }
 
 
