@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pixelmill.flows.process_record import ProcessRecord
 from tests.flows.conftest import PostgreSql, free_port, wait_until_it_responds
 
 T = TypeVar("T")
@@ -101,8 +102,11 @@ class Machine:
         return done.stderr
 
     def stop(self) -> None:
-        for run in self.runs():
-            kill(self.pid_of(run["id"]))
+        # A run may have ended while its process is still sending events.
+        for path in self.folder.glob("pixelmill/flow-runs/*.json"):
+            record = ProcessRecord(**json.loads(path.read_text()))
+            if record.is_alive:
+                kill(record.pid)
         for process in (self.worker, self.server):
             if process is not None and process.poll() is None:
                 process.kill()
@@ -164,14 +168,6 @@ class Machine:
 
     def run(self, flow_run: str) -> Any:
         return self.ask("GET", f"flow_runs/{flow_run}")
-
-    def runs(self) -> list[Any]:
-        """Every flow run that has not ended."""
-        try:
-            found: list[Any] = self.ask("POST", "flow_runs/filter", {"limit": 100})
-        except OSError:
-            return []
-        return [run for run in found if run["state_type"] not in ENDED]
 
     def states(self, flow_run: str) -> list[str]:
         """The names of all states that a run had."""
