@@ -178,7 +178,7 @@ def _describe_deployment(
         overdue=is_active
         and _is_overdue(succeeded["end_time"] if succeeded else deployment["created"], coming),
         outputs=tuple(
-            value for name, value in parameters.items() if name in ("output", "output_root") and value
+            value for name, value in parameters.items() if name in ("output", "root") and value
         ),
     )
 

@@ -9,6 +9,7 @@ from humanize import naturalsize
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pixelmill.pipeline.artifacts import read_json, read_manifest
 from pixelmill.pipeline.bundles import PARITY_FILE
+from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.storage import parse_location
 
@@ -61,6 +62,12 @@ def export(
     from_logits: Annotated[
         bool, typer.Option("--from-logits", help="Add a softmax, because it outputs logits.")
     ] = False,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            "--image-size", metavar="SIZE", help="The image size, if it takes any: 224, or HEIGHTxWIDTH."
+        ),
+    ] = None,
     web: Annotated[
         bool, typer.Option("--web", help="Add a page that classifies images in a browser.")
     ] = False,
@@ -90,6 +97,7 @@ def export(
         resize=resize,
         pixel_range=pixel_range,
         from_logits=from_logits,
+        image_size=parse_image_size(image_size) if image_size else None,
         web=web,
         web_runtime=web_runtime,
     )
@@ -110,6 +118,20 @@ largest difference {parity["max_abs_difference"]:.1e}{allowed}
         print(f"  {variant['precision']:8} {describe_variant(variant)}")
     if web:
         print(f"  page     {output}/web/index.html")
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """The height and width in a text such as `224` or `240x320`.
+
+    Raises:
+        RequestError: The text is not a size.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+        raise RequestError(
+            f"--image-size {text}", "a size such as 224, or HEIGHTxWIDTH such as 240x320", "Correct it."
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 def describe_variant(variant: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ def _outputs(api: ServerApi | None, record: ServerRecord | None) -> list[Locatio
     home = Path(record.home) if record else Path()
     found = []
     for deployment in api.every("deployments/filter") if api else ():
-        for name in ("output", "output_root"):
+        for name in ("output", "root"):
             value = (deployment["parameters"] or {}).get(name)
             if isinstance(value, str) and value:
                 place = parse_location(value)

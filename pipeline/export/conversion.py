@@ -7,16 +7,13 @@ from typing import Any
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.export.tensorflow_ops import op_handlers, traceable_convolutions
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 _STANDARD_DOMAINS = ("", "ai.onnx")
 # Replacements for layers that ONNX cannot express, by a word in the name of the unsupported op.
-_INSTEAD = {
-    "Erfc": "gelu with approximate=True",
-    "Expm1": "elu or relu",
-    "StatefulPartitionedCall": "convolutions without groups, or depthwise ones",
-}
+_INSTEAD = {"StatefulPartitionedCall": "convolutions with channels last"}
 _MAX_QUOTE_LENGTH = 200
 
 
@@ -41,7 +38,10 @@ def convert(network: Any, image: ImageSpec, opset: int) -> Any:
         return {OUTPUT_NAME: network(pixels, training=False)}
 
     try:
-        model, _ = tf2onnx.convert.from_function(predict, input_signature=[signature], opset=opset)
+        with traceable_convolutions(network):
+            model, _ = tf2onnx.convert.from_function(
+                predict, input_signature=[signature], opset=opset, custom_op_handlers=op_handlers()
+            )
     except Exception as error:  # tf2onnx raises exceptions of many types.
         raise RequestError(
             f"the network cannot be converted to ONNX ({quote_error(error)})",

@@ -11,15 +11,10 @@ from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden, write_
 from pixelmill.pipeline.bundles.metadata import decision_metadata, scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
+from pixelmill.pipeline.export.adaptation import accept_uint8, add_softmax, divide_logits, with_two_classes
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pixelmill.pipeline.export.graph import serialize, standardize
-from pixelmill.pipeline.export.keras_loader import (
-    accept_uint8,
-    add_softmax,
-    divide_logits,
-    load_network,
-    require_labels,
-)
+from pixelmill.pipeline.export.keras_loader import load_network, require_labels
 from pixelmill.pipeline.export.outputs import final_activation, require_logits
 from pixelmill.pipeline.export.prediction import measure_noise, predict, predict_files
 from pixelmill.pipeline.export.runtimes import choose_version
@@ -62,9 +57,11 @@ def draft_bundle(
             probabilities although `source.from_logits` is set.
     """
     network = load_network(source.model_path)
-    require_labels(source.class_names, network.outputs[0].shape[-1])
     activation = final_activation(network)
-    network = accept_uint8(network, source.pixel_range)
+    if network.outputs[0].shape[-1] == 1:
+        network = with_two_classes(network, source.from_logits)
+    require_labels(source.class_names, network.outputs[0].shape[-1])
+    network = accept_uint8(network, source.pixel_range, source.image)
     if source.from_logits:
         outputs = predict_files(network, held_out[:_LOGITS_IMAGES], source.image)
         require_logits(source.model_path, activation, outputs)

@@ -1,4 +1,4 @@
-"""Loading Keras files safely, and adapting models that were trained elsewhere to uint8 images.
+"""Loading Keras files safely, and checking their inputs, outputs and labels.
 
 Imports TensorFlow, so run it in a separate process.
 """
@@ -14,23 +14,18 @@ from typing import Any
 
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.outputs import final_activation
 from pixelmill.pipeline.export.precision import Precision, all_layers, in_precision
 from pixelmill.pipeline.training.prediction import load_model
 
-# The scale and offset that map 0 to 255 to each range.
-_RESCALING: dict[PixelRange, tuple[float, float]] = {
-    "0..255": (1.0, 0.0),
-    "0..1": (1 / 255, 0.0),
-    "-1..1": (1 / 127.5, -1.0),
-}
 _KERAS_FILE = "a file written by `model.save('model.keras')`"
 _SAVE_AGAIN = "Load the model where it was created, and save it with model.save('model.keras')."
 _KERAS_CONFIG = "config.json"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _RESCALING_LAYERS = ("Rescaling", "Normalization")
 _FLOAT32: Precision = "float32"
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +47,19 @@ class NetworkFacts:
     activation: str
 
 
-def inspect_network(path: Path) -> NetworkFacts:
+def inspect_network(path: Path, size: ImageSize | None = None) -> NetworkFacts:
     """Load a Keras file and describe its inputs and outputs.
+
+    Args:
+        path: The Keras file.
+        size: The height and width to use, for a network that takes images of any size.
 
     Raises:
         RequestError: It cannot be loaded safely, or is not an image classifier.
     """
     network = load_network(path)
     return NetworkFacts(
-        image=image_spec_of(network),
+        image=image_spec_of(network, size),
         outputs=network.outputs[0].shape[-1],
         takes_uint8=network.inputs[0].dtype == "uint8",
         rescales=any(type(layer).__name__ in _RESCALING_LAYERS for layer in all_layers(network)),
@@ -139,68 +138,64 @@ def _with_plain_ends(network: Any) -> Any:
     return keras.Model(network.inputs[0], network.outputs[0])
 
 
-def accept_uint8(network: Any, pixel_range: PixelRange) -> Any:
-    """A network that takes uint8 pixels and rescales them to the range that `network` expects.
-
-    Args:
-        network: Takes [batch, height, width, channels]; returned unchanged if its input is uint8.
-        pixel_range: The range of pixels that it expects.
-    """
-    import keras
-
-    if network.inputs[0].dtype == "uint8":
-        return network
-
-    image = image_spec_of(network)
-    pixels = keras.Input((image.height, image.width, image.channels), dtype="uint8", name="image")
-    scale, offset = _RESCALING[pixel_range]
-    return keras.Model(pixels, network(keras.layers.Rescaling(scale, offset, dtype=_FLOAT32)(pixels)))
-
-
-def add_softmax(network: Any) -> Any:
-    """The network with a softmax added to its outputs."""
-    import keras
-
-    probabilities = keras.layers.Softmax(dtype=_FLOAT32)(network.outputs[0])
-    return keras.Model(network.inputs[0], probabilities)
-
-
-def divide_logits(network: Any, temperature: float) -> Any:
-    """The network with its logits divided by a temperature.
-
-    Args:
-        network: It ends with a softmax layer, as those that a recipe describes.
-        temperature: Above 0.
-    """
-    import keras
-
-    logits = network.layers[-1].input
-    scaled = keras.layers.Rescaling(1 / temperature, name="temperature", dtype=_FLOAT32)(logits)
-    softmax = keras.layers.Softmax(name=network.layers[-1].name, dtype=_FLOAT32)
-    return keras.Model(network.inputs[0], softmax(scaled))
-
-
-def image_spec_of(network: Any) -> ImageSpec:
+def image_spec_of(network: Any, size: ImageSize | None = None) -> ImageSpec:
     """The input image of a network.
 
+    Args:
+        network: The network.
+        size: The height and width to use, if the network takes images of any size.
+
     Raises:
-        RequestError: It does not have one input, an image of a fixed size with channels last, and one output
-            vector.
+        RequestError: It does not have one input, an image with channels last, and one output vector; it
+            takes images of any size, and none is given; or it takes images of another size.
     """
     inputs, outputs = list(network.inputs), list(network.outputs)
     shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
     fits = len(inputs) == len(outputs) == 1 and len(shapes[0]) == 4 and len(shapes[1]) == 2
+    if fits and shapes[0][3] in (1, 3):
+        shapes[0] = (None, *_fix_size(shapes[0][1:3], size), shapes[0][3])
     if not fits or None in shapes[0][1:] or shapes[0][3] not in (1, 3):
         raise RequestError(
             f"a network with inputs {shapes[: len(inputs)]} and outputs {shapes[len(inputs) :]}",
             "one input [batch, height, width, channels] of a fixed size with 1 or 3 channels, and one "
             "output [batch, classes]",
-            "Save keras.Model(inputs, output) with one of its outputs."
-            if len(outputs) > 1
-            else "Build the network with such an input, and save it again.",
+            _how_to_fit(shapes[0], len(outputs)),
         )
     _, height, width, channels = shapes[0]
     return ImageSpec(height=height, width=width, channels=channels)
+
+
+def _fix_size(found: Sequence[int | None], size: ImageSize | None) -> ImageSize:
+    """The height and width of a network's input, with `size` where the network takes any."""
+    if size is None and None in found:
+        raise RequestError(
+            f"a network that takes images of any size ({_shown(found)})",
+            "the height and width to which images are resized",
+            "Choose the size it was trained on with `image_size`.",
+        )
+    if size is not None and any(own not in (None, wanted) for own, wanted in zip(found, size, strict=True)):
+        raise RequestError(
+            f"`image_size` {_shown(size)} for a network that takes images of {_shown(found)}",
+            "the size of its input",
+            "Omit it.",
+        )
+    height, width = size or found
+    return int(height or 0), int(width or 0)
+
+
+def _shown(size: Sequence[int | None]) -> str:
+    return "x".join("any" if side is None else str(side) for side in size)
+
+
+def _how_to_fit(shape: Sequence[int | None], outputs: int) -> str:
+    if outputs > 1:
+        return "Save keras.Model(inputs, output) with one of its outputs."
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+        return (
+            "This input has channels first: save a model that begins with "
+            "keras.layers.Permute((3, 1, 2)), which takes channels last."
+        )
+    return "Build the network with such an input, and save it again."
 
 
 def require_labels(class_names: Sequence[str], outputs: int) -> None:

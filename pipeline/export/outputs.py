@@ -52,17 +52,12 @@ def require_one_class_per_image(path: Path, activation: str, outputs: int, from_
         from_logits: Whether a softmax will be added.
 
     Raises:
-        RequestError: It has a single output, ends with a sigmoid, or would get a second softmax.
+        RequestError: It has a single output that is not the probability or the logit of a class, ends with
+            a sigmoid per class, or would get a second softmax.
     """
     if outputs == 1:
-        binary = "[0 * y, y]" if activation == "linear" else "[1 - y, y]"
-        raise RequestError(
-            f"{path}, a binary network with one output (activation {activation})",
-            "softmax outputs for two or more classes",
-            f"Save keras.Model(model.input, keras.ops.concatenate({binary}, axis=1)) with y = model.output, "
-            f"and list two labels, the positive class last"
-            f"{'; then add `from_logits`' if activation == 'linear' else ''}.",
-        )
+        _require_binary(path, activation, from_logits)
+        return
     if activation in _SIGMOIDS:
         raise RequestError(
             f"{path}, whose final activation is {activation} (multi-label)",
@@ -74,6 +69,27 @@ def require_one_class_per_image(path: Path, activation: str, outputs: int, from_
             f"`from_logits` for {path}, whose final activation is softmax",
             "a network that outputs logits",
             "Omit `from_logits`: the outputs are already probabilities.",
+        )
+
+
+def _require_binary(path: Path, activation: str, from_logits: bool) -> None:
+    """Check that the only output of a network is the probability or, `from_logits`, the logit of a class."""
+    received = f"{path}, a network with one output (activation {activation})"
+    if activation in _SIGMOIDS and from_logits:
+        raise RequestError(
+            f"`from_logits` for {received}", "a network that outputs a logit", "Omit `from_logits`."
+        )
+    if activation == "linear" and not from_logits:
+        raise RequestError(
+            received,
+            "the probability of the second label, or its logit",
+            "If the output is a logit, add `from_logits`; if it is no classifier, it cannot be exported.",
+        )
+    if activation not in (*_SIGMOIDS, "linear"):
+        raise RequestError(
+            received,
+            "a sigmoid, or a logit with `from_logits`",
+            "End the network with Dense(1, activation='sigmoid'), or with a softmax over two classes.",
         )
 
 

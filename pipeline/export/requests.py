@@ -14,6 +14,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset, from_folder
+from pixelmill.pipeline.export.keras_loader import ImageSize
 from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import (
@@ -50,6 +51,7 @@ class ExportRequest:
         resize: How images are resized to that model's input.
         pixel_range: The range of pixels that it expects.
         from_logits: Whether to add a softmax to its outputs.
+        image_size: The height and width of images, if that model takes any.
         web: Whether to add a page that classifies images in a browser.
         web_runtime: The folder of the npm package onnxruntime-web; None to search `node_modules`.
     """
@@ -67,6 +69,7 @@ class ExportRequest:
     resize: Literal["stretch", "crop", "pad"] | None = None
     pixel_range: PixelRange | None = None
     from_logits: bool = False
+    image_size: ImageSize | None = None
     web: bool = False
     web_runtime: Path | None = None
 
@@ -129,6 +132,7 @@ def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
         resize=request.resize or "stretch",
         pixel_range=request.pixel_range,
         from_logits=request.from_logits,
+        image_size=request.image_size,
     )
 
 
@@ -190,6 +194,7 @@ def _check(request: ExportRequest) -> None:
         "resize": request.resize,
         "pixel_range": request.pixel_range,
         "from_logits": request.from_logits or None,
+        "image_size": request.image_size,
     }
     given = [name for name, value in of_keras_files.items() if value is not None]
     if request.keras_file is None and given:

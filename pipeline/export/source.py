@@ -14,6 +14,7 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.keras_loader import (
+    ImageSize,
     inspect_network,
     require_keras_file,
     require_labels,
@@ -156,26 +157,29 @@ def source_of_keras_file(
     resize: Literal["stretch", "crop", "pad"] = "stretch",
     pixel_range: PixelRange | None = None,
     from_logits: bool = False,
+    image_size: ImageSize | None = None,
 ) -> ExportSource:
     """The source of an export of a model that was trained elsewhere.
 
     Args:
         path: A `.keras` file.
-        labels: A JSON file with a list of class names, in the order of the outputs.
+        labels: A JSON file with a list of class names, in the order of the outputs. For a network with one
+            output, a probability or logit, two names: the second is the class it is of.
         export: The export settings.
         name: The model's name; derived from the file name when None.
         resize: How images are resized to the model's input.
         pixel_range: The range of pixels that the model expects.
         from_logits: Whether to add a softmax to the outputs.
+        image_size: The height and width of images, for a network that takes any.
 
     Raises:
         RequestError: A file is missing or malformed, or the labels do not match the model.
     """
     require_keras_file(path)
     class_names = _read_labels(labels)
-    network = run_in_spawned_process(inspect_network, path)
+    network = run_in_spawned_process(inspect_network, path, image_size)
     require_one_class_per_image(path, network.activation, network.outputs, from_logits)
-    require_labels(class_names, network.outputs)
+    require_labels(class_names, max(network.outputs, 2))
     if network.takes_uint8 and pixel_range not in (None, "0..255"):
         raise RequestError(
             f"`pixel_range` {pixel_range} for a network with uint8 input",

@@ -68,18 +68,24 @@ def _write_odd_files(keras: Any, folder: Path) -> None:
     binary = layers.Dense(1, activation="sigmoid")(pooled(image))
     save("binary", image, binary)
     save("binary_logit", image, layers.Dense(1)(pooled(image)))
-    # As the error message suggests.
-    for name in ("binary", "binary_logit"):
-        model = keras.saving.load_model(folder / f"{name}.keras")
-        y = model.output
-        both = [1 - y, y] if name == "binary" else [0 * y, y]
-        save(f"{name}_mended", model.input, ops.concatenate(both, axis=1))
+    any_size = keras.Input((None, None, 3), name="picture")
+    save("any_size", any_size, layers.Dense(3, activation="softmax")(pooled(any_size)))
+    planes = keras.Input((3, 12, 16))
+    flat = layers.GlobalAveragePooling2D(data_format="channels_first")(planes)
+    save("channels_first", planes, layers.Dense(3, activation="softmax")(flat))
+    save("four_channels", *_four_channels(keras))
     broken = keras.Model(image, softmax)
     weights = broken.get_weights()
     weights[0][0, 0] = float("nan")
     broken.set_weights(weights)
     broken.save(folder / "nan.keras")
     keras.Model(image, softmax).export(folder / "saved_model", verbose=False)
+
+
+def _four_channels(keras: Any) -> tuple[Any, Any]:
+    image = keras.Input((12, 16, 4))
+    pooled = keras.layers.GlobalAveragePooling2D()(image)
+    return image, keras.layers.Dense(3, activation="softmax")(pooled)
 
 
 def refusals(files: list[Path]) -> list[str]:
@@ -102,3 +108,12 @@ def describe(files: list[Path]) -> list[tuple[int, str]]:
 
     found = [inspect_network(file) for file in files]
     return [(facts.outputs, facts.activation) for facts in found]
+
+
+def raw_outputs(file: Path, pixels: Any) -> Any:
+    """The outputs of a network as it was saved, for float pixels from 0 to 255; in a separate process."""
+    import keras
+    import numpy as np
+
+    network = keras.saving.load_model(file)
+    return np.asarray(network.predict_on_batch(pixels.astype(np.float32)))

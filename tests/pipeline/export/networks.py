@@ -130,3 +130,12 @@ def _replace(config: Any, change: Callable[[str, Any], Any]) -> Any:
     if not isinstance(config, dict):
         return config
     return {key: change(key, _replace(value, change)) for key, value in config.items()}
+
+
+def save_application(name: str, file: Path) -> None:
+    """Save a network of `keras.applications` with random weights; run this in a separate process."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    application = getattr(keras.applications, name)
+    application(weights=None, input_shape=(64, 64, 3), classes=CLASSES).save(file)

@@ -28,7 +28,7 @@ from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.inference import load_session
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.prediction import predict_images
-from tests.pipeline.export.foreign import CLASSES, describe, refusals, write_keras_files
+from tests.pipeline.export.foreign import CLASSES, describe, raw_outputs, refusals, write_keras_files
 
 # The files are created once.
 pytestmark = pytest.mark.xdist_group("foreign")
@@ -128,6 +128,9 @@ def test_every_unsupported_file_is_refused_in_one_line(models: Path) -> None:
         "custom.keras": "needs custom code that the file does not contain: Doubling",
         "flat.keras": "outputs [(None, 10, 14, 3)]; expected one input",
         "two.keras": "Save keras.Model(inputs, output) with one of its outputs",
+        "any_size.keras": "Choose the size it was trained on with `image_size`",
+        "channels_first.keras": "begins with keras.layers.Permute((3, 1, 2)), which takes channels last",
+        "four_channels.keras": "with 1 or 3 channels",
         "unbuilt.keras": "saved without an input shape",
         "text.keras": "is not a .keras file",
         "empty.keras": "is not a .keras file",
@@ -163,8 +166,6 @@ def test_the_inputs_and_outputs_of_a_network_are_described(models: Path) -> None
         "many": (3, "sigmoid"),
         "binary": (1, "sigmoid"),
         "binary_logit": (1, "linear"),
-        "binary_mended": (2, "unknown"),
-        "binary_logit_mended": (2, "unknown"),
     }
     found = run_in_spawned_process(describe, [models / f"{name}.keras" for name in expected])
     assert dict(zip(expected, found, strict=True)) == expected
@@ -176,9 +177,8 @@ def test_the_inputs_and_outputs_of_a_network_are_described(models: Path) -> None
     [
         ("sigmoid", 3, r"final activation is sigmoid .*`from_logits` does not help"),
         ("hard_sigmoid", 3, "final activation is hard_sigmoid"),
-        ("sigmoid", 1, r"a binary network with one output .*concatenate\(\[1 - y, y\], axis=1\)"),
-        ("linear", 1, r"a binary network .*concatenate\(\[0 \* y, y\], axis=1\).* then add `from_logits`"),
-        ("softmax", 1, "a binary network with one output"),
+        ("softmax", 1, r"with one output \(activation softmax\); expected a sigmoid, or a logit"),
+        ("unknown", 1, r"with one output \(activation unknown\)"),
     ],
 )
 def test_outputs_that_are_not_a_distribution_are_refused(
@@ -186,6 +186,16 @@ def test_outputs_that_are_not_a_distribution_are_refused(
 ) -> None:
     with pytest.raises(RequestError, match=words):
         require_one_class_per_image(Path("m.keras"), activation, outputs, from_logits)
+
+
+def test_one_output_is_a_probability_or_a_logit() -> None:
+    path = Path("m.keras")
+    require_one_class_per_image(path, "sigmoid", 1, from_logits=False)
+    require_one_class_per_image(path, "linear", 1, from_logits=True)
+    with pytest.raises(RequestError, match=r"`from_logits` for .* Omit `from_logits`"):
+        require_one_class_per_image(path, "sigmoid", 1, from_logits=True)
+    with pytest.raises(RequestError, match=r"activation linear.* If the output is a logit"):
+        require_one_class_per_image(path, "linear", 1, from_logits=False)
 
 
 def test_a_second_softmax_is_refused() -> None:
@@ -242,6 +252,46 @@ def test_a_dict_of_one_output_is_exported_and_run_on_every_engine(models: Path, 
         assert engine["max_abs_difference"] < 1e-5
         line = f"{ENGINES[EngineName(engine['engine'])].title} {engine['version']}: the same labels"
         assert line in (tmp_path / "bundle/README.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "from_logits"), [("binary", False), ("binary_logit", True)])
+def test_a_binary_network_gets_a_class_for_each_answer(
+    models: Path, tmp_path: Path, name: str, from_logits: bool
+) -> None:
+    (tmp_path / "labels.json").write_text('["other", "cat"]')
+    wanted = request(
+        models,
+        tmp_path / "bundle",
+        keras_file=Path(f"{name}.keras"),
+        labels=tmp_path / "labels.json",
+        pixel_range=None,
+        from_logits=from_logits,
+    )
+    export_on_request(wanted)
+    bundle = open_bundle(tmp_path / "bundle")
+    assert bundle.labels() == ("other", "cat")
+    assert verify_bundle(bundle).agrees
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 12, 16, 3), np.uint8)
+    predicted = load_session(bundle.onnx_path).probabilities(pixels)
+    (raw,) = run_in_spawned_process(raw_outputs, models / f"{name}.keras", pixels).T
+    positive = 1 / (1 + np.exp(-raw)) if from_logits else raw
+    assert predicted[:, 1] == pytest.approx(positive, abs=1e-5)
+    assert predicted.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_network_for_any_size_gets_a_fixed_one(models: Path, tmp_path: Path) -> None:
+    changes: dict[str, object] = {"keras_file": Path("any_size.keras"), "from_logits": False}
+    wanted = request(models, tmp_path / "bundle", image_size=(10, 14), pixel_range=None, **changes)
+    export_on_request(wanted)
+    bundle = open_bundle(tmp_path / "bundle")
+    image = bundle.image_spec()
+    assert (image.height, image.width, image.channels) == (10, 14, 3)
+    assert verify_bundle(bundle).agrees
+    wrong = request(
+        models, tmp_path / "wrong", keras_file=Path("softmax.keras"), from_logits=False, image_size=(10, 14)
+    )
+    with pytest.raises(RequestError, match=r"`image_size` 10x14 for a network that takes images of 12x16"):
+        export_on_request(wrong)
 
 
 def test_a_model_that_predicts_nan_is_refused_and_names_an_image(models: Path, tmp_path: Path) -> None:
