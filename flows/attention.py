@@ -6,7 +6,7 @@ from humanize import naturalsize
 
 from pixelmill.flows.server_record import ServerRecord
 from pixelmill.flows.server_status import DeploymentStatus, RunStatus, ServerStatus, WorkerStatus
-from pixelmill.pipeline.status import DRIFT_TO_INVESTIGATE, DiskStatus, DriftStatus, ModelStatus
+from pixelmill.pipeline.status import DiskStatus, DriftStatus, ModelStatus
 
 
 def models_in_need(models: Sequence[ModelStatus]) -> Iterator[str]:
@@ -17,12 +17,11 @@ def models_in_need(models: Sequence[ModelStatus]) -> Iterator[str]:
 
 
 def drift_in_need(drift: Sequence[DriftStatus]) -> Iterator[str]:
-    """Tables whose predictions have shifted."""
+    """Tables whose images or predictions have drifted from the test images."""
     for table in drift:
-        if table.is_high:
-            psi = max(table.class_psi, table.confidence_psi)
+        if table.drifted:
             yield (
-                f"drift of {table.table}: {psi:.2f}, above {DRIFT_TO_INVESTIGATE}. "
+                f"{table.table} has drifted from the test images ({', '.join(table.drifted)}). "
                 "Look at its report.html; retrain if the images have changed."
             )
 

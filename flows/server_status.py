@@ -177,9 +177,7 @@ def _describe_deployment(
         unscheduled=is_active and not coming and _age(deployment["updated"]) > LONGEST_IN_STATE["SCHEDULED"],
         overdue=is_active
         and _is_overdue(succeeded["end_time"] if succeeded else deployment["created"], coming),
-        outputs=tuple(
-            value for name, value in parameters.items() if name in ("output", "root") and value
-        ),
+        outputs=tuple(value for name, value in parameters.items() if name in ("output", "root") and value),
     )
 
 

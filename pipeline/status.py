@@ -14,8 +14,6 @@ from pixelmill.pipeline.registry import aliases_of, show_model
 from pixelmill.pipeline.registry.places import model_names, version_numbers
 from pixelmill.pipeline.storage import Location, cache_folder, children, is_remote, workspace
 
-# As a rule of thumb, a population stability index above this is a shift to investigate; see `drift`.
-DRIFT_TO_INVESTIGATE = 0.25
 _SHARE_OF_DISK_TO_KEEP = 0.05
 _BYTES_TO_KEEP = 10 * 2**30
 _CHAMPION = "champion"
@@ -80,20 +78,15 @@ class DriftStatus:
         table: Its folder or address.
         model: `name@version`.
         created_at: When it was finished, in UTC, ISO 8601.
-        class_psi: The population stability index of the predicted classes, against the test images.
-        confidence_psi: That of their probabilities.
+        verdict: `drifted` or `stable`, with the noise of a run of its size taken into account.
+        drifted: The measures that have drifted.
     """
 
     table: str
     model: str
     created_at: str
-    class_psi: float
-    confidence_psi: float
-
-    @property
-    def is_high(self) -> bool:
-        """Whether it is a shift to investigate."""
-        return max(self.class_psi, self.confidence_psi) > DRIFT_TO_INVESTIGATE
+    verdict: str
+    drifted: tuple[str, ...]
 
 
 def read_models(store: Location) -> list[ModelStatus]:
@@ -195,8 +188,8 @@ def _read_table(folder: Location) -> DriftStatus | None:
             table=str(folder),
             model=str(request["model"]),
             created_at=str(manifest["created_at"]),
-            class_psi=float(drift["class_psi"]),
-            confidence_psi=float(drift["confidence_psi"]),
+            verdict=str(drift["verdict"]),
+            drifted=tuple(row["measure"] for row in drift["measures"] if row["verdict"] == "drifted"),
         )
     except (PixelmillError, KeyError, TypeError, ValueError):
-        return None  # It is no table, or one without predictions.
+        return None  # It is no table, or one without predictions or of an older format.

@@ -89,7 +89,7 @@ def _print(described: dict[str, Any]) -> None:
             "drift",
             each["table"],
             each["model"],
-            f"classes {each['class_psi']:.3f}, confidence {each['confidence_psi']:.3f}",
+            ", ".join((each["verdict"], *each["drifted"])),
         )
         for each in described["drift"]
     ]
