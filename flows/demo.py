@@ -23,6 +23,8 @@ from pixelmill.pipeline.storage import Location, workspace
 
 # Six epochs take minutes, not a quarter of an hour, and lose a few tenths of a percent of accuracy.
 _SHORTER = ("training.epochs=6",)
+# The overrides that apply to either dataset.
+_SHARED = ("training.", "evaluation.", "export.", "promotion.")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def retrain_with_fallback(
     except DownloadError as error:
         print(f"MNIST is unavailable: {error}", file=sys.stderr)
         print("Continuing with digits, which scikit-learn includes.", file=sys.stderr)
-    recipe = load_recipe("digits")
+    recipe = load_recipe("digits", [override for override in overrides if override.startswith(_SHARED)])
     return recipe, retrain(recipe, str(store))
 
 
