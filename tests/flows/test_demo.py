@@ -12,12 +12,14 @@ from tests.conftest import Run
 
 
 def test_the_demo_runs_on_digits_if_mnist_is_unavailable(run: Run, tmp_path: Path) -> None:
-    overrides = ("--set", "dataset.mirrors=[]", "--set", "dataset.package_index=false")
+    settings = ("dataset.mirrors=[]", "dataset.package_index=false", "training.epochs=6")
+    overrides = [word for setting in settings for word in ("--set", setting)]
     result = run("demo", *overrides, cwd=tmp_path)
     assert result.code == 0, result.errors
     assert result.errors.count("no source for train-images-idx3-ubyte") == 1
     assert "MNIST is unavailable" in result.errors
     assert "Continuing with digits" in result.errors
+    assert "6 epochs in " in result.errors
     match = re.search(r"Test accuracy ([01]\.\d{4}), loss (0\.\d{4}), on 359 images", result.output)
     assert match
     assert float(match[1]) >= 0.97
