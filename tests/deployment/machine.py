@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PIXELMILL = Path(sys.executable).with_name("pixelmill")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 SECONDS_TO_WAIT = 240.0
+# Other tests of the session create the documented pool.
+POOL = "tested"
 
 
 def wait_for(what: str, look: Callable[[], T], seconds: float = SECONDS_TO_WAIT) -> T:
@@ -76,7 +78,7 @@ class Machine:
         wait_until_it_responds(f"{self.url}/api/health", self.server)
 
     def start_worker(self) -> None:
-        command = [str(PIXELMILL), "worker", "--pool", "pixelmill", "--name", "tested"]
+        command = [str(PIXELMILL), "worker", "--pool", POOL, "--name", "tested"]
         self.worker = self._start(command, "worker.log")
 
     def restart_server_after(self, seconds: float) -> None:
@@ -141,9 +143,9 @@ class Machine:
                 return json.loads(text) if text else None
 
     def deploy(self, name: str, entrypoint: str, folder: Path, **parameters: object) -> str:
-        """Create a deployment of a flow in the pool `pixelmill`; returns its identifier."""
+        """Create a deployment of a flow in a pool of its own; returns its identifier."""
         try:
-            self.ask("POST", "work_pools/", {"name": "pixelmill", "type": "process"})
+            self.ask("POST", "work_pools/", {"name": POOL, "type": "process"})
         except urllib.error.HTTPError as error:
             assert error.code == 409  # noqa: PT017  # The pool is there already.
         flow = self.ask("POST", "flows/", {"name": name})["id"]
@@ -153,7 +155,7 @@ class Machine:
             {
                 "name": name,
                 "flow_id": flow,
-                "work_pool_name": "pixelmill",
+                "work_pool_name": POOL,
                 "entrypoint": entrypoint,
                 "path": str(folder),
                 "parameters": parameters,
