@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from pixelmill.pipeline.predictions import read_predictions
-from pixelmill.pipeline.registry import show_model
-from tests.conftest import Run, write_images
+from tests.conftest import write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 
-pytestmark = pytest.mark.xdist_group("prefect-server")
+pytestmark = pytest.mark.xdist_group("prefect-server-2")
 SCORING = """
 import sys
 from pixelmill.flows.batch_scoring import score
@@ -25,6 +24,7 @@ if __name__ == "__main__":
         score("digits@champion", images, output, store=store, workers=1)
     except GateRefused as refusal:
         print(refusal.received)
+        sys.exit(refusal.exit_code)
 """
 
 
@@ -40,25 +40,6 @@ def states(server: PrefectServer, run: Any) -> dict[str, tuple[str, str]]:
     return {task["name"].rsplit("-", 1)[0]: (task["state"]["type"], task["state"]["name"]) for task in tasks}
 
 
-def test_a_refused_promotion_is_one_line(server: PrefectServer, run: Run, tmp_path: Path) -> None:
-    settings = ("name=refused", "training.epochs=1", "promotion.min_accuracy=1")
-    overrides = [word for setting in settings for word in ("--set", setting)]
-    result = run("retrain", "digits", "--store", tmp_path, "--quiet", *overrides, env=server.environment)
-    assert result.code == 3, result.errors
-    assert result.last_error.startswith("pixelmill: refused@1 has ")
-    assert result.errors.count("\n") == 1
-    assert show_model(tmp_path, "refused@1").aliases == ()
-    flow_run = newest_run(server, "retrain")
-    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Refused")
-    assert flow_run["state"]["message"] == result.last_error.removeprefix("pixelmill: ")
-    ended = states(server, flow_run)
-    assert ended.pop("promote") == ("FAILED", "Refused")
-    assert set(ended.values()) == {("COMPLETED", "Completed")}
-    log = logged(server, flow_run)
-    assert any("test accuracy" in line for line in log)
-    assert not [line for line in log if "Traceback" in line]
-
-
 def test_a_refused_failure_rate_is_one_line(
     server: PrefectServer, trained_store: Path, tmp_path: Path
 ) -> None:
@@ -72,8 +53,9 @@ def test_a_refused_failure_rate_is_one_line(
         env={**os.environ, **server.environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 3, done.stderr
     assert done.stdout.startswith("1 of 6 images failed")
     assert "Traceback" not in done.stderr
     assert len(read_predictions(tmp_path / "out")) == 6

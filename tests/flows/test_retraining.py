@@ -14,6 +14,7 @@ from pixelmill.pipeline.datasets.mnist import FILES
 from pixelmill.pipeline.registry import list_models, show_model
 from tests.conftest import PIXELMILL, CommandResult, Run, on_small_disk, start_interruptible, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
+from tests.flows.test_refusals import logged, states
 from tests.servers import FileServer, serving
 
 pytestmark = pytest.mark.xdist_group("prefect-server")
@@ -193,20 +194,36 @@ def test_a_model_that_predicts_only_the_largest_class_is_refused(
     }
     (tmp_path / "pets.yaml").write_text(json.dumps(recipe))
     store = tmp_path / "store"
-    result = run("retrain", tmp_path / "pets.yaml", "--store", store, env=server.environment)
+    result = run("retrain", tmp_path / "pets.yaml", "--store", store, "--quiet", env=server.environment)
     assert result.code == 3, result.errors
     assert result.last_error.startswith(
         "pixelmill: pets@1 predicts cat for every test image, which is a balanced accuracy of 0.3333"
     )
-    assert "Traceback" not in result.errors
+    # Warnings about the images are shown even with `--quiet`, but no results of stages.
+    shown = ("pixelmill", "Traceback", "evaluate", "export", "register")
+    assert [line for line in result.errors.splitlines() if line.startswith(shown)] == [result.last_error]
+    _require_refused(server, result.last_error)
     model = show_model(store, "pets@1")
     assert model.aliases == ()
     test = model.metrics["test"]
     assert test["accuracy"] == test["largest_class"]["share"] == pytest.approx(200 / 222)
     assert test["never_predicted"] == ["dog", "fish"]
-    shown = run("models", "show", "pets@1", "--store", store).output
-    assert "balanced       0.3333 (95% interval " in shown
-    assert "cat, the largest class, is 90.1% of the images; never predicted: dog, fish" in shown
+    described = run("models", "show", "pets@1", "--store", store).output
+    assert "balanced       0.3333 (95% interval " in described
+    assert "cat, the largest class, is 90.1% of the images; never predicted: dog, fish" in described
+
+
+def _require_refused(server: PrefectServer, error: str) -> None:
+    """Check that the newest run ended in the state `Refused`, at one of its stages, without a traceback."""
+    flow_run = newest_run(server, "retrain")
+    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Refused")
+    assert flow_run["state"]["message"] == error.removeprefix("pixelmill: ")
+    ended = list(states(server, flow_run).values())
+    ended.remove(("FAILED", "Refused"))
+    assert set(ended) == {("COMPLETED", "Completed")}
+    log = logged(server, flow_run)
+    assert any("test accuracy" in line for line in log)
+    assert not [line for line in log if "Traceback" in line]
 
 
 def test_a_disk_that_fills_up_during_preparation_is_one_line(
@@ -226,7 +243,7 @@ def test_a_disk_that_fills_up_during_preparation_is_one_line(
     [
         pytest.param(signal.SIGINT, True, id="Ctrl-C, with a server"),
         pytest.param(signal.SIGINT, False, id="Ctrl-C, without", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, True, id="SIGTERM, with a server"),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM, with a server", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, False, id="SIGTERM, without"),
     ],
 )
