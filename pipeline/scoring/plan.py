@@ -38,8 +38,9 @@ def lock_output(output: Location) -> Iterator[None]:
     If the request is refused, the output is unchanged.
 
     Raises:
-        RequestError: Another run uses the output, or it is not a folder.
+        RequestError: Another run uses the output, or it is not a folder, or cannot be reached.
     """
+    require_reachable(output)
     _require_folder(output)
     with ExitStack() as held:
         try:

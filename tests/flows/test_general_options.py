@@ -63,7 +63,7 @@ def test_a_quiet_command_shows_no_progress(
 @pytest.mark.parametrize(
     ("line", "completed"),
     [
-        ("pixelmill s", ["score"]),
+        ("pixelmill s", ["score", "status"]),
         ("pixelmill models r", ["rollback"]),
         ("pixelmill score --top", ["--top-k"]),
     ],
