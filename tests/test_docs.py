@@ -35,7 +35,10 @@ _MOST_WORDS = 1000
 # These need more than the installation, and have separate tests.
 _NEED_MORE = ("--web", "--keras-file")
 # The arguments of `make` and `pip` are checked here; those of `prefect`, in tests/flows/test_worker.py.
-_OTHER_PROGRAMS = {"make", "pip", "export", ".venv/bin/prefect", ".venv/bin/python", "dask", "docker"}
+_OTHER_PROGRAMS = {
+    *("make", "pip", "export", "dask", "docker"),
+    *(".venv/bin/prefect", ".venv/bin/python", ".venv/bin/pixelmill"),
+}
 # These start and use a server, which tests/flows/commands/test_up.py does with the lines of the pages.
 _WITH_SERVER = {"up", "down", "status", "prune", "deploy"}
 
@@ -223,7 +226,7 @@ RUN = {
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"models", "recipes", "retrain"},
     "docs/audit.md": {"audit"},
-    "docs/scoring.md": {"score", "explain"},
+    "docs/scoring.md": {"score", "predict", "explain"},
     "docs/bundle.md": {"export", "verify"},
     "docs/deployment.md": {"score", *_WITH_SERVER},
     "docs/python-api.md": set[str](),
