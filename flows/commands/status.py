@@ -105,11 +105,15 @@ def _print(described: dict[str, Any]) -> None:
         print(printable(f"! {line}"))
 
 
+def _count(versions: int) -> str:
+    return f"{versions:,} version{'s' * (versions != 1)}"
+
+
 def _model_row(model: dict[str, Any]) -> tuple[str, str, str, str]:
     if model["champion"] is None:
-        return "model", model["name"], "no champion", f"{model['versions']} versions"
+        return "model", model["name"], "no champion", _count(model["versions"])
     accuracy = "unknown" if model["accuracy"] is None else f"{model['accuracy']:.4f}"
-    facts = f"accuracy {accuracy} on {model['test_images']:,} images, {model['versions']} versions"
+    facts = f"accuracy {accuracy} on {model['test_images']:,} images, {_count(model['versions'])}"
     return "model", f"{model['name']}@{model['champion']}", _ago(model["created_at"]), facts
 
 
