@@ -20,7 +20,6 @@ from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import (
     ExportSource,
     export_spec_of,
-    find_dataset,
     is_written_for,
     source_of_bundle,
     source_of_keras_file,
@@ -28,6 +27,7 @@ from pixelmill.pipeline.export.source import (
 )
 from pixelmill.pipeline.export.web import WEB_FOLDER, find_web_runtime, write_web_page
 from pixelmill.pipeline.registry import find_bundle
+from pixelmill.pipeline.registry.training_data import find_dataset
 from pixelmill.pipeline.storage import Location, children, publish_copy, require_reachable, workspace
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pixelmill.pipeline.artifacts import read_json, verify_files
 from pixelmill.pipeline.bundles import METRICS_FILE, MODEL_FILE, ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.config import ExportSpec, ImageSpec, Recipe
-from pixelmill.pipeline.datasets import PreparedDataset, read_prepared
+from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.export import PixelRange
@@ -134,18 +134,6 @@ def source_of_bundle(bundle: ModelBundle, export: ExportSpec) -> ExportSource:
         recipe=Recipe.model_validate(recipe).model_copy(update={"export": export}) if recipe else None,
         results=bundle.folder,
     )
-
-
-def find_dataset(store: Path, bundle: ModelBundle) -> PreparedDataset | None:
-    """The prepared dataset on which a bundle's model was trained, or None if the local store lacks it."""
-    manifest = read_bundle_manifest(bundle.folder)
-    for folder, found in read_prepared(store).items():
-        same_data = found["fingerprint"] == manifest.get("dataset_fingerprint")
-        if same_data and found["image"] == bundle.image_spec().preprocessing():
-            dataset = PreparedDataset.from_manifest(folder, verify_files(folder))
-            if dataset.tensors().is_complete(found["segments"]):
-                return dataset
-    return None
 
 
 def source_of_keras_file(

@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
-from pixelmill.pipeline.datasets import PreparedDataset, read_prepared
+from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.datasets.readers import FileReader, place_of
 from pixelmill.pipeline.datasets.table_files import find_tables, folder_of, read_header, read_rows
 from pixelmill.pipeline.display import printable
@@ -15,6 +14,7 @@ from pixelmill.pipeline.file_names import escape_path, unescape
 from pixelmill.pipeline.images import ImageFailure
 from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.promotion.test_images import TestImages
+from pixelmill.pipeline.registry.training_data import find_dataset
 from pixelmill.pipeline.scoring.listing import list_images
 from pixelmill.pipeline.storage import Location, parse_location, require_reachable, sha256_of, workspace
 
@@ -133,7 +133,7 @@ def _fetch(places: Iterable[str], folder: Path) -> Iterable[tuple[Path, str]]:
 
 def _test_images(store: Location, bundle: ModelBundle, folder: Path) -> ComparedImages:
     reference = f"{bundle.name}@{bundle.version}"
-    dataset = _find_dataset(workspace(store), bundle)
+    dataset = find_dataset(workspace(store), bundle)
     if dataset is None:
         raise RequestError(
             f"no images, and the dataset of {reference} is not in {workspace(store) / 'datasets'}",
@@ -148,14 +148,3 @@ def _test_images(store: Location, bundle: ModelBundle, folder: Path) -> Compared
         sha256=test.sha256,
         labels=tuple(normalize_label(dataset.class_names[label]) for label in test.labels),
     )
-
-
-def _find_dataset(store: Path, bundle: ModelBundle) -> PreparedDataset | None:
-    """The prepared dataset that a version was tested on, if its tensors are complete."""
-    fingerprint = read_bundle_manifest(bundle.folder).get("dataset_fingerprint")
-    for folder, found in read_prepared(store).items():
-        if found["fingerprint"] == fingerprint and found["image"] == bundle.image_spec().preprocessing():
-            dataset = PreparedDataset.from_manifest(folder, found)
-            if dataset.tensors().is_complete(found["segments"]):
-                return dataset
-    return None

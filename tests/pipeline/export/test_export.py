@@ -17,8 +17,9 @@ from pixelmill.pipeline.config import ExportSpec, Recipe
 from pixelmill.pipeline.errors import GateRefused
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset
-from pixelmill.pipeline.export.source import ExportSource, find_dataset, source_of_bundle
+from pixelmill.pipeline.export.source import ExportSource, source_of_bundle
 from pixelmill.pipeline.recipes import load_recipe
+from pixelmill.pipeline.registry.training_data import find_dataset
 from tests.conftest import EPOCHS
 
 FILES = """README.md baseline.json golden/enlarged.png golden/golden.json golden/plain.png

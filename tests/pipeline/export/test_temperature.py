@@ -15,8 +15,9 @@ from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.evaluation.temperature import scale
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import from_dataset
-from pixelmill.pipeline.export.source import find_dataset, source_of_bundle, with_changes
+from pixelmill.pipeline.export.source import source_of_bundle, with_changes
 from pixelmill.pipeline.inference import load_session
+from pixelmill.pipeline.registry.training_data import find_dataset
 
 FACTOR = 2.5
 THRESHOLDS = [0.5, 0.25, None, 0.125, 0.5, 0.5, 0.5, 0.5, 0.5, 0.75]
