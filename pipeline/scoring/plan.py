@@ -151,7 +151,7 @@ def _check_values(request: ScoringRequest) -> None:
         )
     if request.executor == "local":  # The machines of a cluster may have other providers.
         require_provider(request.provider)
-    for place in (request.images, request.output, request.previous):
+    for place in (request.images, request.previous):
         if place is not None:
             require_reachable(place)
     if not request.images.is_dir():
