@@ -1,5 +1,5 @@
 # `make demo` and `make test` create .venv, and recreate it only when the dependencies change.
-EXTRAS := flows,train,s3,dask,mlflow,engines,dev
+EXTRAS := flows,train,s3,dask,mlflow,engines,heif,signing,dev
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
