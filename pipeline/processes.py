@@ -4,6 +4,8 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -90,6 +92,32 @@ def holding_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if held:
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def without_native_output(*, shown_on_failure: bool = True) -> Iterator[None]:
+    """Hide what native libraries print to standard error during the block.
+
+    Python's own messages are hidden as well, so nothing else should run in the block.
+
+    Args:
+        shown_on_failure: Whether to print it if the block raises.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            if shown_on_failure:
+                notes.seek(0)
+                os.write(terminal, notes.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def start_child(initializer: Callable[..., None] | None = None, arguments: tuple[object, ...] = ()) -> None:

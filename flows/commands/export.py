@@ -1,7 +1,7 @@
 """`pixelmill export`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from humanize import naturalsize
@@ -9,6 +9,7 @@ from humanize import naturalsize
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
 from pixelmill.pipeline.artifacts import read_json, read_manifest
 from pixelmill.pipeline.bundles import PARITY_FILE
+from pixelmill.pipeline.config import ExportFormat
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.storage import parse_location
@@ -68,6 +69,14 @@ def export(
             "--image-size", metavar="SIZE", help="The image size, if it takes any: 224, or HEIGHTxWIDTH."
         ),
     ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMATS",
+            help=f"Formats to add, separated by commas: {', '.join(get_args(ExportFormat))}.",
+        ),
+    ] = None,
     web: Annotated[
         bool, typer.Option("--web", help="Add a page that classifies images in a browser.")
     ] = False,
@@ -78,7 +87,7 @@ def export(
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Export a model's bundle, completely or not at all; a new ONNX file must pass the parity check."""
+    """Export a model's bundle, completely or not at all; every new model file must pass the parity check."""
     check_store(store)
     from pixelmill.pipeline.export.requests import ExportRequest, export_on_request
 
@@ -98,6 +107,7 @@ def export(
         pixel_range=pixel_range,
         from_logits=from_logits,
         image_size=parse_image_size(image_size) if image_size else None,
+        formats=parse_formats(formats) if formats is not None else None,
         web=web,
         web_runtime=web_runtime,
     )
@@ -116,6 +126,8 @@ largest difference {parity["max_abs_difference"]:.1e}{allowed}
     )
     for variant in parity.get("variants", ()):
         print(f"  {variant['precision']:8} {describe_variant(variant)}")
+    for result in parity.get("formats", ()):
+        print(f"  {result['format']:8} {describe_format(result)}")
     if web:
         print(f"  page     {output}/web/index.html")
 
@@ -132,6 +144,35 @@ def parse_image_size(text: str) -> tuple[int, int]:
             f"--image-size {text}", "a size such as 224, or HEIGHTxWIDTH such as 240x320", "Correct it."
         )
     return int(sides[0]), int(sides[-1])
+
+
+def parse_formats(text: str) -> tuple[ExportFormat, ...]:
+    """The formats in a text such as `onnx,litert`.
+
+    Raises:
+        RequestError: One is unknown or named twice.
+    """
+    known = get_args(ExportFormat)
+    found = [name.strip() for name in text.split(",")]
+    for name in found:
+        if name not in known or found.count(name) > 1:
+            raise RequestError(
+                f"--format {text}",
+                f"each of {', '.join(known)} at most once, separated by commas",
+                f"Correct {name!r}.",
+            )
+    return tuple(name for name in known if name in found)
+
+
+def describe_format(result: dict[str, Any]) -> str:
+    """Describe a file in another format in one line."""
+    if result["refused"]:
+        return f"{result['file']} is not published: {result['refused']}"
+    difference = max(result["max_abs_difference"], result["golden_difference"])
+    return (
+        f"{result['file']}, {naturalsize(result['bytes'])}, {result['label_flips']} of "
+        f"{result['images']:,} labels differ, largest difference {difference:.1e}"
+    )
 
 
 def describe_variant(variant: dict[str, Any]) -> str:

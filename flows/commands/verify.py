@@ -48,13 +48,14 @@ def _print(verification: Verification) -> None:
         (
             ENGINES[check.engine].title,
             check.version,
+            check.file,
             "-" if check.difference is None else f"{check.difference:.1e}",
             _verdict(check),
         )
         for check in verification.engines
     ]
     if rows:
-        print(render_table(rows, ("engine", "version", "largest difference", "verdict")))
+        print(render_table(rows, ("engine", "version", "file", "largest difference", "verdict")))
     if verification.missing:
         print(f"not installed: {', '.join(ENGINES[name].title for name in verification.missing)}")
 

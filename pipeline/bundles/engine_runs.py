@@ -1,4 +1,4 @@
-"""Running an engine on an ONNX file in a process with limits on its time and memory."""
+"""Running an engine on a file of a model in a process with limits on its time and memory."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def run_engine(
 
     Args:
         name: The engine, which must be installed.
-        path: The ONNX file.
+        path: The file; others with the same stem count towards the memory limit.
         tensors: uint8 [images, height, width, channels].
         classes: The expected number of probabilities per image.
         seconds: The time limit.
@@ -32,7 +32,8 @@ def run_engine(
         float32 [2, images, classes], or the reason for having no predictions: the engine cannot run the
         file, returns another shape, or exceeds the limits.
     """
-    limits = Limits(seconds, _MEMORY + _MEMORY_BY_SIZE * path.stat().st_size)
+    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*"))
+    limits = Limits(seconds, _MEMORY + _MEMORY_BY_SIZE * size)
     try:
         predicted = run_limited(limits, _predict, name, path, tensors)
     except LimitExceeded as error:

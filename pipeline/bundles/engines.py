@@ -1,4 +1,4 @@
-"""Engines that run an ONNX file and return probabilities.
+"""Engines that run a file of a model and return probabilities.
 
 All compute in float32, even those that default to a lower precision for speed.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities, load_session
+from pixelmill.pipeline.processes import without_native_output
 
 Predict = Callable[[Pixels], Probabilities]
 """From uint8 [batch, height, width, channels] to float32 [batch, classes]."""
@@ -26,6 +27,7 @@ class EngineName(StrEnum):
     OPENVINO = "openvino"
     OPENCV = "opencv"
     TRACT = "tract"
+    LITERT = "litert"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Engine:
     Attributes:
         title: The name to display.
         packages: Distributions that provide it, the recommended one first.
-        load: Loads an ONNX file and returns its prediction function.
+        load: Loads a file and returns its prediction function; `model_files` lists who loads which file.
     """
 
     title: str
@@ -98,10 +100,21 @@ def _load_tract(path: Path) -> Predict:
     return lambda images: np.asarray(model.run([images])[0].to_numpy(), np.float32)
 
 
+def _load_litert(path: Path) -> Predict:
+    with without_native_output():
+        from ai_edge_litert.interpreter import Interpreter
+
+        run = Interpreter(str(path), num_threads=1).get_signature_runner()
+        # The first call says on standard error which delegate it creates.
+        run(image=np.zeros(run.get_input_details()["image"]["shape"], np.uint8))
+    return lambda images: np.array(run(image=images)["probabilities"], np.float32)
+
+
 ENGINES: dict[EngineName, Engine] = {
     EngineName.ONNXRUNTIME: Engine("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), _load_onnxruntime),
     EngineName.REFERENCE: Engine("onnx ReferenceEvaluator", ("onnx",), _load_reference),
     EngineName.OPENVINO: Engine("OpenVINO", ("openvino",), _load_openvino),
     EngineName.OPENCV: Engine("OpenCV", ("opencv-python-headless", "opencv-python"), _load_opencv),
     EngineName.TRACT: Engine("tract", ("tract",), _load_tract),
+    EngineName.LITERT: Engine("LiteRT", ("ai-edge-litert",), _load_litert),
 }

@@ -1,6 +1,7 @@
 """Verifying a bundle: its files, its preprocessing and its predictions on every installed engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from pixelmill.pipeline.artifacts import read_verified, require_only_listed, scratch_folder, verify_files
-from pixelmill.pipeline.bundles import ONNX_FILE, ONNX_FILES, ModelBundle, read_allowed_difference
+from pixelmill.pipeline.bundles import ONNX_FILE, ModelBundle
 from pixelmill.pipeline.bundles.engine_runs import DEFAULT_SECONDS, run_engine
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.external_data import require_embedded_weights
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
+from pixelmill.pipeline.bundles.model_files import ModelFile, model_files, read_allowed_differences
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
 from pixelmill.pipeline.images import ImageFailure, Pixels, decode
@@ -25,11 +27,12 @@ _MEMORY = 4 * 2**30
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """The result of one engine.
+    """The result of one engine with one file.
 
     Attributes:
         engine: The engine.
         version: The installed version.
+        file: The file's path in the bundle.
         difference: The largest difference from the golden probabilities, in one batch or image by image;
             None if the engine returned no predictions.
         allowed: The largest difference that the bundle's `parity.json` allows.
@@ -38,6 +41,7 @@ class EngineCheck:
 
     engine: EngineName
     version: str
+    file: str
     difference: float | None
     allowed: float
     error: str = ""
@@ -56,8 +60,8 @@ class Verification:
         files: The number of files, all of which match the manifest.
         images: The number of golden images.
         changed_tensors: The golden images that decode to a different tensor here.
-        engines: The result of each engine that was run.
-        missing: Engines that are not installed.
+        engines: The result of each engine that was run, with each file that it reads.
+        missing: Engines that read one of the files and are not installed.
     """
 
     files: int
@@ -77,7 +81,7 @@ def verify_bundle(
 ) -> Verification:
     """Check a bundle's files against its manifest, and engines against its golden vectors.
 
-    Each file is read once: engines load, and images are decoded from, the bytes that were hashed. Both run
+    Engines load, and images are decoded from, the bytes that were hashed. Both run
     in processes with limits, because a malicious model may loop or allocate any amount of memory.
 
     Args:
@@ -86,41 +90,65 @@ def verify_bundle(
         seconds: The time limit of each engine.
 
     Raises:
-        RequestError: A requested engine is not installed, or the bundle has no golden vectors.
+        RequestError: A requested engine is not installed or reads none of the bundle's files, or the bundle
+            has no golden vectors.
         WorkError: A file does not match the manifest or is not listed in it, the model stores weights in
             another file, or the golden images cannot be decoded within the limits.
     """
-    wanted = tuple(dict.fromkeys(engines)) or tuple(ENGINES)
-    missing = tuple(name for name in wanted if ENGINES[name].version() is None)
-    if engines and missing:
-        package = ENGINES[missing[0]].packages[0]
-        raise RequestError(
-            f"`engines` {missing[0]}, which is not installed",
-            "an installed engine",
-            f"Install it: pip install {package}.",
-        )
     manifest = verify_files(bundle.folder)
+    models = model_files(manifest["files"])
+    wanted = _choose_engines(bundle, models, engines)
+    missing = tuple(name for name in wanted if ENGINES[name].version() is None)
     require_only_listed(bundle.folder, manifest)
     read = partial(read_verified, bundle.folder, manifest=manifest)
-    models = {name: read(name) for name in ONNX_FILES.values() if name in manifest["files"]}
-    for name, content in models.items():
-        require_embedded_weights(content, str(bundle.folder / name))
-    golden, allowed = read_golden(bundle.folder, read), read_allowed_difference(bundle.folder)
-    with scratch_folder("verify") as folder:
-        # A copy of the hashed bytes: the bundle's own file could change before an engine opens it.
-        (folder / ONNX_FILE).write_bytes(models[ONNX_FILE])
-        checks = tuple(
-            _check_engine(name, folder / ONNX_FILE, golden, allowed, seconds)
-            for name in wanted
-            if name not in missing
-        )
+    for name in manifest["files"]:
+        if name.endswith(Path(ONNX_FILE).suffix):
+            require_embedded_weights(read(name), str(bundle.folder / name))
+    golden, allowed = read_golden(bundle.folder, read), read_allowed_differences(bundle.folder, models)
+    checks: list[EngineCheck] = []
+    for name, kind in models.items():
+        runs = [engine for engine in kind.engines if engine in wanted and engine not in missing]
+        with _copied(name, kind, read) as path:
+            checks += [_check_engine(engine, path, name, golden, allowed[name], seconds) for engine in runs]
     return Verification(
         files=len(manifest["files"]),
         images=len(golden.files),
         changed_tensors=_changed_tensors(bundle, golden, read, Limits(seconds, _MEMORY)),
-        engines=checks,
+        engines=tuple(checks),
         missing=missing,
     )
+
+
+def _choose_engines(
+    bundle: ModelBundle, models: Mapping[str, ModelFile], requested: Sequence[EngineName]
+) -> tuple[EngineName, ...]:
+    """The requested engines, or all that read a file of the bundle."""
+    readers = {engine for kind in models.values() for engine in kind.engines}
+    if not requested:
+        return tuple(name for name in ENGINES if name in readers)
+    for name in requested:
+        if ENGINES[name].version() is None:
+            raise RequestError(
+                f"`engines` {name}, which is not installed",
+                "an installed engine",
+                f"Install it: pip install {ENGINES[name].packages[0]}.",
+            )
+        if name not in readers:
+            raise RequestError(
+                f"`engines` {name}, which reads none of the files in {bundle.folder}",
+                f"one of {', '.join(engine for engine in ENGINES if engine in readers)}",
+                "Omit it, or export the model with a format that it reads.",
+            )
+    return tuple(dict.fromkeys(requested))
+
+
+@contextmanager
+def _copied(name: str, kind: ModelFile, read: Callable[[str], bytes]) -> Iterator[Path]:
+    """A copy of the hashed bytes: the bundle's own file could change before an engine opens it."""
+    with scratch_folder("verify") as folder:
+        for file in (name, *kind.beside):
+            (folder / Path(file).name).write_bytes(read(file))
+        yield folder / Path(name).name
 
 
 def require_agreement(verification: Verification) -> None:
@@ -132,7 +160,11 @@ def require_agreement(verification: Verification) -> None:
     """
     if verification.agrees:
         return
-    engines = [ENGINES[check.engine].title for check in verification.engines if not check.agrees]
+    engines = [
+        ENGINES[check.engine].title + ("" if check.file == ONNX_FILE else f" with {check.file}")
+        for check in verification.engines
+        if not check.agrees
+    ]
     allowed = max((check.allowed for check in verification.engines), default=0.0)
     raise GateRefused(
         f"different results from {', '.join([*verification.changed_tensors, *engines])}",
@@ -170,15 +202,16 @@ def _matches(content: bytes, tensor: Pixels, spec: ImageSpec) -> bool:
 
 
 def _check_engine(
-    name: EngineName, path: Path, golden: GoldenVectors, allowed: float, seconds: float
+    name: EngineName, path: Path, file: str, golden: GoldenVectors, allowed: float, seconds: float
 ) -> EngineCheck:
     version, classes = ENGINES[name].version() or "", golden.probabilities.shape[1]
     predicted = run_engine(name, path, golden.tensors, classes, seconds)
     if isinstance(predicted, str):
-        return EngineCheck(name, version, None, allowed, predicted)
-    return EngineCheck(name, version, _difference(predicted, golden.probabilities), allowed)
+        return EngineCheck(name, version, file, None, allowed, predicted)
+    return EngineCheck(name, version, file, largest_difference(predicted, golden.probabilities), allowed)
 
 
-def _difference(predicted: Probabilities, golden: Probabilities) -> float:
-    # NaN counts as an infinite difference, because every comparison with NaN is False.
+def largest_difference(predicted: Probabilities, golden: Probabilities) -> float:
+    """The largest difference of two probabilities; infinite if one is NaN."""
+    # Every comparison with NaN is False.
     return float(np.nan_to_num(np.abs(predicted - golden), nan=np.inf).max())

@@ -43,6 +43,7 @@ __all__ = [
     "DatasetSource",
     "DigitsSource",
     "EvaluationSpec",
+    "ExportFormat",
     "ExportSpec",
     "FashionMnistSource",
     "Float16Spec",
@@ -64,6 +65,7 @@ __all__ = [
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 ReducedPrecision = Literal["fp16", "int8"]
+ExportFormat = Literal["onnx", "litert", "openvino", "triton", "ort"]
 
 
 class ImageSpec(Part):
@@ -174,6 +176,11 @@ class ExportSpec(Part):
         default=(),
         description="Reduced-precision variants to export besides model.onnx, each with its own limits.",
     )
+    formats: tuple[ExportFormat, ...] = Field(
+        default=("onnx",),
+        description="The formats of the model. `model.onnx` is always written; the other files are made from "
+        "it or, for `litert`, from the Keras model, and published if they predict the same.",
+    )
     fp16: Float16Spec = Float16Spec()
     int8: Int8Spec = Int8Spec()
     licence: str = Field(default="unspecified", description="Licence of the model; recorded in the bundle.")
@@ -193,6 +200,14 @@ class ExportSpec(Part):
         if len(set(variants)) < len(variants):
             raise ValueError("each variant once")
         return variants
+
+    @field_validator("formats")
+    @classmethod
+    def begins_with_onnx(cls, formats: tuple[ExportFormat, ...]) -> tuple[ExportFormat, ...]:
+        """Reject duplicate formats, and list the format that is always written."""
+        if len(set(formats)) < len(formats):
+            raise ValueError("each format once")
+        return ("onnx", *(name for name in formats if name != "onnx"))
 
 
 class Recipe(Part):

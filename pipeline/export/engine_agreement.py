@@ -9,6 +9,7 @@ import numpy as np
 from pixelmill.pipeline.bundles.engine_runs import run_engine
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.golden import GoldenVectors
+from pixelmill.pipeline.bundles.model_files import ONNX_ENGINES
 from pixelmill.pipeline.errors import GateRefused
 from pixelmill.pipeline.inference import Probabilities, are_probabilities
 
@@ -49,7 +50,7 @@ def compare_engines(path: Path, golden: GoldenVectors, tie_margin: float) -> tup
         golden: The images and Keras's predictions for them.
         tie_margin: The largest difference of two of Keras's probabilities that counts as a tie.
     """
-    installed = [name for name in EngineName if ENGINES[name].version() is not None]
+    installed = [name for name in ONNX_ENGINES if ENGINES[name].version() is not None]
     classes = golden.probabilities.shape[1]
     return tuple(
         _compare(name, run_engine(name, path, golden.tensors, classes), golden.probabilities, tie_margin)

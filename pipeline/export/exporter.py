@@ -1,12 +1,9 @@
 """Exporting a trained model: a bundle is drafted, checked for parity on files, and only then published."""
 
-import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +14,6 @@ from pixelmill.pipeline.bundles import (
     INSIDE_FILE,
     METRICS_FILE,
     ONNX_FILE,
-    PARITY_FILE,
     RECIPE_FILE,
     REPORT_FILE,
     TRAINING_IMAGES_FILE,
@@ -27,15 +23,16 @@ from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
 from pixelmill.pipeline.drift.baseline import describe_baseline
 from pixelmill.pipeline.evaluation.baseline import measure_files
-from pixelmill.pipeline.evaluation.report.links import link_pages
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
+from pixelmill.pipeline.export.formats.addition import add_formats
+from pixelmill.pipeline.export.formats.conversion import require_engines
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
-from pixelmill.pipeline.export.parity import Parity, choose_tolerance, measure_parity, require_parity
+from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
+from pixelmill.pipeline.export.proof import Proof, finite, write_proof
 from pixelmill.pipeline.export.readme import write_readme
-from pixelmill.pipeline.export.report import EXPORT_REPORT_FILE, render_export_report
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import ExportSource
 from pixelmill.pipeline.export.training_images import write_training_images
@@ -66,11 +63,14 @@ def export_proven(
         record: A file for the result of the parity check, written even if the bundle is refused.
 
     Raises:
-        RequestError: The model cannot be loaded or expressed in ONNX, or does not output probabilities.
+        RequestError: The model cannot be loaded or expressed in ONNX, or does not output probabilities, or a
+            package for one of the formats is missing.
+        WorkError: One of the formats cannot express the model. Nothing is left in `folder`.
         GateRefused: The model predicts NaN or infinity, or the ONNX file's predictions differ from the
-            model's in onnxruntime or, for a model trained elsewhere, in another engine. Nothing is left in
-            `folder`.
+            model's in onnxruntime or, for a model trained elsewhere, in another engine, or those of a file
+            in another format differ from the ONNX file's. Nothing is left in `folder`.
     """
+    require_engines(source.export.formats)
     version = choose_version(source.export)
     facts: dict[str, object] = {
         "kind": "model-bundle",
@@ -105,32 +105,16 @@ def export_proven(
         tolerance = choose_tolerance(drafted.noise, source.export)
         parity = measure_parity(draft, held_out, keras, tolerance, source.export.batch_sizes, work / "table")
         if record is not None:
-            write_json(record, _finite(asdict(parity)))
+            write_json(record, finite(asdict(parity)))
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
-        _write_proof(source, parity, engines, _export_variants(source, held_out, staging), staging)
+        variants = _export_variants(source, held_out, staging)
+        formats = add_formats(
+            staging, source.export.formats, held_out, source.image, source.export, tolerance
+        )
+        write_proof(staging, facts, Proof(parity, engines, variants, formats))
         write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
-
-
-def _write_proof(
-    source: ExportSource,
-    parity: Parity,
-    engines: Sequence[EngineAgreement],
-    variants: Sequence[VariantResult],
-    folder: Path,
-) -> None:
-    """Write `parity.json` and the report of the export."""
-    proof = {
-        **asdict(parity),
-        "engines": [asdict(engine) for engine in engines],
-        "variants": [asdict(variant) for variant in variants],
-    }
-    write_json(folder / PARITY_FILE, _finite(proof))
-    page = render_export_report(f"{source.name}, version {source.version}", parity, variants)
-    (folder / EXPORT_REPORT_FILE).parent.mkdir(exist_ok=True)
-    (folder / EXPORT_REPORT_FILE).write_text(page, encoding="utf-8")
-    link_pages((folder / REPORT_FILE).parent)
 
 
 def _require_probabilities(
@@ -189,12 +173,3 @@ def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> t
         if result.refused:
             _log.warning("%s of %s is not published: %s", result.file, source.name, result.refused)
     return results
-
-
-def _finite(value: Any) -> Any:
-    """A copy for JSON, with None in place of infinity and NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -62,6 +62,11 @@ def choose_tolerance(noise: float, export: ExportSpec) -> Tolerance:
     return Tolerance(noise, allowed, margin)
 
 
+def tolerance_of(parity: "Parity") -> Tolerance:
+    """The tolerance with which a comparison was made."""
+    return Tolerance(parity.noise, parity.allowed_difference, parity.tie_margin)
+
+
 @dataclass(frozen=True)
 class FileDifference:
     """Two predictions for one file: classes, their probabilities and the largest difference."""

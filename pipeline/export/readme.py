@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import (
     LABELS_FILE,
     METRICS_FILE,
     ONNX_FILES,
-    PARITY_FILE,
     PREPROCESSING_FILE,
     README_FILE,
     Precision,
@@ -20,9 +17,11 @@ from pixelmill.pipeline.bundles import (
 from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.display import printable
-from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.evaluation.summary import escape_markdown
+from pixelmill.pipeline.export.engine_agreement import EngineAgreement
+from pixelmill.pipeline.export.formats.agreement import FormatResult
 from pixelmill.pipeline.export.parity import Parity
+from pixelmill.pipeline.export.proof import read_proof
 from pixelmill.pipeline.export.web import WEB_FOLDER
 from pixelmill.pipeline.templates import open_templates
 
@@ -68,6 +67,7 @@ class ReadmeFacts:
         parity: The comparison of the ONNX file with the Keras model.
         engines: For a model trained elsewhere, a line of Markdown about each engine's predictions.
         variants: The precisions of the variants in the bundle.
+        formats: The results of the files in other formats.
         web: Whether the bundle contains a page for browsers.
     """
 
@@ -81,6 +81,7 @@ class ReadmeFacts:
     parity: Parity
     engines: tuple[str, ...] = ()
     variants: tuple[Precision, ...] = ()
+    formats: tuple[FormatResult, ...] = ()
     web: bool = False
 
 
@@ -117,17 +118,8 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
     Raises:
         RequestError: `parity.json` does not have this version's format.
     """
-    test, proof = read_json(folder / METRICS_FILE)["test"], read_json(folder / PARITY_FILE)
+    test, proof = read_json(folder / METRICS_FILE)["test"], read_proof(folder)
     known = test["accuracy"] is not None
-    try:
-        parity = TypeAdapter(Parity).validate_python(proof)
-        engines = tuple(_describe_engine(engine) for engine in proof["engines"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RequestError(
-            f"{folder / PARITY_FILE}, which another version of pixelmill wrote",
-            "a bundle exported by this version",
-            "Export the model again.",
-        ) from error
     readme = ReadmeFacts(
         name=facts["name"],
         version=facts["version"],
@@ -136,20 +128,21 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         opset=facts["opset"],
         licence=facts["licence"],
         results=HeldOutResults(test["accuracy"], test["loss"], test["images"]) if known else None,
-        parity=parity,
-        engines=engines,
+        parity=proof.parity,
+        engines=tuple(_describe_engine(engine) for engine in proof.engines),
         variants=tuple(
             precision
             for precision, file in ONNX_FILES.items()
             if precision != "fp32" and (folder / file).is_file()
         ),
+        formats=tuple(result for result in proof.formats if not result.refused),
         web=(folder / WEB_FOLDER).is_dir(),
     )
     (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
 
 
-def _describe_engine(engine: Mapping[str, Any]) -> str:
-    title = f"{ENGINES[engine['engine']].title} {engine['version']}"
-    if engine["trouble"]:
-        return f"{title} cannot run it: {escape_markdown(engine['trouble'])}"
-    return f"{title}: the same labels, largest difference {engine['max_abs_difference']:.1e}"
+def _describe_engine(engine: EngineAgreement) -> str:
+    title = f"{ENGINES[engine.engine].title} {engine.version}"
+    if engine.trouble:
+        return f"{title} cannot run it: {escape_markdown(engine.trouble)}"
+    return f"{title}: the same labels, largest difference {engine.max_abs_difference:.1e}"

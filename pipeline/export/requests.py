@@ -1,20 +1,26 @@
 """Handling export requests: a registered bundle, with new settings or not, or a model trained elsewhere."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pixelmill.pipeline.artifacts import MANIFEST, publishing, scratch_folder, verify_files
 from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
-from pixelmill.pipeline.config import ExportSpec
+from pixelmill.pipeline.bundles.model_files import model_files
+from pixelmill.pipeline.config import ExportFormat, ExportSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.exporter import export_proven
+from pixelmill.pipeline.export.formats.addition import add_formats
+from pixelmill.pipeline.export.formats.conversion import require_engines
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset, from_folder
 from pixelmill.pipeline.export.keras_loader import ImageSize
+from pixelmill.pipeline.export.parity import tolerance_of
+from pixelmill.pipeline.export.proof import read_proof, write_proof
 from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import (
@@ -52,6 +58,7 @@ class ExportRequest:
         pixel_range: The range of pixels that it expects.
         from_logits: Whether to add a softmax to its outputs.
         image_size: The height and width of images, if that model takes any.
+        formats: The formats to deliver; those of the bundle or, for `keras_file`, ONNX when None.
         web: Whether to add a page that classifies images in a browser.
         web_runtime: The folder of the npm package onnxruntime-web; None to search `node_modules`.
     """
@@ -70,6 +77,7 @@ class ExportRequest:
     pixel_range: PixelRange | None = None
     from_logits: bool = False
     image_size: ImageSize | None = None
+    formats: tuple[ExportFormat, ...] | None = None
     web: bool = False
     web_runtime: Path | None = None
 
@@ -80,11 +88,13 @@ def export_on_request(request: ExportRequest) -> None:
     Raises:
         RequestError: The settings are inconsistent, the model cannot be loaded or converted, the output is
             not empty, or there are no held-out images.
-        GateRefused: The ONNX file's predictions differ from the Keras model's.
+        WorkError: A format cannot express the model.
+        GateRefused: The ONNX file's predictions differ from the Keras model's, or those of another format.
     """
     _check(request)
     require_free(request.output)
     choose_version(_change(ExportSpec(), request))
+    require_engines(request.formats or ())
     runtime = find_web_runtime(request.web_runtime) if request.web else None
     with scratch_folder("export") as work:
         bundle = _build(request, work)
@@ -103,10 +113,38 @@ def _build(request: ExportRequest, work: Path) -> Path:
     export = _change(export_spec_of(bundle), request)
     has_new_limits = request.max_abs_difference is not None or request.tie_margin is not None
     if is_written_for(bundle, export) and not has_new_limits:
-        return bundle.folder
+        return _add_formats(request, bundle, work / "with-formats")
     source = source_of_bundle(bundle, export)
     with _held_out(request, source, bundle) as held_out:
         return export_proven(source, held_out, work / "bundle").folder
+
+
+def _add_formats(request: ExportRequest, bundle: ModelBundle, target: Path) -> Path:
+    """The bundle's folder, or a copy with the requested formats that it lacks."""
+    manifest = read_bundle_manifest(bundle.folder)
+    present = {kind.format for kind in model_files(manifest["files"]).values()}
+    export = export_spec_of(bundle)
+    added = with_changes(export, formats=[name for name in request.formats or () if name not in present])
+    if added.formats == ExportSpec().formats:
+        return bundle.folder
+    proof = read_proof(bundle.folder)
+    facts = {
+        "export": with_changes(
+            export, formats=[*present, *(name for name in added.formats if name not in present)]
+        ).model_dump(mode="json")
+    }
+
+    def fill(copy: Path) -> None:
+        source = source_of_bundle(bundle, added)
+        with _held_out(request, source, bundle) as held_out:
+            formats = add_formats(
+                copy, added.formats, held_out, source.image, export, tolerance_of(proof.parity)
+            )
+        write_proof(copy, manifest, replace(proof, formats=(*proof.formats, *formats)))
+        write_readme(copy, manifest)
+
+    copy_bundle(bundle.folder, target, fill, facts)
+    return target
 
 
 def _add_web_page(bundle: Path, runtime: Path, target: Path) -> Path:
@@ -143,6 +181,7 @@ def _change(export: ExportSpec, request: ExportRequest) -> ExportSpec:
         runtime_version=request.runtime_version,
         max_abs_difference=request.max_abs_difference,
         tie_margin=request.tie_margin,
+        formats=request.formats,
     )
 
 
@@ -231,19 +270,25 @@ def deliver_bundle(bundle: Path, output: Location) -> None:
         raise RequestError(f"{output} already contains a bundle", "a new folder", "Choose another `output`.")
 
 
-def copy_bundle(bundle: Path, target: Path, fill: Callable[[Path], None] | None = None) -> None:
+def copy_bundle(
+    bundle: Path,
+    target: Path,
+    fill: Callable[[Path], None] | None = None,
+    changes: Mapping[str, object] = MappingProxyType({}),
+) -> None:
     """Copy a bundle to a local folder.
 
     Args:
         bundle: The finished bundle.
         target: The new folder; must not contain a finished artifact.
         fill: Adds files to the copy before its manifest is written.
+        changes: Entries of the manifest that differ in the copy.
 
     Raises:
         WorkError: The bundle's files are damaged.
     """
     manifest = verify_files(bundle)
-    facts = {name: value for name, value in manifest.items() if name != "files"}
+    facts = {**{name: value for name, value in manifest.items() if name != "files"}, **changes}
     with publishing(target, facts) as staging:
         for name in manifest["files"]:
             (staging / name).parent.mkdir(parents=True, exist_ok=True)

@@ -123,21 +123,65 @@ def judge_variants(results: Sequence[VariantResult], export: ExportSpec) -> tupl
 
 
 def _refusal(result: VariantResult, original: VariantResult, limits: VariantSpec) -> str:
+    return exceeded_limits(
+        result.label_flips, result.images, result.accuracy, original.accuracy, original.file, limits
+    )
+
+
+def exceeded_limits(
+    flips: int,
+    images: int,
+    accuracy: float | None,
+    original_accuracy: float | None,
+    original_file: str,
+    limits: VariantSpec,
+) -> str:
+    """Which limits a file in lower precision exceeds; empty if it exceeds none.
+
+    Args:
+        flips: The number of images whose top-1 class differs from that of the original.
+        images: The number of images.
+        accuracy: The accuracy of the file, 0 to 1; None without labels.
+        original_accuracy: The accuracy of the original.
+        original_file: The name of the original.
+        limits: The limits.
+    """
     reasons = []
-    flipped = result.label_flips / result.images
+    flipped = flips / images
     if flipped > limits.max_flip_fraction:
         reasons.append(
-            f"{result.label_flips:,} of {result.images:,} labels differ from {original.file} "
+            f"{flips:,} of {images:,} labels differ from {original_file} "
             f"({flipped:.2%}; at most {limits.max_flip_fraction:.2%})"
         )
-    if result.accuracy is not None and original.accuracy is not None:
+    if accuracy is not None and original_accuracy is not None:
         # Count whole images, because the difference of two fractions is not exact.
-        lost = round((original.accuracy - result.accuracy) * result.images)
-        if lost / result.images > limits.max_accuracy_drop:
-            reasons.append(
-                f"accuracy falls by {lost / result.images:.2%} (at most {limits.max_accuracy_drop:.2%})"
-            )
+        lost = round((original_accuracy - accuracy) * images)
+        if lost / images > limits.max_accuracy_drop:
+            reasons.append(f"accuracy falls by {lost / images:.2%} (at most {limits.max_accuracy_drop:.2%})")
     return ", and ".join(reasons)
+
+
+@dataclass(frozen=True)
+class Change:
+    """How predictions differ from those of `model.onnx`; the fields are those of `VariantResult`."""
+
+    label_flips: int
+    max_abs_difference: float
+    accuracy: float | None
+
+
+def compare_predictions(predictions: Probabilities, original: Probabilities, labels: Labels | None) -> Change:
+    """Compare one or more sets of predictions, float32 [sets, images, classes], with `model.onnx`."""
+    top_1 = predictions.argmax(axis=2)
+    is_invalid = ~np.isfinite(predictions).all(axis=2)
+    flipped = (top_1 != original.argmax(axis=1)) | is_invalid
+    differences = np.nan_to_num(np.abs(predictions - original), nan=1.0, posinf=1.0)
+    is_correct = None if labels is None else (top_1 == labels) & ~is_invalid
+    return Change(
+        label_flips=int(flipped.any(axis=0).sum()),
+        max_abs_difference=float(differences.max()),
+        accuracy=None if is_correct is None else float(is_correct.mean(axis=1).min()),
+    )
 
 
 def _compare(
@@ -148,20 +192,15 @@ def _compare(
     labels: Labels | None,
     speed: float,
 ) -> VariantResult:
-    """Compare one or more sets of predictions, float32 [sets, images, classes], with `model.onnx`."""
-    top_1 = predictions.argmax(axis=2)
-    is_invalid = ~np.isfinite(predictions).all(axis=2)
-    flipped = (top_1 != original.argmax(axis=1)) | is_invalid
-    differences = np.nan_to_num(np.abs(predictions - original), nan=1.0, posinf=1.0)
-    is_correct = None if labels is None else (top_1 == labels) & ~is_invalid
+    change = compare_predictions(predictions, original, labels)
     return VariantResult(
         precision=precision,
         file=path.name,
         bytes=path.stat().st_size,
         images=len(original),
-        label_flips=int(flipped.any(axis=0).sum()),
-        max_abs_difference=float(differences.max()),
-        accuracy=None if is_correct is None else float(is_correct.mean(axis=1).min()),
+        label_flips=change.label_flips,
+        max_abs_difference=change.max_abs_difference,
+        accuracy=change.accuracy,
         images_per_second=speed,
     )
 

@@ -1,11 +1,10 @@
 """Selecting the training device; requesting a GPU that is not available is an error."""
 
 import os
-import sys
-import tempfile
 from typing import Literal
 
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.processes import without_native_output
 from pixelmill.pipeline.resources import processor_limit
 
 
@@ -14,20 +13,9 @@ def import_tensorflow() -> None:
     # Export and evaluation run on TensorFlow, whichever backend the network was trained with.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            import keras  # noqa: F401
-            import tensorflow as tf  # noqa: F401
-        except BaseException:
-            notes.seek(0)
-            os.write(terminal, notes.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+    with without_native_output():
+        import keras  # noqa: F401
+        import tensorflow as tf  # noqa: F401
 
 
 def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> str:
