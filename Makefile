@@ -40,11 +40,13 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 # Three processes keep two cores busy, because some tests wait for servers and other processes.
-test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
+test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed \
+		.engines/tritonclient/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 # The same tests with the lines that they run; the processes that they start are measured, too.
-coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed
+coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed \
+		.engines/tritonclient/installed
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
 		--cov --cov-report term-missing
 

@@ -15,7 +15,14 @@ from pixelmill.pipeline.bundles import (
     Precision,
 )
 from pixelmill.pipeline.bundles.engines import ENGINES
-from pixelmill.pipeline.config import ImageSpec
+from pixelmill.pipeline.bundles.model_files import (
+    OPENVINO_FILE,
+    OPENVINO_WEIGHTS_FILE,
+    ORT_FILE,
+    ORT_OPERATORS_FILE,
+    TRITON_FOLDER,
+)
+from pixelmill.pipeline.config import ExportFormat, ImageSpec
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.evaluation.summary import escape_markdown
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement
@@ -40,6 +47,14 @@ _RESIZE = {
 _VARIANTS: dict[Precision, str] = {
     "fp16": "16-bit weights",
     "int8": "8-bit weights and activations",
+}
+
+# The cell for the files of a format, if it is not the one file, and what they are.
+_FORMATS: dict[ExportFormat, tuple[str, str]] = {
+    "litert": ("", "for LiteRT, formerly TensorFlow Lite"),
+    "openvino": (f"`{OPENVINO_FILE}`, `{OPENVINO_WEIGHTS_FILE}`", "OpenVINO's intermediate representation"),
+    "ort": (f"`{ORT_FILE}`, `{ORT_OPERATORS_FILE}`", "for a small build of ONNX Runtime, and what it needs"),
+    "triton": (f"`{TRITON_FOLDER}/`", "a model repository for Triton Inference Server"),
 }
 
 
@@ -98,6 +113,7 @@ def render_readme(facts: ReadmeFacts) -> str:
         names=_list_names(facts.class_names),
         onnx_files=ONNX_FILES,
         variant_words=_VARIANTS,
+        format_words=_FORMATS,
         resize_words=_RESIZE[facts.image.resize].format(**facts.image.model_dump()),
     )
 

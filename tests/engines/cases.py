@@ -9,6 +9,8 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import write_array
 from pixelmill.pipeline.bundles import ONNX_FILE
+from pixelmill.pipeline.bundles.engines import EngineName
+from pixelmill.pipeline.bundles.model_files import LITERT_FILE
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
@@ -65,6 +67,10 @@ class Case:
     tensors: Pixels
     probabilities: Probabilities
 
+    def path_for(self, engine: EngineName) -> Path:
+        """The file for an engine of `pixelmill verify`."""
+        return self.onnx_path.with_name(LITERT_FILE) if engine is EngineName.LITERT else self.onnx_path
+
 
 def make_cases(folder: Path) -> tuple[Case, ...]:
     """Export the networks into `folder`, which must not exist yet; they are reproducible."""
@@ -120,7 +126,10 @@ def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> 
 
 def _export(network: Any, image: ImageSpec, tensors: Pixels, folder: Path) -> None:
     from pixelmill.pipeline.export.draft import write_onnx
+    from pixelmill.pipeline.export.formats.litert import convert_to_litert
 
+    for name, content in convert_to_litert(network, None).items():
+        (folder / name).write_bytes(content)
     (folder / ONNX_FILE).write_bytes(write_onnx(network, image, ExportSpec(), {}))
     write_array(folder / _TENSORS, tensors)
     write_array(folder / _PROBABILITIES, np.asarray(network(tensors, training=False), np.float32))

@@ -79,7 +79,7 @@ def _predict_here(name: EngineName, cases: Sequence[Case]) -> Predictions:
     version = engine.version()
     if version is None:
         raise NotInstalledError("pip install '.[engines]'")
-    found = {case.name: predicting.predict(engine.load(case.onnx_path), case.tensors) for case in cases}
+    found = {case.name: predicting.predict(engine.load(case.path_for(name)), case.tensors) for case in cases}
     return Predictions(version, found)
 
 
@@ -152,6 +152,7 @@ MATRIX = (
     MatrixEngine("OpenCV", partial(_predict_here, EngineName.OPENCV), _NO_WINOGRAD),
     MatrixEngine("OpenCV 4.11", partial(_predict_apart, "opencv-4.11", "opencv"), _NO_WINOGRAD),
     MatrixEngine("tract", partial(_predict_here, EngineName.TRACT)),
+    MatrixEngine("LiteRT", partial(_predict_here, EngineName.LITERT), "`model.tflite`, from the Keras model"),
     MatrixEngine("plain C, by emx-onnx-cgen and gcc", _predict_plain_c, "code for each size of a batch"),
     MatrixEngine("onnxruntime-node", _predict_node),
     MatrixEngine("onnxruntime-web", _predict_web),

@@ -24,11 +24,6 @@ _MISSING_OPS = re.compile(r"(?:TF Select|Custom) ops: ([\w, ]+)")
 def write_litert(folder: Path, calibration: Pixels | None) -> None:
     """Write `model.tflite`, and `model.int8.tflite` if there are calibration images.
 
-    Both have one signature, from uint8 `image` [batch, height, width, channels] to float32 `probabilities`
-    [batch, classes], and the same bytes for the same model and images. int8 means weights scaled per
-    channel and activations scaled per tensor; the final softmax is computed in float32, because int8
-    probabilities are multiples of 1/256 and do not add up to 1.
-
     Args:
         folder: The bundle's folder, with `model.keras`.
         calibration: uint8 [images, height, width, channels].
@@ -38,7 +33,26 @@ def write_litert(folder: Path, calibration: Pixels | None) -> None:
     """
     import_tensorflow()
     choose_device("cpu")
-    network = load_network(folder / MODEL_FILE)
+    files = convert_to_litert(load_network(folder / MODEL_FILE), calibration)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def convert_to_litert(network: Any, calibration: Pixels | None) -> dict[str, bytes]:
+    """The LiteRT files of a Keras network with uint8 input, by name.
+
+    Each has one signature, from uint8 `image` [batch, height, width, channels] to float32 `probabilities`
+    [batch, classes], and the same bytes for the same network and images. int8 means weights scaled per
+    channel and activations scaled per tensor; the final softmax is computed in float32, because int8
+    probabilities are multiples of 1/256 and do not add up to 1.
+
+    Args:
+        network: The network.
+        calibration: uint8 [images, height, width, channels]; None for no int8 file.
+
+    Raises:
+        WorkError: LiteRT lacks an op of the network.
+    """
     # The converter prints whole graphs; what matters of them is in the error.
     with warnings.catch_warnings(), without_native_output(shown_on_failure=False):
         warnings.simplefilter("ignore")
@@ -47,9 +61,9 @@ def write_litert(folder: Path, calibration: Pixels | None) -> None:
         with traceable_convolutions(network):
             function, module = _trace(network)
         try:
-            (folder / LITERT_FILE).write_bytes(_converter(function, module).convert())
+            files = {LITERT_FILE: _converter(function, module).convert()}
             if calibration is not None:
-                (folder / LITERT_INT8_FILE).write_bytes(_quantize(function, module, calibration))
+                files[LITERT_INT8_FILE] = _quantize(function, module, calibration)
         except Exception as error:  # The converter's errors have no common base class.
             found = _MISSING_OPS.search(str(error))
             raise WorkError(
@@ -59,6 +73,7 @@ def write_litert(folder: Path, calibration: Pixels | None) -> None:
                 "layers that consist of LiteRT's own ops",
                 "Leave litert out of `formats`, or replace the layer.",
             ) from error
+    return files
 
 
 def _trace(network: Any) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import pytest
 from pixelmill.pipeline.artifacts import MANIFEST, read_json, write_array
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
+from pixelmill.pipeline.bundles.model_files import ONNX_ENGINES
 from pixelmill.pipeline.bundles.verification import require_agreement, verify_bundle
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
 from pixelmill.pipeline.inference import load_session
@@ -30,7 +31,7 @@ def change_array(file: Path, change: Callable[[np.ndarray], None]) -> None:
     write_array(file, array)
 
 
-@pytest.mark.parametrize("name", EngineName)
+@pytest.mark.parametrize("name", ONNX_ENGINES)
 def test_an_engine_predicts_the_golden_probabilities(bundle: ModelBundle, name: EngineName) -> None:
     if ENGINES[name].version() is None:
         pytest.skip(f"{ENGINES[name].title} is not installed: pip install '.[engines]'")
@@ -46,10 +47,27 @@ def test_all_installed_engines_are_run(bundle: ModelBundle) -> None:
     require_agreement(found)
     requested = {check.engine for check in found.engines}
     assert {EngineName.ONNXRUNTIME, EngineName.REFERENCE} <= requested
-    assert requested | set(found.missing) == set(EngineName)
+    assert requested | set(found.missing) == set(ONNX_ENGINES)
+    assert {check.file for check in found.engines} == {"model.onnx"}
     assert not requested & set(found.missing)
     assert found.images == 4
     assert found.files == len(read_json(bundle.folder / MANIFEST)["files"])
+
+
+def test_an_engine_that_reads_none_of_the_files_is_refused(bundle: ModelBundle) -> None:
+    if ENGINES[EngineName.LITERT].version() is None:
+        pytest.skip("LiteRT is not installed: pip install '.[engines]'")
+    with pytest.raises(RequestError, match="litert, which reads none of the files"):
+        verify_bundle(bundle, [EngineName.LITERT])
+
+
+def test_a_file_that_the_proof_does_not_mention_is_refused(copy: ModelBundle) -> None:
+    shutil.copyfile(copy.onnx_path, copy.folder / "model.ort")
+    update_manifest(copy.folder)
+    with pytest.raises(
+        RequestError, match=r"no valid allowed_difference for every file \(KeyError: 'model.ort'"
+    ):
+        verify_bundle(copy)
 
 
 def test_different_probabilities_are_refused(copy: ModelBundle) -> None:
