@@ -33,7 +33,7 @@ README = PAGES["README.md"]
 _MOST_WORDS = 1000
 
 # These need more than the installation, and have separate tests.
-_NEED_MORE = ("--web", "--keras-file")
+_NEED_MORE = ("--web", "--keras-file", "--format")
 # The arguments of `make` and `pip` are checked here; those of `prefect`, in tests/flows/test_worker.py.
 _OTHER_PROGRAMS = {
     *("make", "pip", "export", "dask", "docker"),
