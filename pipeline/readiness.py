@@ -4,6 +4,7 @@ import errno
 import sys
 from pathlib import Path
 
+from pixelmill.pipeline.bundles.model_files import require_engines
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets.download import check_source, count_classes
 from pixelmill.pipeline.display import printable
@@ -19,7 +20,7 @@ def check_readiness(recipe: Recipe, store: Location) -> None:
     """Reject a retraining run that cannot succeed.
 
     It checks the dataset and its classes (without reading any image), the number of outputs of the
-    network, weights files, the requested device, and the store.
+    network, weights files, the engines of `export.formats`, the requested device, and the store.
 
     Raises:
         RequestError: The first problem found.
@@ -29,6 +30,7 @@ def check_readiness(recipe: Recipe, store: Location) -> None:
     if classes is not None:
         summarize_layers(recipe.model, recipe.image, classes)
     _check_weights(recipe)
+    require_engines(recipe.export.formats)
     _check_device(recipe)
     _check_store(store)
 

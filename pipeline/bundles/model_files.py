@@ -1,13 +1,13 @@
 """The files of a bundle that hold the network, and the engines that read each of them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import ONNX_FILE, PARITY_FILE, Precision, read_allowed_difference
-from pixelmill.pipeline.bundles.engines import EngineName
+from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.config import ExportFormat
 from pixelmill.pipeline.errors import RequestError
 
@@ -58,6 +58,23 @@ def model_files(names: Iterable[str]) -> dict[str, ModelFile]:
     """Those of a bundle's files, given by their paths, that engines load; in the order of `MODEL_FILES`."""
     ordered = sorted(names)
     return {name: kind for kind in MODEL_FILES for name in ordered if fnmatchcase(name, kind.name)}
+
+
+def require_engines(formats: Collection[ExportFormat]) -> None:
+    """Check that what converts to the formats, and predicts with them, is installed.
+
+    Raises:
+        RequestError: A package is missing.
+    """
+    wanted = [kind for kind in MODEL_FILES if kind.format in formats and kind.format != "onnx"]
+    for kind in wanted:
+        engine = ENGINES[kind.engines[0]]
+        if engine.version() is None:
+            raise RequestError(
+                f"format {kind.format}, and {engine.packages[0]} is not installed",
+                "the engine on which the file is compared with the model",
+                "Install it: pip install 'pixelmill[engines]'.",
+            )
 
 
 def read_allowed_differences(folder: Path, names: Iterable[str]) -> dict[str, float]:

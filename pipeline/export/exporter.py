@@ -21,12 +21,12 @@ from pixelmill.pipeline.bundles import (
 )
 from pixelmill.pipeline.bundles.engines import ENGINES
 from pixelmill.pipeline.bundles.golden import read_golden
+from pixelmill.pipeline.bundles.model_files import require_engines
 from pixelmill.pipeline.drift.baseline import describe_baseline
 from pixelmill.pipeline.evaluation.baseline import measure_files
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.formats.addition import add_formats
-from pixelmill.pipeline.export.formats.conversion import require_engines
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
 from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity

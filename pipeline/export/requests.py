@@ -10,13 +10,12 @@ from typing import Literal
 
 from pixelmill.pipeline.artifacts import MANIFEST, publishing, scratch_folder, verify_files
 from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
-from pixelmill.pipeline.bundles.model_files import model_files
+from pixelmill.pipeline.bundles.model_files import model_files, require_engines
 from pixelmill.pipeline.config import ExportFormat, ExportSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.formats.addition import add_formats
-from pixelmill.pipeline.export.formats.conversion import require_engines
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset, from_folder
 from pixelmill.pipeline.export.keras_loader import ImageSize
 from pixelmill.pipeline.export.parity import tolerance_of

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from logging import getLogger
 from pathlib import Path
 
-from pixelmill.pipeline.bundles.model_files import MODEL_FILES
+from pixelmill.pipeline.bundles.model_files import MODEL_FILES, require_engines
 from pixelmill.pipeline.config import ExportFormat, ExportSpec, ImageSpec
 from pixelmill.pipeline.export.formats.agreement import FormatResult, measure_formats, require_formats_agree
-from pixelmill.pipeline.export.formats.conversion import require_engines, write_formats
+from pixelmill.pipeline.export.formats.conversion import write_formats
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.parity import Tolerance
 from pixelmill.pipeline.export.quantization import sample_evenly

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.config import ExportFormat
-from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
+from pixelmill.pipeline.errors import PixelmillError, WorkError
 from pixelmill.pipeline.export.conversion import quote_error
 from pixelmill.pipeline.export.formats.litert import write_litert
 from pixelmill.pipeline.export.formats.openvino_ir import write_openvino
@@ -24,36 +23,18 @@ class _Target:
         write: Writes the format's files into a bundle's folder, which contains `model.onnx`, `model.keras`
             and `labels.json`. The second argument is calibration images, uint8 [images, height, width,
             channels], or None without an int8 file.
-        engine: The engine that the files are compared with, which must be installed; None if it always is.
     """
 
     title: str
     write: Callable[[Path, Pixels | None], None]
-    engine: EngineName | None = None
 
 
 _TARGETS: dict[ExportFormat, _Target] = {
-    "litert": _Target("LiteRT", write_litert, EngineName.LITERT),
-    "openvino": _Target("OpenVINO", lambda folder, _: write_openvino(folder), EngineName.OPENVINO),
+    "litert": _Target("LiteRT", write_litert),
+    "openvino": _Target("OpenVINO", lambda folder, _: write_openvino(folder)),
     "triton": _Target("Triton", lambda folder, _: write_triton(folder)),
     "ort": _Target("onnxruntime's own format", lambda folder, _: write_ort(folder)),
 }
-
-
-def require_engines(formats: Sequence[ExportFormat]) -> None:
-    """Check that what converts to the formats and runs them is installed.
-
-    Raises:
-        RequestError: A package is missing.
-    """
-    for name in formats:
-        engine = _TARGETS[name].engine if name in _TARGETS else None
-        if engine is not None and ENGINES[engine].version() is None:
-            raise RequestError(
-                f"format {name}, and {ENGINES[engine].packages[0]} is not installed",
-                "the engine on which the file is compared with the model",
-                "Install it: pip install 'pixelmill[engines]'.",
-            )
 
 
 def write_formats(folder: Path, formats: Sequence[ExportFormat], calibration: Pixels | None) -> None:

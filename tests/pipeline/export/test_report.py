@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from pixelmill.pipeline.bundles.engines import EngineName
+from pixelmill.pipeline.export.formats.agreement import FormatResult
 from pixelmill.pipeline.export.parity import FileDifference, Parity
 from pixelmill.pipeline.export.report import render_export_report
 from pixelmill.pipeline.export.variants import VariantResult
@@ -15,6 +17,16 @@ ORIGINAL = VariantResult("fp32", "model.onnx", 1_381_479, 1000, 0, 0.0, 0.58, 93
 HALVES = VariantResult("fp16", "model.fp16.onnx", 192_486, 1000, 0, 0.0033, 0.581, 93.5)
 REASON = "61 of 1,000 labels differ from model.onnx (6.10%; at most 1.00%)"
 INTEGERS = VariantResult("int8", "model.int8.onnx", 104_213, 1000, 61, 0.18, 0.572, 16674.0, REASON)
+FORMATS = (
+    FormatResult(
+        *("litert", "model.int8.tflite", "int8", EngineName.LITERT, "2.3.0"),
+        *(37_416, 1000, 61, 0, 0.014, 0.02, 0.572, 0.04, REASON),
+    ),
+    FormatResult(
+        *("triton", "triton/fashion-mnist/12/model.onnx", "fp32", EngineName.ONNXRUNTIME, "1.31.1"),
+        *(118_533, 1000, 0, 0, 0.0, 1.2e-7, 0.58, 1e-5),
+    ),
+)
 LONG = "a very long folder name/" * 5 + "with" + "out" * 30 + "spaces.jpg"
 FURTHEST = (
     FileDifference("test/airplane/0000.jpg", "airplane", 0.8123456, "airplane", 0.8123463, 7.2e-7),
@@ -51,10 +63,12 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Show]:
 @pytest.mark.parametrize("width", [1280, 360])
 def test_no_part_is_cut_off(show: Show, width: int, scheme: str) -> None:
     page = show(
-        render_export_report("digits, version 3", PARITY, (ORIGINAL, HALVES, INTEGERS)), width, scheme
+        render_export_report("digits, version 3", PARITY, (ORIGINAL, HALVES, INTEGERS), FORMATS),
+        width,
+        scheme,
     )
     cut = "[...document.querySelectorAll('.scroll')].map(box => box.scrollWidth - box.clientWidth)"
-    assert page.evaluate(cut) == [0, 0]
+    assert page.evaluate(cut) == [0, 0, 0]
 
 
 def test_the_variants_stand_side_by_side(show: Show) -> None:
@@ -73,6 +87,17 @@ def test_the_variants_stand_side_by_side(show: Show) -> None:
     ]
     assert f"int8 is not published: {REASON}." in page.inner_text("body")
     assert "1 of 2" in page.locator(".tile.bad").all_inner_texts()[0]
+
+
+def test_other_formats_stand_below_each_other(show: Show) -> None:
+    page = show(render_export_report("digits, version 3", PARITY, (), FORMATS))
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator(".formats tr").all()]
+    assert rows == [
+        ["file", "size", "accuracy", "other labels", "difference"],
+        ["model.int8.tflite\nLiteRT 2.3.0, not published", "37.4 kB", "57.20%", "61", "0.02"],
+        ["triton/fashion-mnist/12/model.onnx\nonnxruntime 1.31.1", "118.5 kB", "58.00%", "0", "1.2e-07"],
+    ]
+    assert f"model.int8.tflite is not published: {REASON}." in page.inner_text(".formats")
 
 
 def test_the_comparison_with_keras_names_the_images(show: Show) -> None:
