@@ -108,8 +108,9 @@ def verify_bundle(
     checks: list[EngineCheck] = []
     for name, kind in models.items():
         runs = [engine for engine in kind.engines if engine in wanted and engine not in missing]
-        with _copied(name, kind, read) as path:
-            checks += [_check_engine(engine, path, name, golden, allowed[name], seconds) for engine in runs]
+        if runs:
+            with _copied(name, kind, read) as path:
+                checks += [_check_engine(run, path, name, golden, allowed[name], seconds) for run in runs]
     return Verification(
         files=len(manifest["files"]),
         images=len(golden.files),
