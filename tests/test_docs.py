@@ -226,7 +226,7 @@ RUN = {
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"models", "recipes", "retrain"},
     "docs/audit.md": {"audit"},
-    "docs/scoring.md": {"score", "predict", "explain"},
+    "docs/scoring.md": {"score", "predict", "explain", "review"},
     "docs/bundle.md": {"export", "verify"},
     "docs/deployment.md": {"score", *_WITH_SERVER},
     "docs/python-api.md": set[str](),

@@ -77,7 +77,9 @@ function show(at) {
   // The thumbnail is there at once, and stays below the picture until that is complete.
   const under = make("img", { src: image.thumbnail, alt: "", className: "under" });
   under.classList.toggle("small", Math.max(image.width, image.height) <= 64);
-  stage.replaceChildren(under, pictureOf(state.at));
+  const picture = pictureOf(state.at);
+  stage.replaceChildren(under, picture);
+  picture.decode().then(() => under.remove(), () => {});
   element("path").textContent = `${image.shown} · ${image.width} × ${image.height}`;
   element("prediction").replaceChildren(
     make("b", { className: "name", textContent: DATA.classes[image.class].shown }),
