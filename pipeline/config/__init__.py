@@ -174,6 +174,11 @@ class ExportSpec(Part):
         default=(),
         description="Reduced-precision variants to export besides model.onnx, each with its own limits.",
     )
+    embeddings: bool = Field(
+        default=False,
+        description="Whether to export model.embeddings.onnx as well, which also gives the input of the last "
+        "dense layer.",
+    )
     fp16: Float16Spec = Float16Spec()
     int8: Int8Spec = Int8Spec()
     licence: str = Field(default="unspecified", description="Licence of the model; recorded in the bundle.")

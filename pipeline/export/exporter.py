@@ -29,6 +29,7 @@ from pixelmill.pipeline.drift.baseline import describe_baseline
 from pixelmill.pipeline.evaluation.baseline import measure_files
 from pixelmill.pipeline.evaluation.report.links import link_pages
 from pixelmill.pipeline.export.draft import draft_bundle
+from pixelmill.pipeline.export.embeddings import export_embeddings
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
@@ -108,6 +109,8 @@ def export_proven(
             write_json(record, _finite(asdict(parity)))
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
+        if source.export.embeddings:
+            facts["embedding_size"] = export_embeddings(draft, held_out, parity)
         _write_proof(source, parity, engines, _export_variants(source, held_out, staging), staging)
         write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import (
+    EMBEDDINGS_FILE,
     LABELS_FILE,
     METRICS_FILE,
     ONNX_FILES,
@@ -69,6 +70,7 @@ class ReadmeFacts:
         engines: For a model trained elsewhere, a line of Markdown about each engine's predictions.
         variants: The precisions of the variants in the bundle.
         web: Whether the bundle contains a page for browsers.
+        embedding_size: The number of values of an embedding; 0 without a file that gives them.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ReadmeFacts:
     engines: tuple[str, ...] = ()
     variants: tuple[Precision, ...] = ()
     web: bool = False
+    embedding_size: int = 0
 
 
 def render_readme(facts: ReadmeFacts) -> str:
@@ -96,6 +99,7 @@ def render_readme(facts: ReadmeFacts) -> str:
         image=facts.image,
         names=_list_names(facts.class_names),
         onnx_files=ONNX_FILES,
+        embeddings_file=EMBEDDINGS_FILE,
         variant_words=_VARIANTS,
         resize_words=_RESIZE[facts.image.resize].format(**facts.image.model_dump()),
     )
@@ -144,6 +148,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
             if precision != "fp32" and (folder / file).is_file()
         ),
         web=(folder / WEB_FOLDER).is_dir(),
+        embedding_size=facts.get("embedding_size") or 0,
     )
     (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
 

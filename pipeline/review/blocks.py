@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from pixelmill.pipeline.predictions.columns import EMBEDDING
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import USE_THREADS
 from pixelmill.pipeline.predictions.table import StoredTable
@@ -10,7 +11,6 @@ from pixelmill.pipeline.predictions.table import StoredTable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EMBEDDING = "embedding"
 _COLUMNS = ("image_path", "image_sha256", "status", "label", "class_index", "probability")
 _FURTHER = ("top_labels", "top_probabilities", "true_label")
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pixelmill.pipeline.predictions.columns import EMBEDDING
 from pixelmill.pipeline.predictions.table import StoredTable
 from pixelmill.pipeline.review import Candidate, ReasonName, Row
-from pixelmill.pipeline.review.blocks import EMBEDDING, scored_blocks
+from pixelmill.pipeline.review.blocks import scored_blocks
 from pixelmill.pipeline.review.reasons import REASONS, Evidence
 
 if TYPE_CHECKING:
