@@ -222,7 +222,7 @@ def test_the_options_and_commands_in_a_page_exist(page: str) -> None:
 
 # Pages with code that is run, and the commands that they show.
 RUN = {
-    "README.md": {"retrain", "models", "score", "explain", "export", "up", "status", "down"},
+    "README.md": {"retrain", "models", "score", "explain", "review", "export", "up", "status", "down"},
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"models", "recipes", "retrain"},
     "docs/audit.md": {"audit"},

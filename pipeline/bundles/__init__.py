@@ -76,7 +76,7 @@ class ModelBundle:
         onnx_sha256: The SHA-256 of the ONNX file, in hexadecimal.
         precision: The precision of the ONNX file to use.
         address: The remote bundle that `folder` is a copy of; None for a local bundle.
-        embedding_size: The number of values of an embedding, if the ONNX file to use gives embeddings; else 0.
+        embedding_size: The number of values of an embedding if the ONNX file to use gives them; else 0.
     """
 
     folder: LocalPath
@@ -111,7 +111,7 @@ class ModelBundle:
             raise RequestError(
                 f"`embeddings`, but {self.name}@{self.version} has no {EMBEDDINGS_FILE}",
                 "a model that was exported with embeddings",
-                "Retrain or export it with `export.embeddings=true`.",
+                "Retrain it with `export.embeddings=true`.",
             )
         verify_files(self.folder, (EMBEDDINGS_FILE,))
         sha256 = manifest["files"][EMBEDDINGS_FILE]["sha256"]

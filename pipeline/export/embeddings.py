@@ -22,8 +22,8 @@ from pixelmill.pipeline.inference import EMBEDDING_OUTPUT, Probabilities, load_s
 from pixelmill.pipeline.progress import progress
 
 _DENSE = ("Gemm", "MatMul")
-# What may follow the last dense layer: its bias, a temperature, and the activation. Behind any other op, such as
-# a convolution, a dense layer is part of something else.
+# What may follow the last dense layer: its bias, a temperature, and the activation. Behind any other op, such
+# as a convolution, a dense layer is part of something else.
 _AFTER_DENSE = ("Softmax", "Sigmoid", "Add", "Sub", "Mul", "Div", "Concat", "Identity", "Cast", "Reshape")
 
 
