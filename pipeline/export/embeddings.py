@@ -48,9 +48,11 @@ def export_embeddings(bundle: ModelBundle, held_out: HeldOut, parity: Parity) ->
     path = bundle.folder / EMBEDDINGS_FILE
     path.write_bytes(content)
     original, second = load_session(bundle.onnx_path), load_session(path)
+    golden, sizes = read_golden(bundle.folder).tensors, tuple(parity.batch_sizes)
     flips, images, largest = 0, 0, 0.0
-    with progress("compare embeddings", len(held_out.paths), "images") as advance:
-        for batch in _batches(bundle, held_out, tuple(parity.batch_sizes)):
+    total = len(golden) + len(sizes) * len(held_out.paths)
+    with progress("compare the file with embeddings", total, "images") as advance:
+        for batch in itertools.chain([golden], _batches(bundle, held_out, sizes)):
             expected = original.probabilities(batch)
             found, embeddings = second.probabilities_and_embeddings(batch)
             flips += _count_flips(expected, found, parity.tie_margin)
@@ -142,8 +144,7 @@ def _count_flips(expected: Probabilities, found: Probabilities, tie_margin: floa
 
 
 def _batches(bundle: ModelBundle, held_out: HeldOut, sizes: tuple[int, ...]) -> Iterator[Pixels]:
-    """The golden images, and the held-out images at every batch size."""
-    yield read_golden(bundle.folder).tensors
+    """The held-out images at every batch size."""
     decoded = decode_files(held_out.files(), bundle.image_spec())
     readable = (image.pixels for image in decoded if isinstance(image, DecodedImage))
     while chunk := list(itertools.islice(readable, max(sizes))):

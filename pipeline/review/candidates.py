@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pixelmill.pipeline.predictions.arrays import matrix_of
 from pixelmill.pipeline.predictions.columns import EMBEDDING
 from pixelmill.pipeline.predictions.table import StoredTable
-from pixelmill.pipeline.review import Candidate, ReasonName, Row
+from pixelmill.pipeline.review import Candidate, Embedding, ReasonName, Row
 from pixelmill.pipeline.review.blocks import scored_blocks
 from pixelmill.pipeline.review.reasons import REASONS, Evidence
 
@@ -28,18 +29,27 @@ def find_candidates(table: StoredTable, evidence: Evidence, most: int) -> Pools:
     pools: Pools = {name: [] for name in REASONS}
     for rows in scored_blocks(table, embeddings=True):
         for name, reason in REASONS.items():
-            pools[name] = _merge(pools[name], _best(rows, reason.score(rows, evidence), most), most)
+            pool = pools[name]
+            least = pool[-1].score if len(pool) == most else -np.inf
+            pools[name] = _merge(pool, _best(rows, reason.score(rows, evidence), most, least), most)
     return pools
 
 
-def _best(rows: "pa.Table", scores: "np.ndarray[Any, np.dtype[np.float64]]", most: int) -> list[Candidate]:
-    known = np.flatnonzero(~np.isnan(scores))
+def _best(
+    rows: "pa.Table", scores: "np.ndarray[Any, np.dtype[np.float64]]", most: int, least: float
+) -> list[Candidate]:
+    """The best rows of a block with a score above `least`, the best first."""
+    known = np.flatnonzero(scores > least)  # NaN is not.
     # More than wanted, because some may have the same content.
     chosen = known[np.argsort(-scores[known], kind="stable")][: 2 * most]
     found = rows.take(chosen)
+    embeddings: list[Embedding | None] = [None] * len(chosen)
+    if EMBEDDING in found.column_names:
+        embeddings = [*matrix_of(found[EMBEDDING]).copy()]
+        found = found.drop_columns([EMBEDDING])
     return [
-        Candidate(_row(values), float(scores[at]))
-        for at, values in zip(chosen, found.to_pylist(), strict=True)
+        Candidate(_row(values, embedding), float(scores[at]))
+        for at, values, embedding in zip(chosen, found.to_pylist(), embeddings, strict=True)
     ]
 
 
@@ -54,8 +64,7 @@ def _merge(known: list[Candidate], new: list[Candidate], most: int) -> list[Cand
     return list(contents.values())
 
 
-def _row(values: dict[str, Any]) -> Row:
-    embedding = values.get(EMBEDDING)
+def _row(values: dict[str, Any], embedding: Embedding | None) -> Row:
     return Row(
         path=values["image_path"],
         sha256=values["image_sha256"],
@@ -65,5 +74,5 @@ def _row(values: dict[str, Any]) -> Row:
         second_label=values["second_label"],
         second_probability=values["second_probability"],
         true_label=values["true_label"],
-        embedding=None if embedding is None else np.asarray(embedding, np.float32),
+        embedding=embedding,
     )

@@ -213,6 +213,7 @@ const KEYS = {
   Backspace: undo,
   ArrowLeft: ACTIONS.back,
   ArrowRight: ACTIONS.next,
+  "/": () => element("find").focus(),
   "+": () => element("stage").classList.add("actual"),
   "-": () => element("stage").classList.remove("actual"),
 };
@@ -229,6 +230,8 @@ function onKey(event) {
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target === element("find") && onFindKey(event)) return;
+  // A button that was reached with Tab is pressed as everywhere else.
+  if (event.target.tagName === "BUTTON" && (event.key === "Enter" || event.key === " ")) return;
   if (keysOfClasses.has(event.key)) {
     event.preventDefault();
     answerWith({ label: keysOfClasses.get(event.key) });
@@ -271,7 +274,10 @@ function start() {
       const cell = make("button", { type: "button", title: shown, tabIndex: -1 }, picture, make("i", {}));
       cell.dataset.at = at;
       cell.className = kindOf(state.answers[sha256]);
-      cell.addEventListener("click", () => show(at));
+      cell.addEventListener("click", () => {
+        cell.blur();
+        show(at);
+      });
       return cell;
     }),
   );
