@@ -23,6 +23,7 @@ from pixelmill.flows.commands.predict import predict
 from pixelmill.flows.commands.prune import prune
 from pixelmill.flows.commands.recipes import recipes_app
 from pixelmill.flows.commands.retrain import retrain
+from pixelmill.flows.commands.review import review
 from pixelmill.flows.commands.score import score
 from pixelmill.flows.commands.status import status
 from pixelmill.flows.commands.up import up
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 app.callback()(take_general_options)
 COMMANDS = (
-    *(demo, retrain, audit, predict, score, export, verify, explain),
+    *(demo, retrain, audit, predict, score, review, export, verify, explain),
     *(up, down, worker, deploy, status, prune),
 )
 for command in COMMANDS:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Probabilities = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float32]
+EMBEDDING_OUTPUT = "embedding"
+"""The second output of a file with embeddings, float32 [batch, values]."""
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
@@ -50,6 +53,11 @@ class InferenceSession:
         (result,) = self.session.run(["probabilities"], {"image": images})
         probabilities: Probabilities = result
         return probabilities
+
+    def probabilities_and_embeddings(self, images: Pixels) -> tuple[Probabilities, Embeddings]:
+        """Predict float32 [batch, classes], and give float32 [batch, values], with a file that has both."""
+        probabilities, embeddings = self.session.run(["probabilities", EMBEDDING_OUTPUT], {"image": images})
+        return probabilities, embeddings
 
 
 def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:

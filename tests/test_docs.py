@@ -182,9 +182,9 @@ def test_every_page_is_linked_in_the_readme() -> None:
 def test_the_documented_columns_are_those_of_the_table() -> None:
     page = PAGES["docs/scoring.md"]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
-    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True))
+    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True, embedding_size=4))
     assert [name for name, _ in rows] == columns.names
-    described = {"string": "string", "int32": "int32", "float": "float", "list": "list"}
+    described = {"string": "string", "int32": "int32", "float": "float", "list": ("list", "fixed_size_list")}
     for name, kind in rows:
         assert str(columns.field(name).type).startswith(described[kind])
     assert all(f"`{code}`" in page for code in FailureCode)
@@ -222,11 +222,11 @@ def test_the_options_and_commands_in_a_page_exist(page: str) -> None:
 
 # Pages with code that is run, and the commands that they show.
 RUN = {
-    "README.md": {"retrain", "models", "score", "explain", "export", "up", "status", "down"},
+    "README.md": {"retrain", "models", "score", "explain", "review", "export", "up", "status", "down"},
     "docs/getting-started.md": {"retrain", "recipes", "models", "score", "explain"},
     "docs/recipes.md": {"models", "recipes", "retrain"},
     "docs/audit.md": {"audit"},
-    "docs/scoring.md": {"score", "predict", "explain"},
+    "docs/scoring.md": {"score", "predict", "explain", "review"},
     "docs/bundle.md": {"export", "verify"},
     "docs/deployment.md": {"score", *_WITH_SERVER},
     "docs/python-api.md": set[str](),

@@ -3,7 +3,7 @@
 `export` writes bundles; the registry, scoring and evaluation read them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,7 @@ from pixelmill.pipeline.storage import LocalPath, Location
 ONNX_FILE = "model.onnx"
 Precision = Literal["fp32", "fp16", "int8"]
 ONNX_FILES: dict[Precision, str] = {"fp32": ONNX_FILE, "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+EMBEDDINGS_FILE = "model.embeddings.onnx"
 LABELS_FILE = "labels.json"
 PREPROCESSING_FILE = "preprocessing.json"
 PARITY_FILE = "parity.json"
@@ -55,6 +56,7 @@ class _BundleManifest(BaseModel):
     ir_version: int | None = None
     runtime_version: str | None = None
     parameters: Annotated[int, Field(ge=0)] | None = None
+    embedding_size: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     licence: str | None = None
     run_id: str | None = None
     seed: int | None = None
@@ -74,6 +76,7 @@ class ModelBundle:
         onnx_sha256: The SHA-256 of the ONNX file, in hexadecimal.
         precision: The precision of the ONNX file to use.
         address: The remote bundle that `folder` is a copy of; None for a local bundle.
+        embedding_size: The number of values of an embedding if the ONNX file to use gives them; else 0.
     """
 
     folder: LocalPath
@@ -82,11 +85,37 @@ class ModelBundle:
     onnx_sha256: str
     precision: Precision = "fp32"
     address: str | None = None
+    embedding_size: int = 0
 
     @property
     def onnx_path(self) -> Path:
-        """The ONNX file of the selected precision."""
-        return self.folder / ONNX_FILES[self.precision]
+        """The ONNX file of the selected precision, or the one with embeddings."""
+        return self.folder / (EMBEDDINGS_FILE if self.embedding_size else ONNX_FILES[self.precision])
+
+    def with_embeddings(self) -> "ModelBundle":
+        """The same bundle, to be used with the ONNX file that also gives embeddings.
+
+        Raises:
+            RequestError: It has no such file, or another precision is selected.
+            WorkError: The file does not match the manifest.
+        """
+        if self.precision != "fp32":
+            raise RequestError(
+                f"`embeddings` with precision {self.precision}",
+                "precision fp32, in which embeddings are exported",
+                "Leave out one of the two.",
+            )
+        manifest = read_bundle_manifest(self.folder)
+        size = manifest.get("embedding_size")
+        if EMBEDDINGS_FILE not in manifest["files"] or size is None:
+            raise RequestError(
+                f"`embeddings`, but {self.name}@{self.version} has no {EMBEDDINGS_FILE}",
+                "a model that was exported with embeddings",
+                "Retrain it with `export.embeddings=true`.",
+            )
+        verify_files(self.folder, (EMBEDDINGS_FILE,))
+        sha256 = manifest["files"][EMBEDDINGS_FILE]["sha256"]
+        return replace(self, onnx_sha256=sha256, embedding_size=size)
 
     def sha256_of(self, name: str) -> str:
         """The SHA-256 of one of the bundle's files."""

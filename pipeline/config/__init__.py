@@ -181,6 +181,11 @@ class ExportSpec(Part):
         description="The formats of the model. `model.onnx` is always written; the other files are made from "
         "it or, for `litert`, from the Keras model, and published if they predict the same.",
     )
+    embeddings: bool = Field(
+        default=False,
+        description="Whether to export model.embeddings.onnx as well, which also gives the input of the last "
+        "dense layer.",
+    )
     fp16: Float16Spec = Float16Spec()
     int8: Int8Spec = Int8Spec()
     licence: str = Field(default="unspecified", description="Licence of the model; recorded in the bundle.")

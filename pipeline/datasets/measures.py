@@ -67,7 +67,7 @@ def measure_all(tensors: Pixels) -> npt.NDArray[np.void]:
     np.cumsum(counts, axis=1, out=below[:, 1:])
     edges = np.divide(_edges(grey), deviations, out=np.zeros(len(grey)), where=deviations > 0)
     measures = np.empty(len(grey), MEASURES_TYPE)
-    measures["perceptual_hash"] = _perceptual_hashes(grey)
+    measures["perceptual_hash"] = perceptual_hashes(grey)
     measures["brightness"] = means / 255
     measures["contrast"] = deviations / 255
     measures["darkest"] = (below[:, 1:] >= _DARKEST * size).argmax(axis=1) / 255
@@ -92,7 +92,7 @@ def _edges(grey: Pixels) -> npt.NDArray[np.float64]:
     return np.array([cv2.meanStdDev(cv2.Laplacian(image, cv2.CV_16S))[1][0, 0] for image in grey])
 
 
-def _perceptual_hashes(grey: Pixels) -> npt.NDArray[np.uint64]:
+def perceptual_hashes(grey: Pixels) -> npt.NDArray[np.uint64]:
     """The bits of ImageHash's `phash` for each image, uint64 [images].
 
     It compares the lowest 8x8 coefficients of the discrete cosine transform of 32x32 pixels with their

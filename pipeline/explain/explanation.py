@@ -166,7 +166,8 @@ def _escape_parts(path: str) -> str:
 
 def _require_bundle(store: Location, model: str | None, request: Facts) -> ModelBundle:
     try:
-        return find_bundle(store, model or request["model"], request.get("precision", "fp32"))
+        bundle = find_bundle(store, model or request["model"], request.get("precision", "fp32"))
+        return bundle.with_embeddings() if request.get("embeddings") else bundle
     except RequestError as error:
         if model is not None:
             raise

@@ -25,6 +25,7 @@ from pixelmill.pipeline.bundles.model_files import require_engines
 from pixelmill.pipeline.drift.baseline import describe_baseline
 from pixelmill.pipeline.evaluation.baseline import measure_files
 from pixelmill.pipeline.export.draft import draft_bundle
+from pixelmill.pipeline.export.embeddings import export_embeddings
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.formats.addition import add_formats
 from pixelmill.pipeline.export.held_out import HeldOut
@@ -108,6 +109,8 @@ def export_proven(
             write_json(record, finite(asdict(parity)))
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
+        if source.export.embeddings:
+            facts["embedding_size"] = export_embeddings(draft, held_out, parity)
         variants = _export_variants(source, held_out, staging)
         formats = add_formats(
             staging, source.export.formats, held_out, source.image, source.export, tolerance

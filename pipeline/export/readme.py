@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import (
+    EMBEDDINGS_FILE,
     LABELS_FILE,
     METRICS_FILE,
     ONNX_FILES,
@@ -84,6 +85,7 @@ class ReadmeFacts:
         variants: The precisions of the variants in the bundle.
         formats: The results of the files in other formats.
         web: Whether the bundle contains a page for browsers.
+        embedding_size: The number of values of an embedding; 0 without a file that gives them.
     """
 
     name: str
@@ -98,6 +100,7 @@ class ReadmeFacts:
     variants: tuple[Precision, ...] = ()
     formats: tuple[FormatResult, ...] = ()
     web: bool = False
+    embedding_size: int = 0
 
 
 def render_readme(facts: ReadmeFacts) -> str:
@@ -112,6 +115,7 @@ def render_readme(facts: ReadmeFacts) -> str:
         image=facts.image,
         names=_list_names(facts.class_names),
         onnx_files=ONNX_FILES,
+        embeddings_file=EMBEDDINGS_FILE,
         variant_words=_VARIANTS,
         format_words=_FORMATS,
         resize_words=_RESIZE[facts.image.resize].format(**facts.image.model_dump()),
@@ -153,6 +157,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         ),
         formats=tuple(result for result in proof.formats if not result.refused),
         web=(folder / WEB_FOLDER).is_dir(),
+        embedding_size=facts.get("embedding_size") or 0,
     )
     (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
 

@@ -46,6 +46,24 @@ def list_array(values: "pa.Array", length: int, nulls: Mask) -> "pa.ListArray":
     return pa.Array.from_buffers(pa.list_(values.type), len(nulls), buffers, children=[values])
 
 
+def fixed_list_array(values: npt.NDArray[np.float32], nulls: Mask) -> "pa.FixedSizeListArray":
+    """An array of lists from the rows of a matrix; null where `nulls` is true."""
+    import pyarrow as pa
+
+    kind = pa.list_(pa.field("element", pa.float32()), values.shape[1])
+    children = [number_array(values.ravel())]
+    return pa.Array.from_buffers(kind, len(values), [_validity(nulls)], children=children)
+
+
+def matrix_of(column: "pa.ChunkedArray") -> npt.NDArray[np.float32]:
+    """The values of a column of lists of equal length without nulls, float32 [rows, values]."""
+    array = column.combine_chunks()
+    values = array.flatten()  # Of these rows alone, where the column is a slice.
+    flat = np.frombuffer(values.buffers()[1], np.float32)[values.offset : values.offset + len(values)]
+    matrix: npt.NDArray[np.float32] = flat.reshape(len(array), array.type.list_size)
+    return matrix
+
+
 def numbers_of(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Number]:
     """A view of a column as a NumPy array; the values of nulls are undefined."""
     array = column.combine_chunks()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.predictions.arrays import list_array, number_array, text_array
+from pixelmill.pipeline.predictions.arrays import fixed_list_array, list_array, number_array, text_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DECISIONS = ("accept", "review")
 """The values of the column `decision`."""
+EMBEDDING = "embedding"
+"""The column with the embedding of each image."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,31 @@ class TableLayout:
         top_k: The number of predictions per row.
         true_labels: Whether it has true labels.
         decisions: Whether it says which predictions are accepted.
+        embedding_size: The number of values of an embedding; 0 if it has none.
     """
 
     top_k: int = 1
     true_labels: bool = False
     decisions: bool = False
+    embedding_size: int = 0
 
 
 class Predictions:
     """The predictions of some images by column; row i belongs to the i-th path.
 
     A row with an error has failed. `class_indices` (int32) and `probabilities` (float32) are
-    [rows, top_k] with the highest probability first, and are undefined in failed rows. A width and height of
-    0 are unknown.
+    [rows, top_k] with the highest probability first, and are undefined in failed rows, as are `embeddings`
+    (float32 [rows, values]). A width and height of 0 are unknown.
     """
 
-    def __init__(self, paths: Sequence[str], top_k: int) -> None:
+    def __init__(self, paths: Sequence[str], top_k: int, embedding_size: int = 0) -> None:
         count = len(paths)
         self.paths = list(paths)
         self.sha256: list[str | None] = [None] * count
         self.errors: list[str | None] = [None] * count
         self.class_indices: npt.NDArray[np.int32] = np.zeros((count, top_k), np.int32)
         self.probabilities: npt.NDArray[np.float32] = np.zeros((count, top_k), np.float32)
+        self.embeddings: npt.NDArray[np.float32] = np.zeros((count, embedding_size), np.float32)
         self.widths: npt.NDArray[np.int32] = np.zeros(count, np.int32)
         self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
 
@@ -68,13 +73,20 @@ class Predictions:
         self.errors[start:stop] = others.errors
         self.class_indices[start:stop] = others.class_indices
         self.probabilities[start:stop] = others.probabilities
+        self.embeddings[start:stop] = others.embeddings
         self.widths[start:stop] = others.widths
         self.heights[start:stop] = others.heights
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy the prediction of a row to another whose file has the same bytes."""
         self.errors[target] = self.errors[source]
-        for column in (self.class_indices, self.probabilities, self.widths, self.heights):
+        for column in (
+            self.class_indices,
+            self.probabilities,
+            self.embeddings,
+            self.widths,
+            self.heights,
+        ):
             column[target] = column[source]
 
     def to_table(
@@ -121,6 +133,8 @@ class Predictions:
             columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
         if layout.true_labels:
             columns["true_label"] = text_array(true_labels or [])
+        if layout.embedding_size:
+            columns[EMBEDDING] = fixed_list_array(self.embeddings, failed)
         for name, value in vars(facts).items():
             columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
         wanted = schema(layout)
@@ -154,8 +168,15 @@ def schema(layout: TableLayout) -> "pa.Schema":
             *(top if layout.top_k > 1 else []),
             *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
+            *([(EMBEDDING, _embedding_type(layout.embedding_size))] if layout.embedding_size else []),
             ("width", pa.int32()),
             ("height", pa.int32()),
             *(pa.field(name, pa.string(), nullable=False) for name in RunFacts.__annotations__),
         ]
     )
+
+
+def _embedding_type(size: int) -> "pa.DataType":
+    import pyarrow as pa
+
+    return pa.list_(pa.field("element", pa.float32()), size)

@@ -47,7 +47,8 @@ class ScoringRequest(ScoringOptions):
             options: The values of fields of `ScoringOptions` by name; addresses are strings.
 
         Raises:
-            RequestError: An option is unknown, or no installed package supports an address.
+            RequestError: An option is unknown, no installed package supports an address, or the model has no
+                embeddings although they are asked for.
         """
         check_names(options)
         values = dict(options)
@@ -55,6 +56,8 @@ class ScoringRequest(ScoringOptions):
             values["previous"] = parse_location(values["previous"])
         if "globs" in values:
             values["globs"] = tuple(values["globs"])
+        if values.get("embeddings"):
+            bundle = bundle.with_embeddings()
         return cls(bundle, parse_location(images), parse_location(output), **values)
 
     @property
@@ -104,7 +107,12 @@ class ScoringPlan:
     def layout(self) -> TableLayout:
         """The optional columns of the table."""
         request = self.request
-        return TableLayout(request.top_k, request.labels_from_folders, bool(self.thresholds))
+        return TableLayout(
+            request.top_k,
+            request.labels_from_folders,
+            bool(self.thresholds),
+            request.bundle.embedding_size,
+        )
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class ScoringOptions:
     top_k: Annotated[
         int, _option("The number of classes per row, the most probable first.", "at least 1", ge=1)
     ] = 1
+    embeddings: Annotated[
+        bool, _option("Add the column `embedding`, from a model exported with embeddings.")
+    ] = False
     workers: Annotated[
         int | None,
         _option("The number of worker processes. Default: one per processor.", "at least 1", ge=1),

@@ -119,6 +119,8 @@ def read_plan(work: Location) -> ScoringPlan:
 def describe_request(request: ScoringRequest) -> dict[str, Any]:
     """The parameters that must be equal for a request to resume a run."""
     return {
+        # Absent from the runs of a table without embeddings, as from those before there were any.
+        **({"embeddings": True} if request.embeddings else {}),
         "model": f"{request.bundle.name}@{request.bundle.version}",
         "model_sha256": request.bundle.onnx_sha256,
         "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
@@ -139,6 +141,18 @@ def _check_values(request: ScoringRequest) -> None:
     classes = len(request.bundle.labels())
     if request.top_k > classes:
         raise RequestError(f"`top_k` {request.top_k}", f"1 to {classes} classes", "Correct the option.")
+    if request.embeddings and request.format == "csv":
+        raise RequestError(
+            "`embeddings` with `format` csv",
+            "a table in Parquet, which has columns of lists",
+            "Leave out one of the two.",
+        )
+    if request.embeddings != bool(request.bundle.embedding_size):
+        raise RequestError(
+            f"`embeddings` {request.embeddings} with {request.bundle.onnx_path}",
+            "the ONNX file with embeddings if they are asked for, and only then",
+            "Create the request with `ScoringRequest.from_options`.",
+        )
     if request.trust_mtime and request.previous is None:
         raise RequestError(
             "`trust_mtime` without `previous`", "an earlier table to reuse rows from", "Correct the option."

@@ -17,8 +17,8 @@ from pixelmill.pipeline.bundles import PREPROCESSING_FILE
 from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.inference import ROUNDING, Probabilities
-from pixelmill.pipeline.predictions.arrays import Number, numbers_of, text_array
-from pixelmill.pipeline.predictions.columns import Predictions
+from pixelmill.pipeline.predictions.arrays import Number, matrix_of, numbers_of, text_array
+from pixelmill.pipeline.predictions.columns import EMBEDDING, Predictions
 from pixelmill.pipeline.predictions.csv_format import read_csv
 from pixelmill.pipeline.predictions.parts import file_facts, read_file_facts, read_image_sample, read_part
 from pixelmill.pipeline.predictions.table import DamagedTable, StoredFile, StoredTable, read_table
@@ -30,12 +30,13 @@ Records = npt.NDArray[np.void]
 Keys = npt.NDArray[np.uint64]
 
 
-def record_type(top_k: int) -> np.dtype[np.void]:
-    """The dtype of one record: hash, top-k classes and probabilities, and the displayed size of the image."""
+def record_type(top_k: int, embedding_size: int = 0) -> np.dtype[np.void]:
+    """The dtype of one record: hash, top-k classes and probabilities, embedding, and the displayed size."""
     fields: list[Any] = [
         ("sha256", "V32"),
         ("class_indices", "<i4", (top_k,)),
         ("probabilities", "<f4", (top_k,)),
+        *([("embedding", "<f4", (embedding_size,))] if embedding_size else []),
         ("width", "<i4"),
         ("height", "<i4"),
     ]
@@ -54,11 +55,14 @@ def keys_of(digests: Records) -> Keys:
 
 def records_of(predictions: Predictions, places: Sequence[int]) -> Records:
     """The given rows as records; each of them must be scored."""
-    records = np.zeros(len(places), record_type(predictions.class_indices.shape[1]))
+    shapes = predictions.class_indices.shape[1], predictions.embeddings.shape[1]
+    records = np.zeros(len(places), record_type(*shapes))
     if len(places):
         records["sha256"] = digests_of(predictions, places)
         records["class_indices"] = predictions.class_indices[places]
         records["probabilities"] = predictions.probabilities[places]
+        if shapes[1]:
+            records["embedding"] = predictions.embeddings[places]
         records["width"] = predictions.widths[places]
         records["height"] = predictions.heights[places]
     return records
@@ -68,6 +72,8 @@ def fill_rows(predictions: Predictions, places: npt.NDArray[np.intp], records: R
     """Fill rows from the records of files with the same bytes."""
     predictions.class_indices[places] = records["class_indices"]
     predictions.probabilities[places] = records["probabilities"]
+    if predictions.embeddings.shape[1]:
+        predictions.embeddings[places] = records["embedding"]
     predictions.widths[places] = records["width"]
     predictions.heights[places] = records["height"]
 
@@ -95,7 +101,7 @@ class PreviousTable:
         self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
         self.image_sample = ImageSample.from_text((request.work / _IMAGES).read_text()).by_position()
         self._labels = request.bundle.labels()
-        self._top_k = request.top_k
+        self._top_k, self._columns = request.top_k, _columns_of(request)
         self._max_pixels = request.max_pixels
         # The cache belongs to this object: another run may find a different table under the same name.
         self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
@@ -125,7 +131,9 @@ class PreviousTable:
         facts = file_facts([image[1:4] for image in images]).tolist()
         for begin, end, *file in self._spans:
             if begin <= last and end >= first:
-                rows = self._read_unchangeable(*file, self._labels, self._top_k, self._max_pixels)
+                rows = self._read_unchangeable(
+                    *file, self._labels, self._top_k, self._max_pixels, self._columns
+                )
                 for place, image in enumerate(images):
                     row = rows.get((image.path, *facts[place]))
                     if row is not None and image.problem is None:
@@ -175,7 +183,7 @@ _Span = tuple[str, str, str, str, int]
 
 def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span], ImageSample]:
     """The reusable rows of a table, the range of paths in each of its parts, and the sample of its images."""
-    nothing = np.empty(0, record_type(request.top_k))
+    nothing = np.empty(0, record_type(request.top_k, request.bundle.embedding_size))
     unmeasured = ImageSample.from_text("")
     if request.trust_mtime and table.is_csv:
         raise RequestError(
@@ -188,6 +196,9 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
         "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
     }
     recorded = table.manifest["request"]
+    if request.embeddings and not recorded.get("embeddings"):
+        _log.warning("no prediction of %s can be reused: it has no embeddings", table.folder)
+        return nothing, [], unmeasured
     differing = [key for key, value in wanted.items() if recorded.get(key) != value]
     if differing or recorded["top_k"] < request.top_k:
         what = differing[0] if differing else "top_k"
@@ -197,10 +208,10 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
     if table.is_csv:
         blocks += [_read_records(_read_csv(file), labels, request.top_k)[0] for file in table.files]
         return np.concatenate(blocks), [], unmeasured
-    samples = []
+    samples, columns = [], _columns_of(request)
     for file in table.files:
         content = file.content()
-        blocks.append(_read_records(_read_rows(content, request.top_k), labels, request.top_k)[0])
+        blocks.append(_read_records(read_part(content, columns), labels, request.top_k)[0])
         samples.append(ImageSample.from_text(read_image_sample(content)))
         if request.trust_mtime:
             spans.append(_span(file, content))
@@ -214,9 +225,10 @@ def _read_csv(file: StoredFile) -> "pa.Table":
         return pa.Table.from_pandas(read_csv(lines))
 
 
-def _read_rows(content: bytes, top_k: int) -> "pa.Table":
+def _columns_of(request: ScoringRequest) -> tuple[str, ...]:
     """The required columns of a part."""
-    return read_part(content, [*_COLUMNS, *(_FURTHER_COLUMNS if top_k > 1 else ())])
+    further = _FURTHER_COLUMNS if request.top_k > 1 else ()
+    return (*_COLUMNS, *further, *((EMBEDDING,) if request.embeddings else ()))
 
 
 def _read_records(
@@ -228,7 +240,11 @@ def _read_records(
     is_scored = pc.is_null(rows["error"])
     places = np.array(pc.indices_nonzero(is_scored).to_pylist(), np.intp)
     rows = rows.filter(is_scored)
-    records = np.zeros(len(rows), record_type(top_k))
+    has_embeddings = EMBEDDING in rows.column_names
+    size = rows.schema.field(EMBEDDING).type.list_size if has_embeddings else 0
+    records = np.zeros(len(rows), record_type(top_k, size))
+    if has_embeddings:
+        records["embedding"] = matrix_of(rows[EMBEDDING])
     digests = "".join(rows["image_sha256"].to_pylist())
     records["sha256"] = np.frombuffer(bytes.fromhex(digests), "V32")
     records["class_indices"][:, 0] = _numbers(rows["class_index"], np.int32)
@@ -267,14 +283,20 @@ def _is_usable(records: Records, max_pixels: int) -> npt.NDArray[np.bool_]:
 
 
 def _read_unchangeable(
-    name: str, sha256: str, size: int, labels: tuple[str, ...], top_k: int, max_pixels: int
+    name: str,
+    sha256: str,
+    size: int,
+    labels: tuple[str, ...],
+    top_k: int,
+    max_pixels: int,
+    columns: tuple[str, ...],
 ) -> dict[tuple[str, int, int, int], np.void]:
     """The scored rows of one part by path, size, time and inode; empty if the part has been replaced."""
     try:
         content = StoredFile(parse_location(name), sha256, size, "").content()
     except DamagedTable:
         return {}
-    records, places = _read_records(_read_rows(content, top_k), labels, top_k)
+    records, places = _read_records(read_part(content, columns), labels, top_k)
     facts = read_file_facts(content)
     paths = read_part(content, ["image_path"])["image_path"].to_pylist()
     return {

@@ -40,12 +40,13 @@ class RunModel:
     def __init__(self, plan: ScoringPlan) -> None:
         self._session = _load(plan)
         self.provider = self._session.provider
+        self._has_embeddings = plan.request.embeddings
         # Reused by all batches: copying is cheaper than allocating.
         shape = (plan.image.height, plan.image.width, plan.image.channels)
         self.batch_images = batch_size(plan.request.provider, math.prod(shape))
         self._batch: Pixels = np.zeros((self.batch_images, *shape), np.uint8)
         for _ in range(_BATCHES_TO_WARM_UP):
-            self._session.probabilities(self._batch)
+            self._predict(None, [])
 
     def infer(self, images: Sequence[tuple[int, Pixels]], predictions: Predictions) -> float:
         """Fill rows with predictions; a row whose outputs are not probabilities becomes a failed one.
@@ -62,8 +63,8 @@ class RunModel:
             self._batch[at] = pixels
         # The batch always has the same size, with stale images at its end: not even the last bit of a
         # prediction may depend on how many images happen to share the batch.
-        probabilities = self._session.probabilities(self._batch)[: len(images)]
         places = [place for place, _ in images]
+        probabilities = self._predict(predictions, places)
         predictions.class_indices[places], predictions.probabilities[places] = _top_k(
             probabilities, predictions.class_indices.shape[1]
         )
@@ -71,6 +72,15 @@ class RunModel:
             failure = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities[row]))
             predictions.errors[places[row]] = str(failure)
         return time.perf_counter() - start
+
+    def _predict(self, predictions: Predictions | None, places: Sequence[int]) -> Probabilities:
+        """Predict the batch, of which the first images belong to these rows, and fill in the embeddings."""
+        if not self._has_embeddings:
+            return self._session.probabilities(self._batch)[: len(places)]
+        probabilities, embeddings = self._session.probabilities_and_embeddings(self._batch)
+        if predictions is not None:
+            predictions.embeddings[places] = embeddings[: len(places)]
+        return probabilities[: len(places)]
 
 
 def _load(plan: ScoringPlan) -> InferenceSession:

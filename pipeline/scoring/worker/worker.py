@@ -103,7 +103,7 @@ class Worker:
         """Build and write an empty table, so that the first shard does not pay for the slow first call."""
         import pyarrow.parquet as pq
 
-        predictions = Predictions([""], self._plan.request.top_k)
+        predictions = self._empty([""])
         pq.write_table(self._join([], None, [], predictions), io.BytesIO(), compression="zstd")
 
     def score(self, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
@@ -176,7 +176,7 @@ class Worker:
             A row for each image, in order; the number of rows from an earlier table; and the number of rows
             copied from another image of this run with the same bytes.
         """
-        predictions = Predictions([image.path for image in images], self._plan.request.top_k)
+        predictions = self._empty([image.path for image in images])
         reused, computed = 0, set[int]()
         duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
@@ -207,6 +207,10 @@ class Worker:
                     [at for at in range(len(errors)) if not errors[at] and at not in others], predictions
                 )
         return predictions, reused, len(duplicates)
+
+    def _empty(self, paths: Sequence[str]) -> Predictions:
+        request = self._plan.request
+        return Predictions(paths, request.top_k, request.bundle.embedding_size)
 
     def close(self) -> None:
         """Stop the processes and timers of the worker."""
