@@ -1,5 +1,6 @@
 """The columns of the prediction table, and the predictions that fill them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.predictions.arrays import list_array, number_array, text_array
+from pixelmill.pipeline.predictions.arrays import list_array, number_array, schema_of_text, text_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 DECISIONS = ("accept", "review")
 """The values of the column `decision`."""
+TRUE_LABEL = "true_label"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class RunFacts:
     scored_at: str
 
 
+_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, "seen_in_training", "embedding")
+_ALWAYS = ("image_path", "image_sha256", "status", "error", "label", "class_index", "probability")
+_NAMES = (*_ALWAYS, *_OPTIONAL, "width", "height", *RunFacts.__annotations__)
+_OWN_COLUMN = re.compile(rf"{'|'.join(_NAMES)}|(label|probability)_\d+", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class TableLayout:
     """The optional columns of a table.
@@ -36,11 +44,13 @@ class TableLayout:
         top_k: The number of predictions per row.
         true_labels: Whether it has true labels.
         decisions: Whether it says which predictions are accepted.
+        passed_through: The columns of a list of images, as text of `schema_to_text`.
     """
 
     top_k: int = 1
     true_labels: bool = False
     decisions: bool = False
+    passed_through: str = ""
 
 
 class Predictions:
@@ -84,6 +94,7 @@ class Predictions:
         layout: TableLayout,
         true_labels: Sequence[str | None] | None = None,
         thresholds: Sequence[float | None] = (),
+        passed_through: "pa.Table | None" = None,
     ) -> "pa.Table":
         """The rows as an Arrow table with all columns.
 
@@ -94,6 +105,7 @@ class Predictions:
             true_labels: The true label of each row, if the layout has them.
             thresholds: For each class, the lowest probability that is accepted, None if none is; if the
                 layout has decisions.
+            passed_through: The columns of the list of images; nulls if it is None.
         """
         import pyarrow as pa
 
@@ -124,6 +136,9 @@ class Predictions:
         for name, value in vars(facts).items():
             columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
         wanted = schema(layout)
+        for column in schema_of_text(layout.passed_through):
+            nulls = pa.nulls(len(self.paths), column.type)
+            columns[column.name] = nulls if passed_through is None else passed_through[column.name]
         return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
 
     def _accepted(
@@ -157,5 +172,11 @@ def schema(layout: TableLayout) -> "pa.Schema":
             ("width", pa.int32()),
             ("height", pa.int32()),
             *(pa.field(name, pa.string(), nullable=False) for name in RunFacts.__annotations__),
+            *schema_of_text(layout.passed_through),
         ]
     )
+
+
+def is_own_column(name: str) -> bool:
+    """Whether a name is that of a column which some table of predictions has, in Parquet or CSV."""
+    return _OWN_COLUMN.fullmatch(name) is not None

@@ -25,8 +25,9 @@ from pixelmill.pipeline.predictions.arrays import numbers_of
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.worker.file_reader import read_again
-from pixelmill.pipeline.storage import Location, absolute, parse_location
+from pixelmill.pipeline.scoring.sources import ImageSource
+from pixelmill.pipeline.scoring.worker.source_reader import read_image
+from pixelmill.pipeline.storage import absolute, parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,10 +79,10 @@ def make_thumbnails(
 
 def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -> Iterator[bytes | None]:
     """The thumbnail of each path; missing ones are made now."""
-    request = plan.request
+    limits = plan.request.limits
     missing = [path for path in paths if path not in made]
-    make = partial(_make_one, request.images, request.limits)
-    found = map_guarded(make, missing, processor_limit().count, request.limits)
+    make = partial(_make_one, plan.source, limits)
+    found = map_guarded(make, missing, processor_limit().count, limits)
     for path in paths:
         thumbnail = made[path] if path in made else next(found)
         yield None if isinstance(thumbnail, ImageFailure) else thumbnail
@@ -89,8 +90,8 @@ def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -
 
 def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     """Make the thumbnails of some images; runs in a worker."""
-    request = read_plan(parse_location(work)).request
-    limits = request.limits
+    plan = read_plan(parse_location(work))
+    limits = plan.request.limits
     time = TimeLimit(limits.max_seconds, lambda path: None)
     WATCH.add(time)
     made: dict[str, bytes | None] = {}
@@ -98,7 +99,7 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
         time.begin(path)
         try:
             with MEMORY_LIMIT.allowing(limits.max_memory):
-                made[path] = guard(_make_one, limits, request.images, limits, path)
+                made[path] = guard(_make_one, limits, plan.source, limits, path)
         except ImageFailure:
             made[path] = None
         time.end()
@@ -106,7 +107,7 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     return made
 
 
-def _make_one(images: Location, limits: DecodingLimits, path: str) -> bytes:
-    data = read_again(images, path)
+def _make_one(source: ImageSource, limits: DecodingLimits, path: str) -> bytes:
+    data = read_image(source, path)
     require_affordable(data, limits)
     return encode_thumbnail(data, _SIDE)

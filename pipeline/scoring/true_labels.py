@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,10 @@ class FolderLabels:
         """
         folder, slash, _ = path.partition("/")
         return self.of_folder(unescape(folder), folder) if slash else None
+
+    def of_text(self, text: str | None) -> str | None:
+        """The class that a label in a table stands for; the label itself if it is not a class."""
+        return self._classes.get(normalize_label(text), text) if text else None
 
     def of_folder(self, name: str, escaped: str) -> str:
         """The class that a folder's name stands for; a name that is not valid text stays escaped."""
@@ -107,9 +111,23 @@ def require_class_folders(images: Location, classes: Sequence[str]) -> None:
     Raises:
         RequestError: None of them is.
     """
+    require_classes(first_folders(images), str(images), classes)
+
+
+def require_classes(folders: Iterable[str], images: str, classes: Sequence[str]) -> None:
+    """Check that at least one folder is named after a class of the model.
+
+    Args:
+        folders: The names of the folders.
+        images: What has them, for the message.
+        classes: The class names.
+
+    Raises:
+        RequestError: None of them is.
+    """
     labels = FolderLabels(classes)
     found: list[str] = []
-    for name in first_folders(images):
+    for name in folders:
         if labels.of_folder(name, "") in classes:
             return
         if len(found) <= _SHOWN:
