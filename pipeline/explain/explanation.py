@@ -79,11 +79,11 @@ def explain_image(
     request = manifest["request"]
     bundle = _require_bundle(store, model, request)
     source = source_of_table(request)
-    if not source.root.is_dir():
+    if not source.root.exists():
         raise RequestError(
-            f"{source.root}, the folder that was scored, does not exist",
-            "the images in the folder that was scored",
-            "Restore the folder, or run the command on the machine that has it.",
+            f"{source.root}, the folder or archive that was scored, does not exist",
+            "the images that were scored",
+            "Restore them, or run the command on the machine that has it.",
         )
     replay = Replay(bundle, source, row, request, manifest["provider"])
     names = [name for name in STAGES if keras or name != "keras"]

@@ -29,6 +29,7 @@ from pixelmill.pipeline.images import (
 )
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
 from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.scoring.image_archives import find_members
 from pixelmill.pipeline.scoring.listing import UNKNOWN_SIZE, ListedImage
 from pixelmill.pipeline.scoring.sources import ImageSource
 from pixelmill.pipeline.scoring.worker.source_reader import reader_of_source
@@ -73,6 +74,10 @@ class Replay:
     def listed(self) -> ListedImage:
         """The file as it would be listed now."""
         path = self.row["image_path"]
+        if self.source.kind == "archive":
+            for member in find_members(self.source, [path]):
+                return member
+            raise ImageFailure(FailureCode.UNREADABLE, "no such member")
         try:
             place = self.source.place_of(path)
             facts = stat_of(place)

@@ -33,6 +33,7 @@ MOST_IMAGES = 1000
 """The largest number of images in a sample."""
 _COLUMNS = ["image_path", "image_sha256"]
 _FACTS = b"pixelmill.batch"
+_SOURCE_FACTS = ("source", "root", "archive_size", "archive_modified_ns", "max_image_memory")
 _ROWS_AT_ONCE = 1 << 16
 _MAX_FILE_SIZE = 64 * 2**20
 _log = getLogger(__name__)
@@ -126,9 +127,7 @@ def _draw(table: PredictionTable, alias: str) -> ProductionSample:
         alias=alias,
         run_id=run["run_id"],
         scored_at=run["scored_at"],
-        source={
-            name: manifest["request"][name] for name in ("source", "root") if name in manifest["request"]
-        },
+        source={name: manifest["request"][name] for name in _SOURCE_FACTS if name in manifest["request"]},
     )
     paths, sha256 = (tuple(rows[column].to_pylist()) for column in _COLUMNS)
     return ProductionSample(batch, paths, sha256)

@@ -1,7 +1,7 @@
-"""Where the images of a run come from: a folder, or a list of paths.
+"""Where the images of a run come from: a folder, a list of paths, or an archive.
 
-`listing` lists a folder, `image_lists` a list. A folder is sorted by path; the rows of any other source are
-in its own order, and a path may come twice.
+`listing` lists a folder, `image_lists` a list, and `image_archives` an archive. A folder is sorted by
+path; the rows of the others are in their own order, and a path may come twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STANDARD_INPUT = "-"
-SourceKind = Literal["folder", "list"]
+SourceKind = Literal["folder", "list", "archive"]
+ArchiveForm = Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ class ListFacts:
 
 
 @dataclass(frozen=True)
+class ArchiveFacts:
+    """An archive, as it was when the run was planned.
+
+    Attributes:
+        form: Its form.
+        size: Its size in bytes.
+        modified_ns: Its modification time in nanoseconds.
+        max_bytes: The largest member that is read, in bytes.
+    """
+
+    form: ArchiveForm
+    size: int
+    modified_ns: int
+    max_bytes: int
+
+
+@dataclass(frozen=True)
 class ImageSource:
     """The images of a run.
 
@@ -55,12 +73,14 @@ class ImageSource:
         place: The folder, or the file of the list or archive.
         root: What relative paths are relative to: the folder itself, or the root of a list.
         listed: The facts of a list.
+        archive: The facts of an archive.
     """
 
     kind: SourceKind
     place: Location
     root: Location
     listed: ListFacts | None = None
+    archive: ArchiveFacts | None = None
 
     @classmethod
     def of_folder(cls, folder: Location) -> "ImageSource":
@@ -87,6 +107,9 @@ class ImageSource:
 
         Empty for a folder, whose listing may change between a run and its resumption.
         """
+        if self.archive is not None:
+            facts = self.archive
+            return {"source": self.kind, "archive_size": facts.size, "archive_modified_ns": facts.modified_ns}
         if self.listed is None:
             return {}
         return {
@@ -118,7 +141,13 @@ def source_of_table(request: Mapping[str, Any]) -> ImageSource:
     """
     place = parse_location(request["images"])
     kind: SourceKind = request.get("source") or "folder"
-    return ImageSource(kind, place, parse_location(request.get("root") or request["images"]))
+    if kind != "archive":
+        return ImageSource(kind, place, parse_location(request.get("root") or request["images"]))
+    from pixelmill.pipeline.scoring.image_archives import form_of
+
+    size, modified_ns = request["archive_size"], request["archive_modified_ns"]
+    facts = ArchiveFacts(form_of(place.name) or "zip", size, modified_ns, request["max_image_memory"])
+    return ImageSource(kind, place, place, archive=facts)
 
 
 def is_standard_input(images: Location) -> bool:
@@ -159,6 +188,10 @@ def open_listing(source: ImageSource, globs: Sequence[str], skipped: SkippedFile
     """
     if source.kind == "folder":
         return _FolderListing(source.place, globs, skipped)
+    if source.kind == "archive":
+        from pixelmill.pipeline.scoring.image_archives import ArchiveListing
+
+        return ArchiveListing(source, globs, skipped)
     # Imported here, as workers and folders do not need the code that reads tables.
     from pixelmill.pipeline.scoring.image_lists import ListListing
 

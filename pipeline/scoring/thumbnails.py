@@ -25,8 +25,7 @@ from pixelmill.pipeline.predictions.arrays import numbers_of
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.sources import ImageSource
-from pixelmill.pipeline.scoring.worker.source_reader import read_image
+from pixelmill.pipeline.scoring.worker.source_reader import read_images
 from pixelmill.pipeline.storage import absolute, parse_location
 
 if TYPE_CHECKING:
@@ -80,11 +79,12 @@ def make_thumbnails(
 def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -> Iterator[bytes | None]:
     """The thumbnail of each path; missing ones are made now."""
     limits = plan.request.limits
-    missing = [path for path in paths if path not in made]
-    make = partial(_make_one, plan.source, limits)
-    found = map_guarded(make, missing, processor_limit().count, limits)
+    missing = list(dict.fromkeys(path for path in paths if path not in made))
+    contents = dict(read_images(plan.source, missing))
+    small = map_guarded(partial(_make_one, limits), contents.values(), processor_limit().count, limits)
+    found = made | dict(zip(contents, small, strict=True))
     for path in paths:
-        thumbnail = made[path] if path in made else next(found)
+        thumbnail = found.get(path)
         yield None if isinstance(thumbnail, ImageFailure) else thumbnail
 
 
@@ -94,12 +94,12 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     limits = plan.request.limits
     time = TimeLimit(limits.max_seconds, lambda path: None)
     WATCH.add(time)
-    made: dict[str, bytes | None] = {}
-    for path in paths:
+    made: dict[str, bytes | None] = dict.fromkeys(paths)
+    for path, content in read_images(plan.source, paths):
         time.begin(path)
         try:
             with MEMORY_LIMIT.allowing(limits.max_memory):
-                made[path] = guard(_make_one, limits, plan.source, limits, path)
+                made[path] = guard(_make_one, limits, limits, content)
         except ImageFailure:
             made[path] = None
         time.end()
@@ -107,7 +107,6 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     return made
 
 
-def _make_one(source: ImageSource, limits: DecodingLimits, path: str) -> bytes:
-    data = read_image(source, path)
+def _make_one(limits: DecodingLimits, data: bytes) -> bytes:
     require_affordable(data, limits)
     return encode_thumbnail(data, _SIDE)

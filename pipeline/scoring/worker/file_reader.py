@@ -104,7 +104,7 @@ def _failure(error: OSError | ImageFailure) -> ImageFailure:
 
 
 def _open(image: ListedImage, folder: int) -> int:
-    _require_regular_file(image)
+    require_regular_file(image)
     path = unescape(image.path)
     try:
         descriptor = open_file(path, _FLAGS | _UNNOTED, folder)
@@ -152,7 +152,7 @@ def read_remote(
     due = []
     for at, image in enumerate(images):
         try:
-            _require_regular_file(image)
+            require_regular_file(image)
             due.append(at)
         except ImageFailure as failure:
             contents[at] = failure
@@ -213,7 +213,12 @@ def _is_worth_another_try(content: bytes | ImageFailure) -> bool:
     return not isinstance(content.__cause__, FileNotFoundError | PermissionError)
 
 
-def _require_regular_file(image: ListedImage) -> None:
+def require_regular_file(image: ListedImage) -> None:
+    """Check that an image was listed without a problem, and is not too large.
+
+    Raises:
+        ImageFailure: It was, or it is.
+    """
     if image.problem == CRASHES_WORKER:
         raise ImageFailure(FailureCode.WORKER_DIED, "decoding crashes the worker process")
     if image.problem is not None:

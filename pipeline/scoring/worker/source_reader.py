@@ -1,17 +1,19 @@
 """Reading of the images of a source: each kind has its reader."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
+from pixelmill.pipeline.scoring.image_archives import find_members
 from pixelmill.pipeline.scoring.listing import UNKNOWN_SIZE, ListedImage, unescape
 from pixelmill.pipeline.scoring.sources import ImageSource, SourceKind
+from pixelmill.pipeline.scoring.worker.archive_reader import ArchiveReader
 from pixelmill.pipeline.scoring.worker.file_reader import Reader, read_remote, reader_of
-from pixelmill.pipeline.storage import file_system, is_remote, parse_location, read_content
+from pixelmill.pipeline.storage import file_system, is_remote, is_remote_error, parse_location, read_content
 
 
 def reader_of_source(source: ImageSource) -> Reader:
@@ -19,16 +21,42 @@ def reader_of_source(source: ImageSource) -> Reader:
     return _READERS[source.kind](source)
 
 
-def read_image(source: ImageSource, path: str) -> bytes:
-    """The current bytes of the image of a row.
+def read_images(source: ImageSource, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The current bytes of images of a table, by path; those that cannot be read are left out.
 
     Args:
         source: The images of the table.
-        path: The `image_path` of the row.
+        paths: The `image_path` of each, without repetition. Members of an archive come in its order.
+    """
+    if source.kind == "archive":
+        reader = ArchiveReader(source)
+        for member in find_members(source, paths):
+            (content,) = reader([member])
+            if isinstance(content, bytes):
+                yield member.path, content
+        return
+    for path in paths:
+        try:
+            yield path, read_image(source, path)
+        except Exception as error:
+            if not isinstance(error, OSError | ValueError) and not is_remote_error(error):
+                raise
+
+
+def read_image(source: ImageSource, path: str) -> bytes:
+    """The current bytes of one image of a table; see `read_images` for several.
+
+    Args:
+        source: The images of the table.
+        path: Its `image_path`.
 
     Raises:
         OSError: It cannot be read.
     """
+    if source.kind == "archive":
+        for _, content in read_images(source, [path]):
+            return content
+        raise OSError(f"no readable member {path}")
     try:
         return read_content(source.place_of(path))
     except PixelmillError as error:  # An address that no installed package supports.
@@ -91,4 +119,5 @@ class _ListReader:
 _READERS: dict[SourceKind, Callable[[ImageSource], Reader]] = {
     "folder": lambda source: reader_of(source.place),
     "list": _ListReader,
+    "archive": ArchiveReader,
 }

@@ -73,7 +73,10 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     rows = pa.table(
         {
             "path": pa.array(["a.png", None, "c.png"]).dictionary_encode(),
-            "when": pa.array([datetime.datetime(2026, 1, 2)] * 3, pa.timestamp("ns")),
+            "when": pa.array(
+                [datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC).replace(tzinfo=None)] * 3,
+                pa.timestamp("ns"),
+            ),
             "boxes": pa.array([[{"x": 1.5}], [], None]),
             "small": pa.array([1, 2, 3], pa.uint8()),
         }
