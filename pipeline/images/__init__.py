@@ -37,7 +37,10 @@ __all__ = [
 ]
 
 EXTENSIONS = frozenset(
-    f".{name}" for name in ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "heic", "heif", "hif", "avif"]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".heic", ".heif", ".hif", ".avif"),
+    )
 )
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own limit for decompression bombs: a quarter of a gigabyte as RGB."""
