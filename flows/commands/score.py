@@ -51,16 +51,16 @@ def score(
     """Score a folder of images into a prediction table, with one row for every image."""
     check_store(store)
     request = ScoringRequest.from_options(find_bundle(store, model, precision), images, output, options)
-    kept = f"finished shards are kept in {output}. Run the same command again to resume."
+    kept = f"finished shards are kept in {request.output}. Run the same command again to resume."
     with interrupt_message(kept):
         table = score_folder(request)
         keep_production_sample(store, model, table)
     counts = table.manifest
     if as_json:
-        print_json({"output": output, **counts})
+        print_json({"output": str(request.output), **counts})
     else:
         _print_summary(counts)
-        print(f"Table: {printable(output)}")
+        print(f"Table: {printable(str(request.output))}")
     require_failure_rate(table, request.max_failure_rate)
     require_no_drift(table, request.max_drift)
 
@@ -80,7 +80,11 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
     if "accuracy" in counts:
         accuracy = counts["accuracy"]
         if accuracy["images"]:
-            print(f"  accuracy: {accuracy['accuracy']:.4f} on {accuracy['images']:,} images in folders")
+            low, high = accuracy["interval"]
+            print(
+                f"  accuracy: {accuracy['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on "
+                f"{accuracy['images']:,} images with a true label"
+            )
         if left_out := format_not_classes(accuracy):
             print(f"  not in the accuracy: {left_out}")
     if "decisions" in counts:

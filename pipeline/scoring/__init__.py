@@ -53,12 +53,18 @@ class ScoringRequest(ScoringOptions):
         """
         check_names(options)
         values = dict(options)
+        place = parse_location(output)
+        if values.get("run_date"):
+            # Imported here, as that module knows this class.
+            from pixelmill.pipeline.scoring.nights import date_run
+
+            place, values["previous"] = date_run(place, values["run_date"], values.get("previous"))
         for name in LOCATIONS:
             if values.get(name):
                 values[name] = parse_location(values[name])
         if "globs" in values:
             values["globs"] = tuple(values["globs"])
-        return cls(bundle, parse_location(images), parse_location(output), **values)
+        return cls(bundle, parse_location(images), place, **values)
 
     @property
     def work(self) -> Location:

@@ -16,7 +16,7 @@ from pixelmill.pipeline.predictions.columns import DECISIONS, TableLayout
 from pixelmill.pipeline.predictions.parts import read_image_sample, read_part
 from pixelmill.pipeline.scoring.report import FailedImage
 from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
-from pixelmill.pipeline.scoring.true_labels import TrueLabelCounts
+from pixelmill.pipeline.scoring.true_labels import MOST_MISTAKES, Mistake, TrueLabelCounts
 from pixelmill.pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -116,7 +116,18 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str], is
             counts.decisions[decision] += pc.sum(pc.equal(rows["decision"], decision)).as_py() or 0
     if "true_label" in rows.column_names:
         true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
-        counts.true_labels.add(true_labels, (labels[index] for index in classes))
+        names = [labels[index] for index in classes]
+        counts.true_labels.add(true_labels, iter(names))
+        wrong = [at for at, (true, name) in enumerate(zip(true_labels, names, strict=True)) if true != name]
+        # Of a part, no more than the most confident can be among those of the table.
+        wrong = sorted(
+            (at for at in wrong if true_labels[at] in counts.true_labels.classes),
+            key=lambda at: -probabilities[at],
+        )
+        counts.true_labels.add_mistakes(
+            Mistake(paths[int(scored[at])].as_py(), true_labels[at], names[at], float(probabilities[at]))
+            for at in wrong[:MOST_MISTAKES]
+        )
 
 
 def _count_failures(

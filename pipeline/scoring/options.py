@@ -121,6 +121,10 @@ class ScoringOptions:
             allow_inf_nan=False,
         ),
     ] = DEFAULT_MAX_SECONDS
+    run_date: Annotated[
+        str | None,
+        _option("Write to run_date=DATE/ in the output, such as 2026-11-25; `previous` may then be latest."),
+    ] = None
     fresh: Annotated[bool, _option("Replace the contents of the output, whichever run they are from.")] = (
         False
     )
