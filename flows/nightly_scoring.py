@@ -33,7 +33,7 @@ from pixelmill.pipeline.storage import parse_location
 @flow(name="score-nightly", flow_run_name="score {images} with {model}", validate_parameters=True)
 @refusal_as_state
 @supervised
-@partial(as_flow, leave_out=("previous", "fresh", "max_drift"))
+@partial(as_flow, leave_out=("previous", "fresh", "max_drift", "run_date"))
 def score_nightly(
     model: str,
     images: str,

@@ -31,6 +31,7 @@ BESIDE = {
     "errors": {"display"},
     "explain": {"export"},
     "image_encoding": {"images"},
+    "scoring": {"evaluation"},
 }
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 HEAVY = {

@@ -27,12 +27,20 @@ from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
 
 _PATHS = 3
+_LONGEST_PATH = 200
+_IMAGES_HELP = (
+    "The folder or address to score, with all subfolders; a list of paths (.csv, .parquet, .jsonl or .txt); "
+    "or - for paths on standard input."
+)
 
 
 @as_command
 def score(
     model: Model,
-    images: Annotated[str, typer.Argument(help="The folder or address to score, with all subfolders.")],
+    images: Annotated[
+        str,
+        typer.Argument(help=_IMAGES_HELP),
+    ],
     output: Annotated[str, typer.Option("--output", help="The folder or address for the table.")],
     precision: Annotated[Precision, typer.Option("--precision", help="The ONNX file to use.")] = "fp32",
     *,
@@ -43,16 +51,16 @@ def score(
     """Score a folder of images into a prediction table, with one row for every image."""
     check_store(store)
     request = ScoringRequest.from_options(find_bundle(store, model, precision), images, output, options)
-    kept = f"finished shards are kept in {output}. Run the same command again to resume."
+    kept = f"finished shards are kept in {request.output}. Run the same command again to resume."
     with interrupt_message(kept):
         table = score_folder(request)
         keep_production_sample(store, model, table)
     counts = table.manifest
     if as_json:
-        print_json({"output": output, **counts})
+        print_json({"output": str(request.output), **counts})
     else:
         _print_summary(counts)
-        print(f"Table: {printable(output)}")
+        print(f"Table: {printable(str(request.output))}")
     require_failure_rate(table, request.max_failure_rate)
     require_no_drift(table, request.max_drift)
 
@@ -66,10 +74,17 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
     )
     if counts["reused"]:
         print(f"  taken from {printable(counts['previous'])}: {counts['reused']:,}")
+    if renamed := counts.get("renamed_columns"):
+        names = (f"{printable(name)} is {printable(new)}" for name, new in renamed.items())
+        print(f"  columns of the list with another name in the table: {', '.join(names)}")
     if "accuracy" in counts:
         accuracy = counts["accuracy"]
         if accuracy["images"]:
-            print(f"  accuracy: {accuracy['accuracy']:.4f} on {accuracy['images']:,} images in folders")
+            low, high = accuracy["interval"]
+            print(
+                f"  accuracy: {accuracy['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on "
+                f"{accuracy['images']:,} images with a true label"
+            )
         if left_out := format_not_classes(accuracy):
             print(f"  not in the accuracy: {left_out}")
     if "decisions" in counts:
@@ -78,7 +93,13 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
         print(f"  drift: {describe_drift(counts)}")
     for code, count in counts["failures"].items():
         paths = counts["failed_images"][code][:_PATHS]
-        shown = ", ".join([*map(printable, paths), *(["..."] if count > len(paths) else [])])
+        shown = ", ".join(
+            [*(printable(_shortened(path)) for path in paths), *(["..."] if count > len(paths) else [])]
+        )
         print(f"  failed: {code} {count:,} ({shown})")
     if skipped := format_skipped(counts["passed_over_kinds"]):
         print(f"Skipped: {skipped}")
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."

@@ -92,7 +92,7 @@ def stamp_of(status: os.stat_result) -> str:
 
 
 def describe_excluded(left_out: Counter[str]) -> str:
-    """The counts in descending order: `.heic 40, hidden 2`."""
+    """The counts in descending order: `.cr2 40, hidden 2`."""
     shown = left_out.most_common(_MAX_REASONS)
     rest = left_out.total() - sum(count for _, count in shown)
     words = [f"{printable(reason)} {count}" for reason, count in shown]

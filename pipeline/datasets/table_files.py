@@ -1,4 +1,4 @@
-"""Reading the rows of tables, CSV or Parquet, one at a time and as text."""
+"""Reading the rows of tables, CSV or Parquet, one at a time and as text; `table_batches` reads batches."""
 
 import csv
 import io
@@ -80,8 +80,8 @@ def read_header(file: Location) -> list[str]:
     Raises:
         RequestError: The file cannot be read, or two columns have the same name.
     """
-    with _reporting(file), _opened(file) as raw:
-        names = _parquet_columns(raw) if _is_parquet(file) else _csv_header(raw)[0]
+    with reporting(file), opened_table(file) as raw:
+        names = _parquet_columns(raw) if _is_parquet(file) else csv_header(raw)[0]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise RequestError(
@@ -100,7 +100,7 @@ def read_rows(file: Location) -> Iterator[TableRow]:
     Raises:
         RequestError: The file cannot be read, or a row has too many or too few values.
     """
-    with _reporting(file), _opened(file) as raw:
+    with reporting(file), opened_table(file) as raw:
         yield from _parquet_rows(raw, file.name) if _is_parquet(file) else _csv_rows(raw, file)
 
 
@@ -138,7 +138,8 @@ def _is_parquet(file: Location) -> bool:
 
 
 @contextmanager
-def _opened(file: Location) -> Iterator[BinaryIO]:
+def opened_table(file: Location) -> Iterator[BinaryIO]:
+    """A file of a table, local or at an address, for reading."""
     if is_remote(file):
         system, name = file_system(file)
         with system.open(name, "rb") as raw:
@@ -149,7 +150,7 @@ def _opened(file: Location) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _reporting(file: Location) -> Iterator[None]:
+def reporting(file: Location) -> Iterator[None]:
     """Turn the errors of a damaged or unreadable file into one line."""
     import pyarrow
 
@@ -166,9 +167,14 @@ def _reporting(file: Location) -> Iterator[None]:
         ) from error
 
 
-def _csv_header(raw: BinaryIO) -> tuple[list[str], Iterator[list[str]], Any]:
-    """The names of the columns, the rows, and the reader, which counts lines."""
-    text = io.TextIOWrapper(raw, "utf-8-sig", newline="")
+def csv_header(raw: BinaryIO, errors: str = "strict") -> tuple[list[str], Iterator[list[str]], Any]:
+    """The names of the columns of a CSV file, its rows, and the reader, which counts lines.
+
+    Args:
+        raw: The file. A byte order mark is skipped, and the separator found in the first line.
+        errors: How bytes that are not UTF-8 are read, as for `open`.
+    """
+    text = io.TextIOWrapper(raw, "utf-8-sig", errors, newline="")
     first = text.readline()
     delimiter = max(_DELIMITERS, key=first.count)
 
@@ -181,7 +187,7 @@ def _csv_header(raw: BinaryIO) -> tuple[list[str], Iterator[list[str]], Any]:
 
 
 def _csv_rows(raw: BinaryIO, file: Location) -> Iterator[TableRow]:
-    names, rows, reader = _csv_header(raw)
+    names, rows, reader = csv_header(raw)
     for values in rows:
         if len(values) == len(names):
             yield TableRow(

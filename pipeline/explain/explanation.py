@@ -14,7 +14,8 @@ from pixelmill.pipeline.predictions.lookup import find_row, nearest_paths
 from pixelmill.pipeline.predictions.table import StoredTable, read_table
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.scoring.listing import escape
-from pixelmill.pipeline.storage import Location, parse_location
+from pixelmill.pipeline.scoring.sources import source_of_table
+from pixelmill.pipeline.storage import Location, absolute
 
 Verdict = Literal["same", "differs", "not recorded"]
 
@@ -77,14 +78,14 @@ def explain_image(
     manifest, row = read_table(predictions, lambda table: (table.manifest, _require_row(table, image)))
     request = manifest["request"]
     bundle = _require_bundle(store, model, request)
-    images = parse_location(request["images"])
-    if not images.is_dir():
+    source = source_of_table(request)
+    if not source.root.exists():
         raise RequestError(
-            f"{images}, the folder that was scored, does not exist",
-            "the images in the folder that was scored",
-            "Restore the folder, or run the command on the machine that has it.",
+            f"{source.root}, the folder or archive that was scored, does not exist",
+            "the images that were scored",
+            "Restore them, or run the command on the machine that has it.",
         )
-    replay = Replay(bundle, images, row, request, manifest["provider"])
+    replay = Replay(bundle, source, row, request, manifest["provider"])
     names = [name for name in STAGES if keras or name != "keras"]
     stages = _replay_stages(replay, names)
     reached = {stage.name for stage in stages if stage.found.get("failure") is None}
@@ -130,7 +131,7 @@ def _agree(found: Any, recorded: Any, tolerance: float) -> bool:
 
 
 def _require_row(table: StoredTable, image: str) -> Facts:
-    images: str = table.manifest["request"]["images"]
+    images = absolute(source_of_table(table.manifest["request"]).root)
     for path in _paths_meant(images, image):
         row = find_row(table, path)
         if row is not None:

@@ -20,7 +20,7 @@ from pixelmill.pipeline.bundles import (
 )
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.files import Decoding, decode_all_ways
-from pixelmill.pipeline.errors import PixelmillError
+from pixelmill.pipeline.errors import PixelmillError, RequestError
 from pixelmill.pipeline.images import (
     DecodedImage,
     FailureCode,
@@ -29,9 +29,11 @@ from pixelmill.pipeline.images import (
 )
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, describe_invalid, load_session
 from pixelmill.pipeline.processes import run_in_spawned_process
-from pixelmill.pipeline.scoring.listing import ListedImage, unescape
-from pixelmill.pipeline.scoring.worker.file_reader import reader_of
-from pixelmill.pipeline.storage import Location, stat_of
+from pixelmill.pipeline.scoring.image_archives import find_members
+from pixelmill.pipeline.scoring.listing import UNKNOWN_SIZE, ListedImage
+from pixelmill.pipeline.scoring.sources import ImageSource
+from pixelmill.pipeline.scoring.worker.source_reader import reader_of_source
+from pixelmill.pipeline.storage import is_remote, stat_of
 
 Facts = dict[str, Any]
 TOLERANCE = 1e-6
@@ -51,14 +53,14 @@ class Replay:
 
     Attributes:
         bundle: The model.
-        images: The folder that was scored.
+        source: The images that were scored.
         row: The row of the image, by column.
         request: The request in the manifest of the table.
         provider: The execution provider that the table was scored with.
     """
 
     bundle: ModelBundle
-    images: Location
+    source: ImageSource
     row: Facts
     request: Facts
     provider: str
@@ -72,9 +74,15 @@ class Replay:
     def listed(self) -> ListedImage:
         """The file as it would be listed now."""
         path = self.row["image_path"]
-        place = self.images / unescape(path)
+        if self.source.kind == "archive":
+            for member in find_members(self.source, [path]):
+                return member
+            raise ImageFailure(FailureCode.UNREADABLE, "no such member")
         try:
+            place = self.source.place_of(path)
             facts = stat_of(place)
+        except RequestError as error:
+            raise ImageFailure(FailureCode.UNREADABLE, error.received) from error
         except OSError as error:
             is_link = error.errno in (errno.ENOENT, errno.ELOOP) and place.is_symlink()
             code = FailureCode.NOT_A_FILE if is_link else FailureCode.UNREADABLE
@@ -83,12 +91,14 @@ class Replay:
             raise ImageFailure(FailureCode.UNREADABLE, "a folder that could not be listed")
         if not stat.S_ISREG(facts.st_mode):
             raise ImageFailure(FailureCode.NOT_A_FILE, "not a regular file")
-        return ListedImage(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        in_list = self.source.kind == "list" and is_remote(place)
+        size = UNKNOWN_SIZE if in_list else facts.st_size
+        return ListedImage(path, size, facts.st_mtime_ns, facts.st_ino)
 
     @cached_property
     def data(self) -> bytes:
         """The bytes of the file, read as in a worker."""
-        (content,) = reader_of(self.images)([self.listed])
+        (content,) = reader_of_source(self.source)([self.listed])
         if isinstance(content, ImageFailure):
             raise content
         return content
@@ -279,6 +289,7 @@ STAGES: dict[str, Callable[[Replay], Findings]] = {
 }
 # The stage in which each failure code occurs.
 FAILS_IN: dict[str, str] = {
+    FailureCode.BAD_PATH: "listing",
     FailureCode.NOT_A_FILE: "listing",
     FailureCode.UNREADABLE: "bytes",
     FailureCode.CHANGED: "bytes",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from pixelmill.pipeline.config import ImageSpec
-from pixelmill.pipeline.images import bmp, gif, jpeg, png, tiff, webp
+from pixelmill.pipeline.images import avif, bmp, gif, heif, jpeg, png, tiff, webp
 from pixelmill.pipeline.images.failures import FailureCode, ImageFailure, failing_as
 from pixelmill.pipeline.images.header import EncodedImage, FileFacts
 from pixelmill.pipeline.images.tensors import Pixels, to_image, to_tensor, turn_upright
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "EXTENSIONS",
     "FORMATS",
+    "FURTHER_FORMATS",
     "DecodedImage",
     "FailureCode",
     "FileFacts",
@@ -35,7 +36,12 @@ __all__ = [
     "fit_array",
 ]
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+EXTENSIONS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".heic", ".heif", ".hif", ".avif"),
+    )
+)
 DEFAULT_MAX_PIXELS = 89_478_485
 """Pillow's own limit for decompression bombs: a quarter of a gigabyte as RGB."""
 DECODER_VERSION = 1
@@ -51,6 +57,13 @@ _READERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], EncodedImag
     "TIFF": (tiff.accepts, tiff.read),
 }
 FORMATS = tuple(_READERS)
+"""The formats whose tensors the preprocessing of a bundle defines exactly."""
+FURTHER_FORMATS = ("HEIF", "AVIF")
+"""Formats of which a bundle promises nothing: how their colors become RGB is left to the decoder."""
+_READERS |= {
+    "HEIF": (heif.accepts, heif.read),
+    "AVIF": (avif.accepts, avif.read),
+}
 
 
 class DecodedImage(NamedTuple):
@@ -126,7 +139,7 @@ def _read(data: bytes) -> EncodedImage:
         if accepts(data):
             with failing_as(FailureCode.CORRUPT):
                 return read(data)
-    raise ImageFailure(FailureCode.NOT_AN_IMAGE, f"{len(data)} bytes that are none of {', '.join(FORMATS)}")
+    raise ImageFailure(FailureCode.NOT_AN_IMAGE, f"{len(data)} bytes that are none of {', '.join(_READERS)}")
 
 
 def _finish(image: Image.Image | Pixels, facts: FileFacts, spec: ImageSpec) -> DecodedImage:

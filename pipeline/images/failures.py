@@ -10,6 +10,7 @@ _MAX_LENGTH = 500
 class FailureCode(StrEnum):
     """The reason why an image has no prediction; the first word in the column `error`."""
 
+    BAD_PATH = "bad_path"
     UNREADABLE = "unreadable"
     CHANGED = "changed"
     NOT_A_FILE = "not_a_file"

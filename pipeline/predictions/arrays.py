@@ -4,9 +4,10 @@
 imports together.
 """
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,41 @@ def numbers_of(column: "pa.ChunkedArray", of: type[Number]) -> npt.NDArray[Numbe
     """A view of a column as a NumPy array; the values of nulls are undefined."""
     array = column.combine_chunks()
     return np.frombuffer(array.buffers()[1], of)[array.offset : array.offset + len(array)]
+
+
+def write_blocks(table: "pa.Table", rows: int) -> bytes:
+    """A table in Arrow's stream format, with a batch for each block of rows."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        for start in range(0, len(table), rows):
+            writer.write_table(table.slice(start, rows).combine_chunks(), max_chunksize=rows)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def read_blocks(file: BinaryIO) -> "Iterator[pa.Table]":
+    """The blocks of `write_blocks`, one at a time."""
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(file) as reader:
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+
+
+def schema_to_text(schema: "pa.Schema | Sequence[pa.Field]") -> str:
+    """The names and types of columns as text for JSON."""
+    import pyarrow as pa
+
+    return base64.b64encode(pa.schema(schema).serialize().to_pybytes()).decode()
+
+
+def schema_of_text(text: str) -> "pa.Schema":
+    """The inverse of `schema_to_text`; no columns for an empty text."""
+    import pyarrow as pa
+
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))) if text else pa.schema([])
 
 
 def _validity(nulls: Mask | None) -> "pa.Buffer | None":

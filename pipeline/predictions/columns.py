@@ -1,5 +1,6 @@
 """The columns of the prediction table, and the predictions that fill them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.predictions.arrays import fixed_list_array, list_array, number_array, text_array
+from pixelmill.pipeline.predictions.arrays import (
+    fixed_list_array,
+    list_array,
+    number_array,
+    schema_of_text,
+    text_array,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,6 +24,7 @@ DECISIONS = ("accept", "review")
 """The values of the column `decision`."""
 EMBEDDING = "embedding"
 """The column with the embedding of each image."""
+TRUE_LABEL = "true_label"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,12 @@ class RunFacts:
     scored_at: str
 
 
+_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, "seen_in_training", "embedding")
+_ALWAYS = ("image_path", "image_sha256", "status", "error", "label", "class_index", "probability")
+_NAMES = (*_ALWAYS, *_OPTIONAL, "width", "height", *RunFacts.__annotations__)
+_OWN_COLUMN = re.compile(rf"{'|'.join(_NAMES)}|(label|probability)_\d+", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class TableLayout:
     """The optional columns of a table.
@@ -39,12 +53,14 @@ class TableLayout:
         true_labels: Whether it has true labels.
         decisions: Whether it says which predictions are accepted.
         embedding_size: The number of values of an embedding; 0 if it has none.
+        passed_through: The columns of a list of images, as text of `schema_to_text`.
     """
 
     top_k: int = 1
     true_labels: bool = False
     decisions: bool = False
     embedding_size: int = 0
+    passed_through: str = ""
 
 
 class Predictions:
@@ -96,6 +112,7 @@ class Predictions:
         layout: TableLayout,
         true_labels: Sequence[str | None] | None = None,
         thresholds: Sequence[float | None] = (),
+        passed_through: "pa.Table | None" = None,
     ) -> "pa.Table":
         """The rows as an Arrow table with all columns.
 
@@ -106,6 +123,7 @@ class Predictions:
             true_labels: The true label of each row, if the layout has them.
             thresholds: For each class, the lowest probability that is accepted, None if none is; if the
                 layout has decisions.
+            passed_through: The columns of the list of images; nulls if it is None.
         """
         import pyarrow as pa
 
@@ -138,6 +156,9 @@ class Predictions:
         for name, value in vars(facts).items():
             columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
         wanted = schema(layout)
+        for column in schema_of_text(layout.passed_through):
+            nulls = pa.nulls(len(self.paths), column.type)
+            columns[column.name] = nulls if passed_through is None else passed_through[column.name]
         return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
 
     def _accepted(
@@ -172,6 +193,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             ("width", pa.int32()),
             ("height", pa.int32()),
             *(pa.field(name, pa.string(), nullable=False) for name in RunFacts.__annotations__),
+            *schema_of_text(layout.passed_through),
         ]
     )
 
@@ -180,3 +202,8 @@ def _embedding_type(size: int) -> "pa.DataType":
     import pyarrow as pa
 
     return pa.list_(pa.field("element", pa.float32()), size)
+
+
+def is_own_column(name: str) -> bool:
+    """Whether a name is that of a column which some table of predictions has, in Parquet or CSV."""
+    return _OWN_COLUMN.fullmatch(name) is not None

@@ -4,7 +4,9 @@ It begins with a UTF-8 byte order mark, without which Excel assumes the system's
 DuckDB skip the mark; Python's `csv` does with `encoding="utf-8-sig"`.
 """
 
+import base64
 import csv
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from pixelmill.pipeline.artifacts import replacing
+from pixelmill.pipeline.predictions.arrays import schema_of_text
 from pixelmill.pipeline.predictions.columns import TableLayout, schema
 from pixelmill.pipeline.predictions.parts import read_row_groups
 from pixelmill.pipeline.storage import Location
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 # Text that a spreadsheet would run as a formula, with any quotes that already guard it; and guarded text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"class_index|probability(_\d+)?|width|height")
 _GUARDED = r"'+[=+\-@\t\r]"
 
 
@@ -49,25 +53,25 @@ def csv_columns(layout: TableLayout) -> list[str]:
 
 
 def read_csv(file: BinaryIO) -> "pd.DataFrame":
-    """Read a CSV file written by `write_csv` as a DataFrame."""
+    """Read a CSV file written by `write_csv` as a DataFrame; the columns of a list of images are text."""
     import pandas as pd
 
     # Class names such as "7" or "NA" are text, and so are versions.
     columns = pd.read_csv(file, nrows=0).columns
-    numbers = ("class_index", "probability", "width", "height")
-    texts = [name for name in columns if not name.startswith(numbers)]
+    texts = [name for name in columns if not _NUMBER.fullmatch(name)]
     file.seek(0)
     frame = pd.read_csv(file, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
     frame["image_path"] = frame["image_path"].str.removeprefix("./")
     for name in set(texts) - {"image_path"}:
         guarded = frame[name].str.match(_GUARDED).fillna(value=False).astype(bool)
         frame.loc[guarded, name] = frame.loc[guarded, name].str[1:]
-    floats = [name for name in columns if name.startswith("probability")]
+    floats = [name for name in columns if name.startswith("probability") and _NUMBER.fullmatch(name)]
     return frame.astype(dict.fromkeys(floats, "float32"))
 
 
 def _csv_rows(part: Location, layout: TableLayout) -> Iterator[list[object]]:
     columns = csv_columns(layout)
+    others = set(schema_of_text(layout.passed_through).names)
     for group in read_row_groups(part):
         for row in group.to_pylist():
             names = row.pop("top_labels", None) or []
@@ -76,12 +80,23 @@ def _csv_rows(part: Location, layout: TableLayout) -> Iterator[list[object]]:
                 row[f"label_{i}"] = names[i - 1] if len(names) >= i else None
                 row[f"probability_{i}"] = values[i - 1] if len(values) >= i else None
             row["image_path"] = _path_for_csv(row["image_path"])
-            yield [_cell(row[name]) for name in columns]
+            yield [_cell(row[name]) if name not in others else _other_cell(row[name]) for name in columns]
 
 
 def _path_for_csv(path: str) -> str:
     # `./=x.png` is the same file as `=x.png` but not a formula.
     return f"./{path}" if _FORMULA.match(path) else path
+
+
+def _other_cell(value: object) -> object:
+    """The value of a column of the list of images; what has no form of its own is JSON."""
+    if isinstance(value, list | dict | tuple | bytes):
+        value = json.dumps(value, default=_as_json, ensure_ascii=False)
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _as_json(value: object) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _cell(value: object) -> object:

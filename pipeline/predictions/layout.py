@@ -9,6 +9,8 @@ TableFormat = Literal["parquet", "csv"]
 PARTS_FOLDER = "predictions"
 """Holds only the parts, so that other programs can read it as one dataset."""
 CSV_FILE = "predictions.csv"
+SORTED_SOURCE = "folder"
+"""The source of images whose rows are sorted by path, and have each path once."""
 REPORT_FILE = "report.html"
 WORK_FOLDER = ".pixelmill"
 WORK_PARTS = "parts"

@@ -23,6 +23,8 @@ _ROWS_AT_ONCE = 1 << 16
 def find_row(table: StoredTable, path: str) -> dict[str, Any] | None:
     """The row of one image by column, as in the Parquet format; None if there is no such row.
 
+    The first one, if several rows have the path.
+
     Args:
         table: A finished table in either format.
         path: The path as in the column `image_path`.
@@ -33,6 +35,8 @@ def find_row(table: StoredTable, path: str) -> dict[str, Any] | None:
     files = table.files
     if table.is_csv:
         return _find_in_csv(files[0], path)
+    if not table.is_sorted:
+        return next(filter(None, (_find_in_unsorted(file, path) for file in files)), None)
     # The parts are sorted by path.
     place = bisect_left(files, path, key=_last_path)
     return _find_in_part(files[place], path) if place < len(files) else None
@@ -67,6 +71,20 @@ def _find_in_part(file: StoredFile, path: str) -> dict[str, Any] | None:
                 paths = _paths_of(part, group)
                 if path not in paths:
                     return None
+                rows = part.read_row_group(group, use_threads=USE_THREADS)
+                row: dict[str, Any] = rows.slice(paths.index(path), 1).to_pylist()[0]
+                return row
+    return None
+
+
+def _find_in_unsorted(file: StoredFile, path: str) -> dict[str, Any] | None:
+    import pyarrow.parquet as pq
+
+    with file.opened() as content:
+        part = pq.ParquetFile(content, pre_buffer=USE_THREADS)
+        for group in range(part.num_row_groups):
+            paths = _paths_of(part, group)
+            if path in paths:
                 rows = part.read_row_group(group, use_threads=USE_THREADS)
                 row: dict[str, Any] = rows.slice(paths.index(path), 1).to_pylist()[0]
                 return row

@@ -15,7 +15,14 @@ from typing import Any, BinaryIO, TypeVar
 from pixelmill.pipeline.artifacts import MANIFEST, read_json
 from pixelmill.pipeline.artifacts.formats import require_known_format
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
-from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_FOLDER, WORK_PARTS, table_names
+from pixelmill.pipeline.predictions.layout import (
+    CSV_FILE,
+    PARTS_FOLDER,
+    SORTED_SOURCE,
+    WORK_FOLDER,
+    WORK_PARTS,
+    table_names,
+)
 from pixelmill.pipeline.predictions.parts import part_run_id
 from pixelmill.pipeline.storage import Location, file_sizes, opened, stamp_of
 
@@ -73,6 +80,11 @@ class StoredTable:
     folder: Location
     manifest: dict[str, Any]
     files: tuple[StoredFile, ...]
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether the rows are sorted by path, and have each path once."""
+        return bool(self.manifest["request"].get("source", SORTED_SOURCE) == SORTED_SOURCE)
 
     @property
     def is_csv(self) -> bool:

@@ -23,8 +23,8 @@ from pixelmill.pipeline.scoring.production_sample import (
     ProductionSample,
     read_production_sample,
 )
-from pixelmill.pipeline.scoring.worker.file_reader import read_again
-from pixelmill.pipeline.storage import Location, is_remote_error, parse_location
+from pixelmill.pipeline.scoring.worker.source_reader import read_images
+from pixelmill.pipeline.storage import Location
 
 _log = getLogger(__name__)
 _MAX_PICTURES = 24
@@ -127,15 +127,10 @@ def judge_changes(preview: Preview | None, promotion: PromotionSpec) -> Verdict 
 
 def _fetch(sample: ProductionSample, folder: Path) -> Iterator[tuple[str, Path]]:
     """Local copies of the images that are still there unchanged, by path."""
-    images = parse_location(sample.batch.images)
-    for number, (path, sha256) in enumerate(zip(sample.paths, sample.sha256, strict=True)):
-        try:
-            content = read_again(images, path)
-        except Exception as error:
-            if not isinstance(error, OSError | ValueError) and not is_remote_error(error):
-                raise
-            continue
-        if hashlib.sha256(content).hexdigest() == sha256:
+    source = sample.batch.image_source
+    sha256 = dict(zip(sample.paths, sample.sha256, strict=True))
+    for number, (path, content) in enumerate(read_images(source, list(sha256))):
+        if hashlib.sha256(content).hexdigest() == sha256[path]:
             copy = folder / f"{number:05d}"
             copy.write_bytes(content)
             yield path, copy

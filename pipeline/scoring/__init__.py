@@ -15,8 +15,9 @@ from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.predictions.columns import RunFacts, TableLayout
 from pixelmill.pipeline.predictions.layout import WORK_FOLDER, WORK_PARTS
-from pixelmill.pipeline.scoring.options import ScoringOptions, check_names
+from pixelmill.pipeline.scoring.options import LOCATIONS, ScoringOptions, check_names
 from pixelmill.pipeline.scoring.skipped import SkippedFiles
+from pixelmill.pipeline.scoring.sources import ImageSource
 from pixelmill.pipeline.storage import Location, parse_location
 
 
@@ -26,7 +27,8 @@ class ScoringRequest(ScoringOptions):
 
     Attributes:
         bundle: The model, in the precision to use.
-        images: The folder to score, with all subfolders; local or remote.
+        images: The folder to score, with all subfolders, or a list of paths; local or remote. `-` is a list
+            on standard input.
         output: The folder for the table; local or remote.
     """
 
@@ -42,7 +44,7 @@ class ScoringRequest(ScoringOptions):
 
         Args:
             bundle: The model.
-            images: A folder or an fsspec address.
+            images: A folder, a list, or an fsspec address of one.
             output: A folder or an fsspec address.
             options: The values of fields of `ScoringOptions` by name; addresses are strings.
 
@@ -52,13 +54,20 @@ class ScoringRequest(ScoringOptions):
         """
         check_names(options)
         values = dict(options)
-        if values.get("previous"):
-            values["previous"] = parse_location(values["previous"])
+        place = parse_location(output)
+        if values.get("run_date"):
+            # Imported here, as that module knows this class.
+            from pixelmill.pipeline.scoring.nights import date_run
+
+            place, values["previous"] = date_run(place, values["run_date"], values.get("previous"))
+        for name in LOCATIONS:
+            if values.get(name):
+                values[name] = parse_location(values[name])
         if "globs" in values:
             values["globs"] = tuple(values["globs"])
         if values.get("embeddings"):
             bundle = bundle.with_embeddings()
-        return cls(bundle, parse_location(images), parse_location(output), **values)
+        return cls(bundle, parse_location(images), place, **values)
 
     @property
     def work(self) -> Location:
@@ -92,6 +101,7 @@ class ScoringPlan:
         image: The shape of the model's input when the run started.
         thresholds: The decision threshold of each class when the run started; empty if the model has none.
         started: The start time by `time.time`, which other processes can compare with.
+        source: Where the images are.
         clock: The start time by `time.monotonic`, which is never set back.
     """
 
@@ -100,6 +110,7 @@ class ScoringPlan:
     labels: tuple[str, ...]
     image: ImageSpec
     started: float
+    source: ImageSource
     clock: float = field(default_factory=time.monotonic)
     thresholds: Thresholds = ()
 
@@ -107,11 +118,13 @@ class ScoringPlan:
     def layout(self) -> TableLayout:
         """The optional columns of the table."""
         request = self.request
+        listed = self.source.listed
         return TableLayout(
             request.top_k,
-            request.labels_from_folders,
+            request.labels_from_folders or request.label_column is not None,
             bool(self.thresholds),
             request.bundle.embedding_size,
+            listed.passed_schema if listed and listed.columns else "",
         )
 
 

@@ -36,7 +36,7 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         WorkError: A shard has no part, or a path is duplicated or out of order.
     """
     parts = [_require_part(plan, number, key) for number, key in enumerate(outcome.shard_keys)]
-    counts = count_rows(parts, plan.labels, plan.layout)
+    counts = count_rows(parts, plan.labels, plan.layout, plan.source.is_sorted)
     if counts.rows != outcome.listed:
         raise WorkError(
             f"{counts.rows} rows",
@@ -130,7 +130,8 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "drift": drift,
         "expected_accuracy": expect_accuracy(baseline, counts.predictions, drift),
         **({"decisions": counts.decisions} if plan.layout.decisions else {}),
-        **({"accuracy": counts.true_labels.accuracy()} if request.labels_from_folders else {}),
+        **({"accuracy": counts.true_labels.accuracy()} if plan.layout.true_labels else {}),
+        **_describe_list(plan),
         "computed": outcome.computed,
         "reused": outcome.reused,
         "copied": outcome.copied,
@@ -142,10 +143,19 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "provider": outcome.provider,
         "threads": outcome.workers,
         "threads_reason": f"{outcome.workers_reason}; one single-threaded session per process",
-        "request": describe_request(request),
+        "request": describe_request(request, plan.source),
         "run": vars(plan.facts),
         **provenance(),
     }
+
+
+def _describe_list(plan: ScoringPlan) -> dict[str, Any]:
+    """The columns that a list brought, and which of them have another name in the table."""
+    if plan.source.listed is None:
+        return {}
+    columns = plan.source.listed.columns
+    renamed = {name: new for name, new in columns.items() if name != new}
+    return {"passed_through": list(columns.values()), "renamed_columns": renamed}
 
 
 def _render_report(

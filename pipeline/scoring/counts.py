@@ -16,7 +16,7 @@ from pixelmill.pipeline.predictions.columns import DECISIONS, TableLayout
 from pixelmill.pipeline.predictions.parts import read_image_sample, read_part
 from pixelmill.pipeline.scoring.report import FailedImage
 from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
-from pixelmill.pipeline.scoring.true_labels import TrueLabelCounts
+from pixelmill.pipeline.scoring.true_labels import MOST_MISTAKES, Mistake, TrueLabelCounts
 from pixelmill.pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -65,8 +65,16 @@ class TableCounts:
     last_path: str = ""
 
 
-def count_rows(parts: Sequence[Location], labels: Sequence[str], layout: TableLayout) -> TableCounts:
+def count_rows(
+    parts: Sequence[Location], labels: Sequence[str], layout: TableLayout, is_sorted: bool = True
+) -> TableCounts:
     """Count the rows of all parts of a table.
+
+    Args:
+        parts: The parts, in the order of the rows.
+        labels: The class names.
+        layout: The columns of the table.
+        is_sorted: Whether each path must come once, in sorted order.
 
     Raises:
         WorkError: A path is duplicated or out of order.
@@ -75,7 +83,7 @@ def count_rows(parts: Sequence[Location], labels: Sequence[str], layout: TableLa
     further = {"true_label": layout.true_labels, "decision": layout.decisions}
     columns = [*_COLUMNS, *(name for name, wanted in further.items() if wanted)]
     for part in parts:
-        _count_part(counts, read_part(part, columns), labels)
+        _count_part(counts, read_part(part, columns), labels, is_sorted)
     counts.images = ImageSample.join(ImageSample.from_text(read_image_sample(part)) for part in parts)
     counts.labels = {
         label: count
@@ -85,11 +93,12 @@ def count_rows(parts: Sequence[Location], labels: Sequence[str], layout: TableLa
     return counts
 
 
-def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) -> None:
+def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str], is_sorted: bool) -> None:
     import pyarrow.compute as pc
 
     paths = rows["image_path"]
-    _require_order(counts, paths)
+    if is_sorted:
+        _require_order(counts, paths)
     failed = pc.indices_nonzero(pc.is_valid(rows["error"])).to_pylist()
     scored = np.delete(np.arange(len(rows)), failed)
     counts.rows += len(rows)
@@ -107,7 +116,18 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str]) ->
             counts.decisions[decision] += pc.sum(pc.equal(rows["decision"], decision)).as_py() or 0
     if "true_label" in rows.column_names:
         true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
-        counts.true_labels.add(true_labels, (labels[index] for index in classes))
+        names = [labels[index] for index in classes]
+        counts.true_labels.add(true_labels, iter(names))
+        wrong = [at for at, (true, name) in enumerate(zip(true_labels, names, strict=True)) if true != name]
+        # Of a part, no more than the most confident can be among those of the table.
+        wrong = sorted(
+            (at for at in wrong if true_labels[at] in counts.true_labels.classes),
+            key=lambda at: -probabilities[at],
+        )
+        counts.true_labels.add_mistakes(
+            Mistake(paths[int(scored[at])].as_py(), true_labels[at], names[at], float(probabilities[at]))
+            for at in wrong[:MOST_MISTAKES]
+        )
 
 
 def _count_failures(

@@ -24,6 +24,9 @@ __all__ = ["ListedImage", "escape", "first_folders", "holds_images", "list_image
 # These errors are about the machine, not about the folder being listed.
 _MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _Entry = os.DirEntry[str]
+_GUESSED_BYTES = 128 << 10
+UNKNOWN_SIZE = -1
+"""The size of a file that was not looked at when it was listed."""
 
 
 class ListedImage(NamedTuple):
@@ -32,10 +35,11 @@ class ListedImage(NamedTuple):
     Attributes:
         path: Relative to the folder, escaped where it is not plain text; unique in a listing. A trailing
             slash marks a folder that cannot be listed.
-        size: Size in bytes at the time of listing.
+        size: Size in bytes at the time of listing; `UNKNOWN_SIZE` for an address in a list.
         modified_ns: Modification time in nanoseconds at the time of listing.
         inode: Inode number; 0 where there is none.
-        problem: Why it cannot be read as an image: a pipe, a device, a broken link.
+        problem: Why it cannot be read as an image: a pipe, a device, a broken link. It may begin with the
+            failure code of its row and a colon.
     """
 
     path: str
@@ -43,6 +47,11 @@ class ListedImage(NamedTuple):
     modified_ns: int
     inode: int
     problem: str | None = None
+
+    @property
+    def expected_bytes(self) -> int:
+        """Its size in bytes, or a guess."""
+        return _GUESSED_BYTES if self.size == UNKNOWN_SIZE else self.size
 
 
 def list_images(
@@ -170,7 +179,7 @@ def _list_local(folder: str, globs: Sequence[str], counts: SkippedFiles) -> Iter
             place = f"{folder}/{unescape(path)}"
             if path.endswith("/"):
                 stack.append(_names(folder, place, path, globs, counts))
-            elif (image := _describe(place, path)) is not None:
+            elif (image := describe_file(place, path)) is not None:
                 yield image
             else:
                 counts.linked_folders += 1
@@ -241,7 +250,7 @@ def _require_subfolder(root: str, folder: str, error: OSError) -> None:
         raise _cannot_list(root, reason.strerror or str(reason)) from error
 
 
-def _describe(place: str, path: str) -> ListedImage | None:
+def describe_file(place: str, path: str) -> ListedImage | None:
     """The listing entry of a file; None for a link to a folder."""
     try:
         facts = stat_file(place)

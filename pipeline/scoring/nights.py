@@ -13,11 +13,12 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.scoring.resume import held_model
 from pixelmill.pipeline.storage import Location, children, parse_location
 
+LATEST = "latest"
 _FOLDER = re.compile(r"run_date=(\d{4}-\d{2}-\d{2})")
 
 
-def parse_night(text: str) -> date:
-    """The date of a night.
+def parse_night(text: str, option: str = "date") -> date:
+    """The date of a night, given by an option.
 
     Raises:
         RequestError: The text is not a date.
@@ -26,7 +27,7 @@ def parse_night(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise RequestError(
-            f"`date` {text!r} ({error})",
+            f"`{option}` {text!r} ({error})",
             "a date such as 2026-11-25",
             "Correct it, or leave it empty for today.",
         ) from None
@@ -40,6 +41,25 @@ def night_folder(root: str | Location, night: date) -> Location:
 def reference_for_night(output: Location, model: str) -> str:
     """The model of a night: the version that it began with, if it began; otherwise `model`."""
     return held_model(output) or model
+
+
+def date_run(
+    root: Location, run_date: str, previous: str | Location | None
+) -> tuple[Location, Location | None]:
+    """The output of a run with a date, and its earlier table.
+
+    Args:
+        root: The folder of all dates.
+        run_date: The date as text.
+        previous: An earlier table; `latest` for the finished one of the last date before.
+
+    Raises:
+        RequestError: The text is not a date.
+    """
+    day = parse_night(run_date, "run_date")
+    if str(previous) == LATEST:
+        return night_folder(root, day), newest_table(root, day)
+    return night_folder(root, day), parse_location(previous) if previous else None
 
 
 def newest_table(root: str | Location, night: date) -> Location | None:

@@ -17,6 +17,8 @@ from pixelmill.pipeline.predictions.layout import TableFormat
 from pixelmill.pipeline.storage import Location
 
 Executor = Literal["local", "dask"]
+LOCATIONS = ("previous", "root")
+"""The options that are paths or addresses."""
 BYTES = "bytes"
 _LEAST_MEMORY = 16 << 20
 
@@ -70,6 +72,15 @@ class ScoringOptions:
         tuple[str, ...],
         _option("A shell pattern for the file names to list, instead of the image extensions."),
     ] = ()
+    path_column: Annotated[
+        str | None,
+        _option("The column of a list with the paths. Default: image_path, else the only one with paths."),
+    ] = None
+    root: Annotated[
+        Location | None,
+        _option("What the paths of a list are relative to. Default: the folder of the list."),
+    ] = None
+    label_column: Annotated[str | None, _option("The column of a list with the true labels.")] = None
     labels_from_folders: Annotated[
         bool, _option("Use the first folder of an image's path as its true label.")
     ] = False
@@ -113,6 +124,10 @@ class ScoringOptions:
             allow_inf_nan=False,
         ),
     ] = DEFAULT_MAX_SECONDS
+    run_date: Annotated[
+        str | None,
+        _option("Write to run_date=DATE/ in the output, such as 2026-11-25; `previous` may then be latest."),
+    ] = None
     fresh: Annotated[bool, _option("Replace the contents of the output, whichever run they are from.")] = (
         False
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from pixelmill.pipeline.artifacts import read_json, remove_folder, write_json
+from pixelmill.pipeline.artifacts import read_json, remove_file, remove_folder, write_json
 from pixelmill.pipeline.bundles import PREPROCESSING_FILE
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import require_provider
@@ -18,8 +18,10 @@ from pixelmill.pipeline.registry.use import keep_in_use
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.listing import holds_images
 from pixelmill.pipeline.scoring.options import check_values
+from pixelmill.pipeline.scoring.request_source import STANDARD_INPUT_FILE, find_source
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
+from pixelmill.pipeline.scoring.sources import ImageSource, is_standard_input
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
 from pixelmill.pipeline.scoring.worker.timeouts import TIMEOUTS_FOLDER
 from pixelmill.pipeline.storage import Location, absolute, locked_folder, parse_location, require_reachable
@@ -80,7 +82,28 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     started, clock = time.time(), time.monotonic()
     _check_values(request)
     keep_in_use(request.bundle.folder)
-    run = find_run(request, describe_request(request))
+    try:
+        source = find_source(request)
+        identity = describe_request(request, source)
+        run = find_run(request, identity)
+        if source.kind == "folder":
+            _require_images(request)
+        index_previous(request)
+    except BaseException:
+        remove_file(request.work / STANDARD_INPUT_FILE)
+        raise
+    facts = begin_run(request, identity, run)
+    bundle = request.bundle
+    thresholds = bundle.decision_thresholds()
+    labels, spec = bundle.labels(), bundle.image_spec()
+    plan = ScoringPlan(request, facts, labels, spec, started, source, clock, thresholds)
+    remove_folder(request.shards)
+    remove_folder(request.work / TIMEOUTS_FOLDER)
+    write_plan(plan)
+    return plan
+
+
+def _require_images(request: ScoringRequest) -> None:
     if not holds_images(request.images, request.globs):
         raise RequestError(
             f"folder {request.images} contains no images",
@@ -91,15 +114,6 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
         )
     if request.labels_from_folders:
         require_class_folders(request.images, request.bundle.labels())
-    index_previous(request)
-    facts = begin_run(request, describe_request(request), run)
-    bundle = request.bundle
-    thresholds = bundle.decision_thresholds()
-    plan = ScoringPlan(request, facts, bundle.labels(), bundle.image_spec(), started, clock, thresholds)
-    remove_folder(request.shards)
-    remove_folder(request.work / TIMEOUTS_FOLDER)
-    write_plan(plan)
-    return plan
 
 
 def write_plan(plan: ScoringPlan) -> None:
@@ -116,8 +130,14 @@ def read_plan(work: Location) -> ScoringPlan:
     return replace(plan, request=replace(plan.request, bundle=bundle))
 
 
-def describe_request(request: ScoringRequest) -> dict[str, Any]:
-    """The parameters that must be equal for a request to resume a run."""
+def describe_request(request: ScoringRequest, source: ImageSource | None = None) -> dict[str, Any]:
+    """The parameters that must be equal for a request to resume a run.
+
+    Args:
+        request: The request.
+        source: Its images, unless they are a folder.
+    """
+    images = str(request.images) if is_standard_input(request.images) else absolute(request.images)
     return {
         # Absent from the runs of a table without embeddings, as from those before there were any.
         **({"embeddings": True} if request.embeddings else {}),
@@ -125,7 +145,7 @@ def describe_request(request: ScoringRequest) -> dict[str, Any]:
         "model_sha256": request.bundle.onnx_sha256,
         "preprocessing_sha256": request.bundle.sha256_of(PREPROCESSING_FILE),
         "precision": request.bundle.precision,
-        "images": absolute(request.images),
+        "images": images,
         "globs": list(request.globs),
         "labels_from_folders": request.labels_from_folders,
         "format": request.format,
@@ -133,6 +153,7 @@ def describe_request(request: ScoringRequest) -> dict[str, Any]:
         "max_pixels": request.max_pixels,
         "max_image_memory": request.max_image_memory,
         "max_image_seconds": request.max_image_seconds,
+        **(source.describe() if source else {}),
     }
 
 
@@ -165,8 +186,6 @@ def _check_values(request: ScoringRequest) -> None:
         )
     if request.executor == "local":  # The machines of a cluster may have other providers.
         require_provider(request.provider)
-    for place in (request.images, request.previous):
+    for place in (request.images, request.previous, request.root):
         if place is not None:
             require_reachable(place)
-    if not request.images.is_dir():
-        raise RequestError(f"{request.images} is not a folder", "a folder of images", "Check the path.")

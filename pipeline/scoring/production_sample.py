@@ -9,9 +9,9 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from logging import getLogger
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from pixelmill.pipeline.predictions.table import StoredTable, read_table
 from pixelmill.pipeline.registry import aliases_of
 from pixelmill.pipeline.registry.places import model_folder
 from pixelmill.pipeline.scoring import PredictionTable
+from pixelmill.pipeline.scoring.sources import ImageSource, source_of_table
 from pixelmill.pipeline.storage import Location, is_remote_error
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ MOST_IMAGES = 1000
 """The largest number of images in a sample."""
 _COLUMNS = ["image_path", "image_sha256"]
 _FACTS = b"pixelmill.batch"
+_SOURCE_FACTS = ("source", "root", "archive_size", "archive_modified_ns", "max_image_memory")
 _ROWS_AT_ONCE = 1 << 16
 _MAX_FILE_SIZE = 64 * 2**20
 _log = getLogger(__name__)
@@ -42,12 +44,13 @@ class BatchFacts:
     """The batch that a sample was drawn from.
 
     Attributes:
-        images: The folder that was scored, a path or an address.
+        images: The folder that was scored, a path or an address; or a list of paths.
         scored: Number of images that were scored.
         model: The version that scored them, `name@version`.
         alias: The alias that it was scored with.
         run_id: The scoring run.
         scored_at: Its time in UTC, ISO 8601.
+        source: What kind of source the images are, and its root, unless they are a folder.
     """
 
     images: str
@@ -56,6 +59,12 @@ class BatchFacts:
     alias: str
     run_id: str
     scored_at: str
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def image_source(self) -> ImageSource:
+        """Where its images are."""
+        return source_of_table({"images": self.images, **self.source})
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,7 @@ def _draw(table: PredictionTable, alias: str) -> ProductionSample:
         alias=alias,
         run_id=run["run_id"],
         scored_at=run["scored_at"],
+        source={name: manifest["request"][name] for name in _SOURCE_FACTS if name in manifest["request"]},
     )
     paths, sha256 = (tuple(rows[column].to_pylist()) for column in _COLUMNS)
     return ProductionSample(batch, paths, sha256)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline import __version__
 from pixelmill.pipeline.display import printable
+from pixelmill.pipeline.scoring.confusion_section import most_confused, read_confusion
 from pixelmill.pipeline.scoring.drift_section import read_drift
 from pixelmill.pipeline.scoring.skipped import format_skipped
 from pixelmill.pipeline.scoring.true_labels import format_not_classes
@@ -131,6 +132,8 @@ def render_scoring_report(content: ReportContent) -> str:
         accuracy=accuracy,
         accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
         classes=_class_accuracies(accuracy["classes"]) if accuracy else [],
+        confusion=read_confusion(accuracy) if accuracy else None,
+        confused=most_confused(accuracy) if accuracy else [],
         not_classes=format_not_classes(accuracy) if accuracy else "",
         skipped=format_skipped(manifest["passed_over_kinds"]),
         pixelmill_version=__version__,

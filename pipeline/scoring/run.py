@@ -131,7 +131,7 @@ _EXECUTORS: dict[Executor, Callable[[ScoringPlan, Tally, Meter], tuple[int, str]
 
 
 def score_folder(request: ScoringRequest) -> PredictionTable:
-    """Score a folder of images into a prediction table; see `pixelmill.pipeline.scoring`.
+    """Score a folder or list of images into a prediction table; see `pixelmill.pipeline.scoring`.
 
     Raises:
         RequestError: The request is invalid.

@@ -5,15 +5,21 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from pixelmill.pipeline.artifacts import replacing
+from pixelmill.pipeline.predictions.arrays import read_blocks, write_blocks
 from pixelmill.pipeline.predictions.parts import part_name, part_shard_key
 from pixelmill.pipeline.scoring import ScoringPlan
-from pixelmill.pipeline.scoring.listing import ListedImage, list_images
+from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.skipped import SkippedFiles
+from pixelmill.pipeline.scoring.sources import open_listing
 from pixelmill.pipeline.storage import Location
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _SHARDS_OF_A_SIZE = 64
 _MOST_DOUBLINGS = 6
@@ -82,13 +88,17 @@ def write_shards(
             large one when all others have finished.
         skipped: Updated with what the listing skips.
     """
-    listed = list_images(plan.request.images, plan.request.globs, skipped)
-    for number, images in enumerate(cut_images(listed, limits, tapers)):
+    listing = open_listing(plan.source, plan.request.globs, SkippedFiles() if skipped is None else skipped)
+    for number, images in enumerate(cut_images(listing.images(), limits, tapers)):
         blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
-        content = b"".join(_IMAGES.dump_json(block) + b"\n" for block in blocks)
-        with replacing(shard_path(plan, number)) as temporary:
-            temporary.write_bytes(content)
-        yield Shard(number, len(images), _key_of(plan, [content]))
+        contents = {shard_path(plan, number): b"".join(_IMAGES.dump_json(block) + b"\n" for block in blocks)}
+        columns = listing.take(len(images))
+        if columns is not None:
+            contents[columns_path(plan, number)] = write_blocks(columns, BLOCK)
+        for path, content in contents.items():
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        yield Shard(number, len(images), _key_of(plan, contents.values()))
 
 
 def shard_path(plan: ScoringPlan, number: int) -> Location:
@@ -96,10 +106,22 @@ def shard_path(plan: ScoringPlan, number: int) -> Location:
     return plan.request.shards / f"{number:05d}.jsonl"
 
 
+def columns_path(plan: ScoringPlan, number: int) -> Location:
+    """The file with the other columns of the rows of one shard, if its source has any."""
+    return plan.request.shards / f"{number:05d}.arrow"
+
+
 def read_shard(plan: ScoringPlan, number: int) -> Iterator[list[ListedImage]]:
     """The images of one shard, one block at a time."""
     with shard_path(plan, number).open("rb") as file:
         yield from map(_IMAGES.validate_json, file)
+
+
+def read_columns(plan: ScoringPlan, number: int) -> "Iterator[pa.Table]":
+    """The other columns of the rows of one shard, one block at a time; nothing if its source has none."""
+    if plan.source.has_columns:
+        with columns_path(plan, number).open("rb") as file:
+            yield from read_blocks(file)
 
 
 def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
@@ -109,8 +131,13 @@ def shard_images(plan: ScoringPlan, number: int) -> list[ListedImage]:
 
 def shard_key(plan: ScoringPlan, number: int) -> str:
     """A hash of the run and of the shard's listing; the part with this key holds the shard's predictions."""
-    with shard_path(plan, number).open("rb") as file:
-        return _key_of(plan, iter(lambda: file.read(1 << 20), b""))
+    paths = [shard_path(plan, number), *([columns_path(plan, number)] if plan.source.has_columns else [])]
+    return _key_of(plan, itertools.chain.from_iterable(map(_chunks, paths)))
+
+
+def _chunks(path: Location) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from iter(lambda: file.read(1 << 20), b"")
 
 
 def _key_of(plan: ScoringPlan, contents: Iterable[bytes]) -> str:
@@ -141,7 +168,7 @@ def _until_full(images: Iterable[ListedImage], limit: ShardLimit) -> Iterator[Li
     size = 0
     for count, image in enumerate(images, start=1):
         yield image
-        size += image.size
+        size += image.expected_bytes
         # Whole batches, because a partial batch takes just as long.
         if count >= most_images or (size >= most_bytes and count % _WHOLE_BATCHES == 0):
             return

@@ -79,7 +79,7 @@ def extension_of(name: str) -> str:
 def format_skipped(kinds: Mapping[str, Any]) -> str:
     """The skipped files of a manifest as text; empty if nothing was skipped.
 
-    For example, `40 files (.heic 38, .txt 2), 1 linked folder, 3 hidden, clutter (@eaDir 12)`.
+    For example, `40 files (.cr2 38, .txt 2), 1 linked folder, 3 hidden, clutter (@eaDir 12)`.
     """
     files, links, hidden, clutter = (
         kinds[name] for name in ("extensions", "linked_folders", "hidden", "clutter")

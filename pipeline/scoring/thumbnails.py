@@ -25,8 +25,8 @@ from pixelmill.pipeline.predictions.arrays import numbers_of
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.worker.file_reader import read_again
-from pixelmill.pipeline.storage import Location, absolute, parse_location
+from pixelmill.pipeline.scoring.worker.source_reader import read_images
+from pixelmill.pipeline.storage import absolute, parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,27 +78,28 @@ def make_thumbnails(
 
 def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -> Iterator[bytes | None]:
     """The thumbnail of each path; missing ones are made now."""
-    request = plan.request
-    missing = [path for path in paths if path not in made]
-    make = partial(_make_one, request.images, request.limits)
-    found = map_guarded(make, missing, processor_limit().count, request.limits)
+    limits = plan.request.limits
+    missing = list(dict.fromkeys(path for path in paths if path not in made))
+    contents = dict(read_images(plan.source, missing))
+    small = map_guarded(partial(_make_one, limits), contents.values(), processor_limit().count, limits)
+    found = made | dict(zip(contents, small, strict=True))
     for path in paths:
-        thumbnail = made[path] if path in made else next(found)
+        thumbnail = found.get(path)
         yield None if isinstance(thumbnail, ImageFailure) else thumbnail
 
 
 def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     """Make the thumbnails of some images; runs in a worker."""
-    request = read_plan(parse_location(work)).request
-    limits = request.limits
+    plan = read_plan(parse_location(work))
+    limits = plan.request.limits
     time = TimeLimit(limits.max_seconds, lambda path: None)
     WATCH.add(time)
-    made: dict[str, bytes | None] = {}
-    for path in paths:
+    made: dict[str, bytes | None] = dict.fromkeys(paths)
+    for path, content in read_images(plan.source, paths):
         time.begin(path)
         try:
             with MEMORY_LIMIT.allowing(limits.max_memory):
-                made[path] = guard(_make_one, limits, request.images, limits, path)
+                made[path] = guard(_make_one, limits, limits, content)
         except ImageFailure:
             made[path] = None
         time.end()
@@ -106,7 +107,6 @@ def _make(work: str, paths: Sequence[str]) -> dict[str, bytes | None]:
     return made
 
 
-def _make_one(images: Location, limits: DecodingLimits, path: str) -> bytes:
-    data = read_again(images, path)
+def _make_one(limits: DecodingLimits, data: bytes) -> bytes:
     require_affordable(data, limits)
     return encode_thumbnail(data, _SIDE)

@@ -1,13 +1,15 @@
 """True labels from folder names: the first folder of an image's path, matched to a class of the model."""
 
+import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.evaluation.intervals import interval_of_proportion
 from pixelmill.pipeline.file_names import unescape
 from pixelmill.pipeline.labels import normalize_label
 from pixelmill.pipeline.scoring.listing import first_folders
@@ -15,6 +17,7 @@ from pixelmill.pipeline.storage import Location
 
 _SHOWN = 3
 _MOST_FOLDERS = 100
+MOST_MISTAKES = 24
 
 
 class FolderLabels:
@@ -31,6 +34,10 @@ class FolderLabels:
         folder, slash, _ = path.partition("/")
         return self.of_folder(unescape(folder), folder) if slash else None
 
+    def of_text(self, text: str | None) -> str | None:
+        """The class that a label in a table stands for; the label itself if it is not a class."""
+        return self._classes.get(normalize_label(text), text) if text else None
+
     def of_folder(self, name: str, escaped: str) -> str:
         """The class that a folder's name stands for; a name that is not valid text stays escaped."""
         try:
@@ -38,6 +45,19 @@ class FolderLabels:
         except UnicodeEncodeError:
             return escaped
         return self._classes.get(normalize_label(name), name)
+
+
+class Mistake(NamedTuple):
+    """An image whose predicted label is not its true label, and the probability of the predicted one."""
+
+    path: str
+    true_label: str
+    label: str
+    probability: float
+
+
+def _by_confidence(mistake: Mistake) -> tuple[float, str]:
+    return -mistake.probability, mistake.path
 
 
 @dataclass
@@ -48,11 +68,18 @@ class TrueLabelCounts:
         classes: The model's class names.
         pairs: Scored images by (true label, predicted label), for folders that are a class.
         not_classes: Scored images by folder, for folders that are not a class.
+        mistakes: The wrong predictions with the highest probabilities, highest first.
     """
 
     classes: frozenset[str]
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
     not_classes: Counter[str] = field(default_factory=Counter)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def add_mistakes(self, mistakes: Iterable[Mistake]) -> None:
+        """Add wrong predictions, of which the most confident are kept."""
+        found = (mistake for mistake in mistakes if mistake.true_label in self.classes)
+        self.mistakes = heapq.nsmallest(MOST_MISTAKES, [*self.mistakes, *found], key=_by_confidence)
 
     def add(self, true_labels: Sequence[str | None], labels: Iterator[str]) -> None:
         """Count the true and the predicted labels of some scored images."""
@@ -65,7 +92,8 @@ class TrueLabelCounts:
     def accuracy(self) -> dict[str, Any]:
         """The accuracy on scored images whose folder is a class, overall and by class, for the manifest.
 
-        Also counts the images that are left out because their folder is not a class.
+        The interval is that of Wilson, at 95%. Also counts the images that are left out because their folder
+        is not a class.
         """
         classes: dict[str, dict[str, int]] = {}
         for (true_label, label), count in sorted(self.pairs.items()):
@@ -78,13 +106,31 @@ class TrueLabelCounts:
             "images": images,
             "correct": correct,
             "accuracy": correct / images if images else None,
+            "interval": list(interval_of_proportion(correct, images)) if images else None,
             "classes": classes,
+            "confusion": self._confusion(),
+            "worst_mistakes": [
+                {
+                    "image_path": mistake.path,
+                    "true_label": mistake.true_label,
+                    "label": mistake.label,
+                    "probability": mistake.probability,
+                }
+                for mistake in self.mistakes
+            ],
             "not_classes": {
                 "images": self.not_classes.total(),
                 "folders": len(self.not_classes),
                 "images_by_folder": dict(self.not_classes.most_common(_MOST_FOLDERS)),
             },
         }
+
+    def _confusion(self) -> dict[str, dict[str, int]]:
+        """Images by true label, then by predicted label, without zeros."""
+        found: dict[str, dict[str, int]] = {}
+        for (true_label, label), count in sorted(self.pairs.items()):
+            found.setdefault(true_label, {})[label] = count
+        return found
 
 
 def format_not_classes(accuracy: Mapping[str, Any]) -> str:
@@ -107,9 +153,23 @@ def require_class_folders(images: Location, classes: Sequence[str]) -> None:
     Raises:
         RequestError: None of them is.
     """
+    require_classes(first_folders(images), str(images), classes)
+
+
+def require_classes(folders: Iterable[str], images: str, classes: Sequence[str]) -> None:
+    """Check that at least one folder is named after a class of the model.
+
+    Args:
+        folders: The names of the folders.
+        images: What has them, for the message.
+        classes: The class names.
+
+    Raises:
+        RequestError: None of them is.
+    """
     labels = FolderLabels(classes)
     found: list[str] = []
-    for name in first_folders(images):
+    for name in folders:
         if labels.of_folder(name, "") in classes:
             return
         if len(found) <= _SHOWN:

@@ -218,7 +218,7 @@ def test_folders_that_are_not_classes_are_refused_before_any_work(
 def test_skipped_and_failed_files_are_reported(run: Run, trained_store: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images / "a", 2)
-    for name in ("b.heic", "c.HEIC", "notes.txt", "a/@eaDir/00000.png", ".DS_Store", "plain"):
+    for name in ("b.cr2", "c.CR2", "notes.txt", "a/@eaDir/00000.png", ".DS_Store", "plain"):
         (images / name).parent.mkdir(exist_ok=True)
         (images / name).write_bytes(b"")
     (images / "linked").symlink_to(tmp_path)
@@ -228,13 +228,13 @@ def test_skipped_and_failed_files_are_reported(run: Run, trained_store: Path, tm
     command = ("score", "digits@1", images, "--output", tmp_path / "out", "--store", trained_store)
     result = run(*command, "--max-failure-rate", 1)
     assert result.code == 0, result.errors
-    said = "4 files (.heic 2, .txt 1, no extension 1), 1 linked folder, clutter (.DS_Store 1, @eaDir 1)"
+    said = "4 files (.cr2 2, .txt 1, no extension 1), 1 linked folder, clutter (.DS_Store 1, @eaDir 1)"
     assert f"Skipped: {said}\n" in result.output
     assert "  failed: empty 4 (a/bad0.png, a/bad1.png, a/bad2.png, ...)\n" in result.output
     assert "  failed: not_an_image 1 (a/evil\\u202egnp.png)\n" in result.output
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["passed_over"] == 7
-    assert manifest["passed_over_kinds"]["extensions"] == {".heic": 2, ".txt": 1, "no extension": 1}
+    assert manifest["passed_over_kinds"]["extensions"] == {".cr2": 2, ".txt": 1, "no extension": 1}
     report = (tmp_path / "out/report.html").read_text()
     assert said in report
     assert "a/evil\\u202egnp.png" in report

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from tests.pipeline.images.bmp_files import BGRA, COLORS, MASKS, RLE8, bmp, indices, run_lengths
@@ -107,6 +108,24 @@ def _tiff() -> dict[str, bytes]:
     }
 
 
+def _heif() -> dict[str, bytes]:
+    def encoded(mode: str, **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(Image.fromarray(_PICTURE).convert(mode)).save(buffer, **options)
+        return buffer.getvalue()
+
+    return {mode: encoded(mode) for mode in ("L", "RGB", "RGBA")} | {"444": encoded("RGB", chroma=444)}
+
+
+def _avif() -> dict[str, bytes]:
+    second = [Image.fromarray(255 - _PICTURE)]
+    return {
+        **{mode: _encoded(mode, "AVIF") for mode in ("L", "RGB", "RGBA")},
+        "metadata": _encoded("RGB", "AVIF", exif=_EXIF, subsampling="4:4:4"),
+        "animation": _encoded("RGB", "AVIF", save_all=True, append_images=second),
+    }
+
+
 @cache
 def seeds() -> dict[str, dict[str, bytes]]:
     """The files of each format, by name."""
@@ -117,4 +136,6 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "BMP": _bmp(),
         "GIF": _gif(),
         "TIFF": _tiff(),
+        "HEIF": _heif(),
+        "AVIF": _avif(),
     }

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixelmill.pipeline.images import FORMATS
+from pixelmill.pipeline.images import FORMATS, FURTHER_FORMATS
 from tests.fuzz.changes import Change, ChangedFile, changed_files
 from tests.fuzz.properties import check
 from tests.fuzz.seeds import seeds
@@ -41,13 +41,13 @@ def test_past_failures(file: ChangedFile, outcome: str, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", [*FORMATS, *FURTHER_FORMATS])
 def test_every_seed_is_scored(file_format: str) -> None:
     for name, data in seeds()[file_format].items():
         assert check(data, file_format) == "scored", name
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", [*FORMATS, *FURTHER_FORMATS])
 def test_mutated_files_keep_every_guarantee(file_format: str) -> None:
     @settings(max_examples=100, deadline=None)
     @given(data=st.data())

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import FailureCode, ImageFailure
-from pixelmill.pipeline.scoring.listing import ListedImage, unescape
+from pixelmill.pipeline.scoring.listing import UNKNOWN_SIZE, ListedImage, unescape
 from pixelmill.pipeline.storage import Location, file_system, is_remote, read_content
 from pixelmill.pipeline.storage.deep_paths import open_file
 
@@ -24,6 +24,7 @@ _OPEN_AT_ONCE = 32
 _FETCHES = hasattr(os, "posix_fadvise")
 _MACHINE_TROUBLE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TRIES = 4
+_CODES = frozenset(FailureCode)
 CRASHES_WORKER = "crashes its worker"
 """The problem of a listed image that is known to crash its worker."""
 
@@ -103,7 +104,7 @@ def _failure(error: OSError | ImageFailure) -> ImageFailure:
 
 
 def _open(image: ListedImage, folder: int) -> int:
-    _require_regular_file(image)
+    require_regular_file(image)
     path = unescape(image.path)
     try:
         descriptor = open_file(path, _FLAGS | _UNNOTED, folder)
@@ -130,13 +131,28 @@ def _read(image: ListedImage, descriptor: int) -> bytes:
 
 
 def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[bytes | ImageFailure]:
-    """Fetch all files concurrently, as waiting for remote files takes no CPU time."""
-    names = [f"{root}/{unescape(image.path)}" for image in images]
+    return read_remote(system, [f"{root}/{unescape(image.path)}" for image in images], images, root)
+
+
+def read_remote(
+    system: Any, names: Sequence[str], images: Sequence[ListedImage], root: str
+) -> list[bytes | ImageFailure]:
+    """Fetch all files concurrently, as waiting for remote files takes no CPU time.
+
+    Args:
+        system: The fsspec file system.
+        names: The path of each file in it.
+        images: The files, as listed; a file of unknown size is fetched as it is.
+        root: What is named if no file can be read.
+
+    Raises:
+        WorkError: Every one of several files fails, though it may exist.
+    """
     contents: list[bytes | ImageFailure] = [ImageFailure(FailureCode.UNREADABLE, "not fetched")] * len(names)
     due = []
     for at, image in enumerate(images):
         try:
-            _require_regular_file(image)
+            require_regular_file(image)
             due.append(at)
         except ImageFailure as failure:
             contents[at] = failure
@@ -145,7 +161,7 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
             break
         # Ranges, because `cat` treats names as patterns. One byte beyond the listed size detects a file that
         # has grown; an empty file has no valid range.
-        sizes = [images[at].size for at in due]
+        sizes = [_MOST_BYTES if images[at].size == UNKNOWN_SIZE else images[at].size for at in due]
         replies = system.cat_ranges(
             [names[at] for at in due],
             [0 if size else None for size in sizes],
@@ -154,6 +170,8 @@ def _read_remote(system: Any, root: str, images: Sequence[ListedImage]) -> list[
         )
         for at, reply in zip(due, replies, strict=True):
             contents[at] = _check_remote(reply, images[at])
+            if images[at].size == UNKNOWN_SIZE and _is_worth_another_try(contents[at]):
+                contents[at] = _empty_or(contents[at], system, names[at])
         due = [at for at in due if _is_worth_another_try(contents[at])]
     if len(due) == len(names) > 1:
         # If every one of several files fails, the fault lies with the folder.
@@ -171,11 +189,21 @@ def _no_source(folder: str, reason: str) -> WorkError:
 
 def _check_remote(reply: bytes | Exception, image: ListedImage) -> bytes | ImageFailure:
     if isinstance(reply, bytes):
-        if len(reply) == image.size:
+        if image.size == UNKNOWN_SIZE and len(reply) > _MOST_BYTES:
+            return ImageFailure(FailureCode.TOO_LARGE, f"over the limit of {_MOST_BYTES} bytes")
+        if image.size in (len(reply), UNKNOWN_SIZE):
             return reply
         return ImageFailure(FailureCode.CHANGED, "size changed since it was listed")
     failure = ImageFailure(FailureCode.UNREADABLE, str(reply) or type(reply).__name__)
     failure.__cause__ = reply
+    return failure
+
+
+def _empty_or(failure: bytes | ImageFailure, system: Any, name: str) -> bytes | ImageFailure:
+    """The content of a file that has none, as object stores refuse any range of it; else its failure."""
+    with suppress(Exception):  # The failure of the fetch is the one to report.
+        if system.info(name)["size"] == 0:
+            return b""
     return failure
 
 
@@ -185,10 +213,18 @@ def _is_worth_another_try(content: bytes | ImageFailure) -> bool:
     return not isinstance(content.__cause__, FileNotFoundError | PermissionError)
 
 
-def _require_regular_file(image: ListedImage) -> None:
+def require_regular_file(image: ListedImage) -> None:
+    """Check that an image was listed without a problem, and is not too large.
+
+    Raises:
+        ImageFailure: It was, or it is.
+    """
     if image.problem == CRASHES_WORKER:
         raise ImageFailure(FailureCode.WORKER_DIED, "decoding crashes the worker process")
     if image.problem is not None:
+        code, colon, words = image.problem.partition(": ")
+        if colon and code in _CODES:
+            raise ImageFailure(FailureCode(code), words)
         # A trailing slash marks a folder that cannot be listed; its row stands for all images in it.
         code = FailureCode.UNREADABLE if image.path.endswith("/") else FailureCode.NOT_A_FILE
         raise ImageFailure(code, image.problem)

@@ -18,7 +18,7 @@ from pixelmill.pipeline.predictions.columns import Predictions
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.reuse import PreviousTable
-from pixelmill.pipeline.scoring.worker.file_reader import reader_of
+from pixelmill.pipeline.scoring.worker.source_reader import reader_of_source
 from pixelmill.pipeline.scoring.worker.timeouts import read_timeouts, record_timeout
 
 _FILES_AT_ONCE = 256
@@ -65,7 +65,7 @@ class Preparation:
     def __init__(self, plan: ScoringPlan) -> None:
         request = plan.request
         self.spec = plan.image
-        self._read = reader_of(request.images)
+        self._read = reader_of_source(plan.source)
         self._previous = PreviousTable(request) if request.previous else None
         self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
         self._embedding_size = request.bundle.embedding_size
@@ -181,9 +181,9 @@ def batches(
     """Split images into groups whose files fit into memory together; yields the first index and the group."""
     start = size = 0
     for place, image in enumerate(images):
-        if place > start and (place - start == most_files or size + image.size > _BYTES_AT_ONCE):
+        if place > start and (place - start == most_files or size + image.expected_bytes > _BYTES_AT_ONCE):
             yield start, images[start:place]
             start, size = place, 0
-        size += image.size
+        size += image.expected_bytes
     if start < len(images):
         yield start, images[start:]

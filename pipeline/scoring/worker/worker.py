@@ -20,7 +20,7 @@ from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.predictions.arrays import number_array
-from pixelmill.pipeline.predictions.columns import Predictions
+from pixelmill.pipeline.predictions.columns import TRUE_LABEL, Predictions
 from pixelmill.pipeline.predictions.parts import (
     file_facts,
     is_intact,
@@ -33,7 +33,7 @@ from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.scoring import ScoringPlan
 from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import read_plan
-from pixelmill.pipeline.scoring.shards import find_part, read_shard, shard_images, shard_key
+from pixelmill.pipeline.scoring.shards import find_part, read_columns, read_shard, shard_images, shard_key
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
@@ -41,7 +41,7 @@ from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
 from pixelmill.pipeline.scoring.worker.image_sample import ShardSample
 from pixelmill.pipeline.scoring.worker.model import RunModel
 from pixelmill.pipeline.scoring.worker.preparation import Preparation, Prepared, batches
-from pixelmill.pipeline.storage import has_latency, parse_location
+from pixelmill.pipeline.storage import parse_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,7 +126,9 @@ class Worker:
         counts: Counter[str] = Counter()
         run_id = self._plan.facts.run_id
         with writing_part(request.parts / part_name(number), self._plan.layout, key, run_id) as part:
+            columns = read_columns(self._plan, number)
             for images in read_shard(self._plan, number):
+                others = next(columns, None)
                 kept = next(earlier, None) if earlier else None
                 sample = sample or ShardSample(number, len(images), self._preparation.previous_sample)
                 due = _places_due(images, kept)
@@ -141,7 +143,7 @@ class Worker:
                 )
                 start = time.perf_counter()
                 files = file_facts([image[1:4] for image in images])
-                table = self._join(images, kept, due, predictions)
+                table = self._join(images, kept, due, predictions, others)
                 part.write(table, files)
                 uncertain = merge_uncertain(uncertain, least_confident(table))
                 self._seconds["write"] += time.perf_counter() - start
@@ -224,7 +226,7 @@ class Worker:
             return
         seen: dict[str, int] = {}
         groups = batches(images)
-        if not has_latency(self._plan.request.images):
+        if not self._plan.source.has_latency:
             # Cached files are read without waiting, and another thread would only compete for the processors.
             for start, group in groups:
                 prepared = self._preparation.prepare(group, start, seen)
@@ -252,19 +254,27 @@ class Worker:
         kept: "pa.Table | None",
         due: Sequence[int],
         predictions: Predictions,
+        others: "pa.Table | None" = None,
     ) -> "pa.Table":
         import pyarrow as pa
 
         layout = self._plan.layout
-        true_labels = [*map(self._true_labels.of_path, predictions.paths)] if layout.true_labels else None
+        if others is not None and len(due) < len(others):
+            others = others.take(number_array(np.array(due, np.int64)))
+        true_labels = self._true_labels_of(predictions.paths, others) if layout.true_labels else None
         new = predictions.to_table(
-            self._plan.labels, self._plan.facts, layout, true_labels, self._plan.thresholds
+            self._plan.labels, self._plan.facts, layout, true_labels, self._plan.thresholds, others
         )
         if kept is None:
             return new
         order = np.arange(len(images))
         order[list(due)] = len(images) + np.arange(len(due))
         return pa.concat_tables([kept.replace_schema_metadata(None), new]).take(number_array(order))
+
+    def _true_labels_of(self, paths: Sequence[str], others: "pa.Table | None") -> list[str | None]:
+        if others is None or TRUE_LABEL not in others.column_names:
+            return [*map(self._true_labels.of_path, paths)]
+        return [*map(self._true_labels.of_text, others[TRUE_LABEL].to_pylist())]
 
 
 # One per thread: a Dask worker may run several threads, each with its own session.

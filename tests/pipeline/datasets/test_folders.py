@@ -314,7 +314,7 @@ def test_a_class_that_is_a_copy_of_another_is_refused(tmp_path: Path) -> None:
 def test_what_is_left_out_is_counted_by_extension(tmp_path: Path) -> None:
     pets = make_classes(tmp_path / "pets", "cat", "dog")
     for number in range(4):
-        (pets / "cat" / f"{number}.HEIC").write_bytes(b"not read")
+        (pets / "cat" / f"{number}.CR2").write_bytes(b"not read")
     for name in ("dog/notes.txt", "dog/.hidden.png", "dog/LICENSE", "dog/.DS_Store", "cat/._0.png"):
         (pets / name).write_bytes(b"not read")
     shutil.copyfile(pets / "cat/00000.png", pets / "loose.png")
@@ -323,7 +323,7 @@ def test_what_is_left_out_is_counted_by_extension(tmp_path: Path) -> None:
     os.mkfifo(pets / "dog/pipe.png")
     raw = index(pets)
     assert dict(raw.left_out) == {
-        ".heic": 4,
+        ".cr2": 4,
         ".txt": 1,
         "hidden": 1,
         "no extension": 1,
@@ -334,7 +334,7 @@ def test_what_is_left_out_is_counted_by_extension(tmp_path: Path) -> None:
         "links to nothing": 1,
         "pipes and devices": 1,
     }
-    assert only_warning(raw).startswith(f"{pets}: 13 files left out: .heic 4, ")
+    assert only_warning(raw).startswith(f"{pets}: 13 files left out: .cr2 4, ")
     assert used(raw) == {"cat": 6, "dog": 6}
 
 

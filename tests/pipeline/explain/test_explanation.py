@@ -402,7 +402,7 @@ def test_missing_tables_models_and_folders_are_reported(
     with pytest.raises(RequestError, match="'digits@7'"):
         explain("a/00007.png", model="digits@7")
     request_.images.rename(tmp_path / "moved")
-    with pytest.raises(RequestError, match="the folder that was scored, does not exist"):
+    with pytest.raises(RequestError, match="the folder or archive that was scored, does not exist"):
         explain("a/00007.png")
 
 

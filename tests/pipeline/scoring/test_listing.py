@@ -334,7 +334,7 @@ def test_circular_links_are_harmless(name: str, tmp_path: Path) -> None:
 
 
 def test_skipped_files_are_counted(tmp_path: Path) -> None:
-    names = ["b.heic", "c.AVIF", "d/e.heic", "f.png?w=300", "g", "h.png ", "i.jpg_large", "j." + "x" * 17]
+    names = ["b.cr2", "c.ARW", "d/e.cr2", "f.png?w=300", "g", "h.png ", "i.jpg_large", "j." + "x" * 17]
     hidden = [".hidden.png", ".cache/1.png", ".cache/2.png"]
     clutter = ["@eaDir/a.png/t.jpg", "d/@eaDir/e.jpg", ".DS_Store", "Thumbs.db", "thumbs.db", "._a.png"]
     touch(tmp_path / "images", "a.png", "d/z.png", *names, *hidden, *clutter)
@@ -345,8 +345,8 @@ def test_skipped_files_are_counted(tmp_path: Path) -> None:
     assert [image.path for image in list_images(tmp_path / "images", (), counts)] == ["a.png", "d/z.png"]
     kinds = {
         "extensions": {
-            ".heic": 2,
-            ".avif": 1,
+            ".cr2": 2,
+            ".arw": 1,
             ".jpg_large": 1,
             ".png ": 1,
             ".png?w=300": 1,
@@ -360,7 +360,7 @@ def test_skipped_files_are_counted(tmp_path: Path) -> None:
     assert counts.describe() == kinds
     assert counts.total == 8 + 3 + 2 + 6
     assert format_skipped(kinds) == (
-        "8 files (.heic 2, .avif 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
+        "8 files (.cr2 2, .arw 1, .jpg_large 1, .png  1, .png?w=300 1, 2 more kinds), 3 linked folders, "
         "2 hidden, clutter (@eaDir 2, Thumbs.db 2, .DS_Store 1, ._* 1)"
     )
     # The same in a remote folder, which has no links.

@@ -15,6 +15,7 @@ from pixelmill.pipeline.predictions.columns import RunFacts
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
 from pixelmill.pipeline.scoring.plan import read_plan, write_plan
 from pixelmill.pipeline.scoring.resume import find_run
+from pixelmill.pipeline.scoring.sources import ImageSource
 from pixelmill.pipeline.storage import is_remote, parse_location
 
 
@@ -23,7 +24,15 @@ def plan_of(folder: Path, **changes: Any) -> ScoringPlan:
     facts = RunFacts("digits", "1", "0" * 64, "run", "2026-01-31T23:59:59Z")
     request = ScoringRequest(bundle, folder / "images", folder / "out")
     image = ImageSpec(height=8, width=9, channels=3, resize="pad", background=7)
-    return ScoringPlan(replace(request, **changes), facts, ("0", "é\n"), image, 1.5, 2.25)
+    return ScoringPlan(
+        replace(request, **changes),
+        facts,
+        ("0", "é\n"),
+        image,
+        1.5,
+        ImageSource.of_folder(request.images),
+        2.25,
+    )
 
 
 @pytest.mark.parametrize(

@@ -252,11 +252,11 @@ def test_accuracy_is_shown_if_it_is_known() -> None:
 
 def test_skipped_files_and_other_folders_are_shown_if_there_are_any() -> None:
     assert "Skipped" not in read(content()).text
-    kinds = {**SkippedFiles().describe(), "extensions": {".heic": 38, ".txt": 2}, "linked_folders": 1}
+    kinds = {**SkippedFiles().describe(), "extensions": {".cr2": 38, ".txt": 2}, "linked_folders": 1}
     left_out = {"not_classes": {"images": 5, "folders": 1, "images_by_folder": {"2026-01": 5}}}
     facts = {"images": 0, "correct": 0, "accuracy": None, "classes": {}, **left_out}
     text = read(content(passed_over=41, passed_over_kinds=kinds, accuracy=facts)).text
-    assert "Skipped 40 files (.heic 38, .txt 2), 1 linked folder" in text
+    assert "Skipped 40 files (.cr2 38, .txt 2), 1 linked folder" in text
     assert "Left out: 5 images in 1 folder that is not a class of the model (2026-01)." in text
 
 

@@ -27,6 +27,7 @@ from pixelmill.pipeline.scoring.plan import describe_request, lock_output, plan_
 from pixelmill.pipeline.scoring.reuse import PreviousTable, index_previous
 from pixelmill.pipeline.scoring.run import score_folder
 from pixelmill.pipeline.scoring.shards import find_part, growing_limits, write_shards
+from pixelmill.pipeline.scoring.sources import ImageSource
 from pixelmill.pipeline.scoring.worker.worker import Worker, score_shard
 from pixelmill.pipeline.storage import local_path
 from tests.conftest import update_manifest, write_images
@@ -193,7 +194,11 @@ def test_duplicates_are_decoded_once(request_: ScoringRequest, monkeypatch: pyte
     request_.work.mkdir(parents=True)
     facts = RunFacts("digits", "1", "0", "run", "now")
     bundle = request_.bundle
-    worker = Worker(ScoringPlan(request_, facts, bundle.labels(), bundle.image_spec(), 0.0))
+    worker = Worker(
+        ScoringPlan(
+            request_, facts, bundle.labels(), bundle.image_spec(), 0.0, ImageSource.of_folder(request_.images)
+        )
+    )
     images = list(list_images(request_.images))
     predictions, taken, _ = worker.predict(images)
     assert (len(images), len(decoded), len(set(decoded)), taken) == (2 * COUNT - 4, COUNT, COUNT, 0)

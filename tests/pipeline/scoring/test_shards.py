@@ -28,6 +28,7 @@ from pixelmill.pipeline.scoring.shards import (
     shard_key,
     write_shards,
 )
+from pixelmill.pipeline.scoring.sources import ImageSource
 from pixelmill.pipeline.storage import local_path
 
 LIMITS = st.tuples(st.integers(1, 4), st.integers(1, 40) | st.just(float("inf")))
@@ -39,7 +40,8 @@ def plan_of(folder: Path, run_id: str = "run") -> ScoringPlan:
     bundle = ModelBundle(folder / "model", "digits", 1, "0" * 64)
     facts = RunFacts("digits", "1", "0" * 64, run_id, "2026-01-31T23:59:59Z")
     image = ImageSpec(height=8, width=8, channels=1)
-    return ScoringPlan(ScoringRequest(bundle, images, folder / "out"), facts, ("0", "1"), image, 0.0)
+    request = ScoringRequest(bundle, images, folder / "out")
+    return ScoringPlan(request, facts, ("0", "1"), image, 0.0, ImageSource.of_folder(images))
 
 
 def fill(plan: ScoringPlan, *sizes: int) -> None:
