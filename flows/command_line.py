@@ -18,6 +18,7 @@ from pixelmill.flows.commands.deploy import deploy
 from pixelmill.flows.commands.down import down
 from pixelmill.flows.commands.explain import explain
 from pixelmill.flows.commands.export import export
+from pixelmill.flows.commands.forget import forget
 from pixelmill.flows.commands.models import models_app
 from pixelmill.flows.commands.predict import predict
 from pixelmill.flows.commands.prune import prune
@@ -43,7 +44,7 @@ app = typer.Typer(
 app.callback()(take_general_options)
 COMMANDS = (
     *(demo, retrain, audit, predict, score, review, export, verify, explain),
-    *(up, down, worker, deploy, status, prune),
+    *(up, down, worker, deploy, status, prune, forget),
 )
 for command in COMMANDS:
     app.command()(quietable(command))

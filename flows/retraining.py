@@ -30,6 +30,7 @@ from pixelmill.pipeline.config import DatasetSource, Recipe
 from pixelmill.pipeline.datasets import PreparedDataset, RawDataset, SplitName
 from pixelmill.pipeline.datasets.division import ModelHistory
 from pixelmill.pipeline.datasets.download import download_dataset
+from pixelmill.pipeline.datasets.exclusions import Exclusions, read_exclusions
 from pixelmill.pipeline.datasets.ledger import ledger_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.errors import DownloadError, NoSourceError, PixelmillError
@@ -103,7 +104,7 @@ def run_stages(
     start = find_starting_weights(recipe, models)
     work = workspace(models)
     run = begin_run(models, recipe.name)
-    raw = download(recipe.dataset, work, verify_data)
+    raw = download(recipe.dataset, work, read_exclusions(models), verify_data)
     if not retrain_anyway and (same := find_unchanged(models, recipe, raw.fingerprint)):
         return unchanged_as_state(same)
     history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
@@ -147,10 +148,12 @@ def is_network_error(task: Any, run: Any, state: Any) -> bool:
     retry_jitter_factor=0.5,
     retry_condition_fn=is_network_error,
 )
-def download(source: DatasetSource, store: Path, verify_data: bool) -> RawDataset:
+def download(source: DatasetSource, store: Path, exclusions: Exclusions, verify_data: bool) -> RawDataset:
     """Download and verify the data, and list its images with the hashes of their contents."""
-    raw = download_dataset(source, store, verify_data=verify_data)
+    raw = download_dataset(source, store, exclusions, verify_data=verify_data)
     get_run_logger().info("%s from %s", raw.source, raw.provenance)
+    if raw.excluded:
+        get_run_logger().info("%d images are left out: they are on the store's exclusion list", raw.excluded)
     return raw
 
 

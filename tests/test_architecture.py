@@ -24,7 +24,7 @@ FLOORS = (
     {"bundles", "datasets", "predictions", "run_lock"},
     {"arrivals", "audit", "prediction", "readiness", "registry", "training"},
     {"evaluation", "runs", "scoring", "starting_weights", "status"},
-    {"explain", "export", "promotion", "prune", "review"},
+    {"explain", "export", "forget", "promotion", "prune", "review"},
 )
 BESIDE = {
     "config": {"layers"},

@@ -50,12 +50,14 @@ def audit(
     from pixelmill.pipeline.audit.audit import describe_audit, look_at, require_unstopped, spec_of
     from pixelmill.pipeline.audit.collection import collect
     from pixelmill.pipeline.datasets.download import download_dataset
+    from pixelmill.pipeline.datasets.exclusions import read_exclusions
     from pixelmill.pipeline.storage import workspace
 
     recipe = _load(images, tuple(overrides or ()))
     check_store(store)
     work = workspace(store)
-    given = collect(download_dataset(recipe.dataset, work, for_training=False), recipe, work)
+    raw = download_dataset(recipe.dataset, work, read_exclusions(store), for_training=False)
+    given = collect(raw, recipe, work)
     folder = output or work / "audits" / recipe.name
     made = look_at(given, spec_of(recipe.dataset), folder)
     if as_json:

@@ -2,21 +2,19 @@
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from humanize import naturalsize
 
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
+from pixelmill.flows.deployment_outputs import deployment_outputs
 from pixelmill.flows.old_runs import OldRun, find_old_runs, remove_old_runs
-from pixelmill.flows.server_api import ServerApi
-from pixelmill.flows.server_record import ServerRecord, find_server, read_record
+from pixelmill.flows.server_record import find_server, read_record
 from pixelmill.flows.text_table import render_table
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.prune import Candidate, PruneRequest
-from pixelmill.pipeline.storage import Location, parse_location
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([hdw]?)", re.IGNORECASE)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -40,7 +38,7 @@ def prune(
     from pixelmill.pipeline.prune.prune import find_candidates, remove_candidates
 
     age, api = parse_age(older_than), find_server(store)
-    request = PruneRequest(store, keep, age, _outputs(api, read_record(store)))
+    request = PruneRequest(store, keep, age, deployment_outputs(api, read_record(store)))
     candidates = find_candidates(request)
     runs = find_old_runs(api, keep, age) if api else []
     removed = remove_candidates(request, candidates) if yes else []
@@ -72,19 +70,6 @@ def parse_age(text: str) -> timedelta:
     if age is None:
         raise RequestError(f"`older_than` {text}", "an age, such as 12h, 14d or 3w", "Correct the option.")
     return age
-
-
-def _outputs(api: ServerApi | None, record: ServerRecord | None) -> list[Location]:
-    """The outputs of the deployments, in which interrupted runs may have left files."""
-    home = Path(record.home) if record else Path()
-    found = []
-    for deployment in api.every("deployments/filter") if api else ():
-        for name in ("output", "root"):
-            value = (deployment["parameters"] or {}).get(name)
-            if isinstance(value, str) and value:
-                place = parse_location(value)
-                found.append(home / place if isinstance(place, Path) else place)
-    return found
 
 
 def _describe(candidate: Candidate, removed: list[Candidate] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.datasets.catalogue import Catalogue
+from pixelmill.pipeline.datasets.exclusions import Exclusions
 from pixelmill.pipeline.datasets.images import Images, Labels, PixelArray
 from pixelmill.pipeline.errors import PixelmillError
 
@@ -51,6 +52,8 @@ class RawDataset:
         warnings: Problems in the data that deserve attention, one line each.
         left_out: Number of files left out, by extension or reason.
         corrections: Number of corrected labels, by what was done; empty without a file of corrections.
+        exclusions: The contents that are left out.
+        excluded: Number of images left out because their content is excluded.
     """
 
     source: str
@@ -62,6 +65,8 @@ class RawDataset:
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     corrections: Mapping[str, int] = field(default_factory=dict)
+    exclusions: Exclusions = field(default_factory=Exclusions)
+    excluded: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class PreparedDataset:
         counts: Number of images in each split.
         warnings: Problems in the data that deserve attention, one line each.
         left_out: Number of files of a dataset folder left out, by extension or reason.
+        exclusions: The exclusion list that it was made with, and that none of its contents is in any split;
+            empty without a list.
     """
 
     folder: Path
@@ -85,6 +92,7 @@ class PreparedDataset:
     counts: dict[str, int]
     warnings: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    exclusions: Mapping[str, Any] = field(default_factory=dict)
 
     def split(self, name: SplitName) -> Images:
         """Open a split; the pixels are read when they are used."""
@@ -135,6 +143,7 @@ class PreparedDataset:
             manifest["counts"],
             tuple(manifest.get("warnings", ())),
             manifest.get("left_out", {}),
+            manifest.get("exclusions", {}),
         )
 
 

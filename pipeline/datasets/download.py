@@ -23,6 +23,7 @@ from pixelmill.pipeline.datasets.archive_datasets import check_archive, list_arc
 from pixelmill.pipeline.datasets.bundled import count_bundled_classes, list_bundled
 from pixelmill.pipeline.datasets.catalogue import Listing
 from pixelmill.pipeline.datasets.corrections import read_corrections
+from pixelmill.pipeline.datasets.exclusions import Exclusions
 from pixelmill.pipeline.datasets.folders import check_folders, count_folder_classes, list_folder
 from pixelmill.pipeline.datasets.parquet_datasets import (
     check_parquet,
@@ -44,6 +45,7 @@ class _Source:
     check: Callable[[Any], object]
 
 
+_NONE = Exclusions()
 _BUNDLED = _Source(list_bundled, count_bundled_classes, lambda source: None)
 _SOURCES: dict[type[DatasetSource], _Source] = {
     DigitsSource: _BUNDLED,
@@ -59,13 +61,19 @@ _SOURCES: dict[type[DatasetSource], _Source] = {
 
 
 def download_dataset(
-    source: DatasetSource, store: Path, *, verify_data: bool = False, for_training: bool = True
+    source: DatasetSource,
+    store: Path,
+    exclusions: Exclusions = _NONE,
+    *,
+    verify_data: bool = False,
+    for_training: bool = True,
 ) -> RawDataset:
     """List the images of a dataset, after downloading what is not in the cache, `downloads/` of the store.
 
     Args:
         source: The dataset of a recipe.
         store: The local folder for the working files of a store.
+        exclusions: Contents that are left out.
         verify_data: Whether to read files again whose size and time have not changed.
         for_training: Whether each class must have enough images for its splits.
 
@@ -79,7 +87,13 @@ def download_dataset(
     corrections = None if path is None else read_corrections(path)
     listing = _SOURCES[type(source)].list_images(source, cache)
     return write_catalogue(
-        source.source, listing, cache, corrections, verify_data=verify_data, for_training=for_training
+        source.source,
+        listing,
+        cache,
+        corrections,
+        exclusions,
+        verify_data=verify_data,
+        for_training=for_training,
     )
 
 

@@ -90,11 +90,30 @@ def prepare_dataset(
             "warnings": warnings,
             "left_out": dict(raw.left_out),
             "corrections": dict(raw.corrections),
+            "exclusions": _without_excluded(raw, folder),
         }
         if any(manifest.get(key) != value for key, value in facts.items()):
             manifest = {**manifest, **facts}
             write_json(folder / MANIFEST, manifest)
     return PreparedDataset.from_manifest(folder, manifest)
+
+
+def _without_excluded(raw: RawDataset, folder: Path) -> dict[str, Any]:
+    """The exclusion list for the manifest, after checking that no split has a content of it.
+
+    Raises:
+        WorkError: A split has one.
+    """
+    if raw.exclusions.contents:
+        found = pq.read_table(folder / ROWS_FILE, columns=["sha256"])["sha256"]
+        present = set(found.to_pylist()) & raw.exclusions.contents
+        if present:
+            raise WorkError(
+                f"{folder} with {len(present)} excluded images, such as {min(present)}",
+                "none of the contents on the store's exclusion list",
+                "Remove the folder; it will be prepared again.",
+            )
+    return raw.exclusions.describe(raw.excluded)
 
 
 def _reusable(folder: Path, tensors: TensorStore, ledger_size: int) -> dict[str, Any] | None:

@@ -19,12 +19,14 @@ from pixelmill.pipeline.datasets.class_folders import natural_order
 from pixelmill.pipeline.datasets.contents import Contents, hash_content
 from pixelmill.pipeline.datasets.corrections import Corrections, Corrector
 from pixelmill.pipeline.datasets.duplicates import duplicate_warnings, find_contradictions, require_enough
+from pixelmill.pipeline.datasets.exclusions import Exclusions
 from pixelmill.pipeline.datasets.hash_cache import HashCache
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.images import ImageFailure
 from pixelmill.pipeline.progress import progress
 
 _log = getLogger(__name__)
+_NONE = Exclusions()
 _BATCH = 4096
 _BATCHES_BETWEEN_SAVES = 16
 # Several reads at once hide the latency of disks and networks.
@@ -46,6 +48,7 @@ def write_catalogue(
     listing: Listing,
     cache: Path,
     corrections: Corrections | None = None,
+    exclusions: Exclusions = _NONE,
     *,
     verify_data: bool = False,
     for_training: bool = True,
@@ -59,6 +62,7 @@ def write_catalogue(
         listing: The images; consumed.
         cache: Where the catalogue and the hashes are kept.
         corrections: Corrections of labels.
+        exclusions: Contents that are left out.
         verify_data: Whether to read files again whose size and time have not changed.
         for_training: Whether each class must have enough images for its splits.
 
@@ -73,7 +77,8 @@ def write_catalogue(
     catalogues.mkdir(parents=True, exist_ok=True)
     with scratch_folder("catalogue", catalogues) as folder:
         written = folder / "catalogue.parquet"
-        _write(written, _correct(_hash_images(listing, hashes, verify_data), corrector), digests)
+        kept = _Kept(exclusions, _hash_images(listing, hashes, verify_data))
+        _write(written, _correct(kept, corrector), digests)
         flush_to_disk(written)
         path = catalogues / f"{sha256_of(written)[:32]}.parquet"
         written.replace(path)
@@ -97,6 +102,8 @@ def write_catalogue(
         warnings=tuple(warnings),
         left_out=dict(listing.left_out),
         corrections={} if corrections is None else applied.counts(),
+        exclusions=exclusions,
+        excluded=kept.left_out,
     )
 
 
@@ -148,6 +155,20 @@ def _hash_images(listing: Listing, hashes: HashCache, verify_data: bool) -> Iter
             is_complete = True
         finally:
             hashes.save(is_complete)
+
+
+class _Kept:
+    """The images whose contents are not excluded, and the number of the others."""
+
+    def __init__(self, exclusions: Exclusions, batches: Iterable[list[_Hashed]]) -> None:
+        self.left_out = 0
+        self._exclusions, self._batches = exclusions, batches
+
+    def __iter__(self) -> Iterator[list[_Hashed]]:
+        for batch in self._batches:
+            kept = [hashed for hashed in batch if hashed.sha256 not in self._exclusions]
+            self.left_out += len(batch) - len(kept)
+            yield kept
 
 
 def _correct(batches: Iterable[list[_Hashed]], corrector: Corrector) -> Iterator[list[_Hashed]]:

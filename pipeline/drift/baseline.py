@@ -34,6 +34,7 @@ def describe_baseline(
             "mean": float(gaps.mean()),
             "variance": float(gaps.var()),
         }
+        baseline["confusion"] = _confused(labels, top_1)
     if values is not None:
         baseline["image_measures"] = {
             name: Distribution.of(known).to_json()
@@ -41,3 +42,9 @@ def describe_baseline(
             if len(known := column[~np.isnan(column)])
         }
     return baseline
+
+
+def _confused(labels: npt.NDArray[np.int64], top_1: npt.NDArray[np.int64]) -> list[list[int]]:
+    """The cells of the confusion matrix that are not zero: true class, predicted class, images."""
+    cells, images = np.unique(np.stack([labels, top_1], axis=1), axis=0, return_counts=True)
+    return [[*cell, count] for cell, count in zip(cells.tolist(), images.tolist(), strict=True)]

@@ -88,6 +88,7 @@ def source_of_run(
             "dataset_fingerprint": dataset.fingerprint,
             "seed": recipe.training.seed,
             "recipe": recipe.model_dump(mode="json"),
+            **({"exclusions": dict(dataset.exclusions)} if dataset.exclusions else {}),
         },
         recipe=recipe,
         results=evaluation.folder,
@@ -97,7 +98,7 @@ def source_of_run(
 
 
 _log = getLogger(__name__)
-_INHERITED_FACTS = ("run_id", "dataset_fingerprint", "seed", "recipe")
+_INHERITED_FACTS = ("run_id", "dataset_fingerprint", "seed", "recipe", "exclusions")
 
 
 def export_spec_of(bundle: ModelBundle) -> ExportSpec:

@@ -13,6 +13,7 @@ from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.datasets import RawDataset
 from pixelmill.pipeline.datasets.corrections import EXCLUDE, Correction, Corrections, read_corrections
+from pixelmill.pipeline.datasets.exclusions import read_exclusions
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import GateRefused, WorkError
 from pixelmill.pipeline.evaluation.summary import name_some
@@ -187,7 +188,9 @@ def run_checks(store: Location, bundle: ModelBundle, champion: ModelBundle | Non
     Raises:
         WorkError: The list of checks is damaged, or a version predicts something that is no probability.
     """
-    checks = [check for check in read_checks(store, bundle.name).values() if check.label is not None]
+    excluded = read_exclusions(store)
+    known = read_checks(store, bundle.name)
+    checks = [check for sha256, check in known.items() if check.label is not None and sha256 not in excluded]
     if not checks:
         return None
     with scratch_folder("checks") as folder:

@@ -13,6 +13,7 @@ import numpy as np
 from pixelmill.pipeline.artifacts import scratch_folder
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.config import PromotionSpec
+from pixelmill.pipeline.datasets.exclusions import Exclusions, read_exclusions
 from pixelmill.pipeline.errors import PixelmillError
 from pixelmill.pipeline.evaluation.intervals import interval_of_proportion
 from pixelmill.pipeline.promotion.bars import Verdict
@@ -96,7 +97,7 @@ def preview_changes(store: Location, bundle: ModelBundle, champion: ModelBundle 
         return None
     with scratch_folder("production-sample") as folder:
         try:
-            found = dict(_fetch(sample, folder))
+            found = dict(_fetch(sample, read_exclusions(store), folder))
             files = list(found.values())
             new, old = predict_files([bundle, champion], files, "predict the last production batch")
         except (PixelmillError, OSError) as error:
@@ -125,10 +126,11 @@ def judge_changes(preview: Preview | None, promotion: PromotionSpec) -> Verdict 
     )
 
 
-def _fetch(sample: ProductionSample, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Local copies of the images that are still there unchanged, by path."""
+def _fetch(sample: ProductionSample, excluded: Exclusions, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Local copies of the images that are still there unchanged and not excluded, by path."""
     source = sample.batch.image_source
-    sha256 = dict(zip(sample.paths, sample.sha256, strict=True))
+    known = zip(sample.paths, sample.sha256, strict=True)
+    sha256 = {path: content for path, content in known if content not in excluded}
     for number, (path, content) in enumerate(read_images(source, list(sha256))):
         if hashlib.sha256(content).hexdigest() == sha256[path]:
             copy = folder / f"{number:05d}"

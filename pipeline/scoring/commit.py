@@ -13,6 +13,7 @@ from pixelmill.pipeline.artifacts import (
     write_text,
 )
 from pixelmill.pipeline.artifacts.formats import format_of
+from pixelmill.pipeline.drift.class_totals import estimate_class_totals
 from pixelmill.pipeline.drift.comparison import measure_drift
 from pixelmill.pipeline.drift.expected_accuracy import expect_accuracy
 from pixelmill.pipeline.errors import GateRefused, WorkError
@@ -127,6 +128,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "passed_over": outcome.skipped.total,
         "passed_over_kinds": outcome.skipped.describe(),
         "labels": dict(sorted(counts.labels.items())),
+        "class_totals": estimate_class_totals(baseline, counts.predictions, plan.labels, drift),
         "drift": drift,
         "expected_accuracy": expect_accuracy(baseline, counts.predictions, drift),
         **({"decisions": counts.decisions} if plan.layout.decisions else {}),

@@ -128,6 +128,7 @@ def render_scoring_report(content: ReportContent) -> str:
         expected=expected,
         expected_share=share(expected["accuracy"], 1) if expected else "",
         decisions=manifest.get("decisions"),
+        totals=_largest_totals(manifest),
         stages=_stage_times(manifest),
         accuracy=accuracy,
         accuracy_share=share(accuracy["correct"], accuracy["images"]) if accuracy else "",
@@ -195,6 +196,14 @@ def _stage_times(manifest: Mapping[str, Any]) -> list[StageTime]:
         )
         for stage, taken in seconds.items()
     ]
+
+
+def _largest_totals(manifest: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The estimated total of each class that may be in the run, largest first."""
+    totals = manifest.get("class_totals")
+    found = totals["classes"].items() if totals else ()
+    likely = [(name, row) for name, row in found if row["predicted"] or row["estimated"] >= 1]
+    return sorted(likely, key=lambda row: (-row[1]["estimated"], row[0]))
 
 
 def _class_accuracies(classes: Mapping[str, Mapping[str, int]]) -> list[ClassAccuracy]:

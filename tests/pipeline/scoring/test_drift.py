@@ -73,6 +73,18 @@ def test_the_accuracy_is_expected_but_not_to_be_relied_on(first: dict[str, Any])
     assert expected["baseline_accuracy"] > 0.9
 
 
+def test_the_class_totals_are_estimated(first: dict[str, Any]) -> None:
+    totals = first["class_totals"]
+    # Noise is no digit.
+    assert not totals["reliable"]
+    assert sum(row["estimated"] for row in totals["classes"].values()) == pytest.approx(
+        first["scored"], abs=0.6
+    )
+    assert {name: row["predicted"] for name, row in totals["classes"].items() if row["predicted"]} == first[
+        "labels"
+    ]
+
+
 def test_a_limit_refuses_the_run_and_leaves_the_table(
     request_: ScoringRequest, first: dict[str, Any]
 ) -> None:

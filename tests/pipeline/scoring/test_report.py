@@ -280,6 +280,21 @@ def test_the_expected_accuracy_is_shown_and_marked_where_there_is_drift(reliable
     assert ("not to be relied on" in text) is not reliable
 
 
+@pytest.mark.parametrize("reliable", [True, False])
+def test_the_estimated_class_totals_are_shown_with_their_interval(reliable: bool) -> None:
+    rows = {
+        "<b>cat": {"predicted": 300, "estimated": 251.7, "interval": [231, 1274]},
+        "dog": {"predicted": 895, "estimated": 943.3, "interval": None},
+        "fox": {"predicted": 0, "estimated": 0.2, "interval": [0, 3]},
+    }
+    text = read(content(class_totals={"reliable": reliable, "classes": rows})).text
+    assert "<b>cat 300 252 231 to 1,274" in text
+    assert text.index("dog 895 943 —") < text.index("<b>cat 300")
+    assert "fox" not in text
+    assert ("Not to be relied on" in text) is not reliable
+    assert "Estimated class totals" not in read(content()).text
+
+
 def test_decisions_are_counted_where_there_are_any() -> None:
     assert "to review" not in read(content()).text
     assert "95 to review, 1,100 accepted" in read(content(decisions={"accept": 1100, "review": 95})).text
