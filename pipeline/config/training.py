@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pixelmill.pipeline.config.augmentation import AugmentationSpec
 from pixelmill.pipeline.part import Number, Part, Positive, Text
 
 ClassWeights = Literal["none", "balanced"]
@@ -20,42 +21,6 @@ class LearningRate(Part):
     peak: Annotated[Number, Field(gt=0)] = Field(default=0.01, description="The highest learning rate.")
     warmup_fraction: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.2, description="Share of the steps during which the learning rate rises to its peak."
-    )
-
-
-class AugmentationSpec(Part):
-    """Random augmentation of the training images, different in every epoch; zero and `none` turn it off."""
-
-    shift: Annotated[Number, Field(ge=0, le=0.5)] = Field(
-        default=0.0,
-        description="Maximum shift in either direction, as a share of height and width; by whole pixels "
-        "unless the image is also rotated, zoomed, sheared or elastically deformed.",
-    )
-    rotation: Annotated[Number, Field(ge=0, le=180)] = Field(
-        default=0.0, description="Maximum rotation in either direction, in degrees."
-    )
-    zoom: Annotated[Number, Field(ge=0, le=0.5)] = Field(
-        default=0.0, description="Maximum zoom in or out, as a share of the size."
-    )
-    shear: Annotated[Number, Field(ge=0, le=45)] = Field(
-        default=0.0, description="Maximum shear in either direction, in degrees."
-    )
-    elastic: Annotated[Number, Field(ge=0, le=0.2)] = Field(
-        default=0.0,
-        description="Elastic deformation: standard deviation of the smooth displacement, as a share of "
-        "height and width; digits stay legible up to 0.03.",
-    )
-    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
-        default="none",
-        description="Directions in which an image is flipped, each with a probability of 0.5.",
-    )
-    cutout: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Side of the erased square, as a share of the shorter side."
-    )
-    mixup: Annotated[Number, Field(ge=0, le=10)] = Field(
-        default=0.0,
-        description="Images and labels are blended in pairs; the weight is drawn from a beta distribution "
-        "with this value for both parameters. 0.2 is common.",
     )
 
 
