@@ -8,8 +8,8 @@ import numpy.typing as npt
 from pixelmill.pipeline.config import AugmentationSpec
 from pixelmill.pipeline.images import Pixels
 
-LUMA = np.array([0.299, 0.587, 0.114])
-"""The weights of red, green and blue in a grey value: ITU-R BT.601, as in Pillow and torchvision."""
+# The weights of red, green and blue in a grey value: ITU-R BT.601, as in Pillow and torchvision.
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def vary_colors(pixels: Pixels, spec: AugmentationSpec, rng: np.random.Generator) -> Pixels:
@@ -44,9 +44,11 @@ def _matrices(
     Brightness b multiplies; contrast c is c * x + (1 - c) * mean grey value; saturation s is
     s * x + (1 - s) * grey value. Grey values do not change with the saturation, so the mean is added last.
     """
+    import cv2
+
     channels = pixels.shape[-1]
-    weights = LUMA if channels == 3 else np.ones(1)
-    mean = pixels.mean(axis=(1, 2)) @ weights
+    weights = _LUMA if channels == 3 else np.ones(1)
+    mean = np.array([cv2.mean(np.ascontiguousarray(image))[:channels] for image in pixels]) @ weights
     mixed = saturation[:, None, None] * np.eye(channels) + (1 - saturation)[:, None, None] * weights
     scaled = (contrast * brightness)[:, None, None] * mixed
     constant = np.broadcast_to(

@@ -49,20 +49,22 @@ def _cutmix(
     count, height, width, _ = pixels.shape
     others = rng.permutation(count)
     side = np.sqrt(1 - rng.beta(spec.cutmix, spec.cutmix, count))
-    rows = _near(rng.uniform(0, height, count), side * height, height)
-    columns = _near(rng.uniform(0, width, count), side * width, width)
-    pasted = rows[:, :, None] & columns[:, None, :]
-    own = (1 - pasted.mean(axis=(1, 2))).astype(np.float32)
-    return np.where(pasted[..., None], pixels[others], pixels), _blend(labels, others, own)
+    rows = _spans(rng.uniform(0, height, count), side * height, height)
+    columns = _spans(rng.uniform(0, width, count), side * width, width)
+    mixed = pixels.copy(order="C")
+    for index, other in enumerate(others.tolist()):
+        part = slice(*rows[index]), slice(*columns[index])
+        mixed[index][part] = pixels[other][part]
+    area = np.diff(rows)[:, 0] * np.diff(columns)[:, 0] / (height * width)
+    return mixed, _blend(labels, others, (1 - area).astype(np.float32))
 
 
-def _near(
+def _spans(
     centres: npt.NDArray[np.float64], lengths: npt.NDArray[np.float64], side: int
-) -> npt.NDArray[np.bool_]:
-    """Which pixels of a side have their centre within a span: bool [images, side]."""
-    away = np.abs(np.arange(side) + 0.5 - centres[:, None])
-    near: npt.NDArray[np.bool_] = away < lengths[:, None] / 2
-    return near
+) -> npt.NDArray[np.int64]:
+    """First and one past the last pixel of spans, cut at the ends of a side: int64 [images, 2]."""
+    ends = np.stack([centres - lengths / 2, centres + lengths / 2], axis=1)
+    return np.clip(np.rint(ends), 0, side).astype(np.int64)
 
 
 def _blend(values: npt.NDArray[Any], others: npt.NDArray[np.int64], share: npt.NDArray[np.float32]) -> Any:

@@ -8,15 +8,14 @@ edge pixels are replicated, and a shift is a share of the side, where TrivialAug
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.config import AugmentationSpec
 from pixelmill.pipeline.images import Pixels
-from pixelmill.pipeline.training.augmentation.color import LUMA
 
+_VALUES = np.arange(256, dtype=np.float64)
 # The filter of `ImageFilter.SMOOTH` of Pillow.
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float64) / 13
 
@@ -90,29 +89,44 @@ def _rotate(image: Pixels, degrees: float) -> Pixels:
     return _affine(np.array([[cosine, -sine, 0], [sine, cosine, 0]]), image)
 
 
-def _blend(image: Pixels, other: Pixels, share: float, constant: float = 0.0) -> Pixels:
-    """Share * image + (1 - share) * other + constant, rounded and clipped."""
+def _blend(image: Pixels, other: Pixels, share: float) -> Pixels:
+    """Share * image + (1 - share) * other, rounded and clipped."""
     import cv2
 
-    blended: Pixels = cv2.addWeighted(image, share, other, 1 - share, constant)
+    blended: Pixels = cv2.addWeighted(image, share, other, 1 - share, 0)
     return blended
 
 
-def _grey(image: Pixels) -> npt.NDArray[Any]:
-    return np.asarray(image @ LUMA if image.shape[-1] == 3 else image[..., 0], np.float64)
+def _look_up(image: Pixels, values: npt.NDArray[np.float64]) -> Pixels:
+    """Replace each value by that in a table, rounded and clipped: float64 [256], or [256, channels]."""
+    import cv2
+
+    table = np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(1, 256, -1)
+    replaced: Pixels = cv2.LUT(image, table)
+    return replaced
+
+
+def _grey(image: Pixels) -> Pixels:
+    """Grey values by ITU-R BT.601, as Pillow computes them: uint8 [height, width, 1]."""
+    import cv2
+
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] if image.shape[-1] == 3 else image
 
 
 def _change_brightness(image: Pixels, change: float) -> Pixels:
-    return _blend(image, np.zeros_like(image), 1 + change)
+    return _look_up(image, _VALUES * (1 + change))
 
 
 def _change_contrast(image: Pixels, change: float) -> Pixels:
-    return _blend(image, np.zeros_like(image), 1 + change, -change * float(_grey(image).mean()))
+    import cv2
+
+    return _look_up(image, _VALUES * (1 + change) - change * cv2.mean(_grey(image))[0])
 
 
 def _change_saturation(image: Pixels, change: float) -> Pixels:
-    grey = np.rint(_grey(image)).astype(np.uint8)
-    return _blend(image, np.repeat(grey[..., None], 3, axis=2), 1 + change)
+    import cv2
+
+    return _blend(image, cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), 1 + change)
 
 
 def _change_sharpness(image: Pixels, change: float) -> Pixels:
@@ -126,37 +140,45 @@ def _change_sharpness(image: Pixels, change: float) -> Pixels:
     return changed
 
 
-def _posterize(image: Pixels, bits: float) -> Pixels:
-    """Keep the highest bits of every value; `bits` is how many are dropped."""
-    return image & np.uint8(256 - 2 ** round(bits))
+def _posterize(image: Pixels, dropped: float) -> Pixels:
+    """Drop the lowest bits of every value."""
+    return image & np.uint8(256 - 2 ** round(dropped))
 
 
 def _solarize(image: Pixels, share: float) -> Pixels:
     """Invert values from a threshold on, which falls from 256 to 0."""
-    return np.where(image >= 256 * (1 - share), 255 - image, image)
+    return _look_up(image, np.where(256 * (1 - share) <= _VALUES, 255 - _VALUES, _VALUES))
 
 
 def _autocontrast(image: Pixels, _: float) -> Pixels:
-    """Stretch each channel from its darkest and brightest value to 0 and 255."""
-    low, high = (extreme(axis=(0, 1)).astype(np.float64) for extreme in (image.min, image.max))
-    scale = np.divide(255, high - low, out=np.ones_like(low), where=high > low)
-    stretched = np.clip(np.floor((image - np.where(high > low, low, 0)) * scale + 1e-9), 0, 255)
-    return stretched.astype(np.uint8)
+    """Stretch each channel from its darkest and brightest value to 0 and 255, as Pillow does."""
+    return _look_up(image, np.stack([_stretched(one) for one in _histograms(image)], axis=1))
+
+
+def _stretched(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    low, high = np.flatnonzero(counts)[[0, -1]]
+    return np.floor((_VALUES - low) * 255 / (high - low) + 1e-9) if high > low else _VALUES
 
 
 def _equalize(image: Pixels, _: float) -> Pixels:
-    """Make the histogram of each channel flat, as `ImageOps.equalize` of Pillow."""
-    channels = [_equalize_channel(image[..., channel]) for channel in range(image.shape[-1])]
-    return np.stack(channels, axis=-1)
+    """Make the histogram of each channel flat, as Pillow does."""
+    return _look_up(image, np.stack([_equalized(one) for one in _histograms(image)], axis=1))
 
 
-def _equalize_channel(values: Pixels) -> Pixels:
-    counts = np.bincount(values.ravel(), minlength=256)
+def _equalized(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
     if not step:
-        return values
+        return _VALUES
     before = np.cumsum(counts) - counts
-    return np.minimum((before + step // 2) // step, 255).astype(np.uint8)[values]
+    return ((before + step // 2) // step).astype(np.float64)
+
+
+def _histograms(image: Pixels) -> list[npt.NDArray[np.int64]]:
+    """The number of pixels with each value, int64 [256], for each channel."""
+    import cv2
+
+    found = (cv2.calcHist([image], [at], None, [256], [0, 256]) for at in range(image.shape[-1]))
+    return [counts.ravel().astype(np.int64) for counts in found]
 
 
 def _both(randaugment: float, trivialaugment: float) -> dict[str, float]:
