@@ -9,11 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from pixelmill.pipeline.config.augmentation import AugmentationSpec
 from pixelmill.pipeline.config.promotion import Bar, PromotionSpec
 from pixelmill.pipeline.config.sources import (
     ArchiveSource,
@@ -29,7 +32,7 @@ from pixelmill.pipeline.config.sources import (
     TableSource,
     name_after_folder,
 )
-from pixelmill.pipeline.config.training import AugmentationSpec, LearningRate, TrainingSpec
+from pixelmill.pipeline.config.training import LearningRate, TrainingSpec
 from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.layers import ModelSpec
 from pixelmill.pipeline.part import Number, Part, Positive, Share
@@ -245,6 +248,20 @@ class Recipe(Part):
         ):
             return {**content, "name": name_after_folder(fields["path"])}
         return content
+
+    @field_validator("training")
+    @classmethod
+    def has_colors_to_change(cls, training: TrainingSpec, info: ValidationInfo) -> TrainingSpec:
+        """Reject changes of the colour of greyscale images."""
+        image, changes = info.data.get("image"), training.augmentation.for_color
+        if isinstance(image, ImageSpec) and image.channels == 1 and changes:
+            name, value = next(iter(changes.items()))
+            raise PydanticCustomError(
+                "no_colors",
+                "0 for images without colour, as image.channels is 1",
+                {"key": f"training.augmentation.{name}", "value": value},
+            )
+        return training
 
     @model_serializer(mode="wrap", when_used="json")
     def without_passwords(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

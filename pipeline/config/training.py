@@ -4,9 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pixelmill.pipeline.config.augmentation import AugmentationSpec
 from pixelmill.pipeline.part import Number, Part, Positive, Text
 
 ClassWeights = Literal["none", "balanced"]
+Loss = Literal["cross_entropy", "focal"]
 
 
 class LearningRate(Part):
@@ -18,44 +20,13 @@ class LearningRate(Part):
         "rises and falls along half cosines and ends near zero; constant: the peak throughout.",
     )
     peak: Annotated[Number, Field(gt=0)] = Field(default=0.01, description="The highest learning rate.")
+    find: bool = Field(
+        default=False,
+        description="Replace the peak by one found before the training: a few steps with a rising learning "
+        "rate show where the loss falls fastest.",
+    )
     warmup_fraction: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.2, description="Share of the steps during which the learning rate rises to its peak."
-    )
-
-
-class AugmentationSpec(Part):
-    """Random augmentation of the training images, different in every epoch; zero and `none` turn it off."""
-
-    shift: Annotated[Number, Field(ge=0, le=0.5)] = Field(
-        default=0.0,
-        description="Maximum shift in either direction, as a share of height and width; by whole pixels "
-        "unless the image is also rotated, zoomed, sheared or elastically deformed.",
-    )
-    rotation: Annotated[Number, Field(ge=0, le=180)] = Field(
-        default=0.0, description="Maximum rotation in either direction, in degrees."
-    )
-    zoom: Annotated[Number, Field(ge=0, le=0.5)] = Field(
-        default=0.0, description="Maximum zoom in or out, as a share of the size."
-    )
-    shear: Annotated[Number, Field(ge=0, le=45)] = Field(
-        default=0.0, description="Maximum shear in either direction, in degrees."
-    )
-    elastic: Annotated[Number, Field(ge=0, le=0.2)] = Field(
-        default=0.0,
-        description="Elastic deformation: standard deviation of the smooth displacement, as a share of "
-        "height and width; digits stay legible up to 0.03.",
-    )
-    flip: Literal["none", "horizontal", "vertical", "both"] = Field(
-        default="none",
-        description="Directions in which an image is flipped, each with a probability of 0.5.",
-    )
-    cutout: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="Side of the erased square, as a share of the shorter side."
-    )
-    mixup: Annotated[Number, Field(ge=0, le=10)] = Field(
-        default=0.0,
-        description="Images and labels are blended in pairs; the weight is drawn from a beta distribution "
-        "with this value for both parameters. 0.2 is common.",
     )
 
 
@@ -81,6 +52,25 @@ class TrainingSpec(Part):
         default=0.001, description="Decoupled weight decay of the optimizer, as defined by Keras."
     )
     learning_rate: LearningRate = LearningRate()
+    clip_norm: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None,
+        description="Largest norm of the gradient of all weights together; a longer one is scaled down.",
+    )
+    accumulate_steps: Positive = Field(
+        default=1,
+        description="Number of steps whose mean gradient makes one update of the weights, as if batches were "
+        "so many times larger.",
+    )
+    loss: Loss = Field(
+        default="cross_entropy",
+        description="focal: images that are predicted well count less, in the training loss; validation is "
+        "measured in cross-entropy all the same.",
+    )
+    focal_gamma: Annotated[Number, Field(ge=0, le=10)] = Field(
+        default=2.0,
+        description="How much less, for the focal loss: each term of the cross-entropy is multiplied by "
+        "(1 - probability) to this power; 0 is the cross-entropy itself.",
+    )
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share of each label that is distributed over all classes."
     )
@@ -98,6 +88,11 @@ class TrainingSpec(Part):
         default=None,
         description="Number of epochs without a lower validation loss after which training stops; the "
         "weights with the lowest validation loss are kept.",
+    )
+    max_minutes: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None,
+        description="Time for the training. After each epoch, the learning rate schedule is fitted to as "
+        "many epochs as there is time for, up to `epochs`.",
     )
     augmentation: AugmentationSpec = AugmentationSpec()
     seed: Annotated[int, Field(ge=0, lt=2**32, strict=True)] = Field(

@@ -24,7 +24,7 @@ from pixelmill.pipeline.evaluation.report.page import render_report
 from pixelmill.pipeline.evaluation.slices import measure_slices
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel
+from pixelmill.pipeline.training import HISTORY_FILE, TrainedModel, read_search
 
 _MAX_PAIRS = 1_000
 
@@ -71,6 +71,7 @@ def evaluate_model(
             dataset=dataset,
             results=MetricsFile.model_validate(written),
             probabilities=probabilities,
+            search=read_search(model),
         )
         (staging / REPORT_FILE).write_text(page, encoding="utf-8")
         if predicted.inside is not None:
@@ -123,6 +124,8 @@ def describe_model(model: TrainedModel, dataset: PreparedDataset) -> dict[str, o
             "images": dataset.counts["train"],
             "normalization": model.normalization and asdict(model.normalization),
             "starting_weights": model.taken and asdict(model.taken),
+            "found_learning_rate": model.found_peak,
+            "time_budget": model.time_budget and asdict(model.time_budget),
         },
     }
 

@@ -70,6 +70,10 @@ class TrainingFacts(Row):
     """The effect of batch normalization at inference; null without trainable batch normalization."""
     starting_weights: dict[str, Any] | None = None
     """What was taken from an earlier model; null if the training began with random weights."""
+    found_learning_rate: float | None = None
+    """The peak that `training.learning_rate.find` found; null if the recipe gives it."""
+    time_budget: dict[str, Any] | None = None
+    """The use of `training.max_minutes`; null without it."""
 
 
 class ClassMetrics(Row):

@@ -38,8 +38,11 @@ def explain_problem(error: ValidationError, origin: str) -> RequestError:
             f"Add it to the recipe; `pixelmill recipes explain {_without_numbers(key)}` describes it.",
         )
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    # A check of several fields names the one to change.
+    named = problem.get("ctx", {})
+    key, received = named.get("key", key), named.get("value", problem["input"])
     return RequestError(
-        f"recipe {origin}: {key} is {problem['input']!r:.200}",
+        f"recipe {origin}: {key} is {received!r:.200}",
         message[0].lower() + message[1:],
         _remedy(problem),
     )

@@ -8,6 +8,7 @@ from pixelmill.pipeline.bundles import MODEL_FILE
 from pixelmill.pipeline.training.warm_start import TakenWeights
 
 HISTORY_FILE = "history.csv"
+SEARCH_FILE = "learning_rate_search.csv"
 VALIDATION_FILE = "validation_probabilities.npy"
 _MAX_ACCURACY_LOSS = 0.02
 
@@ -40,6 +41,36 @@ class NormalizationCheck:
 
 
 @dataclass(frozen=True)
+class RateSearch:
+    """What `training.learning_rate.find` found.
+
+    Attributes:
+        peak: The learning rate that is used as the peak of the schedule.
+        rates: The learning rates that were tried, in ascending order.
+        losses: The loss of the training batches with each.
+    """
+
+    peak: float
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TimeBudget:
+    """The use of `training.max_minutes`.
+
+    Attributes:
+        minutes: The time that the recipe gives to the training.
+        used_minutes: The time of all epochs, over all runs that a checkpoint connects.
+        epochs: The number of epochs planned.
+    """
+
+    minutes: float
+    used_minutes: float
+    epochs: int
+
+
+@dataclass(frozen=True)
 class TrainedModel:
     """A trained network on disk.
 
@@ -55,6 +86,8 @@ class TrainedModel:
         chosen_epoch: The epoch whose weights were saved, counted from 1.
         normalization: None for a model without trainable batch normalization.
         taken: What was taken from an earlier model; None if training started from random weights.
+        found_peak: The peak learning rate that was found; None if the recipe gives it.
+        time_budget: None without `training.max_minutes`.
     """
 
     folder: Path
@@ -67,6 +100,8 @@ class TrainedModel:
     chosen_epoch: int
     normalization: NormalizationCheck | None = None
     taken: TakenWeights | None = None
+    found_peak: float | None = None
+    time_budget: TimeBudget | None = None
 
     @property
     def model_path(self) -> Path:
@@ -75,8 +110,20 @@ class TrainedModel:
 
 
 def read_history(model: TrainedModel) -> list[dict[str, Any]]:
-    """One row per epoch: loss and accuracy on both splits, learning rate at its end, and seconds."""
+    """One row per epoch: loss and accuracy on both splits, learning rate at its end, seconds, and those
+    until the end of the first step.
+    """
     import pandas as pd
 
     table = pd.read_csv(model.folder / HISTORY_FILE)
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def read_search(model: TrainedModel) -> RateSearch | None:
+    """The search for the learning rate; None if the recipe gives it."""
+    import pandas as pd
+
+    if model.found_peak is None:
+        return None
+    table = pd.read_csv(model.folder / SEARCH_FILE)
+    return RateSearch(model.found_peak, tuple(table["learning_rate"]), tuple(table["loss"]))

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from pixelmill.pipeline.config import TrainingSpec
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import Meter
 from pixelmill.pipeline.training.checkpoints import Row, TrainingState, write_state
+from pixelmill.pipeline.training.losses import history_row
+from pixelmill.pipeline.training.pacing import fit_schedule, planned_epochs
 
 _SECONDS_BETWEEN_REPORTS = 2.0
 Logs = Mapping[str, Any]
@@ -47,10 +49,11 @@ class ProgressReporter:
     """Reports the progress of training, and stops it when the loss is NaN or infinite."""
 
     def __init__(
-        self, training: TrainingSpec, steps: int, history: tuple[Row, ...], advance: Meter, report: Report
+        self, training: TrainingSpec, steps: int, checkpointer: "Checkpointer", advance: Meter, report: Report
     ) -> None:
-        self._training, self._steps = training, steps
+        self._training, self._steps, self._checkpointer = training, steps, checkpointer
         self._advance, self._report = advance, report
+        history = checkpointer.state.history
         self._accuracy = history[-1]["val_accuracy"] if history else None
         self._epoch = self._done = self._seen = 0
         self._start = self._reported = time.monotonic()
@@ -69,10 +72,11 @@ class ProgressReporter:
         self._seen += count
         now = time.monotonic()
         rate = self._seen / max(now - self._start, 1e-9)
-        left = ((self._training.epochs - self._epoch + 1) * self._steps - done) * self._training.batch_size
+        epochs = self._checkpointer.planned_epochs
+        left = ((epochs - self._epoch + 1) * self._steps - done) * self._training.batch_size
         progress = TrainingProgress(
             self._epoch,
-            self._training.epochs,
+            epochs,
             done,
             self._steps,
             rate,
@@ -103,12 +107,15 @@ class Checkpointer:
     weights are those that were validated: the moving average if the recipe asks for one.
     """
 
-    def __init__(self, network: Any, training: TrainingSpec, path: Path, state: TrainingState | None) -> None:
-        self._network, self._training, self._path = network, training, path
-        self.state = state or TrainingState((), (), (), ())
+    def __init__(
+        self, network: Any, training: TrainingSpec, steps: int, path: Path, state: TrainingState
+    ) -> None:
+        self._network, self._training, self._steps, self._path = network, training, steps, path
+        self.state = state
         self._raw_weights: list[Any] = []
         self._evaluated: list[Any] = []
         self._start = time.monotonic()
+        self._first_step: float | None = None
 
     @property
     def is_over(self) -> bool:
@@ -116,7 +123,12 @@ class Checkpointer:
         epochs = len(self.state.history)
         patience = self._training.early_stopping
         stopped = patience is not None and epochs - 1 - self._chosen(self.state.history) >= patience
-        return epochs >= self._training.epochs or (epochs > 0 and stopped)
+        return epochs >= self.planned_epochs or (epochs > 0 and stopped)
+
+    @property
+    def planned_epochs(self) -> int:
+        """The number of epochs of the training, as far as is known; early stopping may end it sooner."""
+        return planned_epochs(self._training, self.state.history)
 
     @property
     def chosen_epoch(self) -> int:
@@ -125,7 +137,12 @@ class Checkpointer:
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Start timing the epoch."""
-        self._start = time.monotonic()
+        self._start, self._first_step = time.monotonic(), None
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        """Time the first step, which in the first epoch includes the compilation."""
+        if self._first_step is None:
+            self._first_step = time.monotonic()
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Validate with the averaged weights."""
@@ -147,12 +164,15 @@ class Checkpointer:
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write the checkpoint, and stop training if early stopping applies."""
-        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        row = {"epoch": epoch + 1, **history_row(logs)}
         row["learning_rate"] = float(_to_numpy(self._network.optimizer.learning_rate))
         row["seconds"] = time.monotonic() - self._start
+        row["start_seconds"] = (self._first_step or self._start) - self._start
         history = (*self.state.history, row)
         counts = self._chosen(history) == len(history) - 1
-        self.state = TrainingState(
+        fit_schedule(self._network.optimizer, self._training, history, self._steps)
+        self.state = replace(
+            self.state,
             network=tuple(map(_to_numpy, self._network.variables)),
             optimizer=tuple(map(_to_numpy, self._network.optimizer.variables)),
             weights=tuple(self._evaluated) if counts else self.state.weights,

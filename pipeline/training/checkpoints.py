@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from pixelmill.pipeline.artifacts import canonical_json, installed_packages, rem
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.training import RateSearch
 from pixelmill.pipeline.training.backends import chosen_backend
 from pixelmill.pipeline.training.warm_start import StartingWeights
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Row = dict[str, float]
 _log = getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _LOCK_TIMEOUT_SECONDS = 30
 
 
@@ -38,12 +39,14 @@ class TrainingState:
         optimizer: The variables of the optimizer; its step also drives the learning rate schedule.
         weights: The weights of the epoch chosen so far.
         history: One row per epoch.
+        search: The learning rate found before the first epoch; None if the recipe gives it.
     """
 
     network: Arrays
     optimizer: Arrays
     weights: Arrays
     history: tuple[Row, ...]
+    search: RateSearch | None = None
 
 
 def checkpoint_path(
@@ -100,7 +103,9 @@ def write_state(path: Path, state: TrainingState) -> None:
         for index, array in enumerate(getattr(state, name))
     }
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, history=np.array(json.dumps(state.history)), **arrays)
+    search = state.search and asdict(state.search)
+    texts = {"history": json.dumps(state.history), "search": json.dumps(search)}
+    np.savez(buffer, allow_pickle=False, **{name: np.array(text) for name, text in texts.items()}, **arrays)
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
@@ -114,7 +119,12 @@ def read_state(path: Path) -> TrainingState | None:
                 part: tuple(file[name] for name in names if name.startswith(f"{part}/"))
                 for part in ("network", "optimizer", "weights")
             }
-            return TrainingState(**parts, history=tuple(json.loads(str(file["history"]))))
+            search = json.loads(str(file["search"]))
+            return TrainingState(
+                **parts,
+                history=tuple(json.loads(str(file["history"]))),
+                search=search and RateSearch(search["peak"], tuple(search["rates"]), tuple(search["losses"])),
+            )
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

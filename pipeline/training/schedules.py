@@ -5,17 +5,37 @@ from collections.abc import Callable
 from typing import Any
 
 from pixelmill.pipeline.config import LearningRate, TrainingSpec
+from pixelmill.pipeline.training.pacing import paced_schedule
 
 
 def build_optimizer(training: TrainingSpec, steps: int) -> Any:
-    """A Keras optimizer whose learning rate schedule ends after `steps`."""
+    """A Keras optimizer whose learning rate schedule ends after `steps`.
+
+    With a time budget, the schedule has a pace: see `paced_schedule`.
+    """
+    schedule = _SCHEDULES[training.learning_rate.schedule](training.learning_rate, steps)
+    if training.max_minutes is None or training.learning_rate.schedule == "constant":
+        return optimizer_with(training, schedule)
+    paced = paced_schedule(schedule)
+    optimizer = optimizer_with(training, paced)
+    # Variables that are attributes of the optimizer are part of its state, and so of the checkpoint.
+    optimizer.schedule_anchor, optimizer.schedule_place, optimizer.schedule_pace = paced.variables
+    return optimizer
+
+
+def optimizer_with(training: TrainingSpec, learning_rate: Any) -> Any:
+    """The optimizer of a recipe with a learning rate, which is a number or a Keras schedule."""
     import keras
 
+    accumulated = training.accumulate_steps
     options = {
-        "learning_rate": _SCHEDULES[training.learning_rate.schedule](training.learning_rate, steps),
+        "learning_rate": learning_rate,
         "weight_decay": training.weight_decay,
+        "global_clipnorm": training.clip_norm,
+        "gradient_accumulation_steps": accumulated if accumulated > 1 else None,
         "use_ema": training.ema_momentum > 0,
-        "ema_momentum": training.ema_momentum,
+        # Keras averages after every step, also after those without an update.
+        "ema_momentum": training.ema_momentum ** (1 / accumulated),
     }
     optimizers: dict[str, Callable[[], Any]] = {
         "adamw": lambda: keras.optimizers.AdamW(**options),

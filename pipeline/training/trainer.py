@@ -15,11 +15,12 @@ from pixelmill.pipeline.config import Recipe, TrainingSpec
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.progress import progress
-from pixelmill.pipeline.training import HISTORY_FILE, VALIDATION_FILE, TrainedModel
+from pixelmill.pipeline.training import HISTORY_FILE, SEARCH_FILE, VALIDATION_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
 from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
-from pixelmill.pipeline.training.checkpoints import lock_checkpoint, read_state
+from pixelmill.pipeline.training.checkpoints import TrainingState, lock_checkpoint, read_state
 from pixelmill.pipeline.training.class_weights import weighted
+from pixelmill.pipeline.training.compilation import compile_for
 from pixelmill.pipeline.training.initialization import initialize_dirac
 from pixelmill.pipeline.training.input_pipeline import (
     BatchPrefetcher,
@@ -30,13 +31,13 @@ from pixelmill.pipeline.training.input_pipeline import (
 )
 from pixelmill.pipeline.training.network import build_network
 from pixelmill.pipeline.training.normalization import fuse_normalization
-from pixelmill.pipeline.training.schedules import build_optimizer
+from pixelmill.pipeline.training.pacing import time_budget
+from pixelmill.pipeline.training.rate_search import find_rate
 from pixelmill.pipeline.training.statistics import estimate_statistics, limit_momentum
 from pixelmill.pipeline.training.validation import validate
 from pixelmill.pipeline.training.warm_start import StartingWeights, take_weights
 
 _PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
-_STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
 
 
 def ignore_progress(progress: TrainingProgress) -> None:
@@ -62,7 +63,8 @@ def train_model(
         start: The earlier model to start from; None for random weights.
 
     Raises:
-        RequestError: The requested device is not available, or the earlier model has no layer that fits.
+        RequestError: The requested device is not available, the earlier model has no layer that fits, or an
+            epoch has fewer steps than are accumulated.
         WorkError: The loss is NaN or infinite, or the device is out of memory.
     """
     training = recipe.training
@@ -71,7 +73,11 @@ def train_model(
         with device.scope():
             network = compile_network(dataset, recipe, device)
             taken = take_weights(network, start, dataset.class_names) if start else None
-            checkpointer = Checkpointer(network, training, checkpoint, read_state(checkpoint))
+            state = read_state(checkpoint) or TrainingState((), (), (), ())
+            if training.learning_rate.find:
+                training, state = find_rate(network, dataset, training, device, state)
+            steps = steps_per_epoch(dataset.counts["train"], training)
+            checkpointer = Checkpointer(network, training, steps, checkpoint, state)
             resumed_after = len(checkpointer.state.history)
             if resumed_after:
                 checkpointer.restore()
@@ -92,10 +98,15 @@ def train_model(
         chosen_epoch=checkpointer.chosen_epoch,
         normalization=normalization,
         taken=taken,
+        found_peak=state.search and state.search.peak,
+        time_budget=time_budget(training, checkpointer.state.history),
     )
     with publishing(folder, _describe(trained, dataset, recipe, resumed_after)) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
+        if state.search:
+            curve = {"learning_rate": state.search.rates, "loss": state.search.losses}
+            pd.DataFrame(curve).to_csv(staging / SEARCH_FILE, index=False)
         write_array(staging / VALIDATION_FILE, validation.probabilities)
     return trained
 
@@ -114,6 +125,8 @@ def _describe(
         "chosen_epoch": trained.chosen_epoch,
         "normalization": trained.normalization and asdict(trained.normalization),
         "starting_weights": trained.taken and asdict(trained.taken),
+        "found_learning_rate": trained.found_peak,
+        "time_budget": trained.time_budget and asdict(trained.time_budget),
     }
 
 
@@ -155,18 +168,8 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
         fuse_normalization(network)
     # Probabilities and loss are computed in full precision, whatever the policy of the other layers.
     network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
-    steps = steps_per_epoch(dataset.counts["train"], training)
-    limit_momentum(network, steps)
-    steps_per_execution = training.steps_per_execution
-    network.compile(
-        optimizer=build_optimizer(training, training.epochs * steps),
-        loss="categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile=training.jit_compile,
-        steps_per_execution=_STEPS_PER_EXECUTION[device.kind]
-        if steps_per_execution == "auto"
-        else steps_per_execution,
-    )
+    limit_momentum(network, steps_per_epoch(dataset.counts["train"], training))
+    compile_for(network, training, dataset, device)
     return network
 
 
@@ -183,15 +186,14 @@ def _fit(
     images = dataset.split("train")
     batches = TrainingBatches(images, classes, training)
     validation = ValidationBatches(dataset.split("validation"), classes, device.count)
-    history = checkpointer.state.history
-    first = len(history)
+    first = len(checkpointer.state.history)
     total = (training.epochs - first) * batches.steps * training.batch_size
     with (
         prefetch_batches(weighted(batches, images.labels, classes, training), batches.steps) as feed,
         prefetch_batches(validation, len(validation)) as validation_feed,
         progress("train", total, "images") as advance,
     ):
-        reporter = ProgressReporter(training, batches.steps, history, advance, report)
+        reporter = ProgressReporter(training, batches.steps, checkpointer, advance, report)
         network.fit(
             feed.as_keras(),
             validation_data=validation_feed.as_keras(),
@@ -218,6 +220,7 @@ def _callbacks(
         ),
         callback(
             on_epoch_begin=checkpointer.on_epoch_begin,
+            on_train_batch_end=checkpointer.on_train_batch_end,
             on_test_begin=checkpointer.on_test_begin,
             on_test_end=checkpointer.on_test_end,
             on_epoch_end=checkpointer.on_epoch_end,

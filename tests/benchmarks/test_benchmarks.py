@@ -1,12 +1,16 @@
 """The benchmarks run, and their claims about memory hold; their rates are not tested."""
 
+import io
 import subprocess
 import sys
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pixelmill.pipeline.image_encoding import encode_png
 from tests.benchmarks.many_files import compare
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -53,3 +57,26 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     assert many.peak_memory < 600e6
     # Thirty times as many files; only the list of names in one folder grows.
     assert many.peak_memory < few.peak_memory + 100e6
+
+
+def test_every_augmentation_has_a_rate() -> None:
+    described = run("augmentation_throughput", "--rounds", "1")
+    assert described.count("images/s at 224x224") == 10
+
+
+def test_a_warm_start_needs_fewer_epochs(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "images.tar.gz", "w:gz") as archive:
+        rng = np.random.default_rng(0)
+        for label, name in enumerate(("dark", "light")):
+            for index in range(60):
+                shades = np.clip(rng.normal(110 + 30 * label, 60, (32, 32, 3)), 0, 255).astype(np.uint8)
+                content = encode_png(shades)
+                member = tarfile.TarInfo(f"train/{name}/{index:03}.png")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    described = run(
+        *("warm_start", str(tmp_path / "images.tar.gz")),
+        *("--images", "40", "--epochs", "2", "--seeds", "1"),
+    )
+    assert "from nothing: median" in described
+    assert "from the earlier model: median" in described

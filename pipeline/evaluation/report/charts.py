@@ -17,6 +17,7 @@ from pixelmill.pipeline.evaluation.metrics_file import (
     RobustnessLevel,
     RobustnessSeries,
 )
+from pixelmill.pipeline.training import RateSearch
 
 # Charts are drawn in this colour, which the text colour of the page then replaces.
 _INK = "#010203"
@@ -98,6 +99,17 @@ def _draw_over_epochs(history: pd.DataFrame, column: str, title: str, chosen_epo
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles, labels = axes.get_legend_handles_labels()
         axes.legend(handles[-len(labels) :], labels, frameon=False)
+    return chart.svg
+
+
+def draw_search(search: RateSearch) -> str:
+    """The loss over the learning rates that were tried, and the one that was chosen."""
+    with drawing("Search for the learning rate", "learning rate") as chart:
+        axes = chart.axes
+        axes.plot(search.rates, search.losses, color=_BLUE, marker="o", ms=3, label="training loss")
+        axes.axvline(search.peak, color=_INK, lw=1, ls=":", label=f"chosen peak {search.peak:g}")
+        axes.set_xscale("log")
+        axes.legend(frameon=False)
     return chart.svg
 
 

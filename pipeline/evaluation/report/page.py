@@ -15,16 +15,18 @@ from pixelmill.pipeline.evaluation.report.charts import (
     draw_coverage,
     draw_reliability,
     draw_robustness,
+    draw_search,
     draw_training,
 )
 from pixelmill.pipeline.evaluation.report.findings import ends, find_notable, percent
 from pixelmill.pipeline.evaluation.report.links import NO_LINKS
 from pixelmill.pipeline.evaluation.report.pictures import PredictedImages
+from pixelmill.pipeline.evaluation.report.training_images import draw_training_images
 from pixelmill.pipeline.evaluation.summary import name_some
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.layers import LayerSummary
 from pixelmill.pipeline.templates import open_templates
-from pixelmill.pipeline.training import TrainedModel
+from pixelmill.pipeline.training import RateSearch, TrainedModel
 
 _TEMPLATE = "page.html.jinja"
 _MAX_PAIRS = 20
@@ -42,6 +44,7 @@ def render_report(
     dataset: PreparedDataset,
     results: MetricsFile,
     probabilities: Probabilities,
+    search: RateSearch | None = None,
 ) -> str:
     """Render the report as one HTML page, whose links to other pages `link_pages` fills in.
 
@@ -53,6 +56,7 @@ def render_report(
         dataset: The dataset with the test images.
         results: The content of `metrics.json`.
         probabilities: The predictions for the test images, float32 [images, classes].
+        search: The search for a learning rate, if there was one.
     """
     environment = open_templates("pixelmill.pipeline.evaluation.report")
     environment.filters.update(printable=printable, percent=percent, ends=ends)
@@ -69,7 +73,8 @@ def render_report(
         warnings=_warnings(model, dataset, results),
         notable=find_notable(results),
         wrong=round((1 - results.test.accuracy) * results.test.images),
-        training=draw_training(history, model.chosen_epoch),
+        training=draw_training(history, model.chosen_epoch) + ([draw_search(search)] if search else []),
+        augmentation=recipe.training.augmentation.used,
         matrix=matrix,
         images_of={row.name: row.images for row in results.classes},
         long_names=any(len(name) > 3 for name in matrix.classes),
@@ -98,6 +103,7 @@ def _choose_pictures(
         "mistakes": pictures.worst_mistakes(most),
         "uncertain": pictures.least_certain(most),
         "gallery": pictures.gallery(classes) if most else {},
+        "training_images": draw_training_images(dataset, recipe) if most else [],
     }
 
 

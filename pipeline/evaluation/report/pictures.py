@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pixelmill.pipeline.datasets import Images, PreparedDataset
 from pixelmill.pipeline.image_encoding import encode_tensor_thumbnail
+from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
 
 # The longer side of a thumbnail, in pixels: about as wide as it is shown.
@@ -102,7 +103,7 @@ class PredictedImages:
         predicted = int(row.argmax())
         return Picture(
             file=self.files[index],
-            source=_data_url(encode_tensor_thumbnail(self.images.pixels[index], side)),
+            source=draw_thumbnail(self.images.pixels[index], side),
             true_name=self.class_names[label],
             predicted=self.class_names[predicted],
             probability=float(row[predicted]),
@@ -116,6 +117,7 @@ def _evenly(order: npt.NDArray[np.int64], count: int) -> list[int]:
     return chosen
 
 
-def _data_url(image: bytes) -> str:
-    text = base64.b64encode(image).decode()
+def draw_thumbnail(pixels: Pixels, side: int) -> str:
+    """An image, uint8 [height, width, 1 or 3], at most `side` pixels wide and high, as a data URL."""
+    text = base64.b64encode(encode_tensor_thumbnail(pixels, side)).decode()
     return f"data:image/{'png' if text.startswith(_PNG_START) else 'jpeg'};base64,{text}"

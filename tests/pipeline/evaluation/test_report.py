@@ -9,10 +9,14 @@ from playwright.sync_api import Browser, Page
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.datasets import Images
+from pixelmill.pipeline.evaluation.report.charts import draw_search
 from pixelmill.pipeline.evaluation.report.links import link_pages
-from pixelmill.pipeline.evaluation.report.pictures import PredictedImages
-from pixelmill.pipeline.training import NormalizationCheck
+from pixelmill.pipeline.evaluation.report.pictures import PredictedImages, draw_thumbnail
+from pixelmill.pipeline.evaluation.report.training_images import draw_training_images
+from pixelmill.pipeline.training import NormalizationCheck, RateSearch
+from pixelmill.pipeline.training.input_pipeline import TrainingBatches
 from tests.pipeline.evaluation.reports import noisy_probabilities, write_report
+from tests.pipeline.training.recipes import digits, small_recipe
 
 
 def open_page(browser: Browser, path: Path, width: int, scheme: str) -> Page:
@@ -263,3 +267,42 @@ def test_the_report_of_a_bundle_links_to_its_proof(browser: Browser, bundle: Mod
     page.click("nav.pages >> text=proof")
     assert page.url.endswith("report/export.html")
     page.close()
+
+
+def test_the_report_shows_training_images_as_the_network_gets_them(tmp_path: Path) -> None:
+    dataset = digits(tmp_path)
+    recipe = small_recipe(augmentation={"shift": 0.2, "cutmix": 1.0}, label_smoothing=0.1, batch_size=10)
+    shown = draw_training_images(dataset, recipe)
+    batches = TrainingBatches(dataset.split("train"), 10, recipe.training)
+    first = [batches[0], batches[1]]
+    pixels, labels = (np.concatenate(parts)[:16] for parts in zip(*first, strict=True))
+    assert [picture.source for picture in shown] == [draw_thumbnail(one, 112) for one in pixels]
+    assert len(shown) == 16
+    mixed = 0
+    for picture, label in zip(shown, labels, strict=True):
+        largest = np.argsort(-label)[: len(picture.labels)]
+        assert [name for name, _ in picture.labels] == [dataset.class_names[at] for at in largest]
+        assert [share for _, share in picture.labels] == pytest.approx(label[largest])
+        mixed += len(picture.labels) == 2
+    assert 4 < mixed <= 16
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_training_images_of_a_bundle_are_on_its_page(
+    browser: Browser, bundle: ModelBundle, width: int, scheme: str
+) -> None:
+    page, requested = open_report(browser, bundle, width, scheme)
+    assert page.locator(".training-images figure").count() == 16
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.training-images img')].map(image => image.naturalHeight)"
+    )
+    assert min(heights) > 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert len(requested) == 1
+
+
+def test_the_search_for_the_learning_rate_is_drawn() -> None:
+    drawn = draw_search(RateSearch(0.01, (1e-6, 1e-4, 0.01, 1.0), (2.0, 1.9, 1.0, 3.0)))
+    assert drawn.startswith("<svg")
+    assert "chosen peak 0.01" in drawn

@@ -1,28 +1,15 @@
-"""The effect of augmentation on images and labels."""
+"""The effect of random geometry on images."""
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pixelmill.pipeline.config import AugmentationSpec
 from pixelmill.pipeline.images import Pixels
-from pixelmill.pipeline.training.augmentation import SoftLabels, augment
-
-Augmented = tuple[Pixels, SoftLabels]
-
-
-def random_batch(count: int, height: int, width: int, channels: int) -> Augmented:
-    rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 256, (count, height, width, channels), np.uint8)
-    return pixels, np.eye(10, dtype=np.float32)[rng.integers(0, 10, count)]
-
-
-def augmented(pixels: Pixels, labels: SoftLabels | None = None, seed: int = 0, **spec: object) -> Augmented:
-    labels = np.eye(1, dtype=np.float32)[[0] * len(pixels)] if labels is None else labels
-    return augment(pixels, labels, AugmentationSpec.model_validate(spec), np.random.default_rng(seed))
+from pixelmill.pipeline.training.augmentation import augment
+from tests.pipeline.training.augmentation.batches import augmented, random_batch
 
 
 def blobs(count: int, size: int, row: float, column: float) -> Pixels:
@@ -39,45 +26,6 @@ def centres(pixels: Pixels) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]
     total = weights.sum(axis=(1, 2))
     rows, columns = weights.sum(axis=2) @ away / total, weights.sum(axis=1) @ away / total
     return np.stack([rows, columns], axis=1)
-
-
-@settings(deadline=None)
-@given(
-    spec=st.builds(
-        AugmentationSpec,
-        shift=st.floats(0, 0.5),
-        rotation=st.floats(0, 180),
-        zoom=st.floats(0, 0.5),
-        shear=st.floats(0, 45),
-        elastic=st.floats(0, 0.2),
-        flip=st.sampled_from(["none", "horizontal", "vertical", "both"]),
-        cutout=st.floats(0, 0.99),
-        mixup=st.floats(0, 10),
-    ),
-    shape=st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3])),
-)
-def test_any_augmentation_keeps_shapes_and_dtypes(
-    spec: AugmentationSpec, shape: tuple[int, int, int, int]
-) -> None:
-    pixels, labels = random_batch(*shape)
-    before = pixels.copy(), labels.copy()
-    changed, soft = augment(pixels, labels, spec, np.random.default_rng(0))
-    assert changed.shape == shape
-    assert (changed.dtype, soft.dtype) == (np.dtype(np.uint8), np.dtype(np.float32))
-    assert soft.min() >= 0
-    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(pixels, before[0])
-    np.testing.assert_array_equal(labels, before[1])
-    again, soft_again = augment(pixels, labels, spec, np.random.default_rng(0))
-    np.testing.assert_array_equal(changed, again)
-    np.testing.assert_array_equal(soft, soft_again)
-
-
-def test_without_augmentation_nothing_changes() -> None:
-    pixels, labels = random_batch(4, 8, 8, 1)
-    changed, soft = augmented(pixels, labels)
-    np.testing.assert_array_equal(changed, pixels)
-    np.testing.assert_array_equal(soft, labels)
 
 
 @pytest.mark.parametrize(("flip", "axes"), [("horizontal", {2}), ("vertical", {1}), ("both", {1, 2})])
@@ -198,27 +146,35 @@ def test_edge_pixels_are_replicated() -> None:
     )
 
 
-def test_cutout_fills_one_square_with_the_mean_of_the_image() -> None:
-    pixels, _ = random_batch(200, 20, 30, 3)
-    pixels //= 4  # No pixel has the fill value by chance.
-    pixels[:, 0, 0] = 255
-    changed, _ = augmented(pixels, cutout=0.5)
-    areas = []
-    for one, before in zip(changed, pixels, strict=True):
-        rows, columns, _ = np.nonzero(one != before)
-        if len(rows):
-            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-            assert max(height, width) <= 11
-            square = one[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-            assert (square == before.mean(axis=(0, 1)).astype(np.uint8)).all()
-            areas.append(height * width)
-    assert len(areas) > 190
-    assert max(areas) >= 100
+def test_a_crop_keeps_its_share_of_the_area_and_a_limited_aspect_ratio() -> None:
+    # The value of a pixel is its original position, so the slopes are the sides of the crop.
+    down, across = np.indices((101, 201)).astype(np.uint8)
+    pixels = np.repeat(np.stack([across, down, down], axis=2)[None], 400, axis=0)
+    changed, _ = augmented(pixels, crop=0.75)
+    middle = changed[:, 50, 100, :2].astype(float)
+    wide = (changed[:, 50, 150, 0].astype(float) - changed[:, 50, 50, 0]) / 100
+    high = (changed[:, 75, 100, 1].astype(float) - changed[:, 25, 100, 1]) / 50
+    area, aspect = wide * high, wide / high
+    assert 0.23 < area.min() < 0.3
+    assert 0.9 < area.max() < 1.02
+    assert 0.55 < area.mean() < 0.7
+    assert 0.72 < aspect.min() < 0.8
+    assert 1.25 < aspect.max() < 1.4
+    # The crop lies inside the image, anywhere.
+    assert (middle[:, 0] - 100 * wide >= -1.5).all()
+    assert (middle[:, 0] + 100 * wide <= 201.5).all()
+    assert middle[:, 0].min() < 70
+    assert middle[:, 0].max() > 130
 
 
-def test_mixup_blends_labels_like_images() -> None:
-    shades = np.repeat(np.array([0, 255], np.uint8), 50)
-    pixels = np.broadcast_to(shades[:, None, None, None], (100, 4, 4, 1))
-    changed, soft = augmented(pixels, np.eye(2, dtype=np.float32)[shades // 255], mixup=0.5)
-    np.testing.assert_allclose(changed[:, 0, 0, 0] / 255, soft[:, 1], atol=0.003)
-    assert ((soft > 0.05) & (soft < 0.95)).any()
+def test_a_crop_is_the_resized_part_of_the_image() -> None:
+    small = np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)
+    pixels = cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)
+    changed, _ = augmented(pixels[None], crop=0.9, seed=5)
+    down, across = np.indices((64, 64)).astype(np.uint8) * 4
+    places, _ = augmented(np.stack([across, down, down], axis=2)[None], crop=0.9, seed=5)
+    (left, top), (right, bottom) = places[0, 0, 0, :2] / 4, places[0, -1, -1, :2] / 4
+    steps = np.arange(64, dtype=np.float32) / 63
+    rows, columns = np.meshgrid(top + steps * (bottom - top), left + steps * (right - left), indexing="ij")
+    expected = cv2.remap(pixels, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_CUBIC)
+    assert np.abs(changed[0].astype(float) - expected).mean() < 2

@@ -1,8 +1,4 @@
-"""Random augmentation of training batches: in the input pipeline, never in the model.
-
-The random numbers of a step depend only on the seed, the epoch and the step, so a resumed run sees the same
-images as an uninterrupted one.
-"""
+"""Random geometry of images: shift, rotation, zoom, shear, crop, flip and elastic deformation."""
 
 from typing import Any
 
@@ -12,8 +8,6 @@ import numpy.typing as npt
 from pixelmill.pipeline.config import AugmentationSpec
 from pixelmill.pipeline.images import Pixels
 
-SoftLabels = npt.NDArray[np.float32]
-"""[images, classes]: each row sums to one."""
 Coordinates = npt.NDArray[np.float32]
 """[2, images, height, width]: x and y."""
 # A finer grid would bend a stroke within its own width.
@@ -26,35 +20,12 @@ _PIXELS_PER_CHUNK = 1 << 15
 _MAX_REMAP_ROWS = 32_766
 
 
-def augment(
-    pixels: Pixels, labels: SoftLabels, spec: AugmentationSpec, rng: np.random.Generator
-) -> tuple[Pixels, SoftLabels]:
-    """Augment a batch.
-
-    Args:
-        pixels: uint8 [images, height, width, channels]; not modified.
-        labels: float32 [images, classes], the target probabilities; not modified.
-        spec: The augmentations and their strength.
-        rng: The source of random numbers.
-
-    Returns:
-        The augmented images and labels, of the same shapes and dtypes.
-    """
-    if spec.shift or spec.flip != "none" or _needs_interpolation(spec):
-        pixels = _warp(pixels, spec, rng)
-    if spec.cutout:
-        pixels = _apply_cutout(pixels, spec.cutout, rng)
-    if spec.mixup:
-        pixels, labels = _apply_mixup(pixels, labels, spec.mixup, rng)
-    return pixels, labels
-
-
 def _needs_interpolation(spec: AugmentationSpec) -> bool:
-    return any((spec.rotation, spec.zoom, spec.shear, spec.elastic))
+    return any((spec.rotation, spec.zoom, spec.shear, spec.crop, spec.elastic))
 
 
-def _warp(pixels: Pixels, spec: AugmentationSpec, rng: np.random.Generator) -> Pixels:
-    """Shift, rotate, zoom, shear, flip and bend in one step, replicating the edge pixels.
+def warp(pixels: Pixels, spec: AugmentationSpec, rng: np.random.Generator) -> Pixels:
+    """Shift, rotate, zoom, shear, flip, bend and crop in one step, replicating the edge pixels.
 
     The network must not be trained on blurred images when it will predict sharp ones: if images are only
     shifted and flipped, they move by whole pixels. Everything else uses cubic interpolation, because
@@ -125,7 +96,27 @@ def _matrices(
     matrices[:, :, 1] += matrices[:, :, 0] * slants
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     matrices[:, :, 2] = centre - matrices[:, :, :2] @ centre + shifts
-    return matrices
+    return _crop(matrices, height, width, spec.crop, rng) if spec.crop else matrices
+
+
+def _crop(
+    matrices: npt.NDArray[np.float64], height: int, width: int, most: float, rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Matrices that first map the output to a random crop of it: Szegedy et al., 2015, arXiv:1409.4842.
+
+    As in `RandomResizedCrop` of torchvision, the area is uniform, here from 1 - most to 1, and the logarithm
+    of the aspect ratio is uniform from 3/4 to 4/3. Ratios with which the crop would not fit are not drawn.
+    """
+    area = rng.uniform(1 - most, 1, len(matrices))
+    ratio = np.exp(rng.uniform(np.log(np.maximum(3 / 4, area)), np.log(np.minimum(4 / 3, 1 / area))))
+    scale = np.sqrt(np.stack([area * ratio, area / ratio], axis=1))
+    first = rng.random(scale.shape) * (1 - scale) * (width, height)
+    # The centre of the pixel 0 lies at 0.5.
+    constant = (scale - 1) / 2 + first
+    cropped = matrices.copy()
+    cropped[:, :, 2] += np.einsum("nij,nj->ni", matrices[:, :, :2], constant)
+    cropped[:, :, :2] *= scale[:, None, :]
+    return cropped
 
 
 def _source_coordinates(matrices: npt.NDArray[np.float64], height: int, width: int) -> Coordinates:
@@ -156,31 +147,3 @@ def _elastic_displacement(displacements: npt.NDArray[np.float32], height: int, w
     sides = np.array([width, height], np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
     bends = rows @ (displacements.transpose(1, 0, 2, 3) * sides) @ columns
     return bends.astype(np.float32, copy=False)
-
-
-def _apply_cutout(pixels: Pixels, part: float, rng: np.random.Generator) -> Pixels:
-    """Fill a random square of each image with the image's mean: DeVries and Taylor, 2017, arXiv:1708.04552.
-
-    The centre may lie anywhere in the image, so the square may extend beyond its edge.
-    """
-    count, height, width, _ = pixels.shape
-    half = part * min(height, width) / 2
-    rows = np.abs(np.arange(height) - rng.uniform(0, height - 1, (count, 1))) <= half
-    columns = np.abs(np.arange(width) - rng.uniform(0, width - 1, (count, 1))) <= half
-    mean = pixels.mean(axis=(1, 2), keepdims=True).astype(np.uint8)
-    return np.where((rows[:, :, None] & columns[:, None, :])[..., None], mean, pixels)
-
-
-def _apply_mixup(
-    pixels: Pixels, labels: SoftLabels, alpha: float, rng: np.random.Generator
-) -> tuple[Pixels, SoftLabels]:
-    """Blend each image and its label with those of another: Zhang et al., 2018, arXiv:1710.09412."""
-    count = len(pixels)
-    others = rng.permutation(count)
-    share = rng.beta(alpha, alpha, count).astype(np.float32)
-
-    def blend(values: Any) -> Any:
-        own = share.reshape(count, *[1] * (values.ndim - 1))
-        return values * own + values[others] * (1 - own)
-
-    return np.rint(blend(pixels)).astype(np.uint8), blend(labels)
