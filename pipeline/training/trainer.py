@@ -18,22 +18,39 @@ from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.training import HISTORY_FILE, VALIDATION_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
 from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
-from pixelmill.pipeline.training.checkpoints import lock_checkpoint, read_state
+from pixelmill.pipeline.training.checkpoints import (
+    TrainingState,
+    completed_epochs,
+    head_path,
+    lock_checkpoint,
+    read_state,
+)
 from pixelmill.pipeline.training.class_weights import weighted
+from pixelmill.pipeline.training.features import compute_features
 from pixelmill.pipeline.training.initialization import initialize_dirac
 from pixelmill.pipeline.training.input_pipeline import (
     BatchPrefetcher,
     TrainingBatches,
+    TrainingImages,
     ValidationBatches,
     prefetch_batches,
     steps_per_epoch,
 )
 from pixelmill.pipeline.training.network import build_network
 from pixelmill.pipeline.training.normalization import fuse_normalization
+from pixelmill.pipeline.training.phases import (
+    assign_weights,
+    choose_weights,
+    count_body_layers,
+    head_report,
+    head_training,
+    split_network,
+)
+from pixelmill.pipeline.training.pretrained import PretrainedWeights
 from pixelmill.pipeline.training.schedules import build_optimizer
 from pixelmill.pipeline.training.statistics import estimate_statistics, limit_momentum
 from pixelmill.pipeline.training.validation import validate
-from pixelmill.pipeline.training.warm_start import StartingWeights, take_weights
+from pixelmill.pipeline.training.warm_start import StartingWeights, set_initial_weights
 
 _PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
 _STEPS_PER_EXECUTION = {"cpu": 1, "gpu": 16}
@@ -50,6 +67,7 @@ def train_model(
     checkpoint: Path,
     report: Report = ignore_progress,
     start: StartingWeights | None = None,
+    pretrained: PretrainedWeights | None = None,
 ) -> TrainedModel:
     """Fit a network on the training split and validate it on the validation split.
 
@@ -60,9 +78,11 @@ def train_model(
         checkpoint: The file to resume from, if it exists; replaced after every epoch.
         report: Called with the progress every two seconds.
         start: The earlier model to start from; None for random weights.
+        pretrained: The file of the weights of the recipe's application; None without one.
 
     Raises:
-        RequestError: The requested device is not available, or the earlier model has no layer that fits.
+        RequestError: The requested device is not available, or a file of weights does not fit.
+        DownloadError: Weights of ImageNet cannot be downloaded.
         WorkError: The loss is NaN or infinite, or the device is out of memory.
     """
     training = recipe.training
@@ -70,17 +90,23 @@ def train_model(
     with lock_checkpoint(checkpoint), explain_out_of_memory(training):
         with device.scope():
             network = compile_network(dataset, recipe, device)
-            taken = take_weights(network, start, dataset.class_names) if start else None
+            first = recipe.model.layers[0]
+            taken = set_initial_weights(network, first, start, pretrained, dataset.class_names)
+            resumed_after = completed_epochs(checkpoint)
+            head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
+            before = network.get_weights()
             checkpointer = Checkpointer(network, training, checkpoint, read_state(checkpoint))
-            resumed_after = len(checkpointer.state.history)
-            if resumed_after:
+            if checkpointer.state.history:
                 checkpointer.restore()
             if not checkpointer.is_over:
-                _fit(network, dataset, training, device, checkpointer, report, folder)
-        model = _rebuild_in_float32(dataset, recipe, checkpointer.state.weights)
+                images = TrainingImages(dataset.split("train"), dataset.split("validation"))
+                classes = len(dataset.class_names)
+                _fit(network, images, classes, training, device, checkpointer, report, folder)
+        phases = choose_weights(head, before, checkpointer, training)
+        model = _rebuild_in_float32(dataset, recipe, phases.weights)
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
-    history = pd.DataFrame(checkpointer.state.history)
+    history = pd.DataFrame(phases.history)
     trained = TrainedModel(
         folder=folder,
         parameters=model.count_params(),
@@ -89,7 +115,7 @@ def train_model(
         device=device.title,
         validation_loss=validation.loss,
         validation_accuracy=validation.accuracy,
-        chosen_epoch=checkpointer.chosen_epoch,
+        chosen_epoch=phases.chosen_epoch,
         normalization=normalization,
         taken=taken,
     )
@@ -157,6 +183,11 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
     network.layers[-1].dtype_policy = keras.DTypePolicy("float32")
     steps = steps_per_epoch(dataset.counts["train"], training)
     limit_momentum(network, steps)
+    _compile(network, training, steps, device)
+    return network
+
+
+def _compile(network: Any, training: TrainingSpec, steps: int, device: Device) -> None:
     steps_per_execution = training.steps_per_execution
     network.compile(
         optimizer=build_optimizer(training, training.epochs * steps),
@@ -167,27 +198,54 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
         if steps_per_execution == "auto"
         else steps_per_execution,
     )
-    return network
+
+
+def _fit_head(
+    network: Any,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    device: Device,
+    checkpoint: Path,
+    report: Report,
+    folder: Path,
+) -> TrainingState | None:
+    """Train only the layers after the application, if the recipe says so, on its output for each image."""
+    if recipe.training.head is None:
+        return None
+    training = head_training(recipe.training)
+    layers = count_body_layers(recipe.model)
+    body, head = split_network(network, layers)
+    _compile(head, training, steps_per_epoch(dataset.counts["train"], training), device)
+    path = head_path(checkpoint)
+    checkpointer = Checkpointer(head, training, path, read_state(path))
+    if checkpointer.state.history:
+        checkpointer.restore()
+    if not checkpointer.is_over:
+        images = compute_features(body, layers, dataset, recipe)
+        classes = len(dataset.class_names)
+        log = folder.with_name("head") / folder.name
+        _fit(head, images, classes, training, device, checkpointer, head_report(report), log)
+    assign_weights(head, checkpointer.state.weights)
+    return checkpointer.state
 
 
 def _fit(
     network: Any,
-    dataset: PreparedDataset,
+    images: TrainingImages,
+    classes: int,
     training: TrainingSpec,
     device: Device,
     checkpointer: Checkpointer,
     report: Report,
     folder: Path,
 ) -> None:
-    classes = len(dataset.class_names)
-    images = dataset.split("train")
-    batches = TrainingBatches(images, classes, training)
-    validation = ValidationBatches(dataset.split("validation"), classes, device.count)
+    batches = TrainingBatches(images.train, classes, training)
+    validation = ValidationBatches(images.validation, classes, device.count)
     history = checkpointer.state.history
     first = len(history)
     total = (training.epochs - first) * batches.steps * training.batch_size
     with (
-        prefetch_batches(weighted(batches, images.labels, classes, training), batches.steps) as feed,
+        prefetch_batches(weighted(batches, images.train.labels, classes, training), batches.steps) as feed,
         prefetch_batches(validation, len(validation)) as validation_feed,
         progress("train", total, "images") as advance,
     ):
