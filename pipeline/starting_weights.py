@@ -1,4 +1,4 @@
-"""Finding the weights that a recipe starts from: an earlier model, and the file of an application's weights."""
+"""Finding the weights that a recipe starts from: an earlier model, or the file of an application."""
 
 from pathlib import Path
 

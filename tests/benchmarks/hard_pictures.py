@@ -1,8 +1,8 @@
 """Hard photographs with known classes: pictures of CIFAR-10, enlarged and pasted onto other scenes.
 
-A picture of 32x32 pixels covers three quarters of a photograph's shorter side or more, anywhere in it, on a part
-of one of the scenes that scikit-image bundles; photographs are of four aspect ratios. The class can only be
-told from the pasted picture, most of the pixels say nothing about it, and centre crops miss many pictures.
+A picture of 32x32 pixels covers at least three quarters of a photograph's shorter side, anywhere in it, on a
+part of one of the scenes that scikit-image bundles; photographs are of four aspect ratios. The class can only
+be told from the pasted picture, and a centre crop cuts into many of them.
 """
 
 import io

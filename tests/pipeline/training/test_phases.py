@@ -1,15 +1,14 @@
-"""Transfer learning in two phases: features once, then the head, then all layers; and where weights come from."""
+"""Transfer learning in two phases: features once, then the head, then all layers."""
 
 import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pixelmill.pipeline.artifacts import read_json, sha256_of
+from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.datasets.download import download_dataset
@@ -19,7 +18,7 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.training import TrainedModel, callbacks, read_history
 from pixelmill.pipeline.training.callbacks import TrainingProgress
-from pixelmill.pipeline.training.checkpoints import completed_epochs, head_path
+from pixelmill.pipeline.training.checkpoints import completed_epochs
 from pixelmill.pipeline.training.features import FEATURES_FOLDER
 from pixelmill.pipeline.training.trainer import train_model
 from tests.pipeline.training.test_trainer import weights_sha256
