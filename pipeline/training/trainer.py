@@ -119,7 +119,7 @@ def train_model(
         normalization=normalization,
         taken=taken,
     )
-    with publishing(folder, _describe(trained, dataset, recipe, resumed_after)) as staging:
+    with publishing(folder, _describe(trained, dataset, recipe, pretrained, resumed_after)) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
         write_array(staging / VALIDATION_FILE, validation.probabilities)
@@ -127,7 +127,11 @@ def train_model(
 
 
 def _describe(
-    trained: TrainedModel, dataset: PreparedDataset, recipe: Recipe, resumed_after: int
+    trained: TrainedModel,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    pretrained: PretrainedWeights | None,
+    resumed_after: int,
 ) -> dict[str, object]:
     """The facts in the manifest of a trained model."""
     return {
@@ -140,6 +144,7 @@ def _describe(
         "chosen_epoch": trained.chosen_epoch,
         "normalization": trained.normalization and asdict(trained.normalization),
         "starting_weights": trained.taken and asdict(trained.taken),
+        "pretrained_weights": pretrained and {"source": pretrained.source, "sha256": pretrained.sha256},
     }
 
 
