@@ -68,7 +68,7 @@ class HeadSpec(Part):
 
     epochs: Positive = Field(description="Passes over the training images in the first phase.")
     peak: Annotated[Number, Field(gt=0)] = Field(
-        default=0.002, description="The highest learning rate of the first phase."
+        default=0.001, description="The highest learning rate of the first phase."
     )
 
 

@@ -139,7 +139,8 @@ def _pretrained_model(facts: FolderFacts, weights: str) -> Iterator[str]:
         f"- {{layer: application, name: MobileNetV2, weights: {source}, frozen_normalization: true{frozen}}}",
     ).lines("    ")
     yield "    - {layer: global_average_pooling}"
-    yield "    - {layer: dropout, rate: 0.2}"
+    yield "    # The network gives many features for few images: half of them are left out at a time."
+    yield "    - {layer: dropout, rate: 0.5}"
     yield from _end()
 
 
@@ -183,7 +184,7 @@ def _training(facts: FolderFacts, pretrained: bool) -> Iterator[str]:
     if pretrained:
         yield from _Choice(
             "First the layers after the network, on its output, which is computed once and kept.",
-            f"head: {{epochs: {_within(_STEPS / steps, 10, 60)}, peak: 0.002}}",
+            f"head: {{epochs: {_within(_STEPS / steps, 10, 60)}, peak: 0.001}}",
         ).lines("  ")
         yield from _Choice(
             "Then all layers that are not frozen, with a lower rate.",
