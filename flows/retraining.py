@@ -21,7 +21,7 @@ from pixelmill.flows.refusals import (
 from pixelmill.flows.run_requests import one_run_at_a_time
 from pixelmill.flows.supervision import supervised
 from pixelmill.flows.training_progress import progress_artifact
-from pixelmill.pipeline.artifacts import read_json, remove_file, scratch_folder
+from pixelmill.pipeline.artifacts import read_json, scratch_folder
 from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
 from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, summarize_findings
 from pixelmill.pipeline.audit.retraining import audit_retraining
@@ -33,6 +33,7 @@ from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.exclusions import Exclusions, read_exclusions
 from pixelmill.pipeline.datasets.ledger import ledger_folder
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
+from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import DownloadError, NoSourceError, PixelmillError
 from pixelmill.pipeline.evaluation import Evaluation
 from pixelmill.pipeline.evaluation.evaluate import evaluate_model
@@ -55,10 +56,11 @@ from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.run_lock import AnotherRunAtWork, RunLock, Skipped
 from pixelmill.pipeline.runs import begin_run
-from pixelmill.pipeline.starting_weights import find_starting_weights
+from pixelmill.pipeline.starting_weights import find_pretrained_weights, find_starting_weights
 from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
-from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs
+from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs, remove_checkpoint
+from pixelmill.pipeline.training.pretrained import PretrainedWeights
 from pixelmill.pipeline.training.trainer import train_model
 from pixelmill.pipeline.training.warm_start import StartingWeights
 
@@ -110,8 +112,9 @@ def run_stages(
     history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
     dataset = require_result(prepare(raw, recipe, work, history, verify_data))
     require_result(audit(raw, dataset, recipe, work, run))
-    checkpoint = checkpoint_path(dataset, recipe, work, start)
-    model = require_result(train(dataset, recipe, run, checkpoint, start))
+    pretrained = require_result(fetch_weights(recipe, work))
+    checkpoint = checkpoint_path(dataset, recipe, work, start, pretrained)
+    model = require_result(train(dataset, recipe, run, checkpoint, start, pretrained))
     evaluation = require_result(evaluate(model, dataset, recipe, run))
     require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
     bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
@@ -119,11 +122,11 @@ def run_stages(
         judgement = require_result(judge(bundle, raw, dataset, recipe, run, models))
     except PixelmillError:
         register(bundle, models)  # The training is not lost: the next run judges this version.
-        remove_file(checkpoint)
+        remove_checkpoint(checkpoint)
         raise
     registered = require_result(register(bundle, models))
     # Up to here, the same command resumes from the checkpoint; afterwards, it trains again.
-    remove_file(checkpoint)
+    remove_checkpoint(checkpoint)
     promoted = promote(registered, judgement, dataset, recipe, run, models)
     mirror_run(model, evaluation.folder, registered, recipe, run.name, refusal_of(promoted))
     return require_result(promoted)
@@ -140,14 +143,17 @@ def is_network_error(task: Any, run: Any, state: Any) -> bool:
     return False
 
 
-@task(
-    name="download",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=exponential_backoff(5),
-    retry_jitter_factor=0.5,
-    retry_condition_fn=is_network_error,
-)
+# A server may be out of reach for a moment.
+DOWNLOADING: Any = {
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(5),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_network_error,
+}
+
+
+@task(name="download", **DOWNLOADING)
 def download(source: DatasetSource, store: Path, exclusions: Exclusions, verify_data: bool) -> RawDataset:
     """Download and verify the data, and list its images with the hashes of their contents."""
     raw = download_dataset(source, store, exclusions, verify_data=verify_data)
@@ -155,6 +161,15 @@ def download(source: DatasetSource, store: Path, exclusions: Exclusions, verify_
     if raw.excluded:
         get_run_logger().info("%d images are left out: they are on the store's exclusion list", raw.excluded)
     return raw
+
+
+@task(name="weights", **DOWNLOADING)
+def fetch_weights(recipe: Recipe, store: Path) -> PretrainedWeights | None:
+    """Find or download the file of the weights that the application of the recipe starts from."""
+    found = find_pretrained_weights(recipe, store)
+    if found is not None:
+        get_run_logger().info("weights %s (SHA-256 %s)", printable(found.source), found.sha256)
+    return found
 
 
 @task(name="prepare", cache_policy=NO_CACHE)
@@ -186,15 +201,24 @@ def audit(raw: RawDataset, dataset: PreparedDataset, recipe: Recipe, store: Path
 @task(name="train", cache_policy=NO_CACHE)
 @refusal_as_state
 def train(
-    dataset: PreparedDataset, recipe: Recipe, run: Path, checkpoint: Path, start: StartingWeights | None
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    run: Path,
+    checkpoint: Path,
+    start: StartingWeights | None,
+    pretrained: PretrainedWeights | None,
 ) -> TrainedModel:
     """Train the network in a separate process."""
     if done := completed_epochs(checkpoint):
-        get_run_logger().info("resuming after epoch %d of %d: %s", done, recipe.training.epochs, checkpoint)
+        head = recipe.training.head
+        epochs = recipe.training.epochs + (head.epochs if head else 0)
+        get_run_logger().info("resuming after epoch %d of %d: %s", done, epochs, checkpoint)
     key = recipe.name.replace("_", "-")
     with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
         folder = run / "training"
-        model = run_in_spawned_process(train_model, dataset, recipe, folder, checkpoint, report, start)
+        model = run_in_spawned_process(
+            train_model, dataset, recipe, folder, checkpoint, report, start, pretrained
+        )
     if recipe.training.weights:
         get_run_logger().info("%s", model.taken or f"random weights: {recipe.name} has no version yet")
     show_table(

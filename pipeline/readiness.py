@@ -11,6 +11,7 @@ from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers import summarize_layers
 from pixelmill.pipeline.layers.application import Application
+from pixelmill.pipeline.part import WEB
 from pixelmill.pipeline.storage import Location, require_writable
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "kfd", "dxg", "dri/renderD*")
@@ -37,14 +38,14 @@ def check_readiness(recipe: Recipe, store: Location) -> None:
 
 def _check_weights(recipe: Recipe) -> None:
     for layer in recipe.model.layers:
-        if isinstance(layer, Application) and layer.weights not in (None, "imagenet"):
-            path = Path(layer.weights)
-            if not path.is_file():
-                raise RequestError(
-                    f"weights {printable(layer.weights)!r} of the application {layer.name}",
-                    "null, imagenet, or the path of an existing file",
-                    "Correct `weights`, or create the file.",
-                )
+        if not isinstance(layer, Application) or layer.weights in (None, "imagenet"):
+            continue
+        if not layer.weights.startswith(WEB) and not Path(layer.weights).is_file():
+            raise RequestError(
+                f"weights {printable(layer.weights)!r} of the application {layer.name}",
+                "null, imagenet, the path of an existing file, or a URL with #sha256=HASH",
+                "Correct `weights`, or create the file.",
+            )
 
 
 def _check_device(recipe: Recipe) -> None:

@@ -22,7 +22,7 @@ FLOORS = (
     {"images", "processes", "storage"},
     {"artifacts", "decoding", "image_encoding", "inference", "limited_process", "recipes"},
     {"bundles", "datasets", "predictions", "run_lock"},
-    {"arrivals", "audit", "prediction", "readiness", "registry", "training"},
+    {"arrivals", "audit", "prediction", "readiness", "registry", "suggestion", "training"},
     {"evaluation", "runs", "scoring", "starting_weights", "status"},
     {"explain", "export", "forget", "promotion", "prune", "review"},
 )

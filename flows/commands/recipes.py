@@ -1,7 +1,8 @@
-"""`pixelmill recipes`: the built-in recipes and the fields of a recipe."""
+"""`pixelmill recipes`: the built-in recipes, the fields of a recipe, and a recipe for a folder."""
 
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,12 +14,14 @@ from pixelmill.flows.commands.options import (
     RecipeReference,
     print_json,
     refuse_group_options,
+    shown,
 )
+from pixelmill.pipeline.errors import RequestError
 
 if TYPE_CHECKING:
     from pixelmill.pipeline.recipes.fields import FieldGroup
 
-recipes_app = typer.Typer(help="Show recipes and explain their fields.")
+recipes_app = typer.Typer(help="Show recipes, explain their fields, and suggest one for a folder.")
 _DEFAULT_CLASSES = 10
 _WIDTH = 100
 
@@ -100,6 +103,49 @@ def recipes_explain(
         print_json({"groups": [asdict(group) for group in groups]})
         return
     print("\n\n".join(_describe_group(group) for group in groups))
+
+
+@recipes_app.command("suggest")
+def recipes_suggest(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder with one subfolder per class.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Where the recipe is written.")
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            metavar="imagenet|FILE|URL|none",
+            help="Pretrained weights for photographs; none: trained from nothing.",
+        ),
+    ] = "imagenet",
+    as_json: Json = False,
+) -> None:
+    """Look at the images of a folder, and write a recipe for them with a comment for each choice."""
+    from pixelmill.pipeline.artifacts import write_text
+    from pixelmill.pipeline.recipes import parse_recipe
+    from pixelmill.pipeline.recipes.yaml_text import parse_yaml
+    from pixelmill.pipeline.suggestion.recipe_text import write_recipe
+    from pixelmill.pipeline.suggestion.survey import survey_folder
+
+    if output is not None and output.exists():
+        raise RequestError(f"--output {output} exists", "a new file", "Choose another name, or remove it.")
+    facts = survey_folder(_absolute(folder))
+    text = write_recipe(facts, weights)
+    recipe = parse_recipe(parse_yaml(text, "the suggested recipe"), "suggested")
+    if output is not None:
+        write_text(output, text)
+    if as_json:
+        print_json({"recipe": recipe.model_dump(mode="json"), "folder": asdict(facts)})
+    elif output is None:
+        print(text, end="")
+    else:
+        print(f"{shown(output)}; train it with `pixelmill retrain {shown(output)}`")
+
+
+def _absolute(folder: str) -> str:
+    """An address as it is, a path as one that does not depend on where a recipe is used."""
+    return folder if "://" in folder else str(Path(folder).absolute())
 
 
 def _describe_group(group: "FieldGroup") -> str:

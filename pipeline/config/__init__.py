@@ -32,9 +32,10 @@ from pixelmill.pipeline.config.sources import (
     TableSource,
     name_after_folder,
 )
-from pixelmill.pipeline.config.training import LearningRate, TrainingSpec
+from pixelmill.pipeline.config.training import HeadSpec, LearningRate, TrainingSpec
 from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.layers import ModelSpec
+from pixelmill.pipeline.layers.application import Application
 from pixelmill.pipeline.part import Number, Part, Positive, Share
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "FashionMnistSource",
     "Float16Spec",
     "FolderSource",
+    "HeadSpec",
     "ImageSpec",
     "Int8Spec",
     "LearningRate",
@@ -262,6 +264,13 @@ class Recipe(Part):
                 {"key": f"training.augmentation.{name}", "value": value},
             )
         return training
+
+    @model_validator(mode="after")
+    def has_features_for_the_head(self) -> "Recipe":
+        """Require an application whose output the first phase is trained on."""
+        if self.training.head is not None and not isinstance(self.model.layers[0], Application):
+            raise ValueError("no training.head without an application as the first layer")
+        return self
 
     @model_serializer(mode="wrap", when_used="json")
     def without_passwords(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

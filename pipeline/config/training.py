@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pixelmill.pipeline.config.augmentation import AugmentationSpec
-from pixelmill.pipeline.part import Number, Part, Positive, Text
+from pixelmill.pipeline.part import Number, Part, Positive, WeightsSource
 
 ClassWeights = Literal["none", "balanced"]
 Loss = Literal["cross_entropy", "focal"]
@@ -30,6 +30,19 @@ class LearningRate(Part):
     )
 
 
+class HeadSpec(Part):
+    """The first phase of transfer learning: only the layers after the application are trained.
+
+    Everything before their first weights is computed once for all images, without augmentation, and kept in
+    the store. The second phase trains all layers that are not frozen, for `training.epochs`.
+    """
+
+    epochs: Positive = Field(description="Passes over the training images in the first phase.")
+    peak: Annotated[Number, Field(gt=0)] = Field(
+        default=0.001, description="The highest learning rate of the first phase."
+    )
+
+
 class TrainingSpec(Part):
     """How the network is trained."""
 
@@ -40,10 +53,14 @@ class TrainingSpec(Part):
         description="Initial kernels of the convolutions: he_normal is random, dirac preserves as many "
         "channels as possible, as in PyTorch.",
     )
-    weights: Text | None = Field(
+    weights: WeightsSource | None = Field(
         default=None,
-        description="null: random initial weights; a .keras file, the folder of a bundle or name@alias: "
-        "layers of equal name and shape start with its weights.",
+        description="null: random initial weights, or those of the application; a .keras file, its URL with "
+        "#sha256=HASH, the folder of a bundle or name@alias: layers of equal name and shape start with its "
+        "weights.",
+    )
+    head: HeadSpec | None = Field(
+        default=None, description="null: one phase; otherwise the first of two phases of transfer learning."
     )
     optimizer: Literal["adamw", "sgd"] = Field(
         default="adamw", description="AdamW, or SGD with Nesterov momentum."

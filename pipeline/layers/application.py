@@ -7,15 +7,14 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pixelmill.pipeline.errors import DownloadError, PixelmillError, RequestError
+from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.layers.features import Features, LayerSummary, Trace, describe_volume
 from pixelmill.pipeline.layers.layer import LayerSpec
-from pixelmill.pipeline.part import Text
+from pixelmill.pipeline.part import WeightsSource
 
 ApplicationName = Literal[
     "DenseNet121",
@@ -79,13 +78,18 @@ class Application(LayerSpec):
 
     layer: Literal["application"]
     name: ApplicationName = Field(description="The name in keras.applications.")
-    weights: Text | None = Field(
+    weights: WeightsSource | None = Field(
         default=None,
-        description="null: random; imagenet: downloaded by Keras; or the path of a weights file without the "
-        "top.",
+        description="null: random; imagenet: downloaded by Keras; or a path, or a URL with #sha256=HASH, of "
+        "weights or a whole model, as .h5 or .keras.",
     )
     frozen_layers: Annotated[int, Field(ge=0, strict=True)] | Literal["all"] = Field(
         default=0, description="Number of layers to freeze, counted from the first in the order of Keras."
+    )
+    frozen_normalization: bool = Field(
+        default=False,
+        description="Whether batch normalization keeps the statistics and weights that it was given, as is "
+        "usual when pretrained layers are trained on few images.",
     )
 
     def trace(self, features: Features, classes: int, position: str) -> Trace:
@@ -111,20 +115,22 @@ class Application(LayerSpec):
         return [row], Features(volume, (height, width), None)
 
     def build(self, tensor: Any, classes: int, position: str) -> Any:
-        """Preprocess pixels as by the application's authors, and apply it.
+        """Preprocess pixels as by the application's authors, and apply it, with random weights.
 
-        Raises:
-            RequestError: The weights file does not exist, or belongs to another network.
-            DownloadError: The weights cannot be downloaded.
+        `pixelmill.pipeline.training.pretrained` loads others.
         """
         import keras
 
         for scale in SCALINGS[APPLICATIONS[self.name].scaling](keras):
             tensor = scale(tensor)
-        network = _load(self, tuple(tensor.shape[1:]))
+        network = build_application(self.name, tuple(tensor.shape[1:]), weights=None)
         frozen = len(network.layers) if self.frozen_layers == "all" else self.frozen_layers
         for inner in network.layers[:frozen]:
             inner.trainable = False
+        if self.frozen_normalization:
+            for inner in network.layers:
+                if isinstance(inner, keras.layers.BatchNormalization):
+                    inner.trainable = False
         return network(tensor)
 
     def _check_image(self, facts: _Facts, features: Features, position: str) -> None:
@@ -148,42 +154,19 @@ class Application(LayerSpec):
             )
 
 
-def _load(layer: Application, shape: tuple[int, ...]) -> Any:
+def build_application(
+    name: ApplicationName, shape: tuple[int, ...], weights: Literal["imagenet"] | None
+) -> Any:
+    """The network of Keras without its top, for images of this shape; `imagenet` is downloaded by Keras."""
     import keras
 
-    if layer.weights not in (None, "imagenet") and not Path(layer.weights).is_file():
-        raise RequestError(
-            f"weights {layer.weights!r} of the application {layer.name}",
-            "null, imagenet, or the path of an existing file",
-            "Correct `weights`, or put the file there.",
-        )
     # Some architectures that include preprocessing use a layer that ONNX does not support.
-    options = {"include_preprocessing": False} if layer.name.startswith(INCLUDE_PREPROCESSING) else {}
-    try:
-        # Standard output is for results, so the download progress of Keras goes to standard error.
-        with redirect_stdout(sys.stderr):
-            return getattr(keras.applications, layer.name)(
-                include_top=False, weights=layer.weights, input_shape=shape, **options
-            )
-    except Exception as error:
-        if layer.weights is None:
-            raise
-        raise _explain_load_failure(layer, error) from error
-
-
-def _explain_load_failure(layer: Application, error: Exception) -> PixelmillError:
-    reason = f"{type(error).__name__}: {error}"
-    if layer.weights == "imagenet":
-        return DownloadError(
-            f"the weights of {layer.name} cannot be downloaded ({reason})",
-            "a connection to the server that Keras downloads from",
-            "Check the network, or set `weights` to the path of a weights file.",
+    options = {"include_preprocessing": False} if name.startswith(INCLUDE_PREPROCESSING) else {}
+    # Standard output is for results, so the download progress of Keras goes to standard error.
+    with redirect_stdout(sys.stderr):
+        return getattr(keras.applications, name)(
+            include_top=False, weights=weights, input_shape=shape, **options
         )
-    return RequestError(
-        f"weights {layer.weights!r} of the application {layer.name} ({reason})",
-        f"weights of a {layer.name} without its top, as saved by Keras",
-        "Choose another file, or set `weights: null`.",
-    )
 
 
 def _per_channel(keras: Any, means: list[float], deviations: list[float]) -> Any:

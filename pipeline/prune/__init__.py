@@ -14,7 +14,15 @@ from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.storage import Location
 
 Kind = Literal[
-    "version", "run", "dataset", "tensors", "checkpoint", "bundle copy", "table leftover", "temporary file"
+    "version",
+    "run",
+    "dataset",
+    "tensors",
+    "features",
+    "checkpoint",
+    "bundle copy",
+    "table leftover",
+    "temporary file",
 ]
 
 

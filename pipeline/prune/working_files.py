@@ -24,6 +24,7 @@ from pixelmill.pipeline.runs import places_of_leftovers, run_is_at_work
 from pixelmill.pipeline.status import size_below
 from pixelmill.pipeline.storage import cache_folder, is_remote, local_path, workspace
 from pixelmill.pipeline.storage.temporaries import hold, release, temporaries
+from pixelmill.pipeline.training.features import FEATURES_FOLDER
 
 _RUN = re.compile(r"(?P<time>\d{8}T\d{6}Z)-(?P<model>.+)-[0-9a-f]{6}")
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -31,7 +32,7 @@ _LOCK_OF_OUTPUT = "lock"
 
 
 def find_working_files(request: PruneRequest, kept: KeptVersions) -> list[Candidate]:
-    """The runs, datasets, tensors, checkpoints, copies and temporary files that may be removed.
+    """The runs, datasets, tensors, features, checkpoints, copies and temporary files that may be removed.
 
     While a retraining is at work in the store, its working files are all kept, because it may need any.
     """
@@ -46,13 +47,14 @@ def find_working_files(request: PruneRequest, kept: KeptVersions) -> list[Candid
         *_runs(work, request, kept),
         *datasets,
         *_tensors(work, request, removed),
+        *_features(work, request),
         *_checkpoints(work, request),
     ]
 
 
 def remove_working_files(request: PruneRequest, candidate: Candidate) -> bool:
     """Remove what a candidate lists, unless it is in use by now; returns whether it was removed."""
-    needs_quiet = candidate.kind in ("run", "dataset", "tensors", "checkpoint")
+    needs_quiet = candidate.kind in ("run", "dataset", "tensors", "features", "checkpoint")
     if needs_quiet and any(run_is_at_work(run) for run in _runs_in(workspace(request.store))):
         return False
     if candidate.kind == "bundle copy":
@@ -109,6 +111,12 @@ def _tensors(work: Path, request: PruneRequest, without: Sequence[object]) -> It
             size = sum(path.stat().st_size for path in paths)
             name = f"{folder.name}, {len(numbers)} segments"
             yield Candidate("tensors", name, tuple(paths), size, "no prepared dataset needs them")
+
+
+def _features(work: Path, request: PruneRequest) -> Iterator[Candidate]:
+    for folder in sorted((work / FEATURES_FOLDER).glob("*/")):
+        if _is_old(_changed(folder), request):
+            yield _candidate("features", folder, "no run has used them since")
 
 
 def _checkpoints(work: Path, request: PruneRequest) -> Iterator[Candidate]:

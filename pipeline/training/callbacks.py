@@ -20,7 +20,10 @@ Logs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The progress of a training run; `validation_accuracy` is that of the last complete epoch."""
+    """The progress of a training run; `validation_accuracy` is that of the last complete epoch.
+
+    `phase` comes before the epoch where there is more than one phase.
+    """
 
     epoch: int
     epochs: int
@@ -30,6 +33,7 @@ class TrainingProgress:
     loss: float
     validation_accuracy: float | None
     seconds_left: float
+    phase: str = ""
 
     @property
     def share(self) -> float:
@@ -39,7 +43,8 @@ class TrainingProgress:
     def __str__(self) -> str:
         accuracy = self.validation_accuracy
         known = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
-        return f"epoch {self.epoch}/{self.epochs}, step {self.step}/{self.steps}, loss {self.loss:.4f}{known}"
+        place = f"{self.phase}epoch {self.epoch}/{self.epochs}"
+        return f"{place}, step {self.step}/{self.steps}, loss {self.loss:.4f}{known}"
 
 
 Report = Callable[[TrainingProgress], None]

@@ -15,12 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from pixelmill.pipeline.artifacts import canonical_json, installed_packages, remove_leftovers, replacing
+from pixelmill.pipeline.artifacts import (
+    canonical_json,
+    installed_packages,
+    remove_file,
+    remove_leftovers,
+    replacing,
+)
 from pixelmill.pipeline.config import Recipe
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.training import RateSearch
 from pixelmill.pipeline.training.backends import chosen_backend
+from pixelmill.pipeline.training.pretrained import PretrainedWeights
 from pixelmill.pipeline.training.warm_start import StartingWeights
 
 Arrays = tuple[npt.NDArray[Any], ...]
@@ -50,7 +57,11 @@ class TrainingState:
 
 
 def checkpoint_path(
-    dataset: PreparedDataset, recipe: Recipe, store: Path, start: StartingWeights | None = None
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    store: Path,
+    start: StartingWeights | None = None,
+    pretrained: PretrainedWeights | None = None,
 ) -> Path:
     """The path of a checkpoint.
 
@@ -63,15 +74,27 @@ def checkpoint_path(
         "packages": installed_packages(),
         "backend": chosen_backend(),
         "start": start and start.sha256,
+        **({"pretrained": pretrained.sha256} if pretrained else {}),
     }
     key = hashlib.sha256(canonical_json(depends_on).encode()).hexdigest()[:16]
     return store / "checkpoints" / f"{recipe.name}-{key}.npz"
 
 
+def head_path(path: Path) -> Path:
+    """The checkpoint of the first phase of transfer learning, beside that of the second."""
+    return path.with_name(f"{path.stem}.head.npz")
+
+
 def completed_epochs(path: Path) -> int:
-    """The number of epochs in a checkpoint; 0 without one."""
-    state = read_state(path)
-    return 0 if state is None else len(state.history)
+    """The number of epochs in a checkpoint, of both phases; 0 without one."""
+    states = [read_state(each) for each in (head_path(path), path)]
+    return sum(len(state.history) for state in states if state is not None)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove the checkpoint of a finished training, of both phases."""
+    for each in (path, head_path(path)):
+        remove_file(each)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Protocol
@@ -25,6 +26,14 @@ KerasBatch = Batch | WeightedBatch
 _VALIDATION_BATCH = 500
 _BLOCK_BYTES = 2**20
 _WINDOW_BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images to train and to validate on."""
+
+    train: Images
+    validation: Images
 
 
 def steps_per_epoch(images: int, training: TrainingSpec) -> int:

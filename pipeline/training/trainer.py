@@ -18,13 +18,21 @@ from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.training import HISTORY_FILE, SEARCH_FILE, VALIDATION_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
 from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
-from pixelmill.pipeline.training.checkpoints import TrainingState, lock_checkpoint, read_state
+from pixelmill.pipeline.training.checkpoints import (
+    TrainingState,
+    completed_epochs,
+    head_path,
+    lock_checkpoint,
+    read_state,
+)
 from pixelmill.pipeline.training.class_weights import weighted
 from pixelmill.pipeline.training.compilation import compile_for
+from pixelmill.pipeline.training.features import compute_features
 from pixelmill.pipeline.training.initialization import initialize_dirac
 from pixelmill.pipeline.training.input_pipeline import (
     BatchPrefetcher,
     TrainingBatches,
+    TrainingImages,
     ValidationBatches,
     prefetch_batches,
     steps_per_epoch,
@@ -32,10 +40,19 @@ from pixelmill.pipeline.training.input_pipeline import (
 from pixelmill.pipeline.training.network import build_network
 from pixelmill.pipeline.training.normalization import fuse_normalization
 from pixelmill.pipeline.training.pacing import time_budget
+from pixelmill.pipeline.training.phases import (
+    assign_weights,
+    choose_weights,
+    count_body_layers,
+    head_report,
+    head_training,
+    split_network,
+)
+from pixelmill.pipeline.training.pretrained import PretrainedWeights
 from pixelmill.pipeline.training.rate_search import find_rate
 from pixelmill.pipeline.training.statistics import estimate_statistics, limit_momentum
 from pixelmill.pipeline.training.validation import validate
-from pixelmill.pipeline.training.warm_start import StartingWeights, take_weights
+from pixelmill.pipeline.training.warm_start import StartingWeights, set_initial_weights
 
 _PRECISION = {"cpu": "float32", "gpu": "mixed_float16"}
 
@@ -51,6 +68,7 @@ def train_model(
     checkpoint: Path,
     report: Report = ignore_progress,
     start: StartingWeights | None = None,
+    pretrained: PretrainedWeights | None = None,
 ) -> TrainedModel:
     """Fit a network on the training split and validate it on the validation split.
 
@@ -61,10 +79,12 @@ def train_model(
         checkpoint: The file to resume from, if it exists; replaced after every epoch.
         report: Called with the progress every two seconds.
         start: The earlier model to start from; None for random weights.
+        pretrained: The file of the weights of the recipe's application; None without one.
 
     Raises:
-        RequestError: The requested device is not available, the earlier model has no layer that fits, or an
-            epoch has fewer steps than are accumulated.
+        RequestError: The requested device is not available, a file of weights does not fit, or an epoch has
+            fewer steps than are accumulated.
+        DownloadError: Weights of ImageNet cannot be downloaded.
         WorkError: The loss is NaN or infinite, or the device is out of memory.
     """
     training = recipe.training
@@ -72,21 +92,27 @@ def train_model(
     with lock_checkpoint(checkpoint), explain_out_of_memory(training):
         with device.scope():
             network = compile_network(dataset, recipe, device)
-            taken = take_weights(network, start, dataset.class_names) if start else None
+            first = recipe.model.layers[0]
+            taken = set_initial_weights(network, first, start, pretrained, dataset.class_names)
+            resumed_after = completed_epochs(checkpoint)
+            head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
+            before = network.get_weights()
             state = read_state(checkpoint) or TrainingState((), (), (), ())
             if training.learning_rate.find:
                 training, state = find_rate(network, dataset, training, device, state)
             steps = steps_per_epoch(dataset.counts["train"], training)
             checkpointer = Checkpointer(network, training, steps, checkpoint, state)
-            resumed_after = len(checkpointer.state.history)
-            if resumed_after:
+            if checkpointer.state.history:
                 checkpointer.restore()
             if not checkpointer.is_over:
-                _fit(network, dataset, training, device, checkpointer, report, folder)
-        model = _rebuild_in_float32(dataset, recipe, checkpointer.state.weights)
+                images = TrainingImages(dataset.split("train"), dataset.split("validation"))
+                classes = len(dataset.class_names)
+                _fit(network, images, classes, training, device, checkpointer, report, folder)
+        phases = choose_weights(head, before, checkpointer, training)
+        model = _rebuild_in_float32(dataset, recipe, phases.weights)
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
-    history = pd.DataFrame(checkpointer.state.history)
+    history = pd.DataFrame(phases.history)
     trained = TrainedModel(
         folder=folder,
         parameters=model.count_params(),
@@ -95,13 +121,13 @@ def train_model(
         device=device.title,
         validation_loss=validation.loss,
         validation_accuracy=validation.accuracy,
-        chosen_epoch=checkpointer.chosen_epoch,
+        chosen_epoch=phases.chosen_epoch,
         normalization=normalization,
         taken=taken,
         found_peak=state.search and state.search.peak,
         time_budget=time_budget(training, checkpointer.state.history),
     )
-    with publishing(folder, _describe(trained, dataset, recipe, resumed_after)) as staging:
+    with publishing(folder, _describe(trained, dataset, recipe, pretrained, resumed_after)) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
         if state.search:
@@ -112,7 +138,11 @@ def train_model(
 
 
 def _describe(
-    trained: TrainedModel, dataset: PreparedDataset, recipe: Recipe, resumed_after: int
+    trained: TrainedModel,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    pretrained: PretrainedWeights | None,
+    resumed_after: int,
 ) -> dict[str, object]:
     """The facts in the manifest of a trained model."""
     return {
@@ -127,6 +157,7 @@ def _describe(
         "starting_weights": trained.taken and asdict(trained.taken),
         "found_learning_rate": trained.found_peak,
         "time_budget": trained.time_budget and asdict(trained.time_budget),
+        "pretrained_weights": pretrained and {"source": pretrained.source, "sha256": pretrained.sha256},
     }
 
 
@@ -173,23 +204,53 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
     return network
 
 
-def _fit(
+def _fit_head(
     network: Any,
     dataset: PreparedDataset,
+    recipe: Recipe,
+    device: Device,
+    checkpoint: Path,
+    report: Report,
+    folder: Path,
+) -> TrainingState | None:
+    """Train only the layers after the application, if the recipe says so, on its output for each image."""
+    if recipe.training.head is None:
+        return None
+    training = head_training(recipe.training)
+    layers = count_body_layers(recipe.model)
+    body, head = split_network(network, layers)
+    compile_for(head, training, dataset, device)
+    path = head_path(checkpoint)
+    state = read_state(path) or TrainingState((), (), (), ())
+    steps = steps_per_epoch(dataset.counts["train"], training)
+    checkpointer = Checkpointer(head, training, steps, path, state)
+    if checkpointer.state.history:
+        checkpointer.restore()
+    if not checkpointer.is_over:
+        images = compute_features(body, layers, dataset, recipe)
+        classes = len(dataset.class_names)
+        log = folder.with_name("head") / folder.name
+        _fit(head, images, classes, training, device, checkpointer, head_report(report), log)
+    assign_weights(head, checkpointer.state.weights)
+    return checkpointer.state
+
+
+def _fit(
+    network: Any,
+    images: TrainingImages,
+    classes: int,
     training: TrainingSpec,
     device: Device,
     checkpointer: Checkpointer,
     report: Report,
     folder: Path,
 ) -> None:
-    classes = len(dataset.class_names)
-    images = dataset.split("train")
-    batches = TrainingBatches(images, classes, training)
-    validation = ValidationBatches(dataset.split("validation"), classes, device.count)
+    batches = TrainingBatches(images.train, classes, training)
+    validation = ValidationBatches(images.validation, classes, device.count)
     first = len(checkpointer.state.history)
     total = (training.epochs - first) * batches.steps * training.batch_size
     with (
-        prefetch_batches(weighted(batches, images.labels, classes, training), batches.steps) as feed,
+        prefetch_batches(weighted(batches, images.train.labels, classes, training), batches.steps) as feed,
         prefetch_batches(validation, len(validation)) as validation_feed,
         progress("train", total, "images") as advance,
     ):

@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.layers.application import Application
+from pixelmill.pipeline.training.pretrained import (
+    PretrainedWeights,
+    load_pretrained,
+    nested_network,
+    with_suffix,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,38 @@ class TakenWeights:
         )
 
 
+def set_initial_weights(
+    network: Any,
+    first: object,
+    start: StartingWeights | None,
+    pretrained: PretrainedWeights | None,
+    class_names: Sequence[str],
+) -> TakenWeights | None:
+    """Give a network the weights that its recipe starts from, instead of random ones.
+
+    An earlier model comes before the weights that an application names, which are then not needed.
+
+    Args:
+        network: A Keras model built from a recipe.
+        first: The first layer of the recipe.
+        start: The earlier model of `training.weights`, if any.
+        pretrained: The file of the application's weights, if it names one.
+        class_names: The class names, in the order of the network's outputs.
+
+    Returns:
+        What was taken from the earlier model.
+
+    Raises:
+        RequestError: A file cannot be loaded, or does not fit.
+        DownloadError: Weights of ImageNet cannot be downloaded.
+    """
+    earlier = None if start is None else _load(start)
+    is_pretrained = isinstance(first, Application) and first.weights is not None
+    if isinstance(first, Application) and is_pretrained and not _holds(earlier, nested_network(network)):
+        load_pretrained(network, first, pretrained)
+    return None if start is None else _take_layers(network, earlier, start, class_names)
+
+
 def take_weights(network: Any, start: StartingWeights, class_names: Sequence[str]) -> TakenWeights:
     """Give a network the weights of an earlier model where layers have the same name and shapes.
 
@@ -68,16 +107,31 @@ def take_weights(network: Any, start: StartingWeights, class_names: Sequence[str
     Raises:
         RequestError: The file cannot be loaded, or no layer of it fits.
     """
+    return _take_layers(network, _load(start), start, class_names)
+
+
+def _load(start: StartingWeights) -> Any:
     import keras
 
     try:
-        earlier = keras.saving.load_model(start.path, safe_mode=True, compile=False)
+        with with_suffix(start.path, ".keras") as named:
+            return keras.saving.load_model(named, safe_mode=True, compile=False)
     except Exception as error:  # noqa: BLE001  # Keras raises exceptions of many types.
         raise RequestError(
             f"training.weights {start.source} cannot be loaded ({type(error).__name__}: {error})",
             "a Keras file that the installed Keras can load",
             "Choose another file, or set training.weights=null.",
         ) from None
+
+
+def _holds(earlier: Any, application: Any) -> bool:
+    """Whether an earlier model contains an application."""
+    return earlier is not None and any(layer.name == application.name for layer in earlier.layers)
+
+
+def _take_layers(
+    network: Any, earlier: Any, start: StartingWeights, class_names: Sequence[str]
+) -> TakenWeights:
     last = network.layers[-2]
     known = {path: layer for path, layer in _layers(earlier) if layer.weights}
     own = [(path, layer) for path, layer in _layers(network) if layer.weights]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.processes import run_in_spawned_process
 from tests.benchmarks.many_files import compare
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+CLASSES = ("cat", "dog", "ship")
 
 
 def run(module: str, *options: str) -> str:
@@ -42,6 +44,48 @@ def test_preparation_beside_tf_data() -> None:
 def test_the_cost_of_reusing_a_table() -> None:
     described = run("reuse_cost", "--small-images", "200", "--photographs", "10", "--rounds", "1")
     assert described.count("of reading and hashing") == 2
+
+
+def test_a_first_model_beside_keras_and_a_regression(tmp_path: Path) -> None:
+    archive, weights = tmp_path / "cifar.tar.gz", tmp_path / "random.weights.h5"
+    write_pictures(archive, 115)
+    run_in_spawned_process(save_random_weights, weights)
+    described = run(
+        *(
+            "first_model",
+            "--cifar",
+            str(archive),
+            "--weights",
+            str(weights),
+            "--seeds",
+            "1",
+            "--seconds",
+            "5",
+        ),
+        *("--images", "10", "--data", "hard", "--set", "training.epochs=1"),
+    )
+    contenders = ("photos", "photos-small", "folder", "keras", "logistic")
+    assert all(f"hard, {name}: balanced accuracy 0." in described for name in contenders)
+
+
+def write_pictures(archive: Path, count: int) -> None:
+    """Write an archive like that of CIFAR-10, with pictures of noise."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(archive, "w:gz") as stream:
+        for name in CLASSES:
+            for number in range(count):
+                content = encode_png(rng.integers(0, 256, (32, 32, 3), np.uint8))
+                entry = tarfile.TarInfo(f"train/{name}/{number:04d}.png")
+                entry.size = len(content)
+                stream.addfile(entry, io.BytesIO(content))
+
+
+def save_random_weights(path: Path) -> None:
+    import keras
+
+    keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(160, 160, 3)).save_weights(
+        path
+    )
 
 
 @pytest.mark.parametrize("recipe", ["mnist", "cifar10-small"])

@@ -1,5 +1,6 @@
 """Pruning: what is listed goes, what an alias, a rollback or a running job needs stays."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -203,6 +204,19 @@ def test_working_files_stay_while_a_retraining_is_at_work(tmp_path: Path) -> Non
     assert find_candidates(request) == []
     assert remove_candidates(request, listed) == []
     assert old.is_dir()
+
+
+def test_features_that_no_run_has_used_for_long_go(tmp_path: Path) -> None:
+    for name in ("MobileNetV2-0123456789abcdef", "MobileNetV2-fedcba9876543210"):
+        (tmp_path / "features" / name).mkdir(parents=True)
+        (tmp_path / "features" / name / "train-00000.npy").write_bytes(b"x" * 100)
+    old, used = sorted((tmp_path / "features").iterdir())
+    os.utime(old, (0, 0))
+    request = PruneRequest(tmp_path, 1, timedelta(days=1))
+    listed = find_candidates(request)
+    assert [(each.kind, each.name, each.size) for each in listed] == [("features", old.name, 100)]
+    assert remove_candidates(request, listed) == listed
+    assert (old.exists(), used.exists()) == (False, True)
 
 
 def test_temporary_files_go_only_once_their_process_has_ended(tmp_path: Path) -> None:

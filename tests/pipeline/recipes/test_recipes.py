@@ -34,8 +34,9 @@ def written(folder: Path, text: str | bytes) -> Path:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_built_in_recipe_has_its_own_name(name: str) -> None:
-    # That of a folder is named after the folder.
-    assert load_recipe(name).name == ("images" if name == "folder" else name)
+    # Those for images of one's own are named after the folder.
+    own = ("folder", "photos", "photos-small")
+    assert load_recipe(name).name == ("images" if name in own else name)
 
 
 def test_every_kind_of_dataset_has_a_built_in_recipe() -> None:

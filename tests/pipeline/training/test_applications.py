@@ -69,19 +69,22 @@ class KerasReference:
         scaled: By application: the ramp as we scale it, and as Keras's own function does.
         parameters: Of a network with an application that was given weights and frozen layers.
         trainable: Of the application's layers.
-        same: Whether its weights are those of the file.
+        same: Whether its weights are those of each file.
+        refusals: The error for each file that does not fit.
     """
 
     scaled: dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
     parameters: int
     trainable: list[bool]
-    same: bool
+    same: dict[str, bool]
+    refusals: dict[str, str]
 
 
 def build_reference(folder: Path) -> KerasReference:
     """Scale the ramp for every application; build one from the saved weights of another, a part frozen."""
     keras = start()
     from pixelmill.pipeline.training.network import build_network
+    from pixelmill.pipeline.training.pretrained import PretrainedWeights, load_pretrained
 
     scaled = {}
     for name in NAMES:
@@ -90,22 +93,54 @@ def build_reference(folder: Path) -> KerasReference:
             ours = layer(ours)
         module = sys.modules[getattr(keras.applications, name).__module__]
         scaled[name] = np.asarray(ours), np.asarray(module.preprocess_input(RAMP.astype(np.float32)))
-    weights, spec = folder / "known.weights.h5", image(32)
-    known = inner_network(keras, build_network(model("MobileNet"), spec, CLASSES))
-    known.save_weights(weights)
-    network = build_network(model("MobileNet", weights=str(weights), frozen_layers=10), spec, CLASSES)
-    inner = inner_network(keras, network)
-    pairs = zip(known.get_weights(), inner.get_weights(), strict=True)
-    (folder / "no.weights.h5").write_bytes(b"no weights")
-    for wrong in ("no.weights.h5", "nowhere.weights.h5"):
-        with pytest.raises(RequestError, match="MobileNet"):
-            build_network(model("MobileNet", weights=str(folder / wrong)), spec, CLASSES)
+    spec = image(32)
+    known = build_network(model("MobileNet"), spec, CLASSES)
+    network = build_network(model("MobileNet", frozen_layers=10), spec, CLASSES)
+    before = inner_network(keras, known).get_weights()
+    same, refusals = {}, {}
+    for name, path in write_weights(keras, known, folder).items():
+        inner = inner_network(keras, network)
+        inner.set_weights([np.zeros_like(values) for values in before])
+        file = PretrainedWeights(path, "0" * 64, name)
+        try:
+            load_pretrained(network, model("MobileNet", weights=name).layers[0], file)
+        except RequestError as error:
+            refusals[name] = str(error)
+        same[name] = all(np.array_equal(*pair) for pair in zip(before, inner.get_weights(), strict=True))
     return KerasReference(
         scaled,
         network.count_params(),
-        [layer.trainable for layer in inner.layers],
-        all(np.array_equal(one, other) for one, other in pairs),
+        [layer.trainable for layer in inner_network(keras, network).layers],
+        same,
+        refusals,
     )
+
+
+def write_weights(keras: Any, network: Any, folder: Path) -> dict[str, Path]:
+    """The weights of an application in every form that Keras saves, and files that do not fit."""
+    inner, side = inner_network(keras, network), network.input_shape[1]
+    # Keras 2 named a layer's weights as it does now, and nested models are one group in its files.
+    whole = keras.Model(network.inputs, keras.layers.Dense(7, name="other")(network.layers[-3].output))
+    saved = {
+        "weights": (inner.save_weights, "known.weights.h5"),
+        "whole model, HDF5": (whole.save, "whole.h5"),
+        "application, HDF5": (inner.save, "application.h5"),
+        "whole model": (whole.save, "whole.keras"),
+        "application": (inner.save, "application.keras"),
+    }
+    paths = {name: folder / file for name, (_, file) in saved.items()}
+    for name, (save, _) in saved.items():
+        save(paths[name])
+    # As in the cache of downloads, where names have no suffix.
+    for name in ("weights", "whole model"):
+        paths[f"{name}, renamed"] = paths[name].rename(folder / f"{len(name):064x}")
+        paths[name] = paths[f"{name}, renamed"]
+    other = keras.applications.MobileNet(
+        include_top=False, weights=None, alpha=0.25, input_shape=(side, side, 3)
+    )
+    other.save(folder / "narrow.keras")
+    (folder / "no.weights.h5").write_bytes(b"no weights")
+    return paths | {"narrow": folder / "narrow.keras", "damaged": folder / "no.weights.h5"}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +160,11 @@ def test_weights_come_from_a_file_and_frozen_layers_stay(reference: KerasReferen
     rows = summarize_layers(model("MobileNet"), image(32), CLASSES)
     assert reference.parameters == sum(row.parameters for row in rows)
     assert reference.trainable == [False] * 10 + [True] * (APPLICATIONS["MobileNet"].layers - 10)
-    assert reference.same
+    wrong = {"narrow", "damaged"}
+    assert {name for name, same in reference.same.items() if not same} == wrong
+    assert set(reference.refusals) == wrong
+    assert "of another shape, such as conv1" in reference.refusals["narrow"]
+    assert all("Choose another file" in text for text in reference.refusals.values())
 
 
 def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]], int, int, Probabilities]:
