@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,12 +14,15 @@ from pixelmill.pipeline.bundles.engine_runs import DEFAULT_SECONDS, run_engine
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.external_data import require_embedded_weights
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
+from pixelmill.pipeline.bundles.signing import is_signed, require_signature
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
 from pixelmill.pipeline.images import ImageFailure, Pixels, decode
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limited
 
+SignatureCheck = Literal["none", "not checked", "valid"]
+"""What is known of the signature of a bundle."""
 # Decoding the golden images may allocate this many bytes.
 _MEMORY = 4 * 2**30
 
@@ -54,6 +58,7 @@ class Verification:
 
     Attributes:
         files: The number of files, all of which match the manifest.
+        signature: Whether the bundle is signed, and whether that was checked with a key.
         images: The number of golden images.
         changed_tensors: The golden images that decode to a different tensor here.
         engines: The result of each engine that was run.
@@ -61,6 +66,7 @@ class Verification:
     """
 
     files: int
+    signature: SignatureCheck
     images: int
     changed_tensors: tuple[str, ...]
     engines: tuple[EngineCheck, ...]
@@ -73,7 +79,10 @@ class Verification:
 
 
 def verify_bundle(
-    bundle: ModelBundle, engines: Sequence[EngineName] = (), seconds: float = DEFAULT_SECONDS
+    bundle: ModelBundle,
+    engines: Sequence[EngineName] = (),
+    seconds: float = DEFAULT_SECONDS,
+    key: Path | None = None,
 ) -> Verification:
     """Check a bundle's files against its manifest, and engines against its golden vectors.
 
@@ -84,9 +93,12 @@ def verify_bundle(
         bundle: The bundle.
         engines: The engines to run; all installed ones when empty.
         seconds: The time limit of each engine.
+        key: The public key that the bundle must be signed with, in PEM; None to check no signature.
 
     Raises:
-        RequestError: A requested engine is not installed, or the bundle has no golden vectors.
+        RequestError: A requested engine is not installed, the bundle has no golden vectors, or the key cannot
+            be read.
+        GateRefused: The bundle is not signed with that key, or differs from what was signed.
         WorkError: A file does not match the manifest or is not listed in it, the model stores weights in
             another file, or the golden images cannot be decoded within the limits.
     """
@@ -99,6 +111,8 @@ def verify_bundle(
             "an installed engine",
             f"Install it: pip install {package}.",
         )
+    if key is not None:
+        require_signature(bundle.folder, key)
     manifest = verify_files(bundle.folder)
     require_only_listed(bundle.folder, manifest)
     read = partial(read_verified, bundle.folder, manifest=manifest)
@@ -116,11 +130,18 @@ def verify_bundle(
         )
     return Verification(
         files=len(manifest["files"]),
+        signature=_signature(bundle, key),
         images=len(golden.files),
         changed_tensors=_changed_tensors(bundle, golden, read, Limits(seconds, _MEMORY)),
         engines=checks,
         missing=missing,
     )
+
+
+def _signature(bundle: ModelBundle, key: Path | None) -> SignatureCheck:
+    if key is not None:
+        return "valid"
+    return "not checked" if is_signed(bundle.folder) else "none"
 
 
 def require_agreement(verification: Verification) -> None:
