@@ -38,6 +38,7 @@ __all__ = [
     "ArchiveSource",
     "AugmentationSpec",
     "Bar",
+    "CardSpec",
     "Cifar10Source",
     "Cifar100Source",
     "DatasetSource",
@@ -195,6 +196,17 @@ class ExportSpec(Part):
         return variants
 
 
+class CardSpec(Part):
+    """What only the owner of the model knows; it goes into the model card of every bundle."""
+
+    intended_use: str = Field(
+        default="", description="What the model is for, and for whom; Markdown, in a few sentences."
+    )
+    limits: str = Field(
+        default="", description="What it is not for, and where it is known to fail; Markdown."
+    )
+
+
 class Recipe(Part):
     """The configuration of a retraining run, from the data to the promotion."""
 
@@ -209,6 +221,7 @@ class Recipe(Part):
     evaluation: EvaluationSpec = EvaluationSpec()
     export: ExportSpec = ExportSpec()
     promotion: PromotionSpec = PromotionSpec()
+    card: CardSpec = CardSpec()
 
     @model_validator(mode="before")
     @classmethod
