@@ -33,10 +33,10 @@ README = PAGES["README.md"]
 _MOST_WORDS = 1000
 
 # These need more than the installation, and have separate tests.
-_NEED_MORE = ("--web", "--keras-file", "--format")
+_NEED_MORE = ("--web", "--keras-file", "--format", "--sign", "--key")
 # The arguments of `make` and `pip` are checked here; those of `prefect`, in tests/flows/test_worker.py.
 _OTHER_PROGRAMS = {
-    *("make", "pip", "export", "dask", "docker"),
+    *("make", "pip", "export", "dask", "docker", "openssl"),
     *(".venv/bin/prefect", ".venv/bin/python", ".venv/bin/pixelmill"),
 }
 # These start and use a server, which tests/flows/commands/test_up.py does with the lines of the pages.

@@ -10,6 +10,7 @@ import pytest
 
 from tests.clusters import running_cluster
 from tests.conftest import PIXELMILL, write_images
+from tests.pipeline.bundles.test_signing import write_keys
 from tests.tracing import Traced, outside_addresses, run_traced
 
 SWITCHES = {
@@ -82,6 +83,17 @@ def test_verifying_on_all_engines_contacts_no_other_host(
 ) -> None:
     command = [str(PIXELMILL), "verify", "digits@1", "--store", str(trained_store)]
     require_no_telemetry(run_traced(command, tmp_path / "trace", default_environment), home)
+
+
+def test_signing_and_checking_a_signature_contact_no_other_host(
+    trained_store: Path, tmp_path: Path, home: Path, default_environment: dict[str, str]
+) -> None:
+    key, public = write_keys(tmp_path)
+    out = str(tmp_path / "out")
+    sign = ["export", "digits@1", "--output", out, "--sign", str(key), "--store", str(trained_store)]
+    for words in (sign, ["verify", out, "--key", str(public), "--engine", "onnxruntime"]):
+        traced = run_traced([str(PIXELMILL), *words], tmp_path / "trace", default_environment)
+        require_no_telemetry(traced, home)
 
 
 HELD = """

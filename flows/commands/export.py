@@ -1,5 +1,6 @@
 """`pixelmill export`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -7,7 +8,7 @@ import typer
 from humanize import naturalsize
 
 from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_store, print_json
-from pixelmill.pipeline.artifacts import read_json, read_manifest
+from pixelmill.pipeline.artifacts import SIGNATURE, read_json, read_manifest
 from pixelmill.pipeline.bundles import PARITY_FILE
 from pixelmill.pipeline.config import ExportFormat
 from pixelmill.pipeline.errors import RequestError
@@ -84,6 +85,15 @@ def export(
         Path | None,
         typer.Option("--web-runtime", help="The npm package onnxruntime-web; default: in node_modules."),
     ] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            "--sign",
+            metavar="KEY",
+            help="Sign the bundle with this private key (PEM). The password of an encrypted key: "
+            "PIXELMILL_SIGN_PASSWORD.",
+        ),
+    ] = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
@@ -110,6 +120,8 @@ def export(
         formats=parse_formats(formats) if formats is not None else None,
         web=web,
         web_runtime=web_runtime,
+        sign=sign,
+        sign_password=os.environ.get("PIXELMILL_SIGN_PASSWORD"),
     )
     export_on_request(request)
     manifest, parity = read_manifest(destination), read_json(destination / PARITY_FILE)
@@ -124,6 +136,8 @@ def export(
 largest difference {parity["max_abs_difference"]:.1e}{allowed}
   bundle   {output}"""
     )
+    if sign:
+        print(f"  signed   {output}/{SIGNATURE}")
     for variant in parity.get("variants", ()):
         print(f"  {variant['precision']:8} {describe_variant(variant)}")
     for result in parity.get("formats", ()):

@@ -1,6 +1,7 @@
 """`pixelmill verify`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,12 +12,19 @@ from pixelmill.pipeline.bundles.engine_runs import DEFAULT_SECONDS
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.verification import (
     EngineCheck,
+    SignatureCheck,
     Verification,
     require_agreement,
     verify_bundle,
 )
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.registry import find_bundle
+
+_SIGNATURES: dict[SignatureCheck, str] = {
+    "none": "There is no signature.",
+    "not checked": "There is a signature, which was not checked: that needs --key.",
+    "valid": "The signature is valid.",
+}
 
 
 def verify(
@@ -27,12 +35,20 @@ def verify(
     seconds: Annotated[
         float, typer.Option("--timeout", min=1, metavar="SECONDS", help="The time limit of each engine.")
     ] = DEFAULT_SECONDS,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            metavar="PUB",
+            help="Refuse a bundle that was not signed with the key of this file (PEM).",
+        ),
+    ] = None,
     store: Store = DEFAULT_STORE,
     as_json: Json = False,
 ) -> None:
-    """Check a bundle's files and its golden vectors on all installed engines; exit code 3 on a difference."""
+    """Check a bundle's files, signature and golden vectors on all engines; exit code 3 on a difference."""
     check_store(store)
-    verification = verify_bundle(find_bundle(store, model), engines or (), seconds)
+    verification = verify_bundle(find_bundle(store, model), engines or (), seconds, key)
     if as_json:
         print_json({**asdict(verification), "agrees": verification.agrees})
     else:
@@ -43,6 +59,7 @@ def verify(
 def _print(verification: Verification) -> None:
     same = verification.images - len(verification.changed_tensors)
     print(f"{verification.files} files match the manifest.")
+    print(_SIGNATURES[verification.signature])
     print(f"{same} of {verification.images} golden images match their golden tensor.\n")
     rows = [
         (

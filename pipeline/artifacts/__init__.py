@@ -19,8 +19,10 @@ import numpy as np
 from pixelmill.pipeline.artifacts.formats import format_of
 from pixelmill.pipeline.artifacts.manifests import (
     MANIFEST,
+    SIGNATURE,
     describe_file,
     describe_files,
+    files_to_publish,
     read_manifest,
     read_verified,
     require_only_listed,
@@ -47,10 +49,12 @@ from pixelmill.pipeline.storage import (
 
 __all__ = [
     "MANIFEST",
+    "SIGNATURE",
     "add_files",
     "canonical_json",
     "describe_file",
     "describe_files",
+    "files_to_publish",
     "flush_to_disk",
     "installed_packages",
     "new_run_id",
@@ -154,7 +158,7 @@ def add_files(folder: Path, texts: Mapping[str, str]) -> None:
     """Add text files to a finished artifact that no other process reads yet, or replace files in it.
 
     The manifest is removed first and written last, so that a killed process leaves no artifact behind whose
-    files do not match.
+    files do not match. A signature is removed, because it would be wrong.
 
     Args:
         folder: The artifact, on this machine.
@@ -162,6 +166,7 @@ def add_files(folder: Path, texts: Mapping[str, str]) -> None:
     """
     manifest = read_manifest(folder)
     remove_file(folder / MANIFEST)
+    remove_file(folder / SIGNATURE)
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, text)

@@ -16,6 +16,8 @@ from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.storage import Location, OpenFile, opened, resolves_within, sha256_of
 
 MANIFEST = "manifest.json"
+SIGNATURE = "model.sig"
+"""The signature of an artifact, which covers its manifest, so that the manifest cannot list it."""
 _LISTED = 3
 # What a local path is instead of a readable file: a pipe or a folder, a socket, forbidden, or a cyclic link.
 _NO_FILE = (errno.EINVAL, errno.ENXIO, errno.EACCES, errno.EPERM, errno.ELOOP)
@@ -55,8 +57,18 @@ def describe_files(folder: Path) -> dict[str, dict[str, str | int]]:
     return {
         path.relative_to(folder).as_posix(): describe_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        if path.is_file() and path not in (folder / MANIFEST, folder / SIGNATURE)
     }
+
+
+def files_to_publish(folder: Path) -> list[str]:
+    """The relative paths of the files of an artifact; the manifest, which makes it complete, comes last.
+
+    Raises:
+        RequestError: The folder is not an artifact.
+    """
+    signature = [SIGNATURE] if (folder / SIGNATURE).is_file() else []
+    return [*read_manifest(folder)["files"], *signature, MANIFEST]
 
 
 def read_manifest(folder: Location) -> dict[str, Any]:
@@ -137,7 +149,7 @@ def require_only_listed(folder: Path, manifest: dict[str, Any]) -> None:
     Raises:
         WorkError: It does; the error names the first of them.
     """
-    listed = {MANIFEST, *manifest["files"]}
+    listed = {MANIFEST, SIGNATURE, *manifest["files"]}
     unlisted = sorted(name for name in _names_below(folder) if name not in listed)
     if unlisted:
         more = f" and {len(unlisted) - _LISTED:,} more" if len(unlisted) > _LISTED else ""

@@ -31,7 +31,8 @@ MODEL_FILE = "model.keras"
 RECIPE_FILE = "recipe.yaml"
 TRAINING_IMAGES_FILE = "training_images.parquet"
 README_FILE = "README.md"
-TRAINING_IMAGES_FILE = "training_images.parquet"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+BOM_FILE = "bom.cdx.json"
 _NEEDED_TO_SCORE = (LABELS_FILE, PREPROCESSING_FILE, BASELINE_FILE)
 Thresholds = tuple[float | None, ...]
 """For each class, the lowest probability at which its prediction is accepted; None: it never is."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -15,12 +16,15 @@ from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.external_data import require_embedded_weights
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
 from pixelmill.pipeline.bundles.model_files import ModelFile, model_files, read_allowed_differences
+from pixelmill.pipeline.bundles.signing import is_signed, require_signature
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
 from pixelmill.pipeline.images import ImageFailure, Pixels, decode
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limited
 
+SignatureCheck = Literal["none", "not checked", "valid"]
+"""What is known of the signature of a bundle."""
 # Decoding the golden images may allocate this many bytes.
 _MEMORY = 4 * 2**30
 
@@ -58,6 +62,7 @@ class Verification:
 
     Attributes:
         files: The number of files, all of which match the manifest.
+        signature: Whether the bundle is signed, and whether that was checked with a key.
         images: The number of golden images.
         changed_tensors: The golden images that decode to a different tensor here.
         engines: The result of each engine that was run, with each file that it reads.
@@ -65,6 +70,7 @@ class Verification:
     """
 
     files: int
+    signature: SignatureCheck
     images: int
     changed_tensors: tuple[str, ...]
     engines: tuple[EngineCheck, ...]
@@ -77,7 +83,10 @@ class Verification:
 
 
 def verify_bundle(
-    bundle: ModelBundle, engines: Sequence[EngineName] = (), seconds: float = DEFAULT_SECONDS
+    bundle: ModelBundle,
+    engines: Sequence[EngineName] = (),
+    seconds: float = DEFAULT_SECONDS,
+    key: Path | None = None,
 ) -> Verification:
     """Check a bundle's files against its manifest, and engines against its golden vectors.
 
@@ -88,13 +97,17 @@ def verify_bundle(
         bundle: The bundle.
         engines: The engines to run; all installed ones when empty.
         seconds: The time limit of each engine.
+        key: The public key that the bundle must be signed with, in PEM; None to check no signature.
 
     Raises:
-        RequestError: A requested engine is not installed or reads none of the bundle's files, or the bundle
-            has no golden vectors.
+        RequestError: A requested engine is not installed or reads none of the bundle's files, the bundle has no
+            golden vectors, or the key cannot be read.
+        GateRefused: The bundle is not signed with that key, or differs from what was signed.
         WorkError: A file does not match the manifest or is not listed in it, the model stores weights in
             another file, or the golden images cannot be decoded within the limits.
     """
+    if key is not None:
+        require_signature(bundle.folder, key)
     manifest = verify_files(bundle.folder)
     models = model_files(manifest["files"])
     wanted = _choose_engines(bundle, models, engines)
@@ -113,6 +126,7 @@ def verify_bundle(
                 checks += [_check_engine(run, path, name, golden, allowed[name], seconds) for run in runs]
     return Verification(
         files=len(manifest["files"]),
+        signature=_signature(bundle, key),
         images=len(golden.files),
         changed_tensors=_changed_tensors(bundle, golden, read, Limits(seconds, _MEMORY)),
         engines=tuple(checks),
@@ -150,6 +164,12 @@ def _copied(name: str, kind: ModelFile, read: Callable[[str], bytes]) -> Iterato
         for file in (name, *kind.beside):
             (folder / Path(file).name).write_bytes(read(file))
         yield folder / Path(name).name
+
+
+def _signature(bundle: ModelBundle, key: Path | None) -> SignatureCheck:
+    if key is not None:
+        return "valid"
+    return "not checked" if is_signed(bundle.folder) else "none"
 
 
 def require_agreement(verification: Verification) -> None:

@@ -42,6 +42,7 @@ __all__ = [
     "ArchiveSource",
     "AugmentationSpec",
     "Bar",
+    "CardSpec",
     "Cifar10Source",
     "Cifar100Source",
     "DatasetSource",
@@ -220,6 +221,17 @@ class ExportSpec(Part):
         return ("onnx", *(name for name in formats if name != "onnx"))
 
 
+class CardSpec(Part):
+    """What only the owner of the model knows; it goes into the model card of every bundle."""
+
+    intended_use: str = Field(
+        default="", description="What the model is for, and for whom; Markdown, in a few sentences."
+    )
+    limits: str = Field(
+        default="", description="What it is not for, and where it is known to fail; Markdown."
+    )
+
+
 class Recipe(Part):
     """The configuration of a retraining run, from the data to the promotion."""
 
@@ -234,6 +246,7 @@ class Recipe(Part):
     evaluation: EvaluationSpec = EvaluationSpec()
     export: ExportSpec = ExportSpec()
     promotion: PromotionSpec = PromotionSpec()
+    card: CardSpec = CardSpec()
 
     @model_validator(mode="before")
     @classmethod

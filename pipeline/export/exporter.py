@@ -24,11 +24,14 @@ from pixelmill.pipeline.bundles.golden import read_golden
 from pixelmill.pipeline.bundles.model_files import require_engines
 from pixelmill.pipeline.drift.baseline import describe_baseline
 from pixelmill.pipeline.evaluation.baseline import measure_files
+from pixelmill.pipeline.evaluation.intervals import interval_of_proportion
+from pixelmill.pipeline.export.bill_of_materials import write_bill
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.embeddings import export_embeddings
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.formats.addition import add_formats
 from pixelmill.pipeline.export.held_out import HeldOut
+from pixelmill.pipeline.export.model_card import gather_card, write_card
 from pixelmill.pipeline.export.outputs import require_probabilities
 from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
@@ -117,6 +120,9 @@ def export_proven(
         )
         write_proof(staging, facts, Proof(parity, engines, variants, formats))
         write_readme(staging, facts)
+        card = gather_card(staging, facts)
+        write_card(staging, card)
+        write_bill(staging, card)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
 
 
@@ -158,7 +164,9 @@ def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictio
     test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
     if labels is not None and len(predicted):
         of_label = predicted[np.arange(len(labels)), labels].astype(np.float64)
-        test["accuracy"] = float(np.mean(predicted.argmax(axis=1) == labels))
+        right = predicted.argmax(axis=1) == labels
+        test["accuracy"] = float(right.mean())
+        test["accuracy_interval"] = interval_of_proportion(int(right.sum()), len(right))
         test["loss"] = float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean())
     baseline = describe_baseline(predicted, labels, measure_files(held_out.files(), source.image))
     write_json(folder / BASELINE_FILE, baseline)

@@ -3,14 +3,15 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from pixelmill.pipeline.artifacts import MANIFEST, publishing, scratch_folder, verify_files
+from pixelmill.pipeline.artifacts import files_to_publish, publishing, scratch_folder, verify_files
 from pixelmill.pipeline.bundles import ModelBundle, read_bundle_manifest
 from pixelmill.pipeline.bundles.model_files import model_files, require_engines
+from pixelmill.pipeline.bundles.signing import require_signing_key, sign_bundle
 from pixelmill.pipeline.config import ExportFormat, ExportSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
@@ -60,6 +61,8 @@ class ExportRequest:
         formats: The formats to deliver; those of the bundle or, for `keras_file`, ONNX when None.
         web: Whether to add a page that classifies images in a browser.
         web_runtime: The folder of the npm package onnxruntime-web; None to search `node_modules`.
+        sign: The private key to sign the bundle with, in PEM; None for no signature.
+        sign_password: The password of that key, if it is encrypted.
     """
 
     output: Location
@@ -79,6 +82,8 @@ class ExportRequest:
     formats: tuple[ExportFormat, ...] | None = None
     web: bool = False
     web_runtime: Path | None = None
+    sign: Path | None = None
+    sign_password: str | None = field(default=None, repr=False)
 
 
 def export_on_request(request: ExportRequest) -> None:
@@ -95,10 +100,14 @@ def export_on_request(request: ExportRequest) -> None:
     choose_version(_change(ExportSpec(), request))
     require_engines(request.formats or ())
     runtime = find_web_runtime(request.web_runtime) if request.web else None
+    if request.sign is not None:
+        require_signing_key(request.sign, request.sign_password)
     with scratch_folder("export") as work:
         bundle = _build(request, work)
         if runtime is not None:
             bundle = _add_web_page(bundle, runtime, work / "with-page")
+        if request.sign is not None:
+            bundle = _sign(bundle, request.sign, request.sign_password, work)
         deliver_bundle(bundle, request.output)
 
 
@@ -157,6 +166,16 @@ def _add_web_page(bundle: Path, runtime: Path, target: Path) -> Path:
 
     copy_bundle(bundle, target, fill)
     return target
+
+
+def _sign(bundle: Path, key: Path, password: str | None, work: Path) -> Path:
+    """Sign a copy of a bundle, whose folder is named after the model, as the signature will say."""
+    manifest = verify_files(bundle)
+    signed = work / "signed" / f"{manifest['name']}-{manifest['version']}"
+    signed.parent.mkdir()
+    publish_copy(bundle, signed, files_to_publish(bundle))
+    sign_bundle(signed, key, password)
+    return signed
 
 
 def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
@@ -265,7 +284,8 @@ def deliver_bundle(bundle: Path, output: Location) -> None:
         RequestError: A bundle is already there.
         WorkError: The bundle's files are damaged.
     """
-    if not publish_copy(bundle, output, [*verify_files(bundle)["files"], MANIFEST]):
+    verify_files(bundle)
+    if not publish_copy(bundle, output, files_to_publish(bundle)):
         raise RequestError(f"{output} already contains a bundle", "a new folder", "Choose another `output`.")
 
 

@@ -5,7 +5,7 @@ import shutil
 from logging import getLogger
 from pathlib import Path
 
-from pixelmill.pipeline.artifacts import MANIFEST, read_manifest, verify_files
+from pixelmill.pipeline.artifacts import MANIFEST, SIGNATURE, files_to_publish, read_manifest, verify_files
 from pixelmill.pipeline.errors import PixelmillError, RequestError, WorkError
 from pixelmill.pipeline.storage import (
     Location,
@@ -28,14 +28,14 @@ def publish_bundle(bundle: Path, folder: Location) -> None:
     Raises:
         RequestError: A remote folder already contains a bundle.
     """
-    if not publish_folder(bundle, folder, [*read_manifest(bundle)["files"], MANIFEST]):
+    if not publish_folder(bundle, folder, files_to_publish(bundle)):
         raise RequestError(f"{folder} already contains a bundle", "an unused version", "Retrain again.")
 
 
 def fetch_bundle(folder: Location) -> Path:
     """The local folder of a bundle: the bundle itself, or a verified copy of a remote one.
 
-    Fetched bundles are cached by the hash of their manifest.
+    Fetched bundles are cached by the hash of their manifest and signature.
 
     Raises:
         RequestError: There is no bundle, or its manifest is malformed.
@@ -45,7 +45,8 @@ def fetch_bundle(folder: Location) -> Path:
         return folder
     manifest = read_manifest(folder)
     content = read_content(folder / MANIFEST)
-    target = cache_folder() / "bundles" / hashlib.sha256(content).hexdigest()
+    signature = _read_signature(folder)
+    target = cache_folder() / "bundles" / hashlib.sha256(content + signature).hexdigest()
     if _is_intact(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +55,8 @@ def fetch_bundle(folder: Location) -> Path:
         for name in manifest["files"]:
             # `_verify` names a missing file.
             download_file(folder / name, staging / name)
+        if signature:
+            (staging / SIGNATURE).write_bytes(signature)
         (staging / MANIFEST).write_bytes(content)
         _verify(folder, staging)
         for path in staging.rglob("*"):
@@ -67,6 +70,14 @@ def fetch_bundle(folder: Location) -> Path:
                 raise  # Otherwise, another process fetched it first.
     _log.info("%s was fetched to %s", folder, target)
     return target
+
+
+def _read_signature(folder: Location) -> bytes:
+    """The signature of a remote bundle; empty if it has none."""
+    try:
+        return read_content(folder / SIGNATURE)
+    except FileNotFoundError:
+        return b""
 
 
 def _is_intact(bundle: Path) -> bool:

@@ -25,6 +25,7 @@ from tests.conftest import EPOCHS
 FILES = """README.md baseline.json golden/enlarged.png golden/golden.json golden/plain.png
 golden/probabilities.npy golden/tensors.npy golden/transparent.png golden/turned.jpg labels.json manifest.json
 metrics.json model.keras model.onnx parity.json preprocessing.json recipe.yaml report/export.html
+MODEL_CARD.md bom.cdx.json
 report/gate.html report/index.html report/inside.html test_data_set_0/input_0.pb
 test_data_set_0/output_0.pb
 training_images.parquet"""

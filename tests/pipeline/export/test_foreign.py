@@ -82,7 +82,11 @@ def test_a_model_trained_elsewhere_becomes_a_bundle(models: Path, tmp_path: Path
     assert parity["files"][0]["file"].startswith(CLASSES)
     test = read_json(bundle.folder / "metrics.json")["test"]
     assert test["images"] == 30
-    assert 0 <= test["accuracy"] <= 1
+    low, high = test["accuracy_interval"]
+    assert 0 <= low <= test["accuracy"] <= high <= 1
+    card = (bundle.folder / "MODEL_CARD.md").read_text()
+    assert "its training data and its training are not known here" in card
+    assert (bundle.folder / "bom.cdx.json").is_file()
     assert read_json(bundle.folder / "baseline.json")["images"] == 30
     require_metadata(load_session(bundle.onnx_path), bundle)
     assert verify_bundle(bundle).agrees
