@@ -337,7 +337,7 @@ def test_the_hooks_are_those_of_make_lint() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_extras_exist(page: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for names in re.findall(r"pixelmill\[([\w,-]+)\]", PAGES[page]):
+    for names in re.findall(r"(?:pixelmill|\.)\[([\w,-]+)\]", PAGES[page]):
         assert set(names.split(",")) <= set(project["optional-dependencies"])
 
 

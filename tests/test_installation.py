@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -219,7 +220,7 @@ def test_verifying_runs_installed_engines_and_says_how_to_install_the_others(
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "--engine tract, which is not installed" in line
-    assert line.endswith("pip install tract.")
+    assert line.endswith(f"Install it: {base / 'python'} -m pip install tract")
 
 
 def test_retraining_reports_missing_extras(base: Path, tmp_path: Path) -> None:
@@ -228,7 +229,38 @@ def test_retraining_reports_missing_extras(base: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "pip install 'pixelmill[flows,train]'" in line
+    # The environment was made from a wheel, which the command names.
+    wanted = rf"Install them: {base}/python -m pip install '/[^ ]*\.whl\[flows,train\]'"
+    assert re.search(f"{wanted}$", line), line
+
+
+@pytest.mark.slow
+def test_the_command_in_a_message_installs_what_is_missing(checkout: Path, tmp_path: Path) -> None:
+    place = _environment(tmp_path / "venv", checkout)
+    score: list[str | Path] = [
+        place / "pixelmill",
+        "score",
+        "digits@1",
+        "s3://bucket/images",
+        "--output",
+        "out",
+    ]
+    # No server listens there, so that an installation with the extra ends, too.
+    environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+
+    def last_error() -> str:
+        done = subprocess.run(
+            score, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.stderr.strip().splitlines()[-1]
+
+    told = last_error()
+    assert told.startswith("pixelmill: address s3://bucket/images"), told
+    command = shlex.split(told.partition("for s3://: ")[2])
+    assert command[:4] == [str(place / "python"), "-m", "pip", "install"]
+    assert str(checkout / "constraints.txt") in command
+    subprocess.run(command, capture_output=True, check=True)
+    assert "address s3://bucket/images" not in last_error()
 
 
 def test_constraints_are_exact_and_contain_no_index() -> None:

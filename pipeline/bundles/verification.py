@@ -15,6 +15,7 @@ from pixelmill.pipeline.bundles.external_data import require_embedded_weights
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
+from pixelmill.pipeline.extras import pip_install
 from pixelmill.pipeline.images import ImageFailure, Pixels, decode
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limited
@@ -97,7 +98,7 @@ def verify_bundle(
         raise RequestError(
             f"`engines` {missing[0]}, which is not installed",
             "an installed engine",
-            f"Install it: pip install {package}.",
+            f"Install it: {pip_install(package)}",
         )
     manifest = verify_files(bundle.folder)
     require_only_listed(bundle.folder, manifest)
