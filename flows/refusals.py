@@ -29,8 +29,8 @@ def refusal_as_state(body: Callable[P, R]) -> Callable[P, R]:
     of its event, `prefect.flow-run.Refused`. Any other error that is meant for users, or says that a disk is
     full, ends it in `Failed`, with one line as well. Prefect logs the traceback of every exception that a
     body raises, so the error is returned as a state instead. The caller of a task must pass the result to
-    `require_result`; for a flow, Prefect raises the error in the caller. If that is a worker's engine, it logs
-    the exception, so a filter drops that record.
+    `require_result`; for a flow, Prefect raises the error in the caller. If that is a worker's engine, it
+    logs the exception, so a filter drops that record.
 
     An error of a library whose text contains a password is replaced by one without.
     """
