@@ -348,6 +348,7 @@ def fill_the_disk(folder: Path) -> None:
     try:
         write_text(path, NEW)
     except OSError as error:
+        assert error.filename == str(path)
         problems.append(error.errno)
     try:
         write_array(folder / "file.txt", np.zeros(50_000))
