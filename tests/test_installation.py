@@ -16,6 +16,7 @@ import pytest
 
 from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
+from tests.test_docs import blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 # The environments that are created here are shared.
@@ -268,3 +269,24 @@ def test_constraints_are_exact_and_contain_no_index() -> None:
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_]+", pin) for pin in pins)
     assert len(pins) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_lines_of_the_readme_install_what_they_say(checkout: Path, tmp_path: Path) -> None:
+    """In an empty environment each, from a folder with nothing but the checkout."""
+    (block,) = [block for block in blocks("README.md", "bash") if block.startswith("pip install")]
+    retraining, scoring = block.strip().splitlines()
+    for line, has_prefect in ((scoring, False), (retraining, True)):
+        place = tmp_path / str(has_prefect)
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+        environment = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        shown = subprocess.run(
+            [place / "bin/pixelmill", "recipes"], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert (place / "bin/prefect").exists() == has_prefect
