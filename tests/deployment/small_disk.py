@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
-_STEP = 1 << 12
+_LARGEST_PIECE = 1 << 26
+_SMALLEST_PIECE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,17 @@ class SmallDisk:
         return [*enter, *command]
 
     def fill(self) -> None:
-        """Write a file that takes all the space there is."""
-        with (self.place / "filling").open("wb", buffering=0) as file:
-            free = os.statvfs(self.place)
-            try:
-                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
-                file.seek(0, os.SEEK_END)
-                while True:
-                    file.write(bytes(_STEP))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
+        """Write a file that takes all the space there is, while others write and remove files, too."""
+        with (self.place / "filling").open("wb") as file:
+            end, size = 0, _LARGEST_PIECE
+            while size >= _SMALLEST_PIECE:
+                try:
+                    os.posix_fallocate(file.fileno(), end, size)
+                    end += size
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    size //= 2
 
     def free(self) -> None:
         """Remove the file again."""
