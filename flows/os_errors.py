@@ -24,5 +24,7 @@ def is_for_users(error: OSError) -> bool:
 
 def explain_os_error(error: OSError) -> WorkError:
     """An error of the operating system as one of pixelmill, whose text is one line."""
-    place = f" ({printable(str(error.filename))})" if error.filename else ""
+    # Of two files, the second is the one that a copy was being written to.
+    named = error.filename2 or error.filename
+    place = f" ({printable(str(named))})" if named else ""
     return WorkError(f"{error.strerror or error}{place}", *_KNOWN.get(error.errno or 0, _OTHER))

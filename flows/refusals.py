@@ -89,7 +89,8 @@ def show_errors_in_one_line() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if not _is_unexpected(record):
+    # A task that ended in a state, not with an exception, is logged with the traceback of none.
+    if not _is_unexpected(record) or record.exc_info == (None, None, None):
         record.exc_info = None
     return True
 

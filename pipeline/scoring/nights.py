@@ -26,7 +26,7 @@ def parse_night(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise RequestError(
-            f"`date` {text!r} ({error})",
+            f"`night` {text!r} ({error})",
             "a date such as 2026-11-25",
             "Correct it, or leave it empty for today.",
         ) from None

@@ -1,5 +1,6 @@
 """Pruning: what is listed goes, what an alias, a rollback or a running job needs stays."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -247,6 +248,21 @@ def test_working_files_stay_while_a_retraining_is_at_work(tmp_path: Path) -> Non
     assert find_candidates(request) == []
     assert remove_candidates(request, listed) == []
     assert old.is_dir()
+
+
+def test_catalogues_go_except_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "downloads/catalogues"
+    folder.mkdir(parents=True)
+    for moment, name in enumerate(("b", "c", "a")):
+        path = folder / f"{name}.parquet"
+        path.write_bytes(b"x")
+        os.utime(path, (moment, moment))
+    listed = prune(tmp_path)
+    assert [(each.kind, each.name) for each in listed] == [
+        ("catalogue", "b.parquet"),
+        ("catalogue", "c.parquet"),
+    ]
+    assert [path.name for path in folder.iterdir()] == ["a.parquet"]
 
 
 def test_temporary_files_go_only_once_their_process_has_ended(tmp_path: Path) -> None:
