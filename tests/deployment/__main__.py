@@ -104,16 +104,11 @@ def main() -> int:
         return min(try_faults(databases[0], options.only), 1)
     only = [word for name in options.only for word in ("--only", name)]
     command = [sys.executable, "-m", "tests.deployment", *only]
-    running = [
-        subprocess.Popen([*command, "--database", name], stdout=subprocess.PIPE, text=True)
-        for name in databases
-    ]
     print("| database | fault | states of the run | seconds to recover | afterwards |")
     print("|---|---|---|---|---|", flush=True)
-    for process in running:
-        for line in process.stdout or ():
-            print(line, end="", flush=True)
-    return max(process.wait() for process in running)
+    # A row is printed by its process as soon as it is known.
+    running = [subprocess.Popen([*command, "--database", name]) for name in databases]
+    return max([process.wait() for process in running])
 
 
 if __name__ == "__main__":
