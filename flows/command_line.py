@@ -8,7 +8,6 @@ import typer
 
 from pixelmill.flows.commands.audit import audit
 from pixelmill.flows.commands.console import (
-    explain_os_error,
     explain_remote_error,
     name_options,
     show_pipeline_warnings,
@@ -32,6 +31,7 @@ from pixelmill.flows.commands.verify import verify
 from pixelmill.flows.commands.worker import worker
 from pixelmill.flows.general_options import quietable, take_general_options
 from pixelmill.flows.interrupts import handling_signals
+from pixelmill.flows.os_errors import explain_os_error
 from pixelmill.flows.prefect_session import ServerLostError
 from pixelmill.pipeline.errors import ExitCode, PixelmillError
 from pixelmill.pipeline.storage import is_remote_error

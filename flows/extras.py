@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.extras import install_command
 
 _NEEDED_TO_RETRAIN = (
     *("prefect", "tensorflow", "keras", "onnx", "onnxslim", "tf2onnx"),
@@ -21,7 +22,7 @@ def require_extras() -> None:
         raise RequestError(
             f"an installation without {', '.join(missing)}",
             "pixelmill with its extras `flows` and `train`",
-            "Install them: pip install 'pixelmill[flows,train]'.",
+            f"Install them: {install_command('flows', 'train')}",
         )
 
 
@@ -35,5 +36,5 @@ def require_prefect() -> None:
         raise RequestError(
             "an installation without Prefect",
             "pixelmill with its extra `flows`",
-            "Install it: pip install 'pixelmill[flows]'.",
+            f"Install it: {install_command('flows')}",
         )

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.bundles import METRICS_FILE, ModelBundle
 from pixelmill.pipeline.config import Recipe
+from pixelmill.pipeline.extras import install_command
 from pixelmill.pipeline.limited_process import Limits, run_limited
 from pixelmill.pipeline.training import TrainedModel, read_history
 
@@ -101,7 +102,7 @@ def mirror_to_mlflow(mirrored: Mirrored, seconds: float = _SECONDS) -> str | Non
     if not address:
         return None
     if find_spec("mlflow") is None:
-        return _warn(f"{_VARIABLE} is set, but mlflow is not installed: pip install 'pixelmill[mlflow]'")
+        return _warn(f"{_VARIABLE} is set, but mlflow is not installed: {install_command('mlflow')}")
     try:
         trouble = run_limited(Limits(seconds, _MEMORY), _send, mirrored, address)
     except Exception as error:  # noqa: BLE001  # A mirror must never fail the run that it shows.

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from prefect import State, get_run_logger
 from prefect.states import Completed, Failed, get_state_exception
 
+from pixelmill.flows.os_errors import explain_os_error, is_for_users
 from pixelmill.pipeline.display import without_passwords
 from pixelmill.pipeline.errors import GateRefused, PixelmillError, WorkError
 from pixelmill.pipeline.promotion.unchanged import Unchanged
@@ -25,11 +26,11 @@ def refusal_as_state(body: Callable[P, R]) -> Callable[P, R]:
     """End a flow or task in the state `Refused` if its body raises `GateRefused`.
 
     The state has the type FAILED, so it is counted as a failure; automations can distinguish it by the name
-    of its event, `prefect.flow-run.Refused`. Any other error that is meant for users ends it in `Failed`,
-    with one line as well. Prefect logs the traceback of every exception that a body raises, so the error is
-    returned as a state instead. The caller of a task must pass the result to `require_result`; for a flow,
-    Prefect raises the error in the caller. If that is a worker's engine, it logs the exception, so a filter
-    drops that record.
+    of its event, `prefect.flow-run.Refused`. Any other error that is meant for users, or says that a disk is
+    full, ends it in `Failed`, with one line as well. Prefect logs the traceback of every exception that a
+    body raises, so the error is returned as a state instead. The caller of a task must pass the result to
+    `require_result`; for a flow, Prefect raises the error in the caller. If that is a worker's engine, it
+    logs the exception, so a filter drops that record.
 
     An error of a library whose text contains a password is replaced by one without.
     """
@@ -41,6 +42,8 @@ def refusal_as_state(body: Callable[P, R]) -> Callable[P, R]:
         except PixelmillError as error:
             return cast("R", _failed(error))
         except Exception as error:
+            if isinstance(error, OSError) and is_for_users(error):
+                return cast("R", _failed(explain_os_error(error)))
             message = " ".join(str(error).split())
             if without_passwords(message) == message:
                 raise
@@ -86,13 +89,15 @@ def show_errors_in_one_line() -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if not _is_unexpected(record):
+    # A task that ended in a state, not with an exception, is logged with the traceback of none.
+    if not _is_unexpected(record) or record.exc_info == (None, None, None):
         record.exc_info = None
     return True
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], PixelmillError))
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, PixelmillError) or (isinstance(error, OSError) and is_for_users(error)))
 
 
 def require_result(result: R) -> R:

@@ -12,11 +12,25 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINE = sorted(ROOT.glob("pipeline/**/*.py"))
 SOURCES = sorted([*PIPELINE, *ROOT.glob("flows/**/*.py")])
-OPTIONS_OF_PIP = {"--no-deps", "--only-binary", "--retries", "--disable-pip-version-check", "--dest"}
+OPTIONS_OF_PIP = {
+    *("--constraint", "--editable", "--no-deps", "--only-binary", "--retries"),
+    *("--disable-pip-version-check", "--dest"),
+}
 # From the bottom up: a package or module may import only from lower floors, and from its own floor only what
 # `BESIDE` lists.
 FLOORS = (
-    {"clutter", "display", "drift", "errors", "file_names", "labels", "part", "progress", "resources"}
+    {
+        "clutter",
+        "display",
+        "drift",
+        "errors",
+        "extras",
+        "file_names",
+        "labels",
+        "part",
+        "progress",
+        "resources",
+    }
     | {"telemetry", "templates"},
     {"config", "layers"},
     {"images", "processes", "storage"},

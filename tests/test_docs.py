@@ -34,9 +34,10 @@ _MOST_WORDS = 1000
 
 # These need more than the installation, and have separate tests.
 _NEED_MORE = ("--web", "--keras-file", "--format", "--sign", "--key")
-# The arguments of `make` and `pip` are checked here; those of `prefect`, in tests/flows/test_worker.py.
+# The arguments of `make` are checked here. What is done with Prefect and containers is run by
+# tests/deployment/test_page.py, and what is done with pip by tests/test_installation.py.
 _OTHER_PROGRAMS = {
-    *("make", "pip", "export", "dask", "docker", "openssl"),
+    *("make", "pip", "export", "until", "dask", "docker", "openssl"),
     *(".venv/bin/prefect", ".venv/bin/python", ".venv/bin/pixelmill"),
 }
 # These start and use a server, which tests/flows/commands/test_up.py does with the lines of the pages.
@@ -337,7 +338,7 @@ def test_the_hooks_are_those_of_make_lint() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_extras_exist(page: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for names in re.findall(r"pixelmill\[([\w,-]+)\]", PAGES[page]):
+    for names in re.findall(r"(?:pixelmill|\.)\[([\w,-]+)\]", PAGES[page]):
         assert set(names.split(",")) <= set(project["optional-dependencies"])
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
+from tests.test_docs import blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 # The environments that are created here are shared.
@@ -219,7 +221,7 @@ def test_verifying_runs_installed_engines_and_says_how_to_install_the_others(
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "--engine tract, which is not installed" in line
-    assert line.endswith("pip install tract.")
+    assert line.endswith(f"Install it: {base / 'python'} -m pip install tract")
 
 
 def test_retraining_reports_missing_extras(base: Path, tmp_path: Path) -> None:
@@ -228,7 +230,38 @@ def test_retraining_reports_missing_extras(base: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
-    assert "pip install 'pixelmill[flows,train]'" in line
+    # The environment was made from a wheel, which the command names.
+    wanted = rf"Install them: {base}/python -m pip install '/[^ ]*\.whl\[flows,train\]'"
+    assert re.search(f"{wanted}$", line), line
+
+
+@pytest.mark.slow
+def test_the_command_in_a_message_installs_what_is_missing(checkout: Path, tmp_path: Path) -> None:
+    place = _environment(tmp_path / "venv", checkout)
+    score: list[str | Path] = [
+        place / "pixelmill",
+        "score",
+        "digits@1",
+        "s3://bucket/images",
+        "--output",
+        "out",
+    ]
+    # No server listens there, so that an installation with the extra ends, too.
+    environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+
+    def last_error() -> str:
+        done = subprocess.run(
+            score, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.stderr.strip().splitlines()[-1]
+
+    told = last_error()
+    assert told.startswith("pixelmill: address s3://bucket/images"), told
+    command = shlex.split(told.partition("for s3://: ")[2])
+    assert command[:4] == [str(place / "python"), "-m", "pip", "install"]
+    assert str(checkout / "constraints.txt") in command
+    subprocess.run(command, capture_output=True, check=True)
+    assert "address s3://bucket/images" not in last_error()
 
 
 def test_constraints_are_exact_and_contain_no_index() -> None:
@@ -236,3 +269,24 @@ def test_constraints_are_exact_and_contain_no_index() -> None:
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!_]+", pin) for pin in pins)
     assert len(pins) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_lines_of_the_readme_install_what_they_say(checkout: Path, tmp_path: Path) -> None:
+    """In an empty environment each, from a folder with nothing but the checkout."""
+    (block,) = [block for block in blocks("README.md", "bash") if block.startswith("pip install")]
+    retraining, scoring = block.strip().splitlines()
+    for line, has_prefect in ((scoring, False), (retraining, True)):
+        place = tmp_path / str(has_prefect)
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+        environment = {**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        shown = subprocess.run(
+            [place / "bin/pixelmill", "recipes"], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert shown.returncode == 0, shown.stderr
+        assert (place / "bin/prefect").exists() == has_prefect

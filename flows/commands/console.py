@@ -1,6 +1,5 @@
 """Terminal output of commands: one line per message of a stage, and one line for an error."""
 
-import errno
 import logging
 import re
 import sys
@@ -57,19 +56,6 @@ def show_pipeline_warnings() -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(StageLines())
-
-
-def explain_os_error(error: OSError) -> str:
-    """Describe an error of the operating system, such as a full disk, in one line."""
-    place = f" ({printable(str(error.filename))})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return (
-            f"{error.strerror}{place}; expected enough free space. Finished work is kept: free some space "
-            "and run the same command again."
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{error.strerror}{place}; expected a location that this user may write to. Choose another."
-    return f"{error.strerror or error}{place}; expected an accessible path. Check it."
 
 
 def explain_remote_error(error: Exception) -> str:

@@ -10,6 +10,7 @@ from pixelmill.pipeline.bundles import ONNX_FILE, PARITY_FILE, Precision, read_a
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.config import ExportFormat
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.extras import install_command
 
 ONNX_ENGINES = (
     EngineName.ONNXRUNTIME,
@@ -73,7 +74,7 @@ def require_engines(formats: Collection[ExportFormat]) -> None:
             raise RequestError(
                 f"format {kind.format}, and {engine.packages[0]} is not installed",
                 "the engine on which the file is compared with the model",
-                "Install it: pip install 'pixelmill[engines]'.",
+                f"Install it: {install_command('engines')}",
             )
 
 

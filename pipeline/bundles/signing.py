@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline.artifacts import SIGNATURE, flush_to_disk, read_content, scratch_folder
 from pixelmill.pipeline.errors import GateRefused, RequestError
+from pixelmill.pipeline.extras import install_command
 
 if TYPE_CHECKING:
     import model_signing
@@ -172,7 +173,7 @@ def _require_extra() -> None:
         raise RequestError(
             f"signatures without the package {missing[0]}",
             "pixelmill with its extra `signing`",
-            "Install it: pip install 'pixelmill[signing]'.",
+            f"Install it: {install_command('signing')}",
         )
 
 

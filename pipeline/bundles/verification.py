@@ -19,6 +19,7 @@ from pixelmill.pipeline.bundles.model_files import ModelFile, model_files, read_
 from pixelmill.pipeline.bundles.signing import is_signed, require_signature
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
+from pixelmill.pipeline.extras import pip_install
 from pixelmill.pipeline.images import ImageFailure, Pixels, decode
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limited
@@ -146,7 +147,7 @@ def _choose_engines(
             raise RequestError(
                 f"`engines` {name}, which is not installed",
                 "an installed engine",
-                f"Install it: pip install {ENGINES[name].packages[0]}.",
+                f"Install it: {pip_install(ENGINES[name].packages[0])}",
             )
         if name not in readers:
             raise RequestError(

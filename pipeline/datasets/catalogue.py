@@ -7,6 +7,10 @@ from typing import Literal, Protocol
 
 from pixelmill.pipeline.images import Pixels
 
+DOWNLOADS_FOLDER = "downloads"
+"""In a store: what was downloaded, and what is known of the files of datasets."""
+CATALOGUES_FOLDER = "catalogues"
+"""In the folder above: the catalogues, each named after its content."""
 SLICE = "slice:"
 """What the names of columns for further columns of the source begin with: `slice:camera`."""
 Part = Literal["train", "validation", "test"]

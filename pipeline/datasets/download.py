@@ -21,7 +21,7 @@ from pixelmill.pipeline.config import (
 from pixelmill.pipeline.datasets import RawDataset
 from pixelmill.pipeline.datasets.archive_datasets import check_archive, list_archive
 from pixelmill.pipeline.datasets.bundled import count_bundled_classes, list_bundled
-from pixelmill.pipeline.datasets.catalogue import Listing
+from pixelmill.pipeline.datasets.catalogue import DOWNLOADS_FOLDER, Listing
 from pixelmill.pipeline.datasets.corrections import read_corrections
 from pixelmill.pipeline.datasets.exclusions import Exclusions
 from pixelmill.pipeline.datasets.folders import check_folders, count_folder_classes, list_folder
@@ -82,7 +82,7 @@ def download_dataset(
         RequestError: It is not a dataset, a class has too few distinct images for its splits, or corrections
             contradict each other.
     """
-    cache = store / "downloads"
+    cache = store / DOWNLOADS_FOLDER
     path = source.corrections if isinstance(source, OwnImages) else None
     corrections = None if path is None else read_corrections(path)
     listing = _SOURCES[type(source)].list_images(source, cache)

@@ -13,7 +13,14 @@ import pyarrow.parquet as pq
 
 from pixelmill.pipeline.artifacts import canonical_json, flush_to_disk, scratch_folder, sha256_of
 from pixelmill.pipeline.datasets import RawDataset
-from pixelmill.pipeline.datasets.catalogue import SLICE, Catalogue, ListedImage, Listing, Reader
+from pixelmill.pipeline.datasets.catalogue import (
+    CATALOGUES_FOLDER,
+    SLICE,
+    Catalogue,
+    ListedImage,
+    Listing,
+    Reader,
+)
 from pixelmill.pipeline.datasets.catalogue_rows import read_rows
 from pixelmill.pipeline.datasets.class_folders import natural_order
 from pixelmill.pipeline.datasets.contents import Contents, hash_content
@@ -73,7 +80,7 @@ def write_catalogue(
     corrector = Corrector(corrections or Corrections({}, {}), listing.class_names)
     hashes = HashCache(cache / "hashes" / f"{_short_hash(listing.provenance)}.npy")
     digests = _Digests()
-    catalogues = cache / "catalogues"
+    catalogues = cache / CATALOGUES_FOLDER
     catalogues.mkdir(parents=True, exist_ok=True)
     with scratch_folder("catalogue", catalogues) as folder:
         written = folder / "catalogue.parquet"

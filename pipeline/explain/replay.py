@@ -21,6 +21,7 @@ from pixelmill.pipeline.bundles import (
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.files import Decoding, decode_all_ways
 from pixelmill.pipeline.errors import PixelmillError, RequestError
+from pixelmill.pipeline.extras import install_command
 from pixelmill.pipeline.images import (
     DecodedImage,
     FailureCode,
@@ -250,7 +251,7 @@ def _prediction(replay: Replay, probabilities: Probabilities, count: int) -> Fac
 
 def _keras(replay: Replay) -> Findings:
     if find_spec("tensorflow") is None or find_spec("keras") is None:
-        return {"words": "not installed here: pip install 'pixelmill[train]'"}, {}
+        return {"words": f"not installed here: {install_command('train')}"}, {}
     bundle = replay.bundle
     manifest = read_bundle_manifest(bundle.folder)
     if not (bundle.folder / MODEL_FILE).is_file() or MODEL_FILE not in manifest["files"]:

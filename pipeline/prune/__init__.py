@@ -17,6 +17,7 @@ Kind = Literal[
     "version",
     "run",
     "dataset",
+    "catalogue",
     "tensors",
     "features",
     "checkpoint",
@@ -33,7 +34,8 @@ class PruneRequest:
     Attributes:
         store: The artifacts root.
         keep: How many of the newest versions of a model are kept, how many earlier versions each alias can be
-            rolled back to, and how many of the newest runs of a model and datasets of a source; at least 1.
+            rolled back to, and how many of the newest runs of a model, datasets of a source and catalogues;
+            at least 1.
         older_than: Only what is older is removed, except temporary files of processes that have ended.
         outputs: Folders of prediction tables, or of folders of such.
 

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pixelmill.pipeline.artifacts import MANIFEST, read_manifest, remove_file, remove_folder
+from pixelmill.pipeline.datasets.catalogue import CATALOGUES_FOLDER, DOWNLOADS_FOLDER
 from pixelmill.pipeline.datasets.prune import unused_segments
 from pixelmill.pipeline.datasets.tensor_index import INDEX_SUFFIX
 from pixelmill.pipeline.datasets.tensor_lock import removing
@@ -32,7 +33,7 @@ _LOCK_OF_OUTPUT = "lock"
 
 
 def find_working_files(request: PruneRequest, kept: KeptVersions) -> list[Candidate]:
-    """The runs, datasets, tensors, features, checkpoints, copies and temporary files that may be removed.
+    """The runs, datasets, catalogues, tensors, features, checkpoints, copies and temporary files that may go.
 
     While a retraining is at work in the store, its working files are all kept, because it may need any.
     """
@@ -46,6 +47,7 @@ def find_working_files(request: PruneRequest, kept: KeptVersions) -> list[Candid
         *found,
         *_runs(work, request, kept),
         *datasets,
+        *_catalogues(work, request),
         *_tensors(work, request, removed),
         *_features(work, request),
         *_checkpoints(work, request),
@@ -54,7 +56,7 @@ def find_working_files(request: PruneRequest, kept: KeptVersions) -> list[Candid
 
 def remove_working_files(request: PruneRequest, candidate: Candidate) -> bool:
     """Remove what a candidate lists, unless it is in use by now; returns whether it was removed."""
-    needs_quiet = candidate.kind in ("run", "dataset", "tensors", "features", "checkpoint")
+    needs_quiet = candidate.kind in ("run", "dataset", "catalogue", "tensors", "features", "checkpoint")
     if needs_quiet and any(run_is_at_work(run) for run in _runs_in(workspace(request.store))):
         return False
     if candidate.kind == "bundle copy":
@@ -97,6 +99,14 @@ def _datasets(work: Path, request: PruneRequest, kept: KeptVersions) -> Iterator
         for created_at, folder in sorted(entries)[: -request.keep]:
             if _is_old(datetime.fromisoformat(created_at), request):
                 yield _candidate("dataset", folder, "no kept version was trained on it")
+
+
+def _catalogues(work: Path, request: PruneRequest) -> Iterator[Candidate]:
+    """The lists of a dataset's files: each change of the data adds one, which only its own run reads."""
+    catalogues = sorted((work / DOWNLOADS_FOLDER / CATALOGUES_FOLDER).glob("*.parquet"), key=_changed)
+    for path in catalogues[: -request.keep]:
+        if _is_old(_changed(path), request):
+            yield _candidate("catalogue", path, "the run that listed these images has ended")
 
 
 def _tensors(work: Path, request: PruneRequest, without: Sequence[object]) -> Iterator[Candidate]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pixelmill.pipeline.artifacts import read_json, write_json
 from pixelmill.pipeline.errors import RequestError, WorkError
+from pixelmill.pipeline.extras import install_command
 from pixelmill.pipeline.predictions.parts import part_name, read_row_groups
 from pixelmill.pipeline.progress import Meter
 from pixelmill.pipeline.scoring import ScoringPlan
@@ -162,7 +163,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         raise RequestError(
             "engine dask in an installation without Dask",
             "pixelmill with the extra `dask`",
-            "Install it here and on the workers: pip install 'pixelmill[dask]'.",
+            f"Install it here and on the workers: {install_command('dask')}",
         ) from error
     try:
         client: Any = Client(  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from pydantic import PlainSerializer, PlainValidator
 
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.extras import install_command
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -48,7 +49,7 @@ def parse_location(text: str | Location) -> Location:
         raise RequestError(
             f"address {text} ({error})",
             "a local folder, or an address that fsspec supports",
-            "Install the package for this kind of address: for s3://, pip install 'pixelmill[s3]'.",
+            f"Install the package for this kind of address; for s3://: {install_command('s3')}",
         ) from error
     return path
 

@@ -23,6 +23,7 @@ _log = getLogger(__name__)
 _SUFFIX = ".pixelmill-tmp"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}" + re.escape(_SUFFIX), re.DOTALL)
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def temporary_sibling(path: Path) -> Path:
@@ -84,10 +85,18 @@ class HeldFile:
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[Path]:
-    """A locked, empty file beside `path`; removed at the end of the block if it still exists."""
+    """A locked, empty file beside `path`; removed at the end of the block if it still exists.
+
+    Raises:
+        OSError: The disk is full; unlike the system's own error, it names `path`.
+    """
     held = HeldFile.beside(path)
     try:
         yield held.path
+    except OSError as error:
+        if error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         held.remove()
 

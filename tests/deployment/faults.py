@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
+from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.registry import aliases_of, list_models, pending_versions
-from tests.deployment.machine import ENDED, Machine, exists, kill, wait_for
+from tests.conftest import write_images
+from tests.deployment.machine import ENDED, ROOT, Machine, exists, kill, wait_for
+from tests.deployment.small_disk import SmallDisk
 
 SECONDS_TO_WAIT = 900.0
+SECONDS_TO_A_RENEWAL = 240.0
+IMAGES = 40_000
 
 
 class Recovery(NamedTuple):
@@ -34,6 +41,7 @@ class Scene:
     """A machine whose store has a champion, and a retraining that would go on for hours.
 
     Attributes:
+        folder: A folder that is not on the machine's small disk.
         machine: The machine.
         store: The store.
         endless: The deployment of the retraining that goes on.
@@ -41,6 +49,7 @@ class Scene:
         run: The run at work.
     """
 
+    folder: Path
     machine: Machine
     store: Path
     endless: str
@@ -55,6 +64,9 @@ class Scene:
         self.run = self.machine.begin(self.endless)
         wait_for("the process", lambda: self.machine.pid_of(self.run), SECONDS_TO_WAIT)
         wait_for("an epoch", lambda: self.checkpoint_time() > before, SECONDS_TO_WAIT)
+        # It would keep a processor busy that what is measured needs.
+        for process in psutil.Process(self.pid).children(recursive=True):
+            process.nice(19)
 
     def checkpoint_time(self) -> float:
         """When the newest checkpoint was written."""
@@ -65,11 +77,28 @@ class Scene:
         """The process of the run at work."""
         return self.machine.pid_of(self.run)
 
+    def has_begun(self, output: Path) -> bool:
+        """Whether a scoring has recorded its version in its output."""
+        return any(output.glob("*/run.json"))
+
     def goes_on(self) -> bool:
         """Whether the run writes another checkpoint."""
         before = self.checkpoint_time()
         wait_for("another epoch", lambda: self.checkpoint_time() > before, SECONDS_TO_WAIT)
         return exists(self.pid)
+
+    def end(self) -> None:
+        """End the run at work, if there is one."""
+        if self.run and self.machine.run(self.run)["state_type"] not in ENDED:
+            kill(self.pid)
+            self.machine.wait_for_state(self.run, "Crashed")
+        self.run = ""
+
+    @property
+    def disk(self) -> SmallDisk:
+        """The small disk."""
+        assert self.machine.disk is not None
+        return self.machine.disk
 
     def check(self) -> None:
         """The champion is there, no version is half registered, no process is left without a run."""
@@ -138,11 +167,13 @@ def reboot(scene: Scene) -> Recovery:
 
 
 def restart_server(scene: Scene, pause: float) -> Recovery:
-    """The run is at work for longer than the 225 s after which a lease of Prefect's would be renewed."""
+    """The run stays at work for longer than the 225 s after which a lease of Prefect's would be renewed."""
     scene.machine.restart_server_after(pause)
     started = time.monotonic()
     assert scene.goes_on()
     seconds = time.monotonic() - started
+    time.sleep(max(0, started + SECONDS_TO_A_RENEWAL - time.monotonic()))
+    assert scene.goes_on()
     scene.machine.wait_for_state(scene.run, "Running")
     return Recovery(scene.machine.states(scene.run), seconds, "went on")
 
@@ -182,9 +213,7 @@ def two_at_once(scene: Scene) -> Recovery:
 def server_away_at_the_end(scene: Scene) -> Recovery:
     """The server goes away during the training of a short run, and comes back after its end."""
     machine = scene.machine
-    kill(scene.pid)
-    machine.wait_for_state(scene.run, "Crashed")
-    scene.run = ""
+    scene.end()
     versions = len(list_models(scene.store))
     run = machine.begin(scene.short)
     wait_for("the training", lambda: "predict" in machine.log(run) or "images" in machine.log(run), 600)
@@ -194,6 +223,137 @@ def server_away_at_the_end(scene: Scene) -> Recovery:
     machine.wait_for_state(run, "Completed", "Refused", seconds=SECONDS_TO_WAIT)
     scene.check()
     return Recovery(machine.states(run), time.monotonic() - started, "its version is registered")
+
+
+def disk_full_in_training(scene: Scene) -> Recovery:
+    """The disk is full, also for the server's SQLite database, until the run's process has ended."""
+    pid = scene.pid
+    scene.disk.fill()
+    wait_for("the end of the process", lambda: not exists(pid), SECONDS_TO_WAIT)
+    scene.disk.free()
+    return scene.recover(time.monotonic(), "Failed", "Crashed")
+
+
+def disk_full_after_training(scene: Scene, has_begun: Callable[[Path], bool]) -> Recovery:
+    """The disk fills up at a later stage of a short run, whose next run finds the training done."""
+    scene.end()
+    machine = scene.machine
+    before = {path.name for path in (scene.store / "runs").iterdir()}
+    versions = len(list_models(scene.store))
+
+    def is_at_stage() -> bool:
+        runs = (path for path in (scene.store / "runs").iterdir() if path.name not in before)
+        return any(has_begun(path) for path in runs)
+
+    run = machine.begin(scene.short)
+    wait_for("the stage", is_at_stage, SECONDS_TO_WAIT, between_looks=0.02)
+    scene.disk.fill()
+    pid = machine.pid_of(run)
+    wait_for("the end of the process", lambda: not exists(pid), SECONDS_TO_WAIT)
+    scene.disk.free()
+    started = time.monotonic()
+    machine.wait_for_state(run, "Failed", "Crashed", seconds=SECONDS_TO_WAIT)
+    seconds = time.monotonic() - started
+    scene.check()
+    assert len(list_models(scene.store)) == versions
+    again = machine.begin(scene.short)
+    machine.wait_for_state(again, "Completed", "Refused", seconds=SECONDS_TO_WAIT)
+    assert "resuming after epoch 2 of 2" in machine.log(again)
+    assert len(list_models(scene.store)) == versions + 1
+    scene.check()
+    return Recovery(machine.states(run), seconds, "resumed; its version is registered")
+
+
+def is_exporting(run: Path) -> bool:
+    return any(
+        run.glob("*held-out*")
+    )  # The files on which parity is checked, for as long as the export takes.
+
+
+def is_registering(run: Path) -> bool:
+    return (run / "bundle/manifest.json").is_file()
+
+
+def promote_during_scoring(scene: Scene) -> Recovery:
+    """The alias moves to another version and back while a run scores with it."""
+    before = end_with_two_versions(scene)
+    machine, output = scene.machine, scene.machine.folder / "scored"
+    place = {"images": str(images_to_score(scene)), "output": str(output), "store": str(scene.store)}
+    score = machine.deploy(
+        "score", "flows/batch_scoring.py:score", ROOT, model="digits@champion", workers=1, **place
+    )
+    run = machine.begin(score)
+    wait_for("the scoring", lambda: scene.has_begun(output), SECONDS_TO_WAIT)
+    move_alias(scene)
+    machine.call("models", "rollback", "digits", "--store", str(scene.store))
+    started = time.monotonic()
+    assert machine.run(run)["state_name"] == "Running"
+    machine.wait_for_state(run, "Completed", seconds=SECONDS_TO_WAIT)
+    seconds = time.monotonic() - started
+    assert versions_of(output) == {str(before)}
+    scene.check()
+    return Recovery(machine.states(run), seconds, "one version throughout")
+
+
+def promote_after_kill_of_scoring(scene: Scene) -> Recovery:
+    """A night's scoring is killed, the alias moves, and the night is run again."""
+    before = end_with_two_versions(scene)
+    machine, root = scene.machine, scene.machine.folder / "nights"
+    place = {"images": str(images_to_score(scene)), "root": str(root), "store": str(scene.store)}
+    score = machine.deploy(
+        "score-nightly",
+        "flows/nightly_scoring.py:score_nightly",
+        ROOT,
+        model="digits@champion",
+        night="2026-11-25",
+        max_drift=1.0,
+        workers=1,
+        **place,
+    )
+    output = root / "run_date=2026-11-25"
+    killed = machine.begin(score)
+    wait_for("the scoring", lambda: scene.has_begun(output), SECONDS_TO_WAIT)
+    kill(machine.pid_of(killed))
+    started = time.monotonic()
+    machine.wait_for_state(killed, "Crashed", seconds=SECONDS_TO_WAIT)
+    seconds = time.monotonic() - started
+    move_alias(scene)
+    again = machine.begin(score)
+    machine.wait_for_state(again, "Completed", seconds=SECONDS_TO_WAIT)
+    assert versions_of(output) == {str(before)}
+    machine.call("models", "rollback", "digits", "--store", str(scene.store))
+    scene.check()
+    return Recovery(machine.states(killed), seconds, "finished with the version that it began with")
+
+
+def end_with_two_versions(scene: Scene) -> int:
+    """End the run at work, see to it that the store has two versions, and return the champion."""
+    scene.end()
+    if len(list_models(scene.store)) < 2:
+        run = scene.machine.begin(scene.short)
+        scene.machine.wait_for_state(run, "Completed", "Refused", seconds=SECONDS_TO_WAIT)
+    return aliases_of(scene.store, "digits")["champion"]
+
+
+def images_to_score(scene: Scene) -> Path:
+    folder = scene.folder / "images"
+    if not folder.exists():
+        write_images(folder, IMAGES)
+    return folder
+
+
+def move_alias(scene: Scene) -> None:
+    """Promote a version that is not the champion."""
+    champion = aliases_of(scene.store, "digits")["champion"]
+    other = next(model.version for model in list_models(scene.store) if model.version != champion)
+    scene.machine.call("models", "promote", f"digits@{other}", "--store", str(scene.store))
+
+
+def versions_of(output: Path) -> set[str]:
+    """The versions of the model in the rows of a table, which has one for each image."""
+    table = read_predictions(output)
+    assert len(table) == IMAGES
+    return set(map(str, table["model_version"]))
 
 
 def server_of(scene: Scene) -> int:
@@ -219,4 +379,9 @@ FAULTS: dict[str, Callable[[Scene], Recovery]] = {
     "cancelled": cancel,
     "cancelled after the server was away for 40 s": cancel_after_outage,
     "server away for 150 s at the end of training": server_away_at_the_end,
+    "disk full during training": disk_full_in_training,
+    "disk full during the export": lambda scene: disk_full_after_training(scene, is_exporting),
+    "disk full before the registration": lambda scene: disk_full_after_training(scene, is_registering),
+    "promotion and rollback during a scoring": promote_during_scoring,
+    "SIGKILL of a nightly scoring, then a promotion": promote_after_kill_of_scoring,
 }

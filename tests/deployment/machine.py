@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pixelmill.flows.process_record import ProcessRecord
+from tests.deployment.small_disk import SmallDisk
 from tests.flows.conftest import PostgreSql, free_port, wait_until_it_responds
 
 T = TypeVar("T")
@@ -26,7 +27,9 @@ SECONDS_TO_WAIT = 240.0
 POOL = "tested"
 
 
-def wait_for(what: str, look: Callable[[], T], seconds: float = SECONDS_TO_WAIT) -> T:
+def wait_for(
+    what: str, look: Callable[[], T], seconds: float = SECONDS_TO_WAIT, between_looks: float = 0.2
+) -> T:
     """Look until something is there, and return it."""
     deadline = time.monotonic() + seconds
     while True:
@@ -34,7 +37,7 @@ def wait_for(what: str, look: Callable[[], T], seconds: float = SECONDS_TO_WAIT)
         if found:
             return found
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.2)
+        time.sleep(between_looks)
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Machine:
         folder: Prefect's home and the logs.
         settings: Further environment variables, such as the address of the database.
         port: The port of the server.
+        disk: The small disk that holds the folder, if one does.
     """
 
     folder: Path
@@ -53,6 +57,7 @@ class Machine:
     server: "subprocess.Popen[bytes] | None" = None
     worker: "subprocess.Popen[bytes] | None" = None
     database: PostgreSql | None = None
+    disk: SmallDisk | None = None
 
     @property
     def url(self) -> str:
@@ -96,9 +101,17 @@ class Machine:
 
     def heal(self) -> str:
         """What `pixelmill worker --heal-only` says."""
-        command = [str(PIXELMILL), "worker", "--name", "tested", "--heal-only"]
+        return self.call("worker", "--name", "tested", "--heal-only")
+
+    def call(self, *arguments: str) -> str:
+        """What a command of pixelmill says on standard error."""
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=False, timeout=240
+            self._inside([str(PIXELMILL), *arguments]),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
         )
         assert done.returncode == 0, done.stderr
         return done.stderr
@@ -117,13 +130,16 @@ class Machine:
     def _start(self, command: list[str], log: str) -> "subprocess.Popen[bytes]":
         with (self.folder / log).open("ab") as file:
             return subprocess.Popen(
-                command,
+                self._inside(command),
                 env=self.environment,
                 stdout=file,
                 stderr=file,
                 cwd=self.folder,
                 start_new_session=True,
             )
+
+    def _inside(self, command: list[str]) -> list[str]:
+        return self.disk.inside(command) if self.disk else command
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Request the API of the server."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pixelmill.pipeline.predictions import read_predictions
-from tests.conftest import write_images
+from tests.conftest import on_small_disk, write_images
 from tests.flows.conftest import PrefectServer, ask, newest_run
 
 pytestmark = pytest.mark.xdist_group("prefect-server-2")
@@ -62,4 +62,24 @@ def test_a_refused_failure_rate_is_one_line(
     flow_run = newest_run(server, "score")
     assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Refused")
     assert flow_run["state"]["message"].startswith("1 of 6 images failed (not_an_image 1); expected")
+    assert not [line for line in logged(server, flow_run) if "Traceback" in line]
+
+
+def test_a_full_disk_is_one_line_in_the_log_and_the_state(
+    server: PrefectServer, trained_store: Path, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images", 5)
+    (tmp_path / "score_once.py").write_text(SCORING)
+    places = [str(place) for place in (trained_store, tmp_path / "images", tmp_path / "disk/out")]
+    done = on_small_disk(
+        [sys.executable, str(tmp_path / "score_once.py"), *places],
+        tmp_path / "disk",
+        "4k",
+        {**os.environ, **server.environment},
+    )
+    assert done.returncode == 1, done.stderr
+    flow_run = newest_run(server, "score")
+    assert (flow_run["state"]["type"], flow_run["state"]["name"]) == ("FAILED", "Failed")
+    assert flow_run["state"]["message"].startswith("No space left on device")
+    assert flow_run["state"]["message"].endswith("free some space and run the same again.")
     assert not [line for line in logged(server, flow_run) if "Traceback" in line]

@@ -344,11 +344,12 @@ def fill_the_disk(folder: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=True)
     path = folder / "file.txt"
     write_text(path, OLD)
-    problems = []
+    problems, named = [], ""
     try:
         write_text(path, NEW)
     except OSError as error:
         problems.append(error.errno)
+        named = error.filename
     try:
         write_array(folder / "file.txt", np.zeros(50_000))
     except OSError as error:
@@ -358,7 +359,9 @@ def fill_the_disk(folder: Path) -> None:
             (staging / "model.bin").write_bytes(bytes(200_000))
     except OSError as error:
         problems.append(error.errno)
-    print(json.dumps({"problems": problems, "text": path.read_text(), "names": names(folder)}))
+    print(
+        json.dumps({"problems": problems, "named": named, "text": path.read_text(), "names": names(folder)})
+    )
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
@@ -374,7 +377,12 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     if probe.returncode != 0:
         pytest.skip(f"unshare is not permitted here: {probe.stderr.strip()}")
     answer = json.loads(in_a_fresh_process(fill_the_disk, tmp_path, *own_mounts))
-    assert answer == {"problems": [errno.ENOSPC] * 3, "text": OLD, "names": ["file.txt"]}
+    assert answer == {
+        "problems": [errno.ENOSPC] * 3,
+        "named": str(tmp_path / "file.txt"),
+        "text": OLD,
+        "names": ["file.txt"],
+    }
 
 
 def test_sha256_of_a_known_file(tmp_path: Path) -> None:

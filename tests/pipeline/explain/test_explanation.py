@@ -21,6 +21,7 @@ from pixelmill.pipeline.artifacts import describe_file, read_json, sha256_of, wr
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.explain.explanation import Explanation, Stage, explain_image
+from pixelmill.pipeline.extras import install_command
 from pixelmill.pipeline.images import decode
 from pixelmill.pipeline.predictions import PARTS_FOLDER, read_predictions, table_files
 from pixelmill.pipeline.predictions.columns import Predictions, RunFacts, TableLayout
@@ -352,7 +353,7 @@ def test_a_missing_keras_is_reported(
     explanation = explain("a/00007.png", keras=True)
     stage = explanation.stages[-1]
     assert (stage.name, stage.verdict) == ("keras", "not recorded")
-    assert stage.found == {"words": "not installed here: pip install 'pixelmill[train]'"}
+    assert stage.found == {"words": f"not installed here: {install_command('train')}"}
     assert explanation.first_difference is None
 
 

@@ -36,6 +36,7 @@ from tests.pipeline.promotion.versions import register, write_version
 from tests.s3 import S3Server, s3_server
 
 NOW = timedelta(0)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -77,7 +78,11 @@ def test_listing_removes_nothing(tmp_path: Path) -> None:
 
 
 def test_thirty_retrainings_stay_under_a_limit(trained_store: Path, tmp_path: Path) -> None:
-    """Each leaves a version and the folder of its run; every second one is promoted."""
+    """Each leaves a version and the folder of its run; every second one is promoted.
+
+    They are copies of one retraining, since thirty would take half an hour, and what a version and a run hold
+    does not depend on the weights. What a change of the data adds, which copies lack, is in the next test.
+    """
     store = tmp_path / "store"
     shutil.copytree(trained_store, store)
     (store / "models").rename(tmp_path / "models")
@@ -103,6 +108,45 @@ def test_thirty_retrainings_stay_under_a_limit(trained_store: Path, tmp_path: Pa
     # The dataset that they were trained on, and its tensors, are needed to export them again.
     assert list((store / "datasets").glob("digits-*"))
     assert list((store / "tensors").glob("*/*.npy"))
+
+
+RETRAININGS = 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_retrainings_with_changed_data_leave_nothing_behind(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    program = [sys.executable, "-m", "tests.pipeline.prune.retrainings"]
+    subprocess.run([*program, store, tmp_path / "images", str(RETRAININGS)], cwd=ROOT, check=True)
+    assert version_numbers(store, "pets") == [*range(1, RETRAININGS + 1)]
+    before = {kind: count(store, kind) for kind in PER_RETRAINING}
+    assert before == dict.fromkeys(PER_RETRAINING, RETRAININGS)
+    listed = prune(store, keep=1)
+    assert find_bundle(store, "pets@champion").version in version_numbers(store, "pets")
+    # The newest of each, and what a version needs that an alias can be rolled back to.
+    kept = len(version_numbers(store, "pets"))
+    assert kept <= 3
+    assert {kind: count(store, kind) <= kept for kind in PER_RETRAINING} == dict.fromkeys(
+        PER_RETRAINING, True
+    )
+    assert {candidate.kind for candidate in listed} >= {"version", "run", "dataset", "catalogue"}
+    # The next one finds its images decoded, and their splits decided.
+    subprocess.run([*program, store, tmp_path / "images", "1"], cwd=ROOT, check=True)
+    assert version_numbers(store, "pets")[-1] == RETRAININGS + 1
+
+
+# What each retraining with other data adds to a store.
+PER_RETRAINING = {
+    "versions": "models/pets/[0-9]*",
+    "runs": "runs/*-pets-*",
+    "datasets": "datasets/folder-*",
+    "catalogues": "downloads/catalogues/*.parquet",
+}
+
+
+def count(store: Path, kind: str) -> int:
+    return len(list(store.glob(PER_RETRAINING[kind])))
 
 
 @settings(max_examples=8, deadline=None)
@@ -217,6 +261,21 @@ def test_features_that_no_run_has_used_for_long_go(tmp_path: Path) -> None:
     assert [(each.kind, each.name, each.size) for each in listed] == [("features", old.name, 100)]
     assert remove_candidates(request, listed) == listed
     assert (old.exists(), used.exists()) == (False, True)
+
+
+def test_catalogues_go_except_the_newest(tmp_path: Path) -> None:
+    folder = tmp_path / "downloads/catalogues"
+    folder.mkdir(parents=True)
+    for moment, name in enumerate(("b", "c", "a")):
+        path = folder / f"{name}.parquet"
+        path.write_bytes(b"x")
+        os.utime(path, (moment, moment))
+    listed = prune(tmp_path)
+    assert [(each.kind, each.name) for each in listed] == [
+        ("catalogue", "b.parquet"),
+        ("catalogue", "c.parquet"),
+    ]
+    assert [path.name for path in folder.iterdir()] == ["a.parquet"]
 
 
 def test_temporary_files_go_only_once_their_process_has_ended(tmp_path: Path) -> None:

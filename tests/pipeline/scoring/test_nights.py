@@ -122,5 +122,5 @@ def test_other_folders_below_the_root_are_no_nights(tmp_path: Path) -> None:
 
 def test_a_date_is_checked() -> None:
     assert parse_night("2026-11-25") == NIGHTS[0]
-    with pytest.raises(RequestError, match=r"`date` '25\.11\.2026'"):
+    with pytest.raises(RequestError, match=r"`night` '25\.11\.2026'"):
         parse_night("25.11.2026")
