@@ -27,9 +27,10 @@ from pixelmill.pipeline.evaluation.baseline import measure_files
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.formats.addition import add_formats
+from pixelmill.pipeline.export.formats.agreement import FormatResult
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.outputs import require_probabilities
-from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
+from pixelmill.pipeline.export.parity import Tolerance, choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
 from pixelmill.pipeline.export.proof import Proof, finite, write_proof
 from pixelmill.pipeline.export.readme import write_readme
@@ -65,10 +66,9 @@ def export_proven(
     Raises:
         RequestError: The model cannot be loaded or expressed in ONNX, or does not output probabilities, or a
             package for one of the formats is missing.
-        WorkError: One of the formats cannot express the model. Nothing is left in `folder`.
-        GateRefused: The model predicts NaN or infinity, or the ONNX file's predictions differ from the
-            model's in onnxruntime or, for a model trained elsewhere, in another engine, or those of a file
-            in another format differ from the ONNX file's. Nothing is left in `folder`.
+        WorkError: One of the formats cannot express the model.
+        GateRefused: The model predicts NaN or infinity, or the predictions of the ONNX file, in onnxruntime
+            or, for a model trained elsewhere, another engine, or of another format differ. Nothing is left.
     """
     require_engines(source.export.formats)
     version = choose_version(source.export)
@@ -108,11 +108,8 @@ def export_proven(
             write_json(record, finite(asdict(parity)))
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
-        variants = _export_variants(source, held_out, staging)
-        formats = add_formats(
-            staging, source.export.formats, held_out, source.image, source.export, tolerance
-        )
-        write_proof(staging, facts, Proof(parity, engines, variants, formats))
+        others = _export_other_files(source, held_out, staging, tolerance)
+        write_proof(staging, facts, Proof(parity, engines, *others))
         write_readme(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
 
@@ -173,3 +170,12 @@ def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> t
         if result.refused:
             _log.warning("%s of %s is not published: %s", result.file, source.name, result.refused)
     return results
+
+
+def _export_other_files(
+    source: ExportSource, held_out: HeldOut, folder: Path, tolerance: Tolerance
+) -> tuple[tuple[VariantResult, ...], tuple[FormatResult, ...]]:
+    """Write the variants in lower precision and the other formats, and return how they compare."""
+    export = source.export
+    variants = _export_variants(source, held_out, folder)
+    return variants, add_formats(folder, export.formats, held_out, source.image, export, tolerance)
