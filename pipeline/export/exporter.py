@@ -30,10 +30,11 @@ from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.embeddings import export_embeddings
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.formats.addition import add_formats
+from pixelmill.pipeline.export.formats.agreement import FormatResult
 from pixelmill.pipeline.export.held_out import HeldOut
 from pixelmill.pipeline.export.model_card import gather_card, write_card
 from pixelmill.pipeline.export.outputs import require_probabilities
-from pixelmill.pipeline.export.parity import choose_tolerance, measure_parity, require_parity
+from pixelmill.pipeline.export.parity import Tolerance, choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
 from pixelmill.pipeline.export.proof import Proof, finite, write_proof
 from pixelmill.pipeline.export.readme import write_readme
@@ -69,10 +70,9 @@ def export_proven(
     Raises:
         RequestError: The model cannot be loaded or expressed in ONNX, or does not output probabilities, or a
             package for one of the formats is missing.
-        WorkError: One of the formats cannot express the model. Nothing is left in `folder`.
-        GateRefused: The model predicts NaN or infinity, or the ONNX file's predictions differ from the
-            model's in onnxruntime or, for a model trained elsewhere, in another engine, or those of a file
-            in another format differ from the ONNX file's. Nothing is left in `folder`.
+        WorkError: One of the formats cannot express the model.
+        GateRefused: The model predicts NaN or infinity, or the predictions of the ONNX file, in onnxruntime
+            or, for a model trained elsewhere, another engine, or of another format differ. Nothing is left.
     """
     require_engines(source.export.formats)
     version = choose_version(source.export)
@@ -114,11 +114,8 @@ def export_proven(
         engines = _compare_engines(source, draft, parity.tie_margin)
         if source.export.embeddings:
             facts["embedding_size"] = export_embeddings(draft, held_out, parity)
-        variants = _export_variants(source, held_out, staging)
-        formats = add_formats(
-            staging, source.export.formats, held_out, source.image, source.export, tolerance
-        )
-        write_proof(staging, facts, Proof(parity, engines, variants, formats))
+        others = _export_other_files(source, held_out, staging, tolerance)
+        write_proof(staging, facts, Proof(parity, engines, *others))
         write_readme(staging, facts)
         card = gather_card(staging, facts)
         write_card(staging, card)
@@ -184,3 +181,12 @@ def _export_variants(source: ExportSource, held_out: HeldOut, folder: Path) -> t
         if result.refused:
             _log.warning("%s of %s is not published: %s", result.file, source.name, result.refused)
     return results
+
+
+def _export_other_files(
+    source: ExportSource, held_out: HeldOut, folder: Path, tolerance: Tolerance
+) -> tuple[tuple[VariantResult, ...], tuple[FormatResult, ...]]:
+    """Write the variants in lower precision and the other formats, and return how they compare."""
+    export = source.export
+    variants = _export_variants(source, held_out, folder)
+    return variants, add_formats(folder, export.formats, held_out, source.image, export, tolerance)

@@ -56,8 +56,13 @@ def add_formats(
         measure_formats, folder, wanted, held_out.files(), held_out.labels, image, tolerance, export.int8
     )
     require_formats_agree(results, tolerance)
+    remove_refused(folder, results)
+    return results
+
+
+def remove_refused(folder: Path, results: Sequence[FormatResult]) -> None:
+    """Remove the files that exceed their limits from a bundle's folder, and log why."""
     for result in results:
         if result.refused:
             _log.warning("%s is not published: %s", result.file, result.refused)
             (folder / result.file).unlink()
-    return results

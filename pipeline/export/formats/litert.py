@@ -15,7 +15,6 @@ from pixelmill.pipeline.export.keras_loader import load_network
 from pixelmill.pipeline.export.tensorflow_ops import traceable_convolutions
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.processes import without_native_output
-from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
 # What the converter says of an op that LiteRT does not have.
 _MISSING_OPS = re.compile(r"(?:TF Select|Custom) ops: ([\w, ]+)")
@@ -31,8 +30,6 @@ def write_litert(folder: Path, calibration: Pixels | None) -> None:
     Raises:
         WorkError: LiteRT lacks an op of the model.
     """
-    import_tensorflow()
-    choose_device("cpu")
     files = convert_to_litert(load_network(folder / MODEL_FILE), calibration)
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -39,7 +39,8 @@ def test_artifacts_without_a_format_are_read(run: Run, store: Path, tmp_path: Pa
     bundle = store / "models/digits/1"
     parity = read_json(bundle / "parity.json")
     write_json(
-        bundle / "parity.json", {key: parity[key] for key in parity if key not in ("variants", "engines")}
+        bundle / "parity.json",
+        {key: parity[key] for key in parity if key not in ("variants", "engines", "formats")},
     )
     update_manifest(bundle)
     change_format(bundle / "manifest.json", None)

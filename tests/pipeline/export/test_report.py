@@ -17,14 +17,38 @@ ORIGINAL = VariantResult("fp32", "model.onnx", 1_381_479, 1000, 0, 0.0, 0.58, 93
 HALVES = VariantResult("fp16", "model.fp16.onnx", 192_486, 1000, 0, 0.0033, 0.581, 93.5)
 REASON = "61 of 1,000 labels differ from model.onnx (6.10%; at most 1.00%)"
 INTEGERS = VariantResult("int8", "model.int8.onnx", 104_213, 1000, 61, 0.18, 0.572, 16674.0, REASON)
+TRITON_FILE = "triton/fashion-mnist/12/model.onnx"
 FORMATS = (
     FormatResult(
-        *("litert", "model.int8.tflite", "int8", EngineName.LITERT, "2.3.0"),
-        *(37_416, 1000, 61, 0, 0.014, 0.02, 0.572, 0.04, REASON),
+        format="litert",
+        file="model.int8.tflite",
+        precision="int8",
+        engine=EngineName.LITERT,
+        version="2.3.0",
+        bytes=37_416,
+        images=1000,
+        label_flips=61,
+        invalid=0,
+        max_abs_difference=0.014,
+        golden_difference=0.02,
+        accuracy=0.572,
+        allowed_difference=0.04,
+        refused=REASON,
     ),
     FormatResult(
-        *("triton", "triton/fashion-mnist/12/model.onnx", "fp32", EngineName.ONNXRUNTIME, "1.31.1"),
-        *(118_533, 1000, 0, 0, 0.0, 1.2e-7, 0.58, 1e-5),
+        format="triton",
+        file=TRITON_FILE,
+        precision="fp32",
+        engine=EngineName.ONNXRUNTIME,
+        version="1.31.1",
+        bytes=118_533,
+        images=1000,
+        label_flips=0,
+        invalid=0,
+        max_abs_difference=0.0,
+        golden_difference=1.2e-7,
+        accuracy=0.58,
+        allowed_difference=1e-5,
     ),
 )
 LONG = "a very long folder name/" * 5 + "with" + "out" * 30 + "spaces.jpg"
@@ -95,7 +119,7 @@ def test_other_formats_stand_below_each_other(show: Show) -> None:
     assert rows == [
         ["file", "size", "accuracy", "other labels", "difference"],
         ["model.int8.tflite\nLiteRT 2.3.0, not published", "37.4 kB", "57.20%", "61", "0.02"],
-        ["triton/fashion-mnist/12/model.onnx\nonnxruntime 1.31.1", "118.5 kB", "58.00%", "0", "1.2e-07"],
+        [f"{TRITON_FILE}\nonnxruntime 1.31.1", "118.5 kB", "58.00%", "0", "1.2e-07"],
     ]
     assert f"model.int8.tflite is not published: {REASON}." in page.inner_text(".formats")
 

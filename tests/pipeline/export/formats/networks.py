@@ -20,13 +20,12 @@ def draw_images(count: int) -> Pixels:
     return blocks.repeat(4, axis=1).repeat(4, axis=2)
 
 
-def write_networks(folder: Path, digits: Path, calibration: Pixels) -> dict[str, str]:
+def write_networks(folder: Path, calibration: Pixels) -> dict[str, str]:
     """Write networks, each in a folder with all files of a draft, and convert them; in a separate process.
 
     Args:
-        folder: Where to write.
-        digits: A bundle's folder, whose copies in `folder / "digits"` is converted as well.
-        calibration: Its training images.
+        folder: Where to write. It contains two copies of a bundle, `digits` and `black`.
+        calibration: The training images of that bundle. `black` is calibrated on black images.
 
     Returns:
         What was said of the networks that cannot be converted, by name.
@@ -41,7 +40,8 @@ def write_networks(folder: Path, digits: Path, calibration: Pixels) -> dict[str,
     pixels = keras.Input((12, 16, 3), dtype="uint8")
     scaled = keras.layers.Rescaling(1 / 255)(pixels)
     said = {
-        "digits": _convert(digits, ("litert", "openvino", "triton"), calibration),
+        "digits": _convert(folder / "digits", ("litert", "openvino", "triton"), calibration),
+        "black": _convert(folder / "black", ("litert",), calibration[:64] * 0),
         "residual": _draft(folder / "residual", keras.Model(pixels, _residual(keras, scaled)), "all"),
         "sinh": _draft(folder / "sinh", keras.Model(pixels, _head(keras, keras.ops.sinh(scaled))), "sinh"),
     }

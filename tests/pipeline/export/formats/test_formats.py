@@ -16,12 +16,12 @@ from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.golden import read_golden
 from pixelmill.pipeline.bundles.model_files import MODEL_FILES, model_files
 from pixelmill.pipeline.bundles.verification import require_agreement, verify_bundle
-from pixelmill.pipeline.config import ExportSpec, Int8Spec
+from pixelmill.pipeline.config import Int8Spec
 from pixelmill.pipeline.datasets import Images
 from pixelmill.pipeline.errors import GateRefused, RequestError, WorkError
-from pixelmill.pipeline.export.formats.addition import add_formats
+from pixelmill.pipeline.export.formats.addition import remove_refused
 from pixelmill.pipeline.export.formats.agreement import FormatResult, measure_formats, require_formats_agree
-from pixelmill.pipeline.export.held_out import Arrays, HeldOut, from_dataset
+from pixelmill.pipeline.export.held_out import HeldOut, from_dataset
 from pixelmill.pipeline.export.parity import Tolerance
 from pixelmill.pipeline.export.quantization import sample_evenly
 from pixelmill.pipeline.image_encoding import encode_png
@@ -80,10 +80,11 @@ def networks(
 ) -> tuple[Path, dict[str, str]]:
     """Other networks in every format, `digits` once more, and what was said of the rest."""
     folder = tmp_path_factory.mktemp("networks")
-    shutil.copytree(bundle.folder, folder / "digits")
+    for name in ("digits", "black"):
+        shutil.copytree(bundle.folder, folder / name)
     assert held_out.arrays is not None
     calibration = sample_evenly(held_out.arrays.training, 512)
-    return folder, run_in_spawned_process(write_networks, folder, folder / "digits", calibration)
+    return folder, run_in_spawned_process(write_networks, folder, calibration)
 
 
 def measure(folder: Path, files: list[Path]) -> tuple[FormatResult, ...]:
@@ -214,22 +215,19 @@ def test_a_file_that_differs_is_refused(
 
 
 def test_int8_beyond_its_limits_is_not_published(
-    bundle: ModelBundle, held_out: HeldOut, tmp_path: Path
+    bundle: ModelBundle, networks: tuple[Path, dict[str, str]], held_out: HeldOut
 ) -> None:
-    for name in ("model.keras", "model.onnx"):
-        shutil.copyfile(bundle.folder / name, tmp_path / name)
-    shutil.copytree(bundle.folder / "golden", tmp_path / "golden")
-    # Calibrated on black images, int8 cannot represent any others.
-    black = np.zeros((64, 8, 8, 1), np.uint8)
-    assert held_out.arrays is not None
-    uncalibrated = replace(held_out, arrays=Arrays(black, held_out.arrays.held_out))
-    exact, integers = add_formats(
-        tmp_path, ["litert"], uncalibrated, bundle.image_spec(), ExportSpec(), TOLERANCE
-    )
+    """Calibrated on black images, int8 cannot represent any others."""
+    folder, spec, limits = networks[0] / "black", bundle.image_spec(), Int8Spec()
+    files, labels = held_out.files(), held_out.labels
+    results = measure_formats(folder, ["litert"], files, labels, spec, TOLERANCE, limits)
+    exact, integers = results
+    require_formats_agree(results, TOLERANCE)
     assert (exact.refused, exact.label_flips) == ("", 0)
     assert "labels differ from model.onnx" in integers.refused
-    assert (tmp_path / "model.tflite").is_file()
-    assert not (tmp_path / "model.int8.tflite").exists()
+    remove_refused(folder, results)
+    assert (folder / "model.tflite").is_file()
+    assert not (folder / "model.int8.tflite").exists()
 
 
 def test_integers_are_used_and_the_rows_add_up_to_one(delivered: ModelBundle, held_out: HeldOut) -> None:
