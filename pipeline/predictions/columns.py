@@ -1,5 +1,6 @@
 """The columns of the prediction table, and the predictions that fill them."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pixelmill.pipeline.predictions.arrays import list_array, number_array, schema_of_text, text_array
+from pixelmill.pipeline.predictions.arrays import Mask, list_array, number_array, schema_of_text, text_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 DECISIONS = ("accept", "review")
 """The values of the column `decision`."""
 TRUE_LABEL = "true_label"
+SEEN = "seen_in_training"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RunFacts:
     scored_at: str
 
 
-_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, "seen_in_training", "embedding")
+_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, SEEN, "embedding")
 _ALWAYS = ("image_path", "image_sha256", "status", "error", "label", "class_index", "probability")
 _NAMES = (*_ALWAYS, *_OPTIONAL, "width", "height", *RunFacts.__annotations__)
 _OWN_COLUMN = re.compile(rf"{'|'.join(_NAMES)}|(label|probability)_\d+", re.IGNORECASE)
@@ -45,12 +47,14 @@ class TableLayout:
         true_labels: Whether it has true labels.
         decisions: Whether it says which predictions are accepted.
         passed_through: The columns of a list of images, as text of `schema_to_text`.
+        seen: Whether it says which images the model was trained on.
     """
 
     top_k: int = 1
     true_labels: bool = False
     decisions: bool = False
     passed_through: str = ""
+    seen: bool = False
 
 
 class Predictions:
@@ -95,6 +99,7 @@ class Predictions:
         true_labels: Sequence[str | None] | None = None,
         thresholds: Sequence[float | None] = (),
         passed_through: "pa.Table | None" = None,
+        seen: Mask | None = None,
     ) -> "pa.Table":
         """The rows as an Arrow table with all columns.
 
@@ -106,6 +111,8 @@ class Predictions:
             thresholds: For each class, the lowest probability that is accepted, None if none is; if the
                 layout has decisions.
             passed_through: The columns of the list of images; nulls if it is None.
+            seen: Whether the model was trained on the image, if the layout says so; bool [rows]. Null for a
+                file that could not be read.
         """
         import pyarrow as pa
 
@@ -133,6 +140,14 @@ class Predictions:
             columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
         if layout.true_labels:
             columns["true_label"] = text_array(true_labels or [])
+        if layout.seen:
+            values = [
+                None if sha256 is None else bool(known)
+                for sha256, known in zip(
+                    self.sha256, itertools.repeat(False) if seen is None else seen, strict=False
+                )
+            ]
+            columns[SEEN] = pa.array(values, pa.bool_())
         for name, value in vars(facts).items():
             columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
         wanted = schema(layout)
@@ -169,6 +184,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             *(top if layout.top_k > 1 else []),
             *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
+            *([(SEEN, pa.bool_())] if layout.seen else []),
             ("width", pa.int32()),
             ("height", pa.int32()),
             *(pa.field(name, pa.string(), nullable=False) for name in RunFacts.__annotations__),

@@ -121,6 +121,7 @@ class ScoringPlan:
             request.labels_from_folders or request.label_column is not None,
             bool(self.thresholds),
             listed.passed_schema if listed and listed.columns else "",
+            request.mark_training_images,
         )
 
 

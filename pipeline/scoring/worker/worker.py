@@ -35,6 +35,7 @@ from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import read_plan
 from pixelmill.pipeline.scoring.shards import find_part, read_columns, read_shard, shard_images, shard_key
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
+from pixelmill.pipeline.scoring.training_images import TrainingImages
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
@@ -93,6 +94,7 @@ class Worker:
         self._model = RunModel(plan)
         self._true_labels = FolderLabels(plan.labels)
         self._preparation = Preparation(plan)
+        self._trained_on = TrainingImages(plan.request.bundle) if plan.layout.seen else None
         self._decoders = DecoderPool(plan, decoders) if decoders else None
         self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
@@ -259,7 +261,13 @@ class Worker:
             others = others.take(number_array(np.array(due, np.int64)))
         true_labels = self._true_labels_of(predictions.paths, others) if layout.true_labels else None
         new = predictions.to_table(
-            self._plan.labels, self._plan.facts, layout, true_labels, self._plan.thresholds, others
+            self._plan.labels,
+            self._plan.facts,
+            layout,
+            true_labels,
+            self._plan.thresholds,
+            others,
+            self._trained_on.seen(predictions.sha256) if self._trained_on else None,
         )
         if kept is None:
             return new
