@@ -26,7 +26,7 @@ from pixelmill.pipeline.scoring.shards import growing_limits, shard_key, write_s
 from pixelmill.pipeline.scoring.sources import source_of_table
 from pixelmill.pipeline.scoring.worker.source_reader import read_image
 from pixelmill.pipeline.scoring.worker.worker import score_shard
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import is_remote, parse_location
 from tests.conftest import write_images
 
 COUNT = 11
@@ -208,10 +208,9 @@ def test_standard_input_has_one_path_a_line(
 
 def test_a_list_of_addresses_with_a_remote_root(request_: ScoringRequest, tmp_path: Path) -> None:
     names = names_of(request_)
-    remote = parse_location(f"memory://{tmp_path.name}")
-    for name in names:
-        (remote / name).write_bytes((request_.images / name).read_bytes())
-    (remote / "empty.png").write_bytes(b"")
+    remote = parse_location(f"file://{request_.images}")
+    assert is_remote(remote)
+    (request_.images / "empty.png").write_bytes(b"")
     paths = [names[0], str(remote / names[1]), "gone.png", "empty.png", f"{request_.images}/{names[2]}"]
     (tmp_path / "list.txt").write_text("\n".join(paths))
     found = read_predictions(
