@@ -174,8 +174,13 @@ def _zip_members(stream: BinaryIO) -> Iterator[ListedImage]:
 
 
 def _tar_members(stream: BinaryIO) -> Iterator[ListedImage]:
-    """The files of a tar archive, by the offset of their content."""
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
+    """The files of a tar archive, by the offset of their content.
+
+    Raises:
+        tarfile.ReadError: It ends without the mark of its end, or a header is damaged.
+    """
+    watched = _Watched(stream)
+    with tarfile.open(fileobj=cast(BinaryIO, watched), mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # Or it keeps them all.
             problem = None
@@ -187,6 +192,27 @@ def _tar_members(stream: BinaryIO) -> Iterator[ListedImage]:
             if not member.isdir():
                 time = int(member.mtime * 1_000_000_000)
                 yield ListedImage(_path_of(member.name), member.size, time, member.offset_data, problem)
+    # `tarfile` takes anything that is no header for the end.
+    if len(watched.last) != tarfile.BLOCKSIZE or any(watched.last):
+        raise tarfile.ReadError("it has no end mark")
+
+
+@dataclass
+class _Watched:
+    """A stream that remembers what was read last."""
+
+    stream: BinaryIO
+    last: bytes = b""
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self.stream.read(size)
+        return self.last
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self.stream.seek(place, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
 
 
 def _path_of(name: str) -> str:
