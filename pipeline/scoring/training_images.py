@@ -48,4 +48,5 @@ class TrainingImages:
             return np.zeros(len(digests), bool)
         places = np.minimum(np.searchsorted(self._known, digests), len(self._known) - 1)
         found: Mask = self._known[places] == digests
-        return found & np.array([each is not None for each in sha256], bool)
+        known: Mask = found & np.array([each is not None for each in sha256], bool)
+        return known
