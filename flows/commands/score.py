@@ -30,7 +30,7 @@ _PATHS = 3
 _LONGEST_PATH = 200
 _IMAGES_HELP = (
     "The folder or address to score, with all subfolders; a list of paths (.csv, .parquet, .jsonl or .txt); "
-    "or - for paths on standard input."
+    "- for paths on standard input; or an archive (.zip, .tar, .tar.gz)."
 )
 
 

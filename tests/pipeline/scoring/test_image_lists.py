@@ -242,6 +242,13 @@ def test_lists_that_are_refused(
     assert not (tmp_path / "listed").exists()
 
 
+def test_a_label_column_without_text_is_refused(request_: ScoringRequest, tmp_path: Path) -> None:
+    table = pa.table({"image_path": names_of(request_), "boxes": pa.array([[1]] * COUNT)})
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(RequestError, match=r"label_column.*list<"):
+        score_list(request_, tmp_path / "list.parquet", label_column="boxes")
+
+
 def test_options_of_lists_are_refused_for_a_folder(request_: ScoringRequest) -> None:
     with pytest.raises(RequestError, match="label_column"):
         score_folder(replace(request_, label_column="a"))
