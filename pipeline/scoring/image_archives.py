@@ -11,11 +11,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.display import printable
@@ -45,7 +45,13 @@ DAMAGES = (
     *(EOFError, NotImplementedError, ValueError, OSError),
 )
 """The errors of Python's readers on a damaged archive."""
-_OPENERS = {"tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open}
+_OPENERS: dict[ArchiveForm, Callable[..., Any]] = {
+    "zip": open,
+    "tar": open,
+    "tar.gz": gzip.open,
+    "tar.bz2": bz2.open,
+    "tar.xz": lzma.open,
+}
 _ENCRYPTED = 1
 
 
@@ -84,7 +90,7 @@ def survey_archive(place: Path, form: ArchiveForm, max_bytes: int) -> ArchiveFac
 @contextmanager
 def open_stream(place: Path, form: ArchiveForm) -> Iterator[BinaryIO]:
     """The bytes of an archive; those of a compressed tar archive are decompressed while they are read."""
-    with _OPENERS.get(form, open)(place, "rb") as stream:
+    with _OPENERS[form](place, "rb") as stream:
         yield cast(BinaryIO, stream)
 
 
@@ -182,7 +188,7 @@ def _tar_members(stream: BinaryIO) -> Iterator[ListedImage]:
     watched = _Watched(stream)
     with tarfile.open(fileobj=cast(BinaryIO, watched), mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # Or it keeps them all.
+            cast(Any, archive).members.clear()  # Or it keeps them all.
             problem = None
             if member.issparse():
                 problem = f"{FailureCode.UNSUPPORTED}: a sparse file"

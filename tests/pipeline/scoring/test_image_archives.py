@@ -227,14 +227,15 @@ def test_archives_that_are_refused(request_: ScoringRequest, tmp_path: Path) -> 
     write_zip(tmp_path / "whole.zip", request_.images)
     (tmp_path / "cut.zip").write_bytes((tmp_path / "whole.zip").read_bytes()[:500])
     (tmp_path / "wrong.tar").write_bytes((tmp_path / "whole.zip").read_bytes())
-    for name, options, words in [
+    cases: list[tuple[str, dict[str, Any], str]] = [
         ("few.zip", {}, "no images"),
         ("cut.zip", {}, "cannot be read"),
         ("wrong.tar", {}, "cannot be read"),
         ("none.tar.gz", {}, "does not exist"),
         ("whole.zip", {"root": tmp_path}, "root"),
         ("whole.zip", {"trust_mtime": True, "previous": tmp_path}, "trust_mtime"),
-    ]:
+    ]
+    for name, options, words in cases:
         with pytest.raises(RequestError, match=words):
             score_archive(request_, tmp_path / name, **options)
     with pytest.raises(RequestError, match="on this machine"):

@@ -26,7 +26,7 @@ from pixelmill.pipeline.scoring.shards import growing_limits, shard_key, write_s
 from pixelmill.pipeline.scoring.sources import source_of_table
 from pixelmill.pipeline.scoring.worker.source_reader import read_image
 from pixelmill.pipeline.scoring.worker.worker import score_shard
-from pixelmill.pipeline.storage import is_remote, parse_location
+from pixelmill.pipeline.storage import children, is_remote, parse_location
 from tests.conftest import write_images
 
 COUNT = 11
@@ -54,7 +54,7 @@ def score_list(
 
 
 def names_of(request: ScoringRequest) -> list[str]:
-    return sorted(os.listdir(request.images))
+    return sorted(path.name for path in children(request.images))
 
 
 def predictions_by_path(request: ScoringRequest) -> pd.DataFrame:

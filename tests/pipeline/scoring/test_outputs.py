@@ -1,6 +1,5 @@
 """What a run can write besides its table: dated folders, one file, copies, the accuracy and what was seen."""
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.predictions.parts import read_file_facts
 from pixelmill.pipeline.scoring import PredictionTable, ScoringRequest
 from pixelmill.pipeline.scoring.run import score_folder
+from pixelmill.pipeline.storage import children
 from tests.conftest import write_images
 
 COUNT = 11
@@ -51,7 +51,7 @@ def test_dated_outputs_are_one_table(request_: ScoringRequest, tmp_path: Path) -
     query = (
         f"SELECT run_date, count(*) FROM read_parquet('{root}/*/predictions/*.parquet') GROUP BY 1 ORDER BY 1"
     )
-    counts = [(str(day), count) for day, count in duckdb.sql(query).fetchall()]
+    counts = [(str(day), count) for day, count in duckdb.connect().execute(query).fetchall()]
     assert counts == [("2026-11-25", COUNT), ("2026-11-26", COUNT)]
     rows = ds.dataset(root, partitioning="hive", exclude_invalid_files=True).to_table().to_pandas()
     assert rows.groupby("run_date", observed=True).size().to_dict() == dict(counts)
@@ -62,8 +62,8 @@ def test_dated_outputs_are_one_table(request_: ScoringRequest, tmp_path: Path) -
 def test_a_single_file_has_the_rows_of_all_parts(request_: ScoringRequest, tmp_path: Path) -> None:
     parts = score_folder(replace(request_, output=tmp_path / "parts"))
     single = score_folder(replace(request_, single_file=True))
-    assert len(os.listdir(parts.folder / "predictions")) > 1
-    assert os.listdir(single.folder / "predictions") == ["part-00000.parquet"]
+    assert len(children(parts.folder / "predictions")) > 1
+    assert [path.name for path in children(single.folder / "predictions")] == ["part-00000.parquet"]
     columns = ["image_path", "image_sha256", "label", "probability"]
     expected = read_predictions(parts.folder)[columns]
     pd.testing.assert_frame_equal(read_predictions(single.folder)[columns], expected)
@@ -85,8 +85,8 @@ def test_uncertain_images_are_copied_by_class(request_: ScoringRequest, tmp_path
     below = rows[rows["probability"] < limit]
     assert table.manifest["copied_below"] == len(below) > 0
     expected = {
-        f"{row.label}/{row.image_sha256[:12]}-{Path(row.image_path).name}": row.image_sha256
-        for row in below.itertuples()
+        f"{row['label']}/{row['image_sha256'][:12]}-{Path(row['image_path']).name}": row["image_sha256"]
+        for row in below.to_dict("records")
     }
     found = {
         path.relative_to(tmp_path / "review").as_posix(): path
