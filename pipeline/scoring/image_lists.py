@@ -94,7 +94,8 @@ def require_class_paths(source: ImageSource, classes: Sequence[str]) -> None:
     facts = cast(ListFacts, source.listed)
     schema = schema_of_text(facts.table_schema)
     first = next(iter(read_batches(source.place, cast(TableForm, facts.form), schema, facts.path_column)))
-    folders = {path.partition("/")[0] for path in first.paths if path and "/" in path}
+    paths = (path.removeprefix("./") for path in first.paths if path)
+    folders = {path.partition("/")[0] for path in paths if "/" in path}
     require_classes(folders, printable(str(source.place)), classes)
 
 
