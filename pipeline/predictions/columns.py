@@ -1,6 +1,5 @@
 """The columns of the prediction table, and the predictions that fill them."""
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,13 +140,7 @@ class Predictions:
         if layout.true_labels:
             columns["true_label"] = text_array(true_labels or [])
         if layout.seen:
-            values = [
-                None if sha256 is None else bool(known)
-                for sha256, known in zip(
-                    self.sha256, itertools.repeat(False) if seen is None else seen, strict=False
-                )
-            ]
-            columns[SEEN] = pa.array(values, pa.bool_())
+            columns[SEEN] = self._seen_column(seen)
         for name, value in vars(facts).items():
             columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
         wanted = schema(layout)
@@ -155,6 +148,13 @@ class Predictions:
             nulls = pa.nulls(len(self.paths), column.type)
             columns[column.name] = nulls if passed_through is None else passed_through[column.name]
         return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+    def _seen_column(self, seen: Mask | None) -> "pa.Array":
+        import pyarrow as pa
+
+        known = np.zeros(len(self.paths), bool) if seen is None else seen
+        pairs = zip(self.sha256, known.tolist(), strict=True)
+        return pa.array([None if sha256 is None else value for sha256, value in pairs], pa.bool_())
 
     def _accepted(
         self, thresholds: Sequence[float | None], classes: npt.NDArray[np.int32]

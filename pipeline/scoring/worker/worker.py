@@ -123,14 +123,12 @@ class Worker:
         intact = found if found and is_intact(found) else None
         earlier = read_row_groups(intact) if intact else None
         sample: ShardSample | None = None
-        rows = 0
+        rows, counts = 0, Counter[str]()
         uncertain: tuple[Uncertain, ...] = ()
-        counts: Counter[str] = Counter()
         run_id = self._plan.facts.run_id
         with writing_part(request.parts / part_name(number), self._plan.layout, key, run_id) as part:
             columns = read_columns(self._plan, number)
             for images in read_shard(self._plan, number):
-                others = next(columns, None)
                 kept = next(earlier, None) if earlier else None
                 sample = sample or ShardSample(number, len(images), self._preparation.previous_sample)
                 due = _places_due(images, kept)
@@ -144,9 +142,8 @@ class Worker:
                     sample,
                 )
                 start = time.perf_counter()
-                files = file_facts([image[1:4] for image in images])
-                table = self._join(images, kept, due, predictions, others)
-                part.write(table, files)
+                table = self._join(images, kept, due, predictions, next(columns, None))
+                part.write(table, file_facts([image[1:4] for image in images]))
                 uncertain = merge_uncertain(uncertain, least_confident(table))
                 self._seconds["write"] += time.perf_counter() - start
                 rows += len(images)
