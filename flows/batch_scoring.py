@@ -41,7 +41,7 @@ def score(
 
     Args:
         model: `name@alias`, `name@version`, or the folder of a bundle.
-        images: The folder or address to score, with all subfolders.
+        images: The folder or address to score, with all subfolders; a list of paths; or an archive.
         output: The folder or address for the table.
         store: The folder or address of the artifacts root.
         precision: The ONNX file to use.

@@ -71,7 +71,8 @@ def score_folder(
 
     Args:
         model: `name@alias`, `name@version`, or the folder of a bundle.
-        images: The folder to score, with all subfolders; or an fsspec address.
+        images: The folder to score, with all subfolders; a list of paths; or an archive. A folder and a list
+            may be an fsspec address.
         output: The folder for the table. An interrupted run with the same output is resumed.
         store: The artifacts root.
         precision: The ONNX file to use.

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -183,9 +184,10 @@ def test_every_page_is_linked_in_the_readme() -> None:
 def test_the_documented_columns_are_those_of_the_table() -> None:
     page = PAGES["docs/scoring.md"]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
-    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True, embedding_size=4))
+    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True, embedding_size=4, seen=True))
     assert [name for name, _ in rows] == columns.names
-    described = {"string": "string", "int32": "int32", "float": "float", "list": ("list", "fixed_size_list")}
+    described = {kind: (kind,) for kind in ("string", "int32", "float", "bool")}
+    described["list"] = ("list", "fixed_size_list")
     for name, kind in rows:
         assert str(columns.field(name).type).startswith(described[kind])
     assert all(f"`{code}`" in page for code in FailureCode)
@@ -272,6 +274,8 @@ def _make_folders(folder: Path, store: Path) -> None:
     write_images(folder / "photos/garden", 1)[0].rename(folder / "photos/garden/0001.jpg")
     for name in ("sevens/0001.png", "sevens/0002.scan"):
         write_images(folder / "images/sevens", 1, seed=len(name))[0].rename(folder / "images" / name)
+    (folder / "images.csv").write_text("image_path,camera\n7/00000.png,3\n00001.png,4\n")
+    shutil.make_archive(str(folder / "images"), "zip", folder / "images", "7")
     for name in ("pets/cat", "pets/dog"):
         write_images(folder / name, 3, seed=len(name))
     (folder / "seven.png").write_bytes(encode_png(np.full((20, 30, 3), 90, np.uint8)))

@@ -30,7 +30,7 @@ _PATHS = 3
 _LONGEST_PATH = 200
 _IMAGES_HELP = (
     "The folder or address to score, with all subfolders; a list of paths (.csv, .parquet, .jsonl or .txt); "
-    "or - for paths on standard input."
+    "- for paths on standard input; or an archive (.zip, .tar, .tar.gz)."
 )
 
 
@@ -77,16 +77,9 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
     if renamed := counts.get("renamed_columns"):
         names = (f"{printable(name)} is {printable(new)}" for name, new in renamed.items())
         print(f"  columns of the list with another name in the table: {', '.join(names)}")
-    if "accuracy" in counts:
-        accuracy = counts["accuracy"]
-        if accuracy["images"]:
-            low, high = accuracy["interval"]
-            print(
-                f"  accuracy: {accuracy['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on "
-                f"{accuracy['images']:,} images with a true label"
-            )
-        if left_out := format_not_classes(accuracy):
-            print(f"  not in the accuracy: {left_out}")
+    _print_accuracy(counts)
+    if "copied_below" in counts:
+        print(f"  copied for review: {counts['copied_below']:,}")
     if "decisions" in counts:
         print(f"  accepted: {counts['decisions']['accept']:,}, to review: {counts['decisions']['review']:,}")
     if counts["drift"]:
@@ -103,3 +96,18 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
 
 def _shortened(path: str) -> str:
     return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+
+
+def _print_accuracy(counts: Mapping[str, Any]) -> None:
+    if "accuracy" in counts:
+        accuracy = counts["accuracy"]
+        if accuracy["images"]:
+            low, high = accuracy["interval"]
+            print(
+                f"  accuracy: {accuracy['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on "
+                f"{accuracy['images']:,} images with a true label"
+            )
+        if left_out := format_not_classes(accuracy):
+            print(f"  not in the accuracy: {left_out}")
+    if "seen_in_training" in counts:
+        print(f"  seen in training, so not in the accuracy: {counts['seen_in_training']:,}")

@@ -206,7 +206,7 @@ def _parquet_columns(raw: BinaryIO) -> list[str]:
     import pyarrow.parquet as pq
 
     schema = pq.ParquetFile(raw).schema_arrow
-    return [field.name for field in schema if _is_plain(field.type)]
+    return [field.name for field in schema if is_plain(field.type)]
 
 
 def _parquet_rows(raw: BinaryIO, name: str) -> Iterator[TableRow]:
@@ -214,7 +214,7 @@ def _parquet_rows(raw: BinaryIO, name: str) -> Iterator[TableRow]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(raw)
-    names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
+    names = [field.name for field in file.schema_arrow if is_plain(field.type)]
     number = 0
     for batch in file.iter_batches(_BATCH_ROWS, columns=names):
         columns: list[Sequence[str | None]] = []
@@ -227,7 +227,7 @@ def _parquet_rows(raw: BinaryIO, name: str) -> Iterator[TableRow]:
             yield TableRow(f"{name}, row {number}", dict(zip(batch.schema.names, texts, strict=True)))
 
 
-def _is_plain(kind: Any) -> bool:
+def is_plain(kind: Any) -> bool:
     """Whether the values of an Arrow type have a form as text."""
     import pyarrow as pa
 

@@ -1,8 +1,8 @@
 """HEIC photographs, the primary image of a file. Needs the package `pillow-heif`, of the extra `heif`."""
 
 import io
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -11,9 +11,6 @@ from pixelmill.pipeline.images.bmff import brands_of
 from pixelmill.pipeline.images.exif import UPRIGHT
 from pixelmill.pipeline.images.failures import unsupported
 from pixelmill.pipeline.images.header import EncodedImage, FileFacts
-
-if TYPE_CHECKING:
-    from pillow_heif import HeifImageFile
 
 _BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 
@@ -32,13 +29,15 @@ def read(data: bytes) -> EncodedImage:
         raise unsupported("a HEIC file, which needs: pip install 'pixelmill[heif]'") from None
     # Each process decodes one image at a time, and its threads would not count in its limits.
     options.DECODE_THREADS = 1
-    image = HeifImageFile(io.BytesIO(data))
+    # The package has no types.
+    opened: Callable[[io.BytesIO], Image.Image] = HeifImageFile
+    image = opened(io.BytesIO(data))
     # The decoder turns the image itself: HEIF has its own field for that, and EXIF only repeats it.
     facts = FileFacts("HEIF", image.mode, *image.size, UPRIGHT)
     return EncodedImage(facts, partial(_load, image))
 
 
-def _load(image: "HeifImageFile", _spec: ImageSpec) -> Image.Image:
+def _load(image: Image.Image, _spec: ImageSpec) -> Image.Image:
     size = image.size
     image.load()
     if image.size != size:

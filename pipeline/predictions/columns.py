@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixelmill.pipeline.predictions.arrays import (
+    Mask,
     fixed_list_array,
     list_array,
     number_array,
@@ -25,6 +26,7 @@ DECISIONS = ("accept", "review")
 EMBEDDING = "embedding"
 """The column with the embedding of each image."""
 TRUE_LABEL = "true_label"
+SEEN = "seen_in_training"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class RunFacts:
     scored_at: str
 
 
-_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, "seen_in_training", "embedding")
+_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, SEEN, "embedding")
 _ALWAYS = ("image_path", "image_sha256", "status", "error", "label", "class_index", "probability")
 _NAMES = (*_ALWAYS, *_OPTIONAL, "width", "height", *RunFacts.__annotations__)
 _OWN_COLUMN = re.compile(rf"{'|'.join(_NAMES)}|(label|probability)_\d+", re.IGNORECASE)
@@ -54,6 +56,7 @@ class TableLayout:
         decisions: Whether it says which predictions are accepted.
         embedding_size: The number of values of an embedding; 0 if it has none.
         passed_through: The columns of a list of images, as text of `schema_to_text`.
+        seen: Whether it says which images the model was trained on.
     """
 
     top_k: int = 1
@@ -61,6 +64,7 @@ class TableLayout:
     decisions: bool = False
     embedding_size: int = 0
     passed_through: str = ""
+    seen: bool = False
 
 
 class Predictions:
@@ -113,6 +117,7 @@ class Predictions:
         true_labels: Sequence[str | None] | None = None,
         thresholds: Sequence[float | None] = (),
         passed_through: "pa.Table | None" = None,
+        seen: Mask | None = None,
     ) -> "pa.Table":
         """The rows as an Arrow table with all columns.
 
@@ -124,6 +129,8 @@ class Predictions:
             thresholds: For each class, the lowest probability that is accepted, None if none is; if the
                 layout has decisions.
             passed_through: The columns of the list of images; nulls if it is None.
+            seen: Whether the model was trained on the image, if the layout says so; bool [rows]. Null for a
+                file that could not be read.
         """
         import pyarrow as pa
 
@@ -151,6 +158,8 @@ class Predictions:
             columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
         if layout.true_labels:
             columns["true_label"] = text_array(true_labels or [])
+        if layout.seen:
+            columns[SEEN] = self._seen_column(seen)
         if layout.embedding_size:
             columns[EMBEDDING] = fixed_list_array(self.embeddings, failed)
         for name, value in vars(facts).items():
@@ -160,6 +169,13 @@ class Predictions:
             nulls = pa.nulls(len(self.paths), column.type)
             columns[column.name] = nulls if passed_through is None else passed_through[column.name]
         return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+    def _seen_column(self, seen: Mask | None) -> "pa.Array":
+        import pyarrow as pa
+
+        known = np.zeros(len(self.paths), bool) if seen is None else seen
+        pairs = zip(self.sha256, known.tolist(), strict=True)
+        return pa.array([None if sha256 is None else value for sha256, value in pairs], pa.bool_())
 
     def _accepted(
         self, thresholds: Sequence[float | None], classes: npt.NDArray[np.int32]
@@ -189,6 +205,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             *(top if layout.top_k > 1 else []),
             *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
+            *([(SEEN, pa.bool_())] if layout.seen else []),
             *([(EMBEDDING, _embedding_type(layout.embedding_size))] if layout.embedding_size else []),
             ("width", pa.int32()),
             ("height", pa.int32()),

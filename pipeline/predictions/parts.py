@@ -99,6 +99,27 @@ def writing_part(
         part.finish()
 
 
+def join_parts(
+    parts: Sequence[Location], path: Location, layout: TableLayout, run_id: str, image_sample: str
+) -> None:
+    """Write the rows of several parts to one, which may be one of them, with a row group in memory at a time.
+
+    Args:
+        parts: The parts, in the order of the rows.
+        path: The file to write.
+        layout: The columns of the table.
+        run_id: The ID of the run.
+        image_sample: The measures of the images of all parts, as text.
+    """
+    with writing_part(path, layout, "", run_id) as whole:
+        for part in parts:
+            facts, start = read_file_facts(part), 0
+            for rows in read_row_groups(part):
+                whole.write(rows.replace_schema_metadata(None), facts[start : start + len(rows)])
+                start += len(rows)
+        whole.image_sample = image_sample
+
+
 def part_shard_key(path: Location) -> str | None:
     """The hash of the run and of the listing of a part; None if there is no intact part."""
     return _metadata_of(path, _SHARD_KEY)

@@ -125,6 +125,7 @@ class ScoringPlan:
             bool(self.thresholds),
             request.bundle.embedding_size,
             listed.passed_schema if listed and listed.columns else "",
+            request.mark_training_images,
         )
 
 

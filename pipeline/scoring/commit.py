@@ -19,9 +19,11 @@ from pixelmill.pipeline.drift.expected_accuracy import expect_accuracy
 from pixelmill.pipeline.errors import GateRefused, WorkError
 from pixelmill.pipeline.predictions import CSV_FILE, PARTS_FOLDER, REPORT_FILE
 from pixelmill.pipeline.predictions.csv_format import write_csv
+from pixelmill.pipeline.predictions.parts import join_parts, part_name
 from pixelmill.pipeline.predictions.publication import publish_table
 from pixelmill.pipeline.predictions.table import KIND
 from pixelmill.pipeline.scoring import PredictionTable, ScoringOutcome, ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.copies import copy_uncertain
 from pixelmill.pipeline.scoring.counts import TableCounts, UncertainRow, count_rows
 from pixelmill.pipeline.scoring.plan import LOCK_FILE, describe_request
 from pixelmill.pipeline.scoring.report import ReportContent, UncertainImage, render_scoring_report
@@ -46,10 +48,16 @@ def commit_table(plan: ScoringPlan, outcome: ScoringOutcome) -> PredictionTable:
         )
     manifest = _describe_run(plan, outcome, counts)
     request = plan.request
+    if request.copy_to is not None:
+        manifest["copied_below"] = copy_uncertain(plan, parts)
     write_text(request.work / REPORT_FILE, _render_report(plan, outcome, manifest, counts))
     if request.format == "csv":
         write_csv(request.work / CSV_FILE, parts, plan.layout)
     else:
+        if request.single_file:
+            joined = request.parts / part_name(0)
+            join_parts(parts, joined, plan.layout, plan.facts.run_id, counts.images.to_text())
+            parts = [joined]
         _remove_all_but(parts, request.parts)
     manifest["files"] = _describe_files(request, parts)
     # The new table is complete. Until here, an earlier table in the output is untouched.
@@ -133,6 +141,7 @@ def _describe_run(plan: ScoringPlan, outcome: ScoringOutcome, counts: TableCount
         "expected_accuracy": expect_accuracy(baseline, counts.predictions, drift),
         **({"decisions": counts.decisions} if plan.layout.decisions else {}),
         **({"accuracy": counts.true_labels.accuracy()} if plan.layout.true_labels else {}),
+        **({"seen_in_training": counts.seen} if plan.layout.seen else {}),
         **_describe_list(plan),
         "computed": outcome.computed,
         "reused": outcome.reused,

@@ -12,7 +12,7 @@ from pixelmill.pipeline.drift.counts import PredictionCounts
 from pixelmill.pipeline.drift.sample import ImageSample
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.predictions.arrays import number_array, numbers_of
-from pixelmill.pipeline.predictions.columns import DECISIONS, TableLayout
+from pixelmill.pipeline.predictions.columns import DECISIONS, SEEN, TableLayout
 from pixelmill.pipeline.predictions.parts import read_image_sample, read_part
 from pixelmill.pipeline.scoring.report import FailedImage
 from pixelmill.pipeline.scoring.thumbnails import MOST_UNCERTAIN
@@ -47,6 +47,7 @@ class TableCounts:
         failures: Failed rows by failure code.
         labels: Scored rows by predicted label.
         decisions: Scored rows by decision.
+        seen: Rows of images that the model was trained on.
         failed_images: A few examples of each failure code.
         least_confident: The scored rows with the lowest probabilities, lowest first.
         last_path: The path of the last row read.
@@ -60,6 +61,7 @@ class TableCounts:
     failures: Counter[str] = field(default_factory=Counter)
     labels: dict[str, int] = field(default_factory=dict)
     decisions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DECISIONS, 0))
+    seen: int = 0
     failed_images: dict[str, list[FailedImage]] = field(default_factory=dict)
     least_confident: list[UncertainRow] = field(default_factory=list)
     last_path: str = ""
@@ -80,7 +82,7 @@ def count_rows(
         WorkError: A path is duplicated or out of order.
     """
     counts = TableCounts(PredictionCounts.of([], [], len(labels)), TrueLabelCounts(frozenset(labels)))
-    further = {"true_label": layout.true_labels, "decision": layout.decisions}
+    further = {"true_label": layout.true_labels, "decision": layout.decisions, SEEN: layout.seen}
     columns = [*_COLUMNS, *(name for name, wanted in further.items() if wanted)]
     for part in parts:
         _count_part(counts, read_part(part, columns), labels, is_sorted)
@@ -114,8 +116,13 @@ def _count_part(counts: TableCounts, rows: "pa.Table", labels: Sequence[str], is
     if "decision" in rows.column_names:
         for decision in DECISIONS:
             counts.decisions[decision] += pc.sum(pc.equal(rows["decision"], decision)).as_py() or 0
+    if SEEN in rows.column_names:
+        counts.seen += pc.sum(rows[SEEN]).as_py() or 0
     if "true_label" in rows.column_names:
-        true_labels = rows["true_label"].take(number_array(scored)).to_pylist()
+        known = rows["true_label"]
+        if SEEN in rows.column_names:  # What the model has learnt says nothing about its accuracy.
+            known = pc.if_else(rows[SEEN], None, known)
+        true_labels = known.take(number_array(scored)).to_pylist()
         names = [labels[index] for index in classes]
         counts.true_labels.add(true_labels, iter(names))
         wrong = [at for at, (true, name) in enumerate(zip(true_labels, names, strict=True)) if true != name]

@@ -11,11 +11,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pixelmill.pipeline.clutter import is_clutter
 from pixelmill.pipeline.display import printable
@@ -45,7 +45,13 @@ DAMAGES = (
     *(EOFError, NotImplementedError, ValueError, OSError),
 )
 """The errors of Python's readers on a damaged archive."""
-_OPENERS = {"tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open}
+_OPENERS: dict[ArchiveForm, Callable[..., Any]] = {
+    "zip": open,
+    "tar": open,
+    "tar.gz": gzip.open,
+    "tar.bz2": bz2.open,
+    "tar.xz": lzma.open,
+}
 _ENCRYPTED = 1
 
 
@@ -84,7 +90,7 @@ def survey_archive(place: Path, form: ArchiveForm, max_bytes: int) -> ArchiveFac
 @contextmanager
 def open_stream(place: Path, form: ArchiveForm) -> Iterator[BinaryIO]:
     """The bytes of an archive; those of a compressed tar archive are decompressed while they are read."""
-    with _OPENERS.get(form, open)(place, "rb") as stream:
+    with _OPENERS[form](place, "rb") as stream:
         yield cast(BinaryIO, stream)
 
 
@@ -174,10 +180,15 @@ def _zip_members(stream: BinaryIO) -> Iterator[ListedImage]:
 
 
 def _tar_members(stream: BinaryIO) -> Iterator[ListedImage]:
-    """The files of a tar archive, by the offset of their content."""
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
+    """The files of a tar archive, by the offset of their content.
+
+    Raises:
+        tarfile.ReadError: It ends without the mark of its end, or a header is damaged.
+    """
+    watched = _Watched(stream)
+    with tarfile.open(fileobj=cast(BinaryIO, watched), mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # Or it keeps them all.
+            cast(Any, archive).members.clear()  # Or it keeps them all.
             problem = None
             if member.issparse():
                 problem = f"{FailureCode.UNSUPPORTED}: a sparse file"
@@ -187,6 +198,27 @@ def _tar_members(stream: BinaryIO) -> Iterator[ListedImage]:
             if not member.isdir():
                 time = int(member.mtime * 1_000_000_000)
                 yield ListedImage(_path_of(member.name), member.size, time, member.offset_data, problem)
+    # `tarfile` takes anything that is no header for the end.
+    if len(watched.last) != tarfile.BLOCKSIZE or any(watched.last):
+        raise tarfile.ReadError("it has no end mark")
+
+
+@dataclass
+class _Watched:
+    """A stream that remembers what was read last."""
+
+    stream: BinaryIO
+    last: bytes = b""
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self.stream.read(size)
+        return self.last
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        return self.stream.seek(place, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
 
 
 def _path_of(name: str) -> str:

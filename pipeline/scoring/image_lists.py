@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from pixelmill.pipeline.datasets.table_batches import PATH, TableBatch, TableForm, read_batches, survey_table
+from pixelmill.pipeline.datasets.table_files import is_plain
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.file_names import escape_path
@@ -63,6 +64,12 @@ def survey_list(
         if name is not None and name not in names:
             raise _no_column(place, option, name, names)
     _require_text(place, survey.schema, paths)
+    if label_column is not None and not is_plain(survey.schema.field(label_column).type):
+        raise RequestError(
+            f"`label_column` {label_column!r}, which holds {survey.schema.field(label_column).type}",
+            "a column of text or numbers",
+            "Correct the option.",
+        )
     others = [name for name in names if name not in (paths, label_column)]
     renamed = _names_in_table(others)
     passed = [survey.schema.field(name).with_name(renamed[name]).remove_metadata() for name in others]
@@ -87,7 +94,8 @@ def require_class_paths(source: ImageSource, classes: Sequence[str]) -> None:
     facts = cast(ListFacts, source.listed)
     schema = schema_of_text(facts.table_schema)
     first = next(iter(read_batches(source.place, cast(TableForm, facts.form), schema, facts.path_column)))
-    folders = {path.partition("/")[0] for path in first.paths if path and "/" in path}
+    paths = (path.removeprefix("./") for path in first.paths if path)
+    folders = {path.partition("/")[0] for path in paths if "/" in path}
     require_classes(folders, printable(str(source.place)), classes)
 
 

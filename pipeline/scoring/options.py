@@ -17,7 +17,7 @@ from pixelmill.pipeline.predictions.layout import TableFormat
 from pixelmill.pipeline.storage import Location
 
 Executor = Literal["local", "dask"]
-LOCATIONS = ("previous", "root")
+LOCATIONS = ("previous", "root", "copy_to")
 """The options that are paths or addresses."""
 BYTES = "bytes"
 _LEAST_MEMORY = 16 << 20
@@ -84,6 +84,20 @@ class ScoringOptions:
     labels_from_folders: Annotated[
         bool, _option("Use the first folder of an image's path as its true label.")
     ] = False
+    mark_training_images: Annotated[
+        bool,
+        _option("Add seen_in_training: whether the model knows the bytes of the file from its training."),
+    ] = False
+    single_file: Annotated[bool, _option("Write a Parquet table as one file instead of parts.")] = False
+    below: Annotated[
+        float | None,
+        _option(
+            "Copy images with a lower probability to `copy_to`.", "a probability from 0 to 1", ge=0, le=1
+        ),
+    ] = None
+    copy_to: Annotated[
+        Location | None, _option("The folder for copies of the images below `below`, by predicted class.")
+    ] = None
     max_failure_rate: Annotated[
         float,
         _option(

@@ -16,18 +16,22 @@ from pixelmill.pipeline.predictions.layout import CSV_FILE, PARTS_FOLDER, WORK_F
 from pixelmill.pipeline.registry import fetch_bundle
 from pixelmill.pipeline.registry.use import keep_in_use
 from pixelmill.pipeline.scoring import ScoringPlan, ScoringRequest
+from pixelmill.pipeline.scoring.copies import check_copies
 from pixelmill.pipeline.scoring.listing import holds_images
 from pixelmill.pipeline.scoring.options import check_values
 from pixelmill.pipeline.scoring.request_source import STANDARD_INPUT_FILE, find_source
 from pixelmill.pipeline.scoring.resume import begin_run, find_run
 from pixelmill.pipeline.scoring.reuse import index_previous
 from pixelmill.pipeline.scoring.sources import ImageSource, is_standard_input
+from pixelmill.pipeline.scoring.training_images import require_training_images
 from pixelmill.pipeline.scoring.true_labels import require_class_folders
 from pixelmill.pipeline.scoring.worker.timeouts import TIMEOUTS_FOLDER
 from pixelmill.pipeline.storage import Location, absolute, locked_folder, parse_location, require_reachable
 
 PLAN_FILE = "plan.json"
 LOCK_FILE = "lock"
+# Recorded only where they are set, so that a table of an earlier version is still the same run.
+_FLAGS = ("mark_training_images", "single_file")
 _PLAN = TypeAdapter(ScoringPlan)
 _FORMATS: dict[str, TableFormat] = {".csv": "csv", ".parquet": "parquet"}
 
@@ -153,6 +157,7 @@ def describe_request(request: ScoringRequest, source: ImageSource | None = None)
         "max_pixels": request.max_pixels,
         "max_image_memory": request.max_image_memory,
         "max_image_seconds": request.max_image_seconds,
+        **{name: True for name in _FLAGS if getattr(request, name)},
         **(source.describe() if source else {}),
     }
 
@@ -186,6 +191,9 @@ def _check_values(request: ScoringRequest) -> None:
         )
     if request.executor == "local":  # The machines of a cluster may have other providers.
         require_provider(request.provider)
+    check_copies(request)
+    if request.mark_training_images:
+        require_training_images(request.bundle)
     for place in (request.images, request.previous, request.root):
         if place is not None:
             require_reachable(place)

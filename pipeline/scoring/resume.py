@@ -73,8 +73,9 @@ def find_run(request: ScoringRequest, identity: dict[str, Any]) -> RunFacts | No
             f"{identity[key]!r}, as in this request",
             "Choose another `output`, or replace that run with `fresh`.",
         )
-    # A finished CSV table has no parts left to keep, so scoring it again is a new run.
-    return held.run if runs[0] == unfinished or request.format == "parquet" else None
+    # A finished table in one file has no parts left to keep, so scoring it again is a new run.
+    has_parts = request.format == "parquet" and not request.single_file
+    return held.run if runs[0] == unfinished or has_parts else None
 
 
 def begin_run(request: ScoringRequest, identity: dict[str, Any], run: RunFacts | None) -> RunFacts:

@@ -82,7 +82,7 @@ def find_thumbnails(plan: ScoringPlan, paths: Sequence[str], made: Thumbnails) -
     missing = list(dict.fromkeys(path for path in paths if path not in made))
     contents = dict(read_images(plan.source, missing))
     small = map_guarded(partial(_make_one, limits), contents.values(), processor_limit().count, limits)
-    found = made | dict(zip(contents, small, strict=True))
+    found: dict[str, bytes | ImageFailure | None] = {**made, **dict(zip(contents, small, strict=True))}
     for path in paths:
         thumbnail = found.get(path)
         yield None if isinstance(thumbnail, ImageFailure) else thumbnail

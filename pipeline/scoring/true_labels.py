@@ -31,7 +31,7 @@ class FolderLabels:
 
         The folder's name if it is not a class; None if the image is not in a folder.
         """
-        folder, slash, _ = path.partition("/")
+        folder, slash, _ = path.removeprefix("./").partition("/")  # `find .` prints such paths.
         return self.of_folder(unescape(folder), folder) if slash else None
 
     def of_text(self, text: str | None) -> str | None:

@@ -1,10 +1,12 @@
 """Memory and speed on a folder of a million files compared with a small one, which must be the same.
 
-    python -m tests.benchmarks.many_files [--files N] [--few N] [--folder DIR]
+    python -m tests.benchmarks.many_files [--files N] [--few N] [--folder DIR] [--list]
 
 Runs the real command on both folders and observes its processes: the sum of their proportional set sizes
 (shared memory is counted once), and the time of the first part of the table. The files of both folders are
-read from the disk, because different shares of them would be in the page cache.
+read from the disk, because different shares of them would be in the page cache. With `--list`, the small
+folder is compared with a list of as many rows as `--files`, each with two more columns, which names the files
+of the small folder again and again.
 """
 
 import argparse
@@ -48,9 +50,11 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--few", type=int, default=10_000)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
+    measure = compare_list if arguments.list else compare
     with tempfile.TemporaryDirectory() as temporary:
-        few, many = compare(arguments.folder or Path(temporary), arguments.few, arguments.files)
+        few, many = measure(arguments.folder or Path(temporary), arguments.few, arguments.files)
     for run in (few, many):
         print(
             f"{run.manifest['listed']:10,} files: {run.images_per_second:8,.0f} images/s, "
@@ -73,6 +77,20 @@ def compare(folder: Path, few: int, many: int) -> tuple[Run, Run]:
     return runs[0], runs[1]
 
 
+def compare_list(folder: Path, few: int, many: int) -> tuple[Run, Run]:
+    """Score a small folder, and a long list of its files."""
+    workload = prepare(SMALL, _DISTINCT, folder)
+    images, file = folder / f"files-{few}", folder / f"list-{many}.csv"
+    if not images.exists():
+        write_files(workload, images, few)
+    names = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.jpg"))
+    with file.open("w") as lines:
+        lines.write("image_path,number,note\n")
+        lines.writelines(f"{names[row % few]},{row},the note of row {row}\n" for row in range(many))
+    whole = watch(workload.bundle, images, folder / f"table-{few}")
+    return whole, watch(workload.bundle, file, folder / f"table-of-list-{many}", "--root", images)
+
+
 def write_files(workload: Workload, folder: Path, count: int) -> None:
     """Write different files; bytes after the end of a JPEG file are not part of its image."""
     contents = [Path(file).read_bytes() for file in workload.files()]
@@ -84,9 +102,9 @@ def write_files(workload: Workload, folder: Path, count: int) -> None:
             file.write(contents[number % len(contents)] + number.to_bytes(8, "big"))
 
 
-def watch(bundle: Path, images: Path, output: Path) -> Run:
+def watch(bundle: Path, images: Path, output: Path, *options: object) -> Run:
     """Run the command and observe its processes until it ends."""
-    command = [Path(sys.executable).with_name("pixelmill"), "score", bundle, images]
+    command = [Path(sys.executable).with_name("pixelmill"), "score", bundle, images, *options]
     start = time.monotonic()
     process = subprocess.Popen(
         [str(word) for word in (*command, "--output", output, "--fresh", "--json")],

@@ -35,6 +35,7 @@ from pixelmill.pipeline.scoring.listing import ListedImage
 from pixelmill.pipeline.scoring.plan import read_plan
 from pixelmill.pipeline.scoring.shards import find_part, read_columns, read_shard, shard_images, shard_key
 from pixelmill.pipeline.scoring.thumbnails import Uncertain, least_confident, merge_uncertain
+from pixelmill.pipeline.scoring.training_images import TrainingImages
 from pixelmill.pipeline.scoring.true_labels import FolderLabels
 from pixelmill.pipeline.scoring.worker.decoder_pool import DecoderPool
 from pixelmill.pipeline.scoring.worker.file_reader import CRASHES_WORKER
@@ -93,6 +94,7 @@ class Worker:
         self._model = RunModel(plan)
         self._true_labels = FolderLabels(plan.labels)
         self._preparation = Preparation(plan)
+        self._trained_on = TrainingImages(plan.request.bundle) if plan.layout.seen else None
         self._decoders = DecoderPool(plan, decoders) if decoders else None
         self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
@@ -121,14 +123,12 @@ class Worker:
         intact = found if found and is_intact(found) else None
         earlier = read_row_groups(intact) if intact else None
         sample: ShardSample | None = None
-        rows = 0
+        rows, counts = 0, Counter[str]()
         uncertain: tuple[Uncertain, ...] = ()
-        counts: Counter[str] = Counter()
         run_id = self._plan.facts.run_id
         with writing_part(request.parts / part_name(number), self._plan.layout, key, run_id) as part:
             columns = read_columns(self._plan, number)
             for images in read_shard(self._plan, number):
-                others = next(columns, None)
                 kept = next(earlier, None) if earlier else None
                 sample = sample or ShardSample(number, len(images), self._preparation.previous_sample)
                 due = _places_due(images, kept)
@@ -142,9 +142,8 @@ class Worker:
                     sample,
                 )
                 start = time.perf_counter()
-                files = file_facts([image[1:4] for image in images])
-                table = self._join(images, kept, due, predictions, others)
-                part.write(table, files)
+                table = self._join(images, kept, due, predictions, next(columns, None))
+                part.write(table, file_facts([image[1:4] for image in images]))
                 uncertain = merge_uncertain(uncertain, least_confident(table))
                 self._seconds["write"] += time.perf_counter() - start
                 rows += len(images)
@@ -263,7 +262,13 @@ class Worker:
             others = others.take(number_array(np.array(due, np.int64)))
         true_labels = self._true_labels_of(predictions.paths, others) if layout.true_labels else None
         new = predictions.to_table(
-            self._plan.labels, self._plan.facts, layout, true_labels, self._plan.thresholds, others
+            self._plan.labels,
+            self._plan.facts,
+            layout,
+            true_labels,
+            self._plan.thresholds,
+            others,
+            self._trained_on.seen(predictions.sha256) if self._trained_on else None,
         )
         if kept is None:
             return new

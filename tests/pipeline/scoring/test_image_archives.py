@@ -184,7 +184,11 @@ def test_a_member_that_is_larger_than_it_says_is_not_inflated(
     assert errors["bomb.png"].startswith("corrupt: the member of the archive is damaged: its size")
 
 
-def test_odd_members_of_a_tar_file_are_failed_rows(request_: ScoringRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lost", "cut"), [(480, {"cut.png": "corrupt"}), (600, {}), (1024, {})])
+def test_odd_members_of_a_tar_file_are_failed_rows(
+    request_: ScoringRequest, lost: int, cut: dict[str, str], tmp_path: Path
+) -> None:
+    """The archive ends within the last member, within its header, or before it."""
     first = files_below(request_.images)[0].read_bytes()
     archive = tmp_path / "odd.tar"
     with tarfile.open(archive, "w") as file:
@@ -206,15 +210,15 @@ def test_odd_members_of_a_tar_file_are_failed_rows(request_: ScoringRequest, tmp
         file.addfile(member, io.BytesIO(first))
         end = file.offset
     content = archive.read_bytes()
-    archive.write_bytes(content[: end - 600])
+    archive.write_bytes(content[: end - lost])
     errors = errors_of(score_archive(request_, archive, max_failure_rate=1))
     assert {path: error.partition(":")[0] for path, error in errors.items()} == {
         **dict.fromkeys(("good.png", "caf%E9.png", "last.png"), ""),
         **dict.fromkeys(("good.png+", "../up.png", "/absolute.png"), "bad_path"),
         **dict.fromkeys(("sym.png", "hard.png", "p.png"), "not_a_file"),
         "empty.png": "empty",
-        "cut.png": "corrupt",
         "/": "unreadable",
+        **cut,
     }
 
 
@@ -223,14 +227,15 @@ def test_archives_that_are_refused(request_: ScoringRequest, tmp_path: Path) -> 
     write_zip(tmp_path / "whole.zip", request_.images)
     (tmp_path / "cut.zip").write_bytes((tmp_path / "whole.zip").read_bytes()[:500])
     (tmp_path / "wrong.tar").write_bytes((tmp_path / "whole.zip").read_bytes())
-    for name, options, words in [
+    cases: list[tuple[str, dict[str, Any], str]] = [
         ("few.zip", {}, "no images"),
         ("cut.zip", {}, "cannot be read"),
         ("wrong.tar", {}, "cannot be read"),
         ("none.tar.gz", {}, "does not exist"),
         ("whole.zip", {"root": tmp_path}, "root"),
         ("whole.zip", {"trust_mtime": True, "previous": tmp_path}, "trust_mtime"),
-    ]:
+    ]
+    for name, options, words in cases:
         with pytest.raises(RequestError, match=words):
             score_archive(request_, tmp_path / name, **options)
     with pytest.raises(RequestError, match="on this machine"):

@@ -26,7 +26,7 @@ from pixelmill.pipeline.scoring.shards import growing_limits, shard_key, write_s
 from pixelmill.pipeline.scoring.sources import source_of_table
 from pixelmill.pipeline.scoring.worker.source_reader import read_image
 from pixelmill.pipeline.scoring.worker.worker import score_shard
-from pixelmill.pipeline.storage import parse_location
+from pixelmill.pipeline.storage import children, is_remote, parse_location
 from tests.conftest import write_images
 
 COUNT = 11
@@ -54,7 +54,7 @@ def score_list(
 
 
 def names_of(request: ScoringRequest) -> list[str]:
-    return sorted(os.listdir(request.images))
+    return sorted(path.name for path in children(request.images))
 
 
 def predictions_by_path(request: ScoringRequest) -> pd.DataFrame:
@@ -199,7 +199,7 @@ def test_standard_input_has_one_path_a_line(
         listed = score_list(request_, Path("-"), root=None)
     assert listed.manifest["request"]["images"] == "-"
     assert read_predictions(listed.folder)["image_path"].tolist() == [f"images/{name}" for name in names]
-    assert sorted(os.listdir(listed.folder)) == [".pixelmill", "manifest.json", "predictions", "report.html"]
+    assert not list(listed.folder.glob("**/list.txt"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     with pytest.raises(RequestError, match="no rows"):
         score_list(request_, Path("-"), "empty", root=None)
@@ -208,10 +208,9 @@ def test_standard_input_has_one_path_a_line(
 
 def test_a_list_of_addresses_with_a_remote_root(request_: ScoringRequest, tmp_path: Path) -> None:
     names = names_of(request_)
-    remote = parse_location(f"memory://{tmp_path.name}")
-    for name in names:
-        (remote / name).write_bytes((request_.images / name).read_bytes())
-    (remote / "empty.png").write_bytes(b"")
+    remote = parse_location(f"file://{request_.images}")
+    assert is_remote(remote)
+    (request_.images / "empty.png").write_bytes(b"")
     paths = [names[0], str(remote / names[1]), "gone.png", "empty.png", f"{request_.images}/{names[2]}"]
     (tmp_path / "list.txt").write_text("\n".join(paths))
     found = read_predictions(
@@ -241,6 +240,13 @@ def test_lists_that_are_refused(
     with pytest.raises(RequestError, match=words):
         score_list(request_, tmp_path / "list.csv", **options)
     assert not (tmp_path / "listed").exists()
+
+
+def test_a_label_column_without_text_is_refused(request_: ScoringRequest, tmp_path: Path) -> None:
+    table = pa.table({"image_path": names_of(request_), "boxes": pa.array([[1]] * COUNT)})
+    pq.write_table(table, tmp_path / "list.parquet")
+    with pytest.raises(RequestError, match=r"label_column.*list<"):
+        score_list(request_, tmp_path / "list.parquet", label_column="boxes")
 
 
 def test_options_of_lists_are_refused_for_a_folder(request_: ScoringRequest) -> None:

@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -204,6 +204,25 @@ def test_a_run_killed_repeatedly_gives_the_same_table(scoring: Scoring, tmp_path
         computed = json.loads((output / "manifest.json").read_text())["computed"]
         assert computed == IMAGES - sum(rows.values()) + failed
         assert not was_done or computed == 1
+
+
+@pytest.mark.slow
+def test_a_run_over_a_list_that_is_killed_eight_times_gives_the_same_table(
+    scoring: Scoring, tmp_path: Path
+) -> None:
+    rows = [(f"images/{path.name}", row) for row, path in enumerate(sorted(scoring.images.iterdir())[::-1])]
+    rows[7] = rows[8] = rows[9]
+    file = scoring.images.parent / "list.csv"
+    file.write_text("image_path,row\n" + "".join(f"{path},{row}\n" for path, row in rows))
+    listed = replace(scoring, images=file)
+    undisturbed = listed.command(tmp_path / "undisturbed")
+    subprocess.run(undisturbed, env=listed.environment, check=True, capture_output=True)
+    listed = replace(listed, undisturbed=read_predictions(tmp_path / "undisturbed"))
+    assert listed.undisturbed["row"].tolist() == [str(row) for _, row in rows]
+    dice = random.Random(8)
+    for _ in range(8):
+        kill_at(listed, tmp_path / "out", dice)
+    listed.finish(tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ CLASSES = ("Äpfel", "cafe\u0301", "dog")
         ("Äpfel/1.png", "Äpfel"),
         ("caf\u00e9/1.png", "cafe\u0301"),
         ("Dog/1.png", "Dog"),
+        ("./dog/1.png", "dog"),
         ("2026-01/1.png", "2026-01"),
         ("a%0Ab/1.png", "a\nb"),
         ("caf%E9/1.png", "caf%E9"),
