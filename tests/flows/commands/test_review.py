@@ -11,6 +11,7 @@ from playwright.sync_api import Browser
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.datasets.corrections import read_corrections
 from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import Run
 
 WANTED = 100
@@ -149,6 +150,7 @@ def test_corrections_made_with_keys_reach_the_next_retraining(
         "training.epochs": 1,
         "promotion.min_accuracy": 0,
         "evaluation.inside": "false",
+        "export.embeddings": "true",
     }
     overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     done = run("retrain", "folder", *overrides, "--store", tmp_path / "store", "--json")
@@ -156,3 +158,14 @@ def test_corrections_made_with_keys_reach_the_next_retraining(
     manifests = [read_json(path) for path in (tmp_path / "store").rglob("manifest.json")]
     (applied,) = {json.dumps(found["corrections"]) for found in manifests if "corrections" in found}
     assert json.loads(applied) == {"relabelled": WANTED, "excluded": 0, "unchanged": 0, "unmatched": 0}
+    # The new model has embeddings, which spread the next review.
+    bundle = tmp_path / "store/models/digits-folder/1"
+    size = read_json(bundle / "manifest.json")["embedding_size"]
+    assert f"float32 [batch, {size}]" in (bundle / "README.md").read_text()
+    store = ("--store", tmp_path / "store")
+    done = run("score", "digits-folder@1", images, "--output", tmp_path / "next", "--embeddings", *store)
+    assert done.code == 0, done.errors
+    assert {len(row) for row in read_predictions(tmp_path / "next")["embedding"]} == {size}
+    done = run("review", tmp_path / "next", "--output", tmp_path / "again", "--count", 10, *store, "--json")
+    assert done.code == 0, done.errors
+    assert done.json["images"] == 10
