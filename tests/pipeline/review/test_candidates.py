@@ -12,7 +12,7 @@ from pixelmill.pipeline.drift.sample import ImageSample, position_of
 from pixelmill.pipeline.predictions.columns import TableLayout
 from pixelmill.pipeline.predictions.table import open_table
 from pixelmill.pipeline.review import Candidate
-from pixelmill.pipeline.review.candidates import find_candidates
+from pixelmill.pipeline.review.candidates import Pools, find_candidates
 from pixelmill.pipeline.review.previous import PreviousLabels
 from pixelmill.pipeline.review.reasons import REASONS, Evidence, MeasuredImages
 from tests.pipeline.predictions.tables import Row, Table
@@ -35,11 +35,11 @@ ROWS = (
 )
 
 
-def found(folder: Path, evidence: Evidence | None = None, most: int = 10) -> dict[str, list[Candidate]]:
-    return {**find_candidates(open_table(folder), evidence or Evidence(), most)}
+def found(folder: Path, evidence: Evidence | None = None, most: int = 10) -> Pools:
+    return find_candidates(open_table(folder), evidence or Evidence(), most)
 
 
-def scores(pool: list[Candidate]) -> dict[str, float]:
+def scores(pool: list[Candidate]) -> dict[str, Any]:
     return {one.row.path: pytest.approx(one.score, abs=1e-6) for one in pool}
 
 
