@@ -184,7 +184,10 @@ def test_the_documented_columns_are_those_of_the_table() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
     columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True, embedding_size=4))
     assert [name for name, _ in rows] == columns.names
-    described = {"string": "string", "int32": "int32", "float": "float", "list": ("list", "fixed_size_list")}
+    described = {
+        **{name: (name,) for name in ("string", "int32", "float")},
+        "list": ("list", "fixed_size_list"),
+    }
     for name, kind in rows:
         assert str(columns.field(name).type).startswith(described[kind])
     assert all(f"`{code}`" in page for code in FailureCode)
