@@ -1,7 +1,7 @@
 """The files of the images to review: read again, checked, and made ready for a browser."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,7 @@ from pixelmill.pipeline.storage import Location
 SIDE = 224
 """The largest width and height of a thumbnail, in pixels."""
 _QUALITY = 80
+_COPIES_AT_ONCE = 4
 _HASHED = ImageSpec(height=32, width=32, channels=1)
 # What every browser shows as it is; any other format becomes a PNG file.
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
@@ -51,10 +52,9 @@ def ending_of(picture: Picture) -> str:
     return _ENDINGS.get(picture.format, "png")
 
 
-def make_copies(images: Location, rows: Sequence[Row]) -> dict[str, bytes | ImageFailure]:
-    """The bytes of each full-size copy by SHA-256: those of the file, or a PNG file of what it shows."""
-    made = map_guarded(partial(_copy, images), rows, processor_limit().count)
-    return {row.sha256: copy for row, copy in zip(rows, made, strict=True)}
+def make_copies(images: Location, rows: Sequence[Row]) -> Iterator[bytes | ImageFailure]:
+    """The bytes of each full-size copy, in order: those of the file, or a PNG file of what it shows."""
+    return map_guarded(partial(_copy, images), rows, processor_limit().count, at_once=_COPIES_AT_ONCE)
 
 
 def _make(images: Location, row: Row) -> Picture:

@@ -37,7 +37,6 @@ from pixelmill.pipeline.storage import Location, parse_location, require_reachab
 
 _POOL = 3
 """So many times the images wanted are read, to choose among them those that differ."""
-_COPIES_AT_ONCE = 64
 _PNG_START = b"\x89PNG"
 
 
@@ -143,14 +142,10 @@ def _write(
         written = []
         (folder / IMAGES_FOLDER).mkdir()
         (folder / THUMBNAILS_FOLDER).mkdir()
-        for start in range(0, len(selected), _COPIES_AT_ONCE):
-            some = selected[start : start + _COPIES_AT_ONCE]
-            copies = make_copies(images, [image.row for image in some])
-            written += [
-                _place(image, copy, folder)
-                for image in some
-                if isinstance(copy := copies[image.row.sha256], bytes)
-            ]
+        copies = make_copies(images, [image.row for image in selected])
+        for image, copy in zip(selected, copies, strict=True):
+            if isinstance(copy, bytes):
+                written.append(_place(image, copy, folder))
         if is_page:
             write_text(folder / PAGE_FILE, render_page(model, class_names, written))
         else:
