@@ -9,14 +9,13 @@ from pixelmill.flows.commands.options import DEFAULT_STORE, Json, Store, check_s
 from pixelmill.pipeline.artifacts import write_text
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.review import CORRECTIONS_FILE, ReviewFormat
+from pixelmill.pipeline.review import CORRECTIONS_FILE, MOST_IMAGES, ReviewFormat
 from pixelmill.pipeline.storage import parse_location
 
 if TYPE_CHECKING:
     from pixelmill.pipeline.review.label_studio import ExportedAnswers
     from pixelmill.pipeline.review.review import Review
 
-_MOST = 5000
 _MAX_NAMES = 3
 
 
@@ -34,7 +33,7 @@ def review(
         typer.Option("--images", help="The folder that was scored, if it is elsewhere now."),
     ] = None,
     count: Annotated[
-        int, typer.Option("--count", min=1, max=_MOST, help="The largest number of images.")
+        int, typer.Option("--count", min=1, max=MOST_IMAGES, help="The largest number of images.")
     ] = 100,
     previous: Annotated[
         str | None,

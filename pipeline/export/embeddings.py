@@ -99,7 +99,7 @@ def add_embedding(content: bytes, name: str) -> tuple[bytes, int]:
             for at, value in enumerate(names):
                 if value == embedding:
                     names[at] = EMBEDDING_OUTPUT
-    shape = ["batch", size]
+    shape: list[str | int | None] = ["batch", size]
     model.graph.output.append(
         onnx.helper.make_tensor_value_info(EMBEDDING_OUTPUT, onnx.TensorProto.FLOAT, shape)
     )

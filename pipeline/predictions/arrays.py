@@ -47,13 +47,12 @@ def list_array(values: "pa.Array", length: int, nulls: Mask) -> "pa.ListArray":
     return pa.Array.from_buffers(pa.list_(values.type), len(nulls), buffers, children=[values])
 
 
-def fixed_list_array(values: npt.NDArray[np.float32], nulls: Mask) -> "pa.FixedSizeListArray":
-    """An array of lists from the rows of a matrix; null where `nulls` is true."""
+def fixed_list_array(values: npt.NDArray[np.float32]) -> "pa.FixedSizeListArray":
+    """An array of lists from the rows of a matrix."""
     import pyarrow as pa
 
     kind = pa.list_(pa.field("element", pa.float32()), values.shape[1])
-    children = [number_array(values.ravel())]
-    return pa.Array.from_buffers(kind, len(values), [_validity(nulls)], children=children)
+    return pa.Array.from_buffers(kind, len(values), [None], children=[number_array(values.ravel())])
 
 
 def matrix_of(column: "pa.ChunkedArray") -> npt.NDArray[np.float32]:

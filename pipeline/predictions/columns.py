@@ -161,7 +161,10 @@ class Predictions:
         if layout.seen:
             columns[SEEN] = self._seen_column(seen)
         if layout.embedding_size:
-            columns[EMBEDDING] = fixed_list_array(self.embeddings, failed)
+            # Not null: Arrow cannot read a null list of fixed size from Parquet (apache/arrow#35692).
+            columns[EMBEDDING] = fixed_list_array(
+                np.where(failed[:, np.newaxis], np.float32(np.nan), self.embeddings)
+            )
         for name, value in vars(facts).items():
             columns[name] = text_array([value]).take(number_array(np.zeros(len(self.paths), np.int8)))
         wanted = schema(layout)
@@ -206,7 +209,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
             *([(SEEN, pa.bool_())] if layout.seen else []),
-            *([(EMBEDDING, _embedding_type(layout.embedding_size))] if layout.embedding_size else []),
+            *([_embedding_field(layout.embedding_size)] if layout.embedding_size else []),
             ("width", pa.int32()),
             ("height", pa.int32()),
             *(pa.field(name, pa.string(), nullable=False) for name in RunFacts.__annotations__),
@@ -215,10 +218,10 @@ def schema(layout: TableLayout) -> "pa.Schema":
     )
 
 
-def _embedding_type(size: int) -> "pa.DataType":
+def _embedding_field(size: int) -> "pa.Field":
     import pyarrow as pa
 
-    return pa.list_(pa.field("element", pa.float32()), size)
+    return pa.field(EMBEDDING, pa.list_(pa.field("element", pa.float32()), size), nullable=False)
 
 
 def is_own_column(name: str) -> bool:

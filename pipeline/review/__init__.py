@@ -16,6 +16,8 @@ Embedding = npt.NDArray[np.float32]
 IMAGES_FOLDER, THUMBNAILS_FOLDER = "images", "thumbnails"
 PAGE_FILE, TASKS_FILE, CONFIG_FILE = "index.html", "tasks.json", "label_config.xml"
 CORRECTIONS_FILE = "corrections.csv"
+MOST_IMAGES = 5000
+"""The largest number of images of a review."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The files of the images to review: read again, checked, and made ready for a browser."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,8 +11,8 @@ from pixelmill.pipeline.datasets.measures import perceptual_hashes
 from pixelmill.pipeline.decoding import DecodingLimits
 from pixelmill.pipeline.decoding.costs import require_affordable
 from pixelmill.pipeline.decoding.pool import map_guarded
-from pixelmill.pipeline.image_encoding import encode_png, encode_thumbnail
-from pixelmill.pipeline.images import FailureCode, ImageFailure, decode, describe_file
+from pixelmill.pipeline.image_encoding import encode_jpeg, encode_png
+from pixelmill.pipeline.images import FailureCode, ImageFailure, decode, describe_file, fit_array
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.review import Picture, Row
@@ -21,6 +21,8 @@ from pixelmill.pipeline.storage import Location
 
 SIDE = 224
 """The largest width and height of a thumbnail, in pixels."""
+_QUALITY = 80
+_COPIES_AT_ONCE = 4
 _HASHED = ImageSpec(height=32, width=32, channels=1)
 # What every browser shows as it is; any other format becomes a PNG file.
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
@@ -50,21 +52,24 @@ def ending_of(picture: Picture) -> str:
     return _ENDINGS.get(picture.format, "png")
 
 
-def make_copies(images: Location, rows: Sequence[Row]) -> dict[str, bytes | ImageFailure]:
-    """The bytes of each full-size copy by SHA-256: those of the file, or a PNG file of what it shows."""
-    made = map_guarded(partial(_copy, images), rows, processor_limit().count)
-    return {row.sha256: copy for row, copy in zip(rows, made, strict=True)}
+def make_copies(images: Location, rows: Sequence[Row]) -> Iterator[bytes | ImageFailure]:
+    """The bytes of each full-size copy, in order: those of the file, or a PNG file of what it shows."""
+    return map_guarded(partial(_copy, images), rows, processor_limit().count, at_once=_COPIES_AT_ONCE)
 
 
 def _make(images: Location, row: Row) -> Picture:
     data = _read(images, row)
     facts = describe_file(data)
     require_affordable(data, DecodingLimits())
-    grey = decode(data, _HASHED).pixels[np.newaxis, :, :, 0]
     width, height = facts.displayed_size
+    scale = min(1, SIDE / max(width, height))
+    small = [max(1, round(length * scale)) for length in (height, width)]
+    # The hash is that of the thumbnail, so that a large file is decoded once.
+    pixels = decode(data, ImageSpec(height=small[0], width=small[1], channels=3)).pixels
+    grey = fit_array(pixels, _HASHED)[np.newaxis, :, :, 0]
     return Picture(
         hash=int(perceptual_hashes(grey)[0]),
-        thumbnail=encode_thumbnail(data, SIDE),
+        thumbnail=encode_png(pixels) if scale == 1 else encode_jpeg(pixels, _QUALITY),
         format=facts.format,
         width=width,
         height=height,

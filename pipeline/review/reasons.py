@@ -110,7 +110,9 @@ def _score_threshold(rows: "pa.Table", evidence: Evidence) -> Scores:
     if not evidence.thresholds:
         return np.full(len(rows), np.nan)
     limits = np.array([np.nan if limit is None else limit for limit in evidence.thresholds])
-    return 1 - np.abs(_floats(rows, "probability") - limits[numbers_of(rows["class_index"], np.int32)])
+    distances = np.abs(_floats(rows, "probability") - limits[numbers_of(rows["class_index"], np.int32)])
+    scores: Scores = 1 - distances
+    return scores
 
 
 def _describe_threshold(row: Row, evidence: Evidence) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,9 @@ from pixelmill.pipeline.review.reasons import REASONS, Evidence, MeasuredImages
 from pixelmill.pipeline.review.selection import choose, divide_places
 from pixelmill.pipeline.storage import Location, parse_location, require_reachable
 
-MOST_IMAGES = 5000
 _POOL = 3
 """So many times the images wanted are read, to choose among them those that differ."""
 _PNG_START = b"\x89PNG"
-_log = getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,14 +142,10 @@ def _write(
         written = []
         (folder / IMAGES_FOLDER).mkdir()
         (folder / THUMBNAILS_FOLDER).mkdir()
-        for start in range(0, len(selected), _AT_ONCE):
-            some = selected[start : start + _AT_ONCE]
-            copies = make_copies(images, [image.row for image in some])
-            written += [
-                _place(image, copy, folder)
-                for image in some
-                if isinstance(copy := copies[image.row.sha256], bytes)
-            ]
+        copies = make_copies(images, [image.row for image in selected])
+        for image, copy in zip(selected, copies, strict=True):
+            if isinstance(copy, bytes):
+                written.append(_place(image, copy, folder))
         if is_page:
             write_text(folder / PAGE_FILE, render_page(model, class_names, written))
         else:
@@ -160,9 +153,6 @@ def _write(
             write_text(folder / CONFIG_FILE, config_of(class_names))
         facts["images"] = len(written)
     return written
-
-
-_AT_ONCE = 64
 
 
 def _place(image: ChosenImage, copy: bytes, folder: Path) -> ChosenImage:

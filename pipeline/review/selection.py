@@ -91,7 +91,8 @@ class _Distances:
     def from_image(self, at: int) -> Values:
         """The distance of every image from one, float64 [images]."""
         if self._embeddings is not None:
-            apart = 1 - self._embeddings @ self._embeddings[at]
-            return np.clip(apart / self._usual, 0.0, 1.0)
-        bits = np.bitwise_count(self._hashes ^ self._hashes[at])
-        return np.minimum(bits / _UNRELATED_BITS, 1.0)
+            apart: Values = (1 - self._embeddings @ self._embeddings[at]) / self._usual
+        else:
+            apart = np.bitwise_count(self._hashes ^ self._hashes[at]) / _UNRELATED_BITS
+        nearest: Values = np.clip(apart, 0.0, 1.0)
+        return nearest

@@ -10,10 +10,14 @@ from playwright.sync_api import Browser
 
 from pixelmill.pipeline.artifacts import read_json
 from pixelmill.pipeline.datasets.corrections import read_corrections
+from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.image_encoding import encode_png
+from pixelmill.pipeline.predictions import read_predictions
+from pixelmill.pipeline.recipes import load_recipe
 from tests.conftest import Run
 
 WANTED = 100
+CORRECTED = {"relabelled": WANTED, "excluded": 0, "unchanged": 0, "unmatched": 0}
 
 
 def write_digits(folder: Path, count: int) -> None:
@@ -117,42 +121,66 @@ def test_a_table_is_reviewed_without_its_model(run: Run, table: Path, tmp_path: 
     assert "drifted" in done.json["not_judged"]
 
 
-@pytest.mark.slow
-def test_corrections_made_with_keys_reach_the_next_retraining(
-    run: Run, browser: Browser, trained_store: Path, images: Path, table: Path, tmp_path: Path
-) -> None:
-    review = tmp_path / "review"
-    options = ("--count", WANTED, "--store", trained_store)
-    done = run("review", table, "--output", review, *options)
+def correct_with_keys(
+    run: Run, browser: Browser, store: Path, images: Path, table: Path, folder: Path
+) -> Path:
+    """The corrections of a reviewer who gives every image the class after its own."""
+    review = folder / "review"
+    done = run("review", table, "--output", review, "--count", WANTED, "--store", store)
     assert done.code == 0, done.errors
-    page = browser.new_page()
-    page.goto((review / "index.html").as_uri())
-    labelled = {path.stem: 0 for path in (review / "images").iterdir()}
-    # Every image gets the class after its own, so that each is a change.
     truth = {
         hashlib.sha256(path.read_bytes()).hexdigest(): path.parent.name for path in images.rglob("*.png")
     }
+    page = browser.new_page()
+    page.goto((review / "index.html").as_uri())
     order = page.evaluate("DATA.images.map(({ sha256 }) => sha256)")
-    assert set(order) == set(labelled)
+    assert {path.stem for path in (review / "images").iterdir()} == set(order)
     for sha256 in order:
         page.keyboard.press(str((int(truth[sha256]) + 1) % 10))
     with page.expect_download() as download:
         page.locator("#export").click()
-    corrections = tmp_path / "corrections.csv"
-    download.value.save_as(corrections)
+    download.value.save_as(folder / "corrections.csv")
     page.close()
+    return folder / "corrections.csv"
+
+
+def test_corrections_made_with_keys_reach_the_dataset(
+    run: Run, browser: Browser, trained_store: Path, images: Path, table: Path, tmp_path: Path
+) -> None:
+    corrections = correct_with_keys(run, browser, trained_store, images, table, tmp_path)
+    changes = (f"dataset.path={images}", f"dataset.corrections={corrections}")
+    raw = download_dataset(load_recipe("folder", changes).dataset, tmp_path / "store")
+    assert dict(raw.corrections) == CORRECTED
+
+
+@pytest.mark.slow
+def test_corrections_made_with_keys_reach_the_next_retraining(
+    run: Run, browser: Browser, trained_store: Path, images: Path, table: Path, tmp_path: Path
+) -> None:
     settings = {
         "name": "digits-folder",
         "dataset.path": images,
-        "dataset.corrections": corrections,
+        "dataset.corrections": correct_with_keys(run, browser, trained_store, images, table, tmp_path),
         "image": "{height: 8, width: 8, channels: 1}",
         "training.epochs": 1,
         "promotion.min_accuracy": 0,
         "evaluation.inside": "false",
+        "export.embeddings": "true",
     }
     overrides = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     done = run("retrain", "folder", *overrides, "--store", tmp_path / "store", "--json")
     assert done.code in (0, 3), done.errors
     manifests = [read_json(path) for path in (tmp_path / "store").rglob("manifest.json")]
     (applied,) = {json.dumps(found["corrections"]) for found in manifests if "corrections" in found}
-    assert json.loads(applied) == {"relabelled": WANTED, "excluded": 0, "unchanged": 0, "unmatched": 0}
+    assert json.loads(applied) == CORRECTED
+    # The new model has embeddings, which spread the next review.
+    bundle = tmp_path / "store/models/digits-folder/1"
+    size = read_json(bundle / "manifest.json")["embedding_size"]
+    assert f"float32 [batch, {size}]" in (bundle / "README.md").read_text()
+    store = ("--store", tmp_path / "store")
+    done = run("score", "digits-folder@1", images, "--output", tmp_path / "next", "--embeddings", *store)
+    assert done.code == 0, done.errors
+    assert {len(row) for row in read_predictions(tmp_path / "next")["embedding"]} == {size}
+    done = run("review", tmp_path / "next", "--output", tmp_path / "again", "--count", 10, *store, "--json")
+    assert done.code == 0, done.errors
+    assert done.json["images"] == 10
