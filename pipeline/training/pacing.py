@@ -25,19 +25,25 @@ def time_budget(training: TrainingSpec, history: Sequence[Row]) -> TimeBudget | 
     """
     if training.max_minutes is None:
         return None
-    used, done = sum(row["seconds"] for row in history), len(history)
-    if not done:
-        return TimeBudget(training.max_minutes, 0.0, training.epochs)
-    # The first step of a run includes the compilation.
-    each = median(row["seconds"] - row["start_seconds"] for row in history[-_RECENT_EPOCHS:])
-    fit = done + max(0, int((60 * training.max_minutes - used) // max(each, 1e-9)))
-    return TimeBudget(training.max_minutes, used / 60, min(training.epochs, fit))
+    used = sum(row["seconds"] for row in history) / 60
+    return TimeBudget(training.max_minutes, used, planned_epochs(training, history))
 
 
 def planned_epochs(training: TrainingSpec, history: Sequence[Row]) -> int:
     """The number of epochs that the training will have, as far as is known."""
-    budget = time_budget(training, history)
-    return training.epochs if budget is None else budget.epochs
+    # The schedule ended with the last epoch of the plan: another one, if it fits, would change nothing.
+    if history and _epochs_in_time(training, history[:-1]) <= len(history):
+        return len(history)
+    return _epochs_in_time(training, history)
+
+
+def _epochs_in_time(training: TrainingSpec, history: Sequence[Row]) -> int:
+    if training.max_minutes is None or not history:
+        return training.epochs
+    left = 60 * training.max_minutes - sum(row["seconds"] for row in history)
+    # The first step of a run includes the compilation.
+    each = median(row["seconds"] - row["start_seconds"] for row in history[-_RECENT_EPOCHS:])
+    return min(training.epochs, len(history) + max(0, int(left // max(each, 1e-9))))
 
 
 def fit_schedule(optimizer: Any, training: TrainingSpec, history: Sequence[Row], steps: int) -> None:

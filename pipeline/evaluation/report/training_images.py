@@ -22,8 +22,8 @@ class TrainingPicture:
 
     Attributes:
         source: A PNG or JPEG file as a data URL.
-        labels: The names and shares of the classes of its label, the largest first; at most two, and none
-            that has only its part of the label smoothing.
+        labels: The names and shares of the classes of its label, without label smoothing, the largest first;
+            at most two.
     """
 
     source: str
@@ -45,8 +45,9 @@ def draw_training_images(dataset: PreparedDataset, recipe: Recipe) -> list[Train
     shown: list[TrainingPicture] = []
     for step in range(-(-count // training.batch_size)):
         for pixels, label in zip(*batches[step], strict=True):
-            largest = np.argsort(-label, kind="stable")[:_MAX_LABELS].tolist()
-            labels = tuple((names[at], float(label[at])) for at in largest if label[at] > smoothed + _LEAST)
+            shares = (label - smoothed) / (1 - training.label_smoothing)
+            largest = np.argsort(-shares, kind="stable")[:_MAX_LABELS].tolist()
+            labels = tuple((names[at], float(shares[at])) for at in largest if shares[at] > _LEAST)
             shown.append(TrainingPicture(draw_thumbnail(pixels, _SIDE), labels))
             if len(shown) == count:
                 return shown

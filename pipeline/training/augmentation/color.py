@@ -76,8 +76,10 @@ def turn_hue(pixels: Pixels, turns: npt.NDArray[np.float64]) -> Pixels:
     import cv2
 
     count, height, width, channels = pixels.shape
-    colors = cv2.cvtColor(pixels.reshape(count * height, width, channels), cv2.COLOR_RGB2HSV_FULL)
+    colors: npt.NDArray[Any] = cv2.cvtColor(
+        pixels.reshape(count * height, width, channels), cv2.COLOR_RGB2HSV_FULL
+    )
     steps = np.rint(turns * 256).astype(np.int64).astype(np.uint8)  # Wraps, like the colour wheel.
     colors.reshape(pixels.shape)[..., 0] += steps[:, None, None]
-    turned: Pixels = cv2.cvtColor(colors, cv2.COLOR_HSV2RGB_FULL).reshape(pixels.shape)
+    turned: npt.NDArray[Any] = cv2.cvtColor(colors, cv2.COLOR_HSV2RGB_FULL).reshape(pixels.shape)
     return turned

@@ -8,6 +8,7 @@ edge pixels are replicated, and a shift is a share of the side, where TrivialAug
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ def _affine(matrix: npt.NDArray[np.float64], image: Pixels) -> Pixels:
     height, width = image.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     constant = matrix[:, 2] + centre - matrix[:, :2] @ centre
-    sampled: Pixels = cv2.warpAffine(
+    sampled: npt.NDArray[Any] = cv2.warpAffine(
         image,
         np.column_stack([matrix[:, :2], constant]),
         (width, height),
@@ -93,7 +94,7 @@ def _blend(image: Pixels, other: Pixels, share: float) -> Pixels:
     """Share * image + (1 - share) * other, rounded and clipped."""
     import cv2
 
-    blended: Pixels = cv2.addWeighted(image, share, other, 1 - share, 0)
+    blended: npt.NDArray[Any] = cv2.addWeighted(image, share, other, 1 - share, 0)
     return blended
 
 
@@ -102,7 +103,7 @@ def _look_up(image: Pixels, values: npt.NDArray[np.float64]) -> Pixels:
     import cv2
 
     table = np.clip(np.rint(values), 0, 255).astype(np.uint8).reshape(1, 256, -1)
-    replaced: Pixels = cv2.LUT(image, table)
+    replaced: npt.NDArray[Any] = cv2.LUT(image, table)
     return replaced
 
 
@@ -110,7 +111,10 @@ def _grey(image: Pixels) -> Pixels:
     """Grey values by ITU-R BT.601, as Pillow computes them: uint8 [height, width, 1]."""
     import cv2
 
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] if image.shape[-1] == 3 else image
+    if image.shape[-1] == 1:
+        return image
+    grey: npt.NDArray[Any] = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return grey[..., None]
 
 
 def _change_brightness(image: Pixels, change: float) -> Pixels:
@@ -132,7 +136,7 @@ def _change_saturation(image: Pixels, change: float) -> Pixels:
 def _change_sharpness(image: Pixels, change: float) -> Pixels:
     import cv2
 
-    smooth = cv2.filter2D(image, -1, _SMOOTH).reshape(image.shape)
+    smooth: npt.NDArray[Any] = cv2.filter2D(image, -1, _SMOOTH).reshape(image.shape)
     changed = _blend(image, smooth, 1 + change).reshape(image.shape)
     # At the edges the filter lacks neighbours: Pillow leaves them as they are.
     for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
@@ -156,8 +160,11 @@ def _autocontrast(image: Pixels, _: float) -> Pixels:
 
 
 def _stretched(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    low, high = np.flatnonzero(counts)[[0, -1]]
-    return np.floor((_VALUES - low) * 255 / (high - low) + 1e-9) if high > low else _VALUES
+    low, high = np.flatnonzero(counts)[[0, -1]].tolist()
+    if low == high:
+        return _VALUES
+    stretched: npt.NDArray[np.float64] = np.floor((_VALUES - low) * 255 / (high - low) + 1e-9)
+    return stretched
 
 
 def _equalize(image: Pixels, _: float) -> Pixels:

@@ -29,7 +29,8 @@ ENHANCERS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("field", ENHANCERS)
 def test_a_change_is_that_of_pillow_with_some_factor_in_the_range(field: str) -> None:
     pixels = photographs()
-    changed, _ = augmented(pixels, **{field: 0.4})
+    spec: dict[str, Any] = {field: 0.4}
+    changed, _ = augmented(pixels, **spec)
     candidates = np.linspace(0.6, 1.4, 161)
     factors = []
     for before, after in zip(pixels, changed, strict=True):

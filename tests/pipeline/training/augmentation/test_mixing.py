@@ -1,15 +1,17 @@
 """Mixup and cutmix."""
 
+from typing import Any
+
 import numpy as np
 
 from tests.pipeline.training.augmentation.batches import Augmented, augmented
 
 
-def halves(**spec: object) -> Augmented:
+def halves(**spec: Any) -> Augmented:
     """Augmented images, half of them black with the label 0, half of them white with the label 1."""
     shades = np.repeat(np.array([0, 255], np.uint8), 50)
     pixels = np.broadcast_to(shades[:, None, None, None], (100, 12, 16, 1))
-    return augmented(pixels, np.eye(2, dtype=np.float32)[shades // 255], **spec)  # type: ignore[arg-type]
+    return augmented(pixels, np.eye(2, dtype=np.float32)[shades // 255], **spec)
 
 
 def test_mixup_blends_labels_like_images() -> None:
