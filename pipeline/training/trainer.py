@@ -39,6 +39,7 @@ from pixelmill.pipeline.training.input_pipeline import (
 from pixelmill.pipeline.training.network import build_network
 from pixelmill.pipeline.training.normalization import fuse_normalization
 from pixelmill.pipeline.training.phases import (
+    TrainedPhases,
     assign_weights,
     choose_weights,
     count_body_layers,
@@ -93,16 +94,7 @@ def train_model(
             first = recipe.model.layers[0]
             taken = set_initial_weights(network, first, start, pretrained, dataset.class_names)
             resumed_after = completed_epochs(checkpoint)
-            head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
-            before = network.get_weights()
-            checkpointer = Checkpointer(network, training, checkpoint, read_state(checkpoint))
-            if checkpointer.state.history:
-                checkpointer.restore()
-            if not checkpointer.is_over:
-                images = TrainingImages(dataset.split("train"), dataset.split("validation"))
-                classes = len(dataset.class_names)
-                _fit(network, images, classes, training, device, checkpointer, report, folder)
-        phases = choose_weights(head, before, checkpointer, training)
+            phases = _fit_phases(network, dataset, recipe, device, checkpoint, report, folder)
         model = _rebuild_in_float32(dataset, recipe, phases.weights)
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
@@ -203,6 +195,28 @@ def _compile(network: Any, training: TrainingSpec, steps: int, device: Device) -
         if steps_per_execution == "auto"
         else steps_per_execution,
     )
+
+
+def _fit_phases(
+    network: Any,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    device: Device,
+    checkpoint: Path,
+    report: Report,
+    folder: Path,
+) -> TrainedPhases:
+    """Train the head, if the recipe says so, then all layers, from the checkpoint where there is one."""
+    head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
+    before = tuple(network.get_weights())
+    checkpointer = Checkpointer(network, recipe.training, checkpoint, read_state(checkpoint))
+    if checkpointer.state.history:
+        checkpointer.restore()
+    if not checkpointer.is_over:
+        images = TrainingImages(dataset.split("train"), dataset.split("validation"))
+        classes = len(dataset.class_names)
+        _fit(network, images, classes, recipe.training, device, checkpointer, report, folder)
+    return choose_weights(head, before, checkpointer, recipe.training)
 
 
 def _fit_head(
