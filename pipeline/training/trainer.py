@@ -208,7 +208,7 @@ def _fit_phases(
 ) -> TrainedPhases:
     """Train the head, if the recipe says so, then all layers, from the checkpoint where there is one."""
     head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
-    before = tuple(network.get_weights())
+    before = tuple(network.get_weights()) if head else ()
     checkpointer = Checkpointer(network, recipe.training, checkpoint, read_state(checkpoint))
     if checkpointer.state.history:
         checkpointer.restore()
