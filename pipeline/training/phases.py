@@ -6,8 +6,10 @@ from typing import Any
 from pixelmill.pipeline.config import AugmentationSpec, TrainingSpec
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.layers import Layer, ModelSpec
+from pixelmill.pipeline.training import RateSearch, TimeBudget
 from pixelmill.pipeline.training.callbacks import Checkpointer, Report
 from pixelmill.pipeline.training.checkpoints import Arrays, Row, TrainingState
+from pixelmill.pipeline.training.pacing import time_budget
 
 _POOLING = ("average_pooling", "global_average_pooling", "global_max_pooling", "max_pooling")
 _WITHOUT_WEIGHTS = ("activation", "flatten", *_POOLING)
@@ -72,11 +74,16 @@ class TrainedPhases:
         history: One row per epoch, of both phases, with epochs counted from 1 throughout.
         chosen_epoch: The epoch whose weights are kept, counted from 1.
         weights: The weights of the network.
+        search: The learning rate that was found for the second phase, or the only one; None if the recipe
+            gives it.
+        time_budget: The plan for that phase; None without a time budget.
     """
 
     history: tuple[Row, ...]
     chosen_epoch: int
     weights: Arrays
+    search: RateSearch | None = None
+    time_budget: TimeBudget | None = None
 
 
 def choose_weights(
@@ -91,11 +98,13 @@ def choose_weights(
         training: The training settings.
     """
     first = () if head is None else head.history
-    rows = (*first, *({**row, "epoch": row["epoch"] + len(first)} for row in second.state.history))
-    if training.early_stopping is not None and _lowest_loss(first) <= _lowest_loss(second.state.history):
+    state = second.state
+    rows = (*first, *({**row, "epoch": row["epoch"] + len(first)} for row in state.history))
+    budget = time_budget(training, state.history)
+    if training.early_stopping is not None and _lowest_loss(first) <= _lowest_loss(state.history):
         chosen = min(range(len(first)), key=lambda at: first[at]["val_loss"])
-        return TrainedPhases(rows, chosen + 1, before)
-    return TrainedPhases(rows, len(first) + second.chosen_epoch, second.state.weights)
+        return TrainedPhases(rows, chosen + 1, before, state.search, budget)
+    return TrainedPhases(rows, len(first) + second.chosen_epoch, state.weights, state.search, budget)
 
 
 def head_report(report: Report) -> Report:

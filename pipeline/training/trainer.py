@@ -39,8 +39,8 @@ from pixelmill.pipeline.training.input_pipeline import (
 )
 from pixelmill.pipeline.training.network import build_network
 from pixelmill.pipeline.training.normalization import fuse_normalization
-from pixelmill.pipeline.training.pacing import time_budget
 from pixelmill.pipeline.training.phases import (
+    TrainedPhases,
     assign_weights,
     choose_weights,
     count_body_layers,
@@ -95,20 +95,7 @@ def train_model(
             first = recipe.model.layers[0]
             taken = set_initial_weights(network, first, start, pretrained, dataset.class_names)
             resumed_after = completed_epochs(checkpoint)
-            head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
-            before = network.get_weights()
-            state = read_state(checkpoint) or TrainingState((), (), (), ())
-            if training.learning_rate.find:
-                training, state = find_rate(network, dataset, training, device, state)
-            steps = steps_per_epoch(dataset.counts["train"], training)
-            checkpointer = Checkpointer(network, training, steps, checkpoint, state)
-            if checkpointer.state.history:
-                checkpointer.restore()
-            if not checkpointer.is_over:
-                images = TrainingImages(dataset.split("train"), dataset.split("validation"))
-                classes = len(dataset.class_names)
-                _fit(network, images, classes, training, device, checkpointer, report, folder)
-        phases = choose_weights(head, before, checkpointer, training)
+            phases = _fit_phases(network, dataset, recipe, device, checkpoint, report, folder)
         model = _rebuild_in_float32(dataset, recipe, phases.weights)
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
@@ -124,14 +111,14 @@ def train_model(
         chosen_epoch=phases.chosen_epoch,
         normalization=normalization,
         taken=taken,
-        found_peak=state.search and state.search.peak,
-        time_budget=time_budget(training, checkpointer.state.history),
+        found_peak=phases.search.peak if phases.search else None,
+        time_budget=phases.time_budget,
     )
     with publishing(folder, _describe(trained, dataset, recipe, pretrained, resumed_after)) as staging:
         model.save(staging / MODEL_FILE)
         history.to_csv(staging / HISTORY_FILE, index=False)
-        if state.search:
-            curve = {"learning_rate": state.search.rates, "loss": state.search.losses}
+        if phases.search:
+            curve = {"learning_rate": phases.search.rates, "loss": phases.search.losses}
             pd.DataFrame(curve).to_csv(staging / SEARCH_FILE, index=False)
         write_array(staging / VALIDATION_FILE, validation.probabilities)
     return trained
@@ -202,6 +189,33 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
     limit_momentum(network, steps_per_epoch(dataset.counts["train"], training))
     compile_for(network, training, dataset, device)
     return network
+
+
+def _fit_phases(
+    network: Any,
+    dataset: PreparedDataset,
+    recipe: Recipe,
+    device: Device,
+    checkpoint: Path,
+    report: Report,
+    folder: Path,
+) -> TrainedPhases:
+    """Train the head, if the recipe says so, then all layers, from the checkpoint where there is one."""
+    training = recipe.training
+    head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
+    before = tuple(network.get_weights()) if head else ()
+    state = read_state(checkpoint) or TrainingState((), (), (), ())
+    if training.learning_rate.find:
+        training, state = find_rate(network, dataset, training, device, state)
+    steps = steps_per_epoch(dataset.counts["train"], training)
+    checkpointer = Checkpointer(network, training, steps, checkpoint, state)
+    if checkpointer.state.history:
+        checkpointer.restore()
+    if not checkpointer.is_over:
+        images = TrainingImages(dataset.split("train"), dataset.split("validation"))
+        classes = len(dataset.class_names)
+        _fit(network, images, classes, training, device, checkpointer, report, folder)
+    return choose_weights(head, before, checkpointer, training)
 
 
 def _fit_head(
