@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,8 @@ _PROVIDERS: dict[Provider, str] = {
 }
 ROUNDING = 1e-3
 """The largest deviation from 1 of the sum of an image's probabilities."""
+MULTI_LABEL = "multi_label"
+"""The metadata entry of a model that gives each class a probability of its own; `true`."""
 # Measured: on a CPU, a network for large images is fastest when a batch fits the cache, and one for small
 # images when calls are few. A GPU needs larger batches.
 _LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}
@@ -39,6 +42,11 @@ class InferenceSession:
     session: "onnxruntime.InferenceSession"
     provider: str
 
+    @cached_property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, so that its probabilities need not add up to 1."""
+        return self.metadata.get(MULTI_LABEL) == "true"
+
     @property
     def metadata(self) -> dict[str, str]:
         """The metadata in the model file."""
@@ -52,22 +60,36 @@ class InferenceSession:
         return probabilities
 
 
-def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:
-    """Mask of the rows [batch, classes] non-negative and summing to 1 within `ROUNDING`; bool [batch]."""
+def are_probabilities(rows: Probabilities, multi_label: bool = False) -> npt.NDArray[np.bool_]:
+    """Mask of the rows that hold probabilities.
+
+    Args:
+        rows: float32 [batch, classes].
+        multi_label: Whether each value is a probability of its own. Otherwise, a row sums to 1 within
+            `ROUNDING`.
+
+    Returns:
+        bool [batch].
+    """
     with np.errstate(invalid="ignore", over="ignore"):
+        if multi_label:
+            within: npt.NDArray[np.bool_] = ((rows >= 0) & (rows <= 1)).all(axis=1)
+            return within
         total = rows.sum(axis=1, dtype=np.float64)
         valid: npt.NDArray[np.bool_] = (np.abs(total - 1) <= ROUNDING) & (rows.min(axis=1) >= 0)
     return valid
 
 
-def describe_invalid(row: Probabilities) -> str:
-    """What is wrong with a row [classes] that does not hold probabilities."""
+def describe_invalid(row: Probabilities, multi_label: bool = False) -> str:
+    """What is wrong with a row [classes] that does not hold probabilities; see `are_probabilities`."""
     if np.isnan(row).any():
         return f"{np.isnan(row).sum()} of {row.size} probabilities are NaN"
     if np.isinf(row).any():
         return f"{np.isinf(row).sum()} of {row.size} probabilities are infinite"
     if row.min() < 0:
         return f"a probability is {row.min():.6g}, which is below 0"
+    if multi_label:
+        return f"a probability is {row.max():.6g}, which is above 1"
     return f"the probabilities sum to {row.sum(dtype=np.float64):.6g} instead of 1"
 
 

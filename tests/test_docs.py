@@ -182,7 +182,7 @@ def test_every_page_is_linked_in_the_readme() -> None:
 def test_the_documented_columns_are_those_of_the_table() -> None:
     page = PAGES["docs/scoring.md"]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
-    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True))
+    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True, multi_label=True))
     assert [name for name, _ in rows] == columns.names
     described = {"string": "string", "int32": "int32", "float": "float", "list": "list"}
     for name, kind in rows:

@@ -13,6 +13,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest, sha256_of, ve
 from pixelmill.pipeline.artifacts.manifests import FileFacts, malformed
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.inference import MULTI_LABEL
 from pixelmill.pipeline.storage import LocalPath, Location
 
 ONNX_FILE = "model.onnx"
@@ -107,6 +108,23 @@ class ModelBundle:
                 "Export the model again.",
             )
         return tuple(names)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether each class has a probability of its own, so that an image may have several labels.
+
+        Raises:
+            RequestError: `preprocessing.json` is malformed.
+        """
+        path = self.folder / PREPROCESSING_FILE
+        try:
+            return read_json(path).get("output", {}).get(MULTI_LABEL) is True
+        except AttributeError as error:
+            raise RequestError(
+                f"{path} does not describe the output",
+                "a bundle exported by pixelmill",
+                "Export the model again.",
+            ) from error
 
     def image_spec(self) -> ImageSpec:
         """The size, channels and resizing of the input tensor.

@@ -14,7 +14,7 @@ from pixelmill.pipeline.bundles import (
 from pixelmill.pipeline.bundles.preprocessing import preprocessing_sha256
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.inference import InferenceSession
+from pixelmill.pipeline.inference import MULTI_LABEL, InferenceSession
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
 TEMPERATURE, DECISION_THRESHOLDS = "temperature", "decision_thresholds"
@@ -26,12 +26,14 @@ _NEEDED_TO_SCORE = {
 }
 
 
-def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, object]) -> dict[str, str]:
+def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, Any]) -> dict[str, str]:
     """The metadata entries that scoring needs."""
+    multi_label = preprocessing.get("output", {}).get(MULTI_LABEL) is True
     return {
         CLASS_NAMES: json.dumps(class_names, ensure_ascii=False),
         PREPROCESSING: canonical_json(preprocessing),
         PREPROCESSING_SHA256: preprocessing_sha256(preprocessing),
+        **({MULTI_LABEL: "true"} if multi_label else {}),
     }
 
 
@@ -61,11 +63,13 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
         )
     beside = scoring_metadata(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
     files = dict(_NEEDED_TO_SCORE)
+    if MULTI_LABEL in found or MULTI_LABEL in beside:
+        files[MULTI_LABEL] = PREPROCESSING_FILE
     thresholds = bundle.decision_thresholds()
     if thresholds or DECISION_THRESHOLDS in found:
         files[DECISION_THRESHOLDS] = METRICS_FILE
         beside[DECISION_THRESHOLDS] = json.dumps(thresholds)
-    differing = [name for name in files if found.get(name) != beside[name]]
+    differing = [name for name in files if found.get(name) != beside.get(name)]
     if differing:
         file = files[differing[0]]
         raise RequestError(

@@ -69,6 +69,7 @@ class ReadmeFacts:
         engines: For a model trained elsewhere, a line of Markdown about each engine's predictions.
         variants: The precisions of the variants in the bundle.
         web: Whether the bundle contains a page for browsers.
+        multi_label: Whether an image may have several labels.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ReadmeFacts:
     engines: tuple[str, ...] = ()
     variants: tuple[Precision, ...] = ()
     web: bool = False
+    multi_label: bool = False
 
 
 def render_readme(facts: ReadmeFacts) -> str:
@@ -144,6 +146,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
             if precision != "fp32" and (folder / file).is_file()
         ),
         web=(folder / WEB_FOLDER).is_dir(),
+        multi_label=facts.get("multi_label", False),
     )
     (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
 

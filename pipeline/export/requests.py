@@ -51,7 +51,8 @@ class ExportRequest:
         name: That model's name; derived from the file name when None.
         resize: How images are resized to that model's input.
         pixel_range: The range of pixels that it expects.
-        from_logits: Whether to add a softmax to its outputs.
+        from_logits: Whether to add a softmax, or with `multi_label` a sigmoid, to its outputs.
+        multi_label: Whether an image may have several labels, each with a probability.
         image_size: The height and width of images, if that model takes any.
         web: Whether to add a page that classifies images in a browser.
         web_runtime: The folder of the npm package onnxruntime-web; None to search `node_modules`.
@@ -72,6 +73,7 @@ class ExportRequest:
     resize: Literal["stretch", "crop", "pad"] | None = None
     pixel_range: PixelRange | None = None
     from_logits: bool = False
+    multi_label: bool = False
     image_size: ImageSize | None = None
     web: bool = False
     web_runtime: Path | None = None
@@ -151,6 +153,7 @@ def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
         resize=request.resize or "stretch",
         pixel_range=request.pixel_range,
         from_logits=request.from_logits,
+        multi_label=request.multi_label,
         image_size=request.image_size,
     )
 
@@ -213,6 +216,7 @@ def _check(request: ExportRequest) -> None:
         "resize": request.resize,
         "pixel_range": request.pixel_range,
         "from_logits": request.from_logits or None,
+        "multi_label": request.multi_label or None,
         "image_size": request.image_size,
     }
     given = [name for name, value in of_keras_files.items() if value is not None]

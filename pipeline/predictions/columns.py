@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DECISIONS = ("accept", "review")
 """The values of the column `decision`."""
+LABEL_THRESHOLD = 0.5
+"""The probability from which a class is among the labels of an image that may have several."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,31 @@ class TableLayout:
         top_k: The number of predictions per row.
         true_labels: Whether it has true labels.
         decisions: Whether it says which predictions are accepted.
+        multi_label: Whether it lists all labels of an image.
     """
 
     top_k: int = 1
     true_labels: bool = False
     decisions: bool = False
+    multi_label: bool = False
 
 
 class Predictions:
     """The predictions of some images by column; row i belongs to the i-th path.
 
     A row with an error has failed. `class_indices` (int32) and `probabilities` (float32) are
-    [rows, top_k] with the highest probability first, and are undefined in failed rows. A width and height of
-    0 are unknown.
+    [rows, kept] with the highest probability first, and are undefined in failed rows. A width and height of
+    0 are unknown. As many predictions are kept of each image as the table has, or all of a model for which
+    an image may have several labels.
     """
 
-    def __init__(self, paths: Sequence[str], top_k: int) -> None:
+    def __init__(self, paths: Sequence[str], kept: int) -> None:
         count = len(paths)
         self.paths = list(paths)
         self.sha256: list[str | None] = [None] * count
         self.errors: list[str | None] = [None] * count
-        self.class_indices: npt.NDArray[np.int32] = np.zeros((count, top_k), np.int32)
-        self.probabilities: npt.NDArray[np.float32] = np.zeros((count, top_k), np.float32)
+        self.class_indices: npt.NDArray[np.int32] = np.zeros((count, kept), np.int32)
+        self.probabilities: npt.NDArray[np.float32] = np.zeros((count, kept), np.float32)
         self.widths: npt.NDArray[np.int32] = np.zeros(count, np.int32)
         self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
 
@@ -112,10 +117,16 @@ class Predictions:
             "height": number_array(self.heights, self.heights == 0),
         }
         if layout.top_k > 1:
-            chosen = names.take(number_array(self.class_indices[~failed].ravel()))
-            values = number_array(self.probabilities[~failed].ravel())
+            chosen = names.take(number_array(self.class_indices[~failed, : layout.top_k].ravel()))
+            values = number_array(self.probabilities[~failed, : layout.top_k].ravel())
             columns["top_labels"] = list_array(chosen, layout.top_k, failed)
             columns["top_probabilities"] = list_array(values, layout.top_k, failed)
+        if layout.multi_label:
+            applies = (self.probabilities >= LABEL_THRESHOLD) & ~failed[:, np.newaxis]
+            counts, chosen = applies.sum(axis=1), names.take(number_array(self.class_indices[applies]))
+            columns["labels"] = list_array(chosen, counts, failed)
+            values = number_array(self.probabilities[applies])
+            columns["label_probabilities"] = list_array(values, counts, failed)
         if layout.decisions:
             review = (~self._accepted(thresholds, first)).astype(np.int8)
             columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
@@ -138,10 +149,9 @@ def schema(layout: TableLayout) -> "pa.Schema":
     """The Arrow schema of the table; optional columns only if the layout has them."""
     import pyarrow as pa
 
-    top = [
-        ("top_labels", pa.list_(pa.string())),
-        ("top_probabilities", pa.list_(pa.float32())),
-    ]
+    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
+    top = [("top_labels", texts), ("top_probabilities", numbers)]
+    several = [("labels", texts), ("label_probabilities", numbers)]
     return pa.schema(
         [
             pa.field("image_path", pa.string(), nullable=False),
@@ -152,6 +162,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             ("class_index", pa.int32()),
             ("probability", pa.float32()),
             *(top if layout.top_k > 1 else []),
+            *(several if layout.multi_label else []),
             *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
             ("width", pa.int32()),

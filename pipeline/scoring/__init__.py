@@ -58,6 +58,11 @@ class ScoringRequest(ScoringOptions):
         return cls(bundle, parse_location(images), parse_location(output), **values)
 
     @property
+    def kept(self) -> int:
+        """How many predictions are kept of each image: all, if it may have several labels."""
+        return len(self.bundle.labels()) if self.bundle.multi_label else self.top_k
+
+    @property
     def work(self) -> Location:
         """The folder for intermediate files of the run."""
         return self.output / WORK_FOLDER
@@ -104,7 +109,9 @@ class ScoringPlan:
     def layout(self) -> TableLayout:
         """The optional columns of the table."""
         request = self.request
-        return TableLayout(request.top_k, request.labels_from_folders, bool(self.thresholds))
+        return TableLayout(
+            request.top_k, request.labels_from_folders, bool(self.thresholds), request.bundle.multi_label
+        )
 
 
 @dataclass(frozen=True)

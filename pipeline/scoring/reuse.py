@@ -95,7 +95,7 @@ class PreviousTable:
         self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
         self.image_sample = ImageSample.from_text((request.work / _IMAGES).read_text()).by_position()
         self._labels = request.bundle.labels()
-        self._top_k = request.top_k
+        self._kept = request.kept
         self._max_pixels = request.max_pixels
         # The cache belongs to this object: another run may find a different table under the same name.
         self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
@@ -125,7 +125,7 @@ class PreviousTable:
         facts = file_facts([image[1:4] for image in images]).tolist()
         for begin, end, *file in self._spans:
             if begin <= last and end >= first:
-                rows = self._read_unchangeable(*file, self._labels, self._top_k, self._max_pixels)
+                rows = self._read_unchangeable(*file, self._labels, self._kept, self._max_pixels)
                 for place, image in enumerate(images):
                     row = rows.get((image.path, *facts[place]))
                     if row is not None and image.problem is None:
@@ -175,7 +175,7 @@ _Span = tuple[str, str, str, str, int]
 
 def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span], ImageSample]:
     """The reusable rows of a table, the range of paths in each of its parts, and the sample of its images."""
-    nothing = np.empty(0, record_type(request.top_k))
+    nothing = np.empty(0, record_type(request.kept))
     unmeasured = ImageSample.from_text("")
     if request.trust_mtime and table.is_csv:
         raise RequestError(
@@ -189,18 +189,18 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
     }
     recorded = table.manifest["request"]
     differing = [key for key, value in wanted.items() if recorded.get(key) != value]
-    if differing or recorded["top_k"] < request.top_k:
+    if differing or recorded["top_k"] < request.kept:
         what = differing[0] if differing else "top_k"
         _log.warning("no prediction of %s can be reused: its %s differs", table.folder, what)
         return nothing, [], unmeasured
     labels, blocks, spans = request.bundle.labels(), [nothing], []
     if table.is_csv:
-        blocks += [_read_records(_read_csv(file), labels, request.top_k)[0] for file in table.files]
+        blocks += [_read_records(_read_csv(file), labels, request.kept)[0] for file in table.files]
         return np.concatenate(blocks), [], unmeasured
     samples = []
     for file in table.files:
         content = file.content()
-        blocks.append(_read_records(_read_rows(content, request.top_k), labels, request.top_k)[0])
+        blocks.append(_read_records(_read_rows(content, request.kept), labels, request.kept)[0])
         samples.append(ImageSample.from_text(read_image_sample(content)))
         if request.trust_mtime:
             spans.append(_span(file, content))

@@ -94,6 +94,7 @@ class Worker:
         self._true_labels = FolderLabels(plan.labels)
         self._preparation = Preparation(plan)
         self._decoders = DecoderPool(plan, decoders) if decoders else None
+        self._kept = plan.request.kept
         self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
         self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
@@ -103,7 +104,7 @@ class Worker:
         """Build and write an empty table, so that the first shard does not pay for the slow first call."""
         import pyarrow.parquet as pq
 
-        predictions = Predictions([""], self._plan.request.top_k)
+        predictions = Predictions([""], self._kept)
         pq.write_table(self._join([], None, [], predictions), io.BytesIO(), compression="zstd")
 
     def score(self, number: int, crashing: frozenset[int] = _NONE_CRASHING) -> ShardResult:
@@ -176,7 +177,7 @@ class Worker:
             A row for each image, in order; the number of rows from an earlier table; and the number of rows
             copied from another image of this run with the same bytes.
         """
-        predictions = Predictions([image.path for image in images], self._plan.request.top_k)
+        predictions = Predictions([image.path for image in images], self._kept)
         reused, computed = 0, set[int]()
         duplicates: list[tuple[int, int]] = []
         waiting: list[tuple[int, Pixels]] = []
