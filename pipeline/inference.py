@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.labels import MULTI_LABEL
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -23,8 +24,6 @@ _PROVIDERS: dict[Provider, str] = {
 }
 ROUNDING = 1e-3
 """The largest deviation from 1 of the sum of an image's probabilities."""
-MULTI_LABEL = "multi_label"
-"""The metadata entry of a model that gives each class a probability of its own; `true`."""
 # Measured: on a CPU, a network for large images is fastest when a batch fits the cache, and one for small
 # images when calls are few. A GPU needs larger batches.
 _LARGEST_BATCH: dict[Provider, int] = {"cpu": 32, "cuda": 128}

@@ -9,12 +9,14 @@ from pixelmill.pipeline.bundles import (
     METRICS_FILE,
     PREPROCESSING_FILE,
     ModelBundle,
+    says_multi_label,
     thresholds_in,
 )
 from pixelmill.pipeline.bundles.preprocessing import preprocessing_sha256
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
-from pixelmill.pipeline.inference import MULTI_LABEL, InferenceSession
+from pixelmill.pipeline.inference import InferenceSession
+from pixelmill.pipeline.labels import MULTI_LABEL
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
 TEMPERATURE, DECISION_THRESHOLDS = "temperature", "decision_thresholds"
@@ -26,14 +28,13 @@ _NEEDED_TO_SCORE = {
 }
 
 
-def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, Any]) -> dict[str, str]:
+def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, object]) -> dict[str, str]:
     """The metadata entries that scoring needs."""
-    multi_label = preprocessing.get("output", {}).get(MULTI_LABEL) is True
     return {
         CLASS_NAMES: json.dumps(class_names, ensure_ascii=False),
         PREPROCESSING: canonical_json(preprocessing),
         PREPROCESSING_SHA256: preprocessing_sha256(preprocessing),
-        **({MULTI_LABEL: "true"} if multi_label else {}),
+        **({MULTI_LABEL: "true"} if says_multi_label(preprocessing) else {}),
     }
 
 

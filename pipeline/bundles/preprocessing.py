@@ -5,7 +5,7 @@ import hashlib
 from pixelmill.pipeline.artifacts import canonical_json
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import FORMATS
-from pixelmill.pipeline.inference import MULTI_LABEL
+from pixelmill.pipeline.labels import MULTI_LABEL
 
 # W x H is the tensor's size, w x h the image's; `round` rounds halves to even.
 _GEOMETRY = {
