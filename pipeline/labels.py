@@ -1,4 +1,4 @@
-"""Class names: comparing them, as different code points may encode the same text, and whether several apply."""
+"""Class names: comparing them, as different code points may encode the same text; and several per image."""
 
 import unicodedata
 
