@@ -96,7 +96,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a byte": (lambda folder: flip(folder / "model.onnx"), r"\(changed: model\.onnx\)"),
     "the manifest": (lambda folder: flip(folder / MANIFEST), r"\(changed: manifest\.json\)"),
     "two files": (
-        lambda folder: change_two(folder),
+        change_two,
         r"\(changed: README\.md; removed: recipe\.yaml\)",
     ),
     "an added file": (
