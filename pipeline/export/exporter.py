@@ -113,11 +113,16 @@ def export_proven(
         require_parity(parity)
         engines = _compare_engines(source, draft, parity.tie_margin)
         _write_proof(source, parity, engines, _export_variants(source, held_out, staging), staging)
-        write_readme(staging, facts)
-        card = gather_card(staging, facts)
-        write_card(staging, card)
-        write_bill(staging, card)
+        _write_descriptions(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
+
+
+def _write_descriptions(folder: Path, facts: dict[str, object]) -> None:
+    """Write what is for people and for other programs, of the other files of the bundle."""
+    write_readme(folder, facts)
+    card = gather_card(folder, facts)
+    write_card(folder, card)
+    write_bill(folder, card)
 
 
 def _write_proof(
