@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.images import Pixels
+from pixelmill.pipeline.labels import MULTI_LABEL
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -42,6 +44,11 @@ class InferenceSession:
     session: "onnxruntime.InferenceSession"
     provider: str
 
+    @cached_property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels, so that its probabilities need not add up to 1."""
+        return self.metadata.get(MULTI_LABEL) == "true"
+
     @property
     def metadata(self) -> dict[str, str]:
         """The metadata in the model file."""
@@ -60,22 +67,36 @@ class InferenceSession:
         return probabilities, embeddings
 
 
-def are_probabilities(rows: Probabilities) -> npt.NDArray[np.bool_]:
-    """Mask of the rows [batch, classes] non-negative and summing to 1 within `ROUNDING`; bool [batch]."""
+def are_probabilities(rows: Probabilities, multi_label: bool = False) -> npt.NDArray[np.bool_]:
+    """Mask of the rows that hold probabilities.
+
+    Args:
+        rows: float32 [batch, classes].
+        multi_label: Whether each value is a probability of its own. Otherwise, a row sums to 1 within
+            `ROUNDING`.
+
+    Returns:
+        bool [batch].
+    """
     with np.errstate(invalid="ignore", over="ignore"):
+        if multi_label:
+            within: npt.NDArray[np.bool_] = ((rows >= 0) & (rows <= 1)).all(axis=1)
+            return within
         total = rows.sum(axis=1, dtype=np.float64)
         valid: npt.NDArray[np.bool_] = (np.abs(total - 1) <= ROUNDING) & (rows.min(axis=1) >= 0)
     return valid
 
 
-def describe_invalid(row: Probabilities) -> str:
-    """What is wrong with a row [classes] that does not hold probabilities."""
+def describe_invalid(row: Probabilities, multi_label: bool = False) -> str:
+    """What is wrong with a row [classes] that does not hold probabilities; see `are_probabilities`."""
     if np.isnan(row).any():
         return f"{np.isnan(row).sum()} of {row.size} probabilities are NaN"
     if np.isinf(row).any():
         return f"{np.isinf(row).sum()} of {row.size} probabilities are infinite"
     if row.min() < 0:
         return f"a probability is {row.min():.6g}, which is below 0"
+    if multi_label:
+        return f"a probability is {row.max():.6g}, which is above 1"
     return f"the probabilities sum to {row.sum(dtype=np.float64):.6g} instead of 1"
 
 

@@ -1,6 +1,9 @@
-"""Comparing class names, as different code points may encode the same text."""
+"""Class names: comparing them, as different code points may encode the same text; and several per image."""
 
 import unicodedata
+
+MULTI_LABEL = "multi_label"
+"""Marks a model that gives each class a probability of its own: in metadata and `preprocessing.json`."""
 
 
 def normalize_label(name: str) -> str:

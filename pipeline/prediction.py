@@ -93,8 +93,9 @@ class LoadedModel:
                 "Check that the file opens in an image viewer, or use another one.",
             ) from failure
         probabilities = self._infer(pixels)
-        if not are_probabilities(probabilities[np.newaxis])[0]:
-            invalid = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities))
+        several = self.session.multi_label
+        if not are_probabilities(probabilities[np.newaxis], several)[0]:
+            invalid = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities, several))
             raise WorkError(
                 f"{invalid}, predicted by {self.name}@{self.version} for an image ({shown})",
                 "probabilities that are at least 0 and add up to 1",

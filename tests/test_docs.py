@@ -184,7 +184,10 @@ def test_every_page_is_linked_in_the_readme() -> None:
 def test_the_documented_columns_are_those_of_the_table() -> None:
     page = PAGES["docs/scoring.md"]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE)
-    columns = schema(TableLayout(top_k=2, true_labels=True, decisions=True, embedding_size=4, seen=True))
+    layout = TableLayout(
+        top_k=2, true_labels=True, decisions=True, multi_label=True, embedding_size=4, seen=True
+    )
+    columns = schema(layout)
     assert [name for name, _ in rows] == columns.names
     described = {kind: (kind,) for kind in ("string", "int32", "float", "bool")}
     described["list"] = ("list", "fixed_size_list")

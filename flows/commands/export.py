@@ -62,7 +62,11 @@ def export(
         PixelRange | None, typer.Option("--pixel-range", help="The pixel range it expects; default: 0..255.")
     ] = None,
     from_logits: Annotated[
-        bool, typer.Option("--from-logits", help="Add a softmax, because it outputs logits.")
+        bool, typer.Option("--from-logits", help="Add a softmax (or sigmoid), because it outputs logits.")
+    ] = False,
+    multi_label: Annotated[
+        bool,
+        typer.Option("--multi-label", help="An image may have several labels: sigmoid outputs."),
     ] = False,
     image_size: Annotated[
         str | None,
@@ -116,6 +120,7 @@ def export(
         resize=resize,
         pixel_range=pixel_range,
         from_logits=from_logits,
+        multi_label=multi_label,
         image_size=parse_image_size(image_size) if image_size else None,
         formats=parse_formats(formats) if formats is not None else None,
         web=web,

@@ -13,6 +13,7 @@ from pixelmill.pipeline.artifacts import read_json, read_manifest, sha256_of, ve
 from pixelmill.pipeline.artifacts.manifests import FileFacts, malformed
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
+from pixelmill.pipeline.labels import MULTI_LABEL
 from pixelmill.pipeline.storage import LocalPath, Location
 
 ONNX_FILE = "model.onnx"
@@ -137,6 +138,11 @@ class ModelBundle:
             )
         return tuple(names)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether each class has a probability of its own, so that an image may have several labels."""
+        return says_multi_label(read_json(self.folder / PREPROCESSING_FILE))
+
     def image_spec(self) -> ImageSpec:
         """The size, channels and resizing of the input tensor.
 
@@ -172,6 +178,12 @@ class ModelBundle:
     def baseline(self) -> Any:
         """The distribution of predictions on the test images; see `pixelmill.pipeline.drift`."""
         return read_json(self.folder / BASELINE_FILE)
+
+
+def says_multi_label(preprocessing: object) -> bool:
+    """Whether the content of a `preprocessing.json` says that an image may have several labels."""
+    output = preprocessing.get("output") if isinstance(preprocessing, dict) else None
+    return isinstance(output, dict) and output.get(MULTI_LABEL) is True
 
 
 def thresholds_in(metrics: dict[str, Any] | None) -> Thresholds:

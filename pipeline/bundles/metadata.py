@@ -9,12 +9,14 @@ from pixelmill.pipeline.bundles import (
     METRICS_FILE,
     PREPROCESSING_FILE,
     ModelBundle,
+    says_multi_label,
     thresholds_in,
 )
 from pixelmill.pipeline.bundles.preprocessing import preprocessing_sha256
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.inference import InferenceSession
+from pixelmill.pipeline.labels import MULTI_LABEL
 
 CLASS_NAMES, PREPROCESSING, PREPROCESSING_SHA256 = "class_names", "preprocessing", "preprocessing_sha256"
 TEMPERATURE, DECISION_THRESHOLDS = "temperature", "decision_thresholds"
@@ -32,6 +34,7 @@ def scoring_metadata(class_names: tuple[str, ...], preprocessing: dict[str, obje
         CLASS_NAMES: json.dumps(class_names, ensure_ascii=False),
         PREPROCESSING: canonical_json(preprocessing),
         PREPROCESSING_SHA256: preprocessing_sha256(preprocessing),
+        **({MULTI_LABEL: "true"} if says_multi_label(preprocessing) else {}),
     }
 
 
@@ -61,11 +64,13 @@ def require_metadata(session: InferenceSession, bundle: ModelBundle) -> None:
         )
     beside = scoring_metadata(bundle.labels(), read_json(bundle.folder / PREPROCESSING_FILE))
     files = dict(_NEEDED_TO_SCORE)
+    if MULTI_LABEL in found or MULTI_LABEL in beside:
+        files[MULTI_LABEL] = PREPROCESSING_FILE
     thresholds = bundle.decision_thresholds()
     if thresholds or DECISION_THRESHOLDS in found:
         files[DECISION_THRESHOLDS] = METRICS_FILE
         beside[DECISION_THRESHOLDS] = json.dumps(thresholds)
-    differing = [name for name in files if found.get(name) != beside[name]]
+    differing = [name for name in files if found.get(name) != beside.get(name)]
     if differing:
         file = files[differing[0]]
         raise RequestError(

@@ -5,6 +5,7 @@ import hashlib
 from pixelmill.pipeline.artifacts import canonical_json
 from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.images import FORMATS
+from pixelmill.pipeline.labels import MULTI_LABEL
 
 # W x H is the tensor's size, w x h the image's; `round` rounds halves to even.
 _GEOMETRY = {
@@ -40,8 +41,13 @@ _DECODING: list[dict[str, object]] = [
 ]
 
 
-def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
-    """Every step from file bytes to the input tensor, for implementations in other languages."""
+def describe_preprocessing(spec: ImageSpec, multi_label: bool = False) -> dict[str, object]:
+    """Every step from file bytes to the input tensor, for implementations in other languages.
+
+    Args:
+        spec: The model's input.
+        multi_label: Whether each class has a probability of its own; this is then said of the output.
+    """
     return {
         "input": {
             "name": "image",
@@ -55,6 +61,7 @@ def describe_preprocessing(spec: ImageSpec) -> dict[str, object]:
         },
         "steps": [*_DECODING, *_conversion(spec)],
         "scaling": "none: the graph takes uint8 and scales inside",
+        **({"output": {"name": "probabilities", MULTI_LABEL: True}} if multi_label else {}),
         "spec": spec.preprocessing(),
     }
 

@@ -101,8 +101,8 @@ def verify_bundle(
         key: The public key that the bundle must be signed with, in PEM; None to check no signature.
 
     Raises:
-        RequestError: A requested engine is not installed or reads none of the bundle's files, the bundle has no
-            golden vectors, or the key cannot be read.
+        RequestError: A requested engine is not installed or reads none of the bundle's files, the bundle has
+            no golden vectors, or the key cannot be read.
         GateRefused: The bundle is not signed with that key, or differs from what was signed.
         WorkError: A file does not match the manifest or is not listed in it, the model stores weights in
             another file, or the golden images cannot be decoded within the limits.

@@ -136,8 +136,9 @@ class Replay:
         session = load_session(self.bundle.onnx_path, sha256=self.bundle.onnx_sha256)
         batch = session.probabilities(self.decoded.pixels[np.newaxis])
         first: Probabilities = batch[0]
-        if not are_probabilities(batch)[0]:
-            raise ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(first))
+        if not are_probabilities(batch, session.multi_label)[0]:
+            words = describe_invalid(first, session.multi_label)
+            raise ImageFailure(FailureCode.INVALID_PREDICTION, words)
         return first
 
     @property

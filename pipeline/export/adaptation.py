@@ -61,6 +61,14 @@ def add_softmax(network: Any) -> Any:
     return keras.Model(network.inputs[0], probabilities)
 
 
+def add_sigmoid(network: Any) -> Any:
+    """The network with a sigmoid added to each of its outputs."""
+    import keras
+
+    probabilities = keras.layers.Activation("sigmoid", dtype=_FLOAT32)(network.outputs[0])
+    return keras.Model(network.inputs[0], probabilities)
+
+
 def divide_logits(network: Any, temperature: float) -> Any:
     """The network with its logits divided by a temperature.
 

@@ -40,7 +40,7 @@ def write_bill(folder: Path, card: ModelCard) -> None:
 
 def _list_components(folder: Path, card: ModelCard) -> dict[str, Any]:
     """The model, its variants, its data and the packages it was made with, as CycloneDX JSON."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentScope, ComponentType
     from cyclonedx.output.json import JsonV1Dot6

@@ -11,7 +11,13 @@ from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden, write_
 from pixelmill.pipeline.bundles.metadata import decision_metadata, scoring_metadata
 from pixelmill.pipeline.bundles.preprocessing import describe_preprocessing
 from pixelmill.pipeline.config import ExportSpec, ImageSpec
-from pixelmill.pipeline.export.adaptation import accept_uint8, add_softmax, divide_logits, with_two_classes
+from pixelmill.pipeline.export.adaptation import (
+    accept_uint8,
+    add_sigmoid,
+    add_softmax,
+    divide_logits,
+    with_two_classes,
+)
 from pixelmill.pipeline.export.conversion import INPUT_NAME, OUTPUT_NAME, convert
 from pixelmill.pipeline.export.graph import serialize, standardize
 from pixelmill.pipeline.export.keras_loader import load_network, require_labels
@@ -64,12 +70,12 @@ def draft_bundle(
     network = accept_uint8(network, source.pixel_range, source.image)
     if source.from_logits:
         outputs = predict_files(network, held_out[:_LOGITS_IMAGES], source.image)
-        require_logits(source.model_path, activation, outputs)
-        network = add_softmax(network)
+        require_logits(source.model_path, activation, outputs, source.multi_label)
+        network = add_sigmoid(network) if source.multi_label else add_softmax(network)
     if source.temperature != 1:
         network = divide_logits(network, source.temperature)
     network.save(folder / MODEL_FILE)
-    preprocessing = describe_preprocessing(source.image)
+    preprocessing = describe_preprocessing(source.image, source.multi_label)
     write_json(folder / LABELS_FILE, source.class_names)
     write_json(folder / PREPROCESSING_FILE, preprocessing)
     metadata = {

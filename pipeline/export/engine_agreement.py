@@ -40,7 +40,9 @@ class EngineAgreement:
     trouble: str
 
 
-def compare_engines(path: Path, golden: GoldenVectors, tie_margin: float) -> tuple[EngineAgreement, ...]:
+def compare_engines(
+    path: Path, golden: GoldenVectors, tie_margin: float, multi_label: bool = False
+) -> tuple[EngineAgreement, ...]:
     """Predict the golden images with every installed engine, each in a separate process.
 
     For an engine that cannot load or run the file, crashes or exceeds its limits, `trouble` is set.
@@ -49,11 +51,18 @@ def compare_engines(path: Path, golden: GoldenVectors, tie_margin: float) -> tup
         path: The ONNX file.
         golden: The images and Keras's predictions for them.
         tie_margin: The largest difference of two of Keras's probabilities that counts as a tie.
+        multi_label: Whether each class has a probability of its own.
     """
     installed = [name for name in ONNX_ENGINES if ENGINES[name].version() is not None]
     classes = golden.probabilities.shape[1]
     return tuple(
-        _compare(name, run_engine(name, path, golden.tensors, classes), golden.probabilities, tie_margin)
+        _compare(
+            name,
+            run_engine(name, path, golden.tensors, classes),
+            golden.probabilities,
+            tie_margin,
+            multi_label,
+        )
         for name in installed
     )
 
@@ -80,12 +89,16 @@ def require_engines_agree(agreements: Sequence[EngineAgreement]) -> None:
 
 
 def _compare(
-    name: EngineName, predictions: Probabilities | str, keras: Probabilities, tie_margin: float
+    name: EngineName,
+    predictions: Probabilities | str,
+    keras: Probabilities,
+    tie_margin: float,
+    multi_label: bool,
 ) -> EngineAgreement:
     version = ENGINES[name].version() or ""
     if isinstance(predictions, str):
         return EngineAgreement(name, version, 0, 0, 0, None, predictions[:_MAX_REASON_LENGTH])
-    is_valid = np.stack([are_probabilities(rows) for rows in predictions]).all(axis=0)
+    is_valid = np.stack([are_probabilities(rows, multi_label) for rows in predictions]).all(axis=0)
     rows, top_1 = np.arange(len(keras)), keras.argmax(axis=1)
     flipped = [keras[rows, top_1] - keras[rows, other] > tie_margin for other in predictions.argmax(axis=2)]
     difference = np.abs(predictions.astype(np.float64) - keras)[:, is_valid].max(initial=0.0)

@@ -85,6 +85,7 @@ def export_proven(
         "runtime_version": source.export.runtime_version,
         "licence": source.export.licence,
         "export": source.export.model_dump(mode="json"),
+        **({"multi_label": True} if source.multi_label else {}),
         **source.facts,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -116,22 +117,27 @@ def export_proven(
             facts["embedding_size"] = export_embeddings(draft, held_out, parity)
         others = _export_other_files(source, held_out, staging, tolerance)
         write_proof(staging, facts, Proof(parity, engines, *others))
-        write_readme(staging, facts)
-        card = gather_card(staging, facts)
-        write_card(staging, card)
-        write_bill(staging, card)
+        _write_descriptions(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
+
+
+def _write_descriptions(folder: Path, facts: dict[str, object]) -> None:
+    """Write what is for people and for other programs, of the other files of the bundle."""
+    write_readme(folder, facts)
+    card = gather_card(folder, facts)
+    write_card(folder, card)
+    write_bill(folder, card)
 
 
 def _require_probabilities(
     source: ExportSource, held_out: HeldOut, keras: FilePredictions, folder: Path
 ) -> None:
     """Check Keras's predictions for the held-out files, and those for the golden images."""
-    require_probabilities(source.model_path, keras, held_out.origins, source.from_logits)
+    require_probabilities(source.model_path, keras, held_out.origins, source.from_logits, source.multi_label)
     golden = read_golden(folder)
     all_read = FilePredictions(golden.probabilities, np.ones(len(golden.files), bool))
     names = [f"golden/{file.name}" for file in golden.files]
-    require_probabilities(source.model_path, all_read, names, source.from_logits)
+    require_probabilities(source.model_path, all_read, names, source.from_logits, source.multi_label)
 
 
 def _compare_engines(
@@ -140,7 +146,7 @@ def _compare_engines(
     """Compare the installed engines with Keras, for a model that was trained elsewhere."""
     if source.recipe is not None:
         return ()  # The tests cover every layer of a recipe on every engine.
-    engines = compare_engines(draft.onnx_path, read_golden(draft.folder), tie_margin)
+    engines = compare_engines(draft.onnx_path, read_golden(draft.folder), tie_margin, source.multi_label)
     for engine in engines:
         if engine.trouble:
             _log.warning("%s cannot run %s: %s", ENGINES[engine.engine].title, source.name, engine.trouble)
@@ -157,7 +163,9 @@ def _write_results(source: ExportSource, held_out: HeldOut, keras: FilePredictio
                 shutil.copyfile(source.results / name, folder / name)
         return
     predicted = keras.probabilities[keras.is_read]
-    labels = None if held_out.labels is None else held_out.labels[keras.is_read]
+    # A folder names one class of an image, which is not all of its labels.
+    known = None if source.multi_label else held_out.labels
+    labels = None if known is None else known[keras.is_read]
     test: dict[str, object] = {"images": len(predicted), "accuracy": None, "loss": None}
     if labels is not None and len(predicted):
         of_label = predicted[np.arange(len(labels)), labels].astype(np.float64)

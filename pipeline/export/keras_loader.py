@@ -23,6 +23,7 @@ _SAVE_AGAIN = "Load the model where it was created, and save it with model.save(
 _KERAS_CONFIG = "config.json"
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _RESCALING_LAYERS = ("Rescaling", "Normalization")
+_OUTPUTS_NAMED = 4
 _FLOAT32: Precision = "float32"
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -159,7 +160,7 @@ def image_spec_of(network: Any, size: ImageSize | None = None) -> ImageSpec:
             f"a network with inputs {shapes[: len(inputs)]} and outputs {shapes[len(inputs) :]}",
             "one input [batch, height, width, channels] of a fixed size with 1 or 3 channels, and one "
             "output [batch, classes]",
-            _how_to_fit(shapes[0], len(outputs)),
+            _how_to_fit(shapes[0], network),
         )
     _, height, width, channels = shapes[0]
     return ImageSpec(height=height, width=width, channels=channels)
@@ -187,9 +188,16 @@ def _shown(size: Sequence[int | None]) -> str:
     return "x".join("any" if side is None else str(side) for side in size)
 
 
-def _how_to_fit(shape: Sequence[int | None], outputs: int) -> str:
-    if outputs > 1:
-        return "Save keras.Model(inputs, output) with one of its outputs."
+def _how_to_fit(shape: Sequence[int | None], network: Any) -> str:
+    if len(network.outputs) > 1:
+        names = list(network.output) if isinstance(network.output, dict) else range(len(network.outputs))
+        some = ", ".join(f"model.output[{name!r}]" for name in names[:_OUTPUTS_NAMED])
+        return f"Save keras.Model(inputs, output) with one of its outputs, such as {some}."
+    if len(shape) == 4 and shape[3] == 4:
+        return (
+            "Images are decoded to 1 or 3 channels, and transparency is composited over a background: save a "
+            "model with 3 channels, which adds a constant fourth one inside if it needs one."
+        )
     if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
         return (
             "This input has channels first: save a model that begins with "

@@ -124,7 +124,8 @@ def _training_data(
     where = next((dataset[key] for key in ("path", "url", "address") if dataset.get(key)), None)
     path = folder / TRAINING_IMAGES_FILE
     rows = pq.read_table(path, columns=["label", "split"]) if path.is_file() else None
-    images, per_class = {}, {}
+    images: dict[str, int] = {}
+    per_class: dict[str, int] = {}
     if rows is not None:
         images = {split: pc.sum(pc.equal(rows["split"], split)).as_py() or 0 for split in _SPLITS}
         of_training = rows.filter(pc.equal(rows["split"], "train"))["label"]

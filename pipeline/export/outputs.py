@@ -16,9 +16,10 @@ _UNKNOWN = "unknown"
 _PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
 # Ops that are named after their activation.
 _ACTIVATIONS = ("HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax")
-_NOT_SOFTMAX = "softmax outputs, because pixelmill assigns one class to each image"
-_TRAIN_WITH_SOFTMAX = (
-    "Train the model with a softmax and categorical cross-entropy; `from_logits` does not help here."
+_NOT_SOFTMAX = "softmax outputs, one class for each image, or `multi_label`"
+_IF_SEVERAL = (
+    "If an image may have several labels, add `multi_label`; otherwise train the model with a softmax and "
+    "categorical cross-entropy: `from_logits` does not help here."
 )
 
 
@@ -62,11 +63,43 @@ def require_one_class_per_image(path: Path, activation: str, outputs: int, from_
         raise RequestError(
             f"{path}, whose final activation is {activation} (multi-label)",
             _NOT_SOFTMAX,
-            _TRAIN_WITH_SOFTMAX,
+            _IF_SEVERAL,
         )
     if from_logits and activation == "softmax":
         raise RequestError(
             f"`from_logits` for {path}, whose final activation is softmax",
+            "a network that outputs logits",
+            "Omit `from_logits`: the outputs are already probabilities.",
+        )
+
+
+def require_probability_per_class(path: Path, activation: str, outputs: int, from_logits: bool) -> None:
+    """Check from a network's definition that each output is, or can become, the probability of a class.
+
+    Args:
+        path: The network's file.
+        activation: The result of `final_activation`.
+        outputs: The number of outputs.
+        from_logits: Whether a sigmoid will be added.
+
+    Raises:
+        RequestError: It has a single output, ends with a softmax, or would get a second sigmoid.
+    """
+    if outputs == 1:
+        raise RequestError(
+            f"`multi_label` for {path}, a network with one output",
+            "a probability for each of several classes",
+            "Omit `multi_label`, and give two labels: without and with the property.",
+        )
+    if activation in ("softmax", "logsoftmax"):
+        raise RequestError(
+            f"`multi_label` for {path}, whose final activation is {activation}: one class for each image",
+            "sigmoid outputs, or logits of a model trained with binary cross-entropy",
+            "Omit `multi_label`.",
+        )
+    if from_logits and activation in _SIGMOIDS:
+        raise RequestError(
+            f"`from_logits` for {path}, whose final activation is {activation}",
             "a network that outputs logits",
             "Omit `from_logits`: the outputs are already probabilities.",
         )
@@ -93,13 +126,14 @@ def _require_binary(path: Path, activation: str, from_logits: bool) -> None:
         )
 
 
-def require_logits(path: Path, activation: str, outputs: FilePredictions) -> None:
-    """Check that outputs to which a softmax will be added are not already probabilities.
+def require_logits(path: Path, activation: str, outputs: FilePredictions, multi_label: bool = False) -> None:
+    """Check that outputs to which a softmax or sigmoid will be added are not already probabilities.
 
     Args:
         path: The network's file.
         activation: The result of `final_activation`.
-        outputs: The network's outputs for some images, before the softmax.
+        outputs: The network's outputs for some images, before that.
+        multi_label: Whether it is a sigmoid.
 
     Raises:
         RequestError: They are softmax probabilities, or look like sigmoid probabilities.
@@ -115,11 +149,21 @@ def require_logits(path: Path, activation: str, outputs: FilePredictions) -> Non
             "Omit `from_logits`: the outputs are already probabilities.",
         )
     if activation == _UNKNOWN and _are_between_0_and_1(rows):
+        if multi_label:
+            raise RequestError(
+                f"`from_logits` for {path}, whose outputs for {len(rows):,} images are between 0 and 1",
+                "a network that outputs logits",
+                "Omit `from_logits`: the outputs are already probabilities.",
+            )
         raise _looks_like_sigmoid(path, rows)
 
 
 def require_probabilities(
-    path: Path, predictions: FilePredictions, names: Sequence[str], from_logits: bool
+    path: Path,
+    predictions: FilePredictions,
+    names: Sequence[str],
+    from_logits: bool,
+    multi_label: bool = False,
 ) -> None:
     """Check that a network's predictions for held-out images are probabilities.
 
@@ -127,11 +171,12 @@ def require_probabilities(
         path: The network's file.
         predictions: The network's predictions.
         names: The names of the files to display.
-        from_logits: Whether a softmax was added.
+        from_logits: Whether a softmax, or with `multi_label` a sigmoid, was added.
+        multi_label: Whether each output is a probability of its own.
 
     Raises:
         GateRefused: There are NaN or infinite predictions.
-        RequestError: The predictions are not probabilities that add up to 1.
+        RequestError: The predictions are not probabilities, which add up to 1 unless `multi_label`.
     """
     read = np.flatnonzero(predictions.is_read)
     rows = predictions.probabilities[read]
@@ -140,11 +185,17 @@ def require_probabilities(
         raise GateRefused(
             f"the Keras model predicts NaN or infinity for {len(non_finite):,} of {len(rows):,} held-out "
             f"images, the first of which is {names[read[non_finite[0]]]}",
-            "finite probabilities that add up to 1 for each image",
+            "finite probabilities for each image",
             "It is not published. Check its weights for NaN, and the pixel range it expects.",
         )
-    if are_probabilities(rows).all():
+    if are_probabilities(rows, multi_label).all():
         return
+    if multi_label:
+        raise RequestError(
+            f"{path} outputs values from {rows.min():.3g} to {rows.max():.3g}",
+            "probabilities, which are at least 0 and at most 1",
+            "End the network with a sigmoid, or, if the outputs are logits, add `from_logits`.",
+        )
     if _are_between_0_and_1(rows):
         raise _looks_like_sigmoid(path, rows)
     sums = rows.sum(axis=1, dtype=np.float64)
@@ -168,5 +219,5 @@ def _looks_like_sigmoid(path: Path, rows: Probabilities) -> RequestError:
         f"{path} outputs values between 0 and 1 that add up to {sums[np.abs(sums - 1).argmax()]:.3g} for one "
         "image, as sigmoid outputs do (multi-label)",
         _NOT_SOFTMAX,
-        _TRAIN_WITH_SOFTMAX,
+        _IF_SEVERAL,
     )

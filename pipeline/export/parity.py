@@ -117,8 +117,9 @@ class Parity:
 class Comparison:
     """Accumulates the ONNX file's predictions that differ most from Keras's."""
 
-    def __init__(self, keras: FilePredictions, tolerance: Tolerance) -> None:
+    def __init__(self, keras: FilePredictions, tolerance: Tolerance, multi_label: bool = False) -> None:
         """Begin with Keras's predictions, which are valid probabilities for every readable file."""
+        self._multi_label = multi_label
         self._keras = keras.probabilities
         self._is_read = keras.is_read
         self._tolerance = tolerance
@@ -134,7 +135,7 @@ class Comparison:
             predictions: float32 [files, classes]; NaN in the row of an unreadable file.
         """
         keras, is_read = self._keras[rows], self._is_read[rows]
-        is_valid = are_probabilities(predictions)
+        is_valid = are_probabilities(predictions, self._multi_label)
         self._is_invalid[rows] |= is_read & ~is_valid
         with np.errstate(invalid="ignore"):
             difference = np.abs(predictions.astype(np.float64) - keras).max(axis=1)
@@ -207,7 +208,7 @@ def require_parity(parity: Parity) -> None:
         raise GateRefused(
             f"the ONNX file predicts no valid probabilities for {parity.invalid:,} of {parity.images:,} "
             f"held-out images, the first of which is {parity.first_invalid}",
-            "finite probabilities that add up to 1 for each image, as Keras predicts",
+            "finite probabilities for each image, as Keras predicts",
             "It is not published. Look for a layer that divides by zero or overflows in ONNX.",
         )
     if parity.label_flips or not parity.max_abs_difference < parity.allowed_difference:
@@ -261,7 +262,7 @@ def measure_parity(
         GateRefused: The held-out files changed while they were scored.
     """
     class_names = bundle.labels()
-    comparison = Comparison(keras, tolerance)
+    comparison = Comparison(keras, tolerance, bundle.multi_label)
     start = 0
     for predictions in _score(bundle, held_out, work):
         comparison.add(slice(start, start + len(predictions)), predictions)

@@ -86,6 +86,7 @@ class ReadmeFacts:
         formats: The results of the files in other formats.
         web: Whether the bundle contains a page for browsers.
         embedding_size: The number of values of an embedding; 0 without a file that gives them.
+        multi_label: Whether an image may have several labels.
     """
 
     name: str
@@ -101,6 +102,7 @@ class ReadmeFacts:
     formats: tuple[FormatResult, ...] = ()
     web: bool = False
     embedding_size: int = 0
+    multi_label: bool = False
 
 
 def render_readme(facts: ReadmeFacts) -> str:
@@ -158,6 +160,7 @@ def write_readme(folder: Path, facts: Mapping[str, Any]) -> None:
         formats=tuple(result for result in proof.formats if not result.refused),
         web=(folder / WEB_FOLDER).is_dir(),
         embedding_size=facts.get("embedding_size") or 0,
+        multi_label=facts.get("multi_label", False),
     )
     (folder / README_FILE).write_text(render_readme(readme), encoding="utf-8")
 

@@ -56,7 +56,8 @@ class ExportRequest:
         name: That model's name; derived from the file name when None.
         resize: How images are resized to that model's input.
         pixel_range: The range of pixels that it expects.
-        from_logits: Whether to add a softmax to its outputs.
+        from_logits: Whether to add a softmax, or with `multi_label` a sigmoid, to its outputs.
+        multi_label: Whether an image may have several labels, each with a probability.
         image_size: The height and width of images, if that model takes any.
         formats: The formats to deliver; those of the bundle or, for `keras_file`, ONNX when None.
         web: Whether to add a page that classifies images in a browser.
@@ -78,6 +79,7 @@ class ExportRequest:
     resize: Literal["stretch", "crop", "pad"] | None = None
     pixel_range: PixelRange | None = None
     from_logits: bool = False
+    multi_label: bool = False
     image_size: ImageSize | None = None
     formats: tuple[ExportFormat, ...] | None = None
     web: bool = False
@@ -188,6 +190,7 @@ def _source_of_keras_file(request: ExportRequest, file: Path) -> ExportSource:
         resize=request.resize or "stretch",
         pixel_range=request.pixel_range,
         from_logits=request.from_logits,
+        multi_label=request.multi_label,
         image_size=request.image_size,
     )
 
@@ -251,6 +254,7 @@ def _check(request: ExportRequest) -> None:
         "resize": request.resize,
         "pixel_range": request.pixel_range,
         "from_logits": request.from_logits or None,
+        "multi_label": request.multi_label or None,
         "image_size": request.image_size,
     }
     given = [name for name, value in of_keras_files.items() if value is not None]

@@ -19,7 +19,7 @@ from pixelmill.pipeline.export.keras_loader import (
     require_keras_file,
     require_labels,
 )
-from pixelmill.pipeline.export.outputs import require_one_class_per_image
+from pixelmill.pipeline.export.outputs import require_one_class_per_image, require_probability_per_class
 from pixelmill.pipeline.export.runtimes import OnnxVersion, choose_version
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training import TrainedModel
@@ -42,7 +42,8 @@ class ExportSource:
             of another bundle, from which the list of training images is copied as well.
         dataset: The dataset of the run, whose images the bundle lists; None if there was no run.
         pixel_range: The range of pixels that the model expects; models trained by pixelmill take 0 to 255.
-        from_logits: Whether to add a softmax to the outputs.
+        from_logits: Whether to add a softmax, or with `multi_label` a sigmoid, to the outputs.
+        multi_label: Whether each class has a probability of its own.
         temperature: What to divide the logits by before the softmax; 1 also for a model that has it inside.
     """
 
@@ -58,6 +59,7 @@ class ExportSource:
     dataset: PreparedDataset | None = None
     pixel_range: PixelRange = "0..255"
     from_logits: bool = False
+    multi_label: bool = False
     temperature: float = 1.0
 
     def metrics(self) -> dict[str, Any] | None:
@@ -134,6 +136,7 @@ def source_of_bundle(bundle: ModelBundle, export: ExportSpec) -> ExportSource:
         facts={name: manifest[name] for name in _INHERITED_FACTS if name in manifest},
         recipe=Recipe.model_validate(recipe).model_copy(update={"export": export}) if recipe else None,
         results=bundle.folder,
+        multi_label=bundle.multi_label,
     )
 
 
@@ -146,6 +149,7 @@ def source_of_keras_file(
     resize: Literal["stretch", "crop", "pad"] = "stretch",
     pixel_range: PixelRange | None = None,
     from_logits: bool = False,
+    multi_label: bool = False,
     image_size: ImageSize | None = None,
 ) -> ExportSource:
     """The source of an export of a model that was trained elsewhere.
@@ -158,7 +162,8 @@ def source_of_keras_file(
         name: The model's name; derived from the file name when None.
         resize: How images are resized to the model's input.
         pixel_range: The range of pixels that the model expects.
-        from_logits: Whether to add a softmax to the outputs.
+        from_logits: Whether to add a softmax, or with `multi_label` a sigmoid, to the outputs.
+        multi_label: Whether an image may have several labels.
         image_size: The height and width of images, for a network that takes any.
 
     Raises:
@@ -167,7 +172,8 @@ def source_of_keras_file(
     require_keras_file(path)
     class_names = _read_labels(labels)
     network = run_in_spawned_process(inspect_network, path, image_size)
-    require_one_class_per_image(path, network.activation, network.outputs, from_logits)
+    require = require_probability_per_class if multi_label else require_one_class_per_image
+    require(path, network.activation, network.outputs, from_logits)
     require_labels(class_names, max(network.outputs, 2))
     if network.takes_uint8 and pixel_range not in (None, "0..255"):
         raise RequestError(
@@ -190,6 +196,7 @@ def source_of_keras_file(
         export=export,
         pixel_range=pixel_range or "0..255",
         from_logits=from_logits,
+        multi_label=multi_label,
     )
 
 

@@ -63,7 +63,9 @@ class ModelSpec(Part):
         """Require a network whose outputs are probabilities."""
         dense, softmax = self.layers[-2:]
         if not (isinstance(dense, Dense) and isinstance(softmax, Softmax)):
-            raise ValueError("the last two layers must be dense and softmax")
+            raise ValueError(
+                "the last two layers must be dense and softmax: retraining gives each image one class"
+            )
         return self
 
 

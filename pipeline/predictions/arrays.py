@@ -38,11 +38,17 @@ def number_array(values: npt.NDArray[Any], nulls: Mask | None = None) -> "pa.Arr
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
-def list_array(values: "pa.Array", length: int, nulls: Mask) -> "pa.ListArray":
-    """An array of lists of equal length, taken from `values` in order; null where `nulls` is true."""
+def list_array(values: "pa.Array", lengths: int | npt.NDArray[np.intp], nulls: Mask) -> "pa.ListArray":
+    """An array of lists, taken from `values` in order; null where `nulls` is true.
+
+    Args:
+        values: The values of all lists.
+        lengths: The length of each list, or of all of them.
+        nulls: bool [lists].
+    """
     import pyarrow as pa
 
-    ends = np.concatenate([[0], np.cumsum(np.where(nulls, 0, length))]).astype(np.int32)
+    ends = np.concatenate([[0], np.cumsum(np.where(nulls, 0, lengths))]).astype(np.int32)
     buffers = [_validity(nulls), pa.py_buffer(ends)]
     return pa.Array.from_buffers(pa.list_(values.type), len(nulls), buffers, children=[values])
 

@@ -27,6 +27,8 @@ EMBEDDING = "embedding"
 """The column with the embedding of each image."""
 TRUE_LABEL = "true_label"
 SEEN = "seen_in_training"
+LABEL_THRESHOLD = 0.5
+"""The probability from which a class is among the labels of an image that may have several."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class RunFacts:
     scored_at: str
 
 
-_OPTIONAL = ("top_labels", "top_probabilities", "decision", TRUE_LABEL, SEEN, "embedding")
+_LISTS = ("top_labels", "top_probabilities", "labels", "label_probabilities")
+_OPTIONAL = (*_LISTS, "decision", TRUE_LABEL, SEEN, "embedding")
 _ALWAYS = ("image_path", "image_sha256", "status", "error", "label", "class_index", "probability")
 _NAMES = (*_ALWAYS, *_OPTIONAL, "width", "height", *RunFacts.__annotations__)
 _OWN_COLUMN = re.compile(rf"{'|'.join(_NAMES)}|(label|probability)_\d+", re.IGNORECASE)
@@ -57,6 +60,7 @@ class TableLayout:
         embedding_size: The number of values of an embedding; 0 if it has none.
         passed_through: The columns of a list of images, as text of `schema_to_text`.
         seen: Whether it says which images the model was trained on.
+        multi_label: Whether it lists all labels of an image.
     """
 
     top_k: int = 1
@@ -65,23 +69,25 @@ class TableLayout:
     embedding_size: int = 0
     passed_through: str = ""
     seen: bool = False
+    multi_label: bool = False
 
 
 class Predictions:
     """The predictions of some images by column; row i belongs to the i-th path.
 
     A row with an error has failed. `class_indices` (int32) and `probabilities` (float32) are
-    [rows, top_k] with the highest probability first, and are undefined in failed rows, as are `embeddings`
-    (float32 [rows, values]). A width and height of 0 are unknown.
+    [rows, kept] with the highest probability first, and are undefined in failed rows, as are `embeddings`
+    (float32 [rows, values]). A width and height of 0 are unknown. As many predictions are kept of each image
+    as the table has, or all of a model for which an image may have several labels.
     """
 
-    def __init__(self, paths: Sequence[str], top_k: int, embedding_size: int = 0) -> None:
+    def __init__(self, paths: Sequence[str], kept: int, embedding_size: int = 0) -> None:
         count = len(paths)
         self.paths = list(paths)
         self.sha256: list[str | None] = [None] * count
         self.errors: list[str | None] = [None] * count
-        self.class_indices: npt.NDArray[np.int32] = np.zeros((count, top_k), np.int32)
-        self.probabilities: npt.NDArray[np.float32] = np.zeros((count, top_k), np.float32)
+        self.class_indices: npt.NDArray[np.int32] = np.zeros((count, kept), np.int32)
+        self.probabilities: npt.NDArray[np.float32] = np.zeros((count, kept), np.float32)
         self.embeddings: npt.NDArray[np.float32] = np.zeros((count, embedding_size), np.float32)
         self.widths: npt.NDArray[np.int32] = np.zeros(count, np.int32)
         self.heights: npt.NDArray[np.int32] = np.zeros(count, np.int32)
@@ -149,10 +155,16 @@ class Predictions:
             "height": number_array(self.heights, self.heights == 0),
         }
         if layout.top_k > 1:
-            chosen = names.take(number_array(self.class_indices[~failed].ravel()))
-            values = number_array(self.probabilities[~failed].ravel())
+            chosen = names.take(number_array(self.class_indices[~failed, : layout.top_k].ravel()))
+            values = number_array(self.probabilities[~failed, : layout.top_k].ravel())
             columns["top_labels"] = list_array(chosen, layout.top_k, failed)
             columns["top_probabilities"] = list_array(values, layout.top_k, failed)
+        if layout.multi_label:
+            applies = (self.probabilities >= LABEL_THRESHOLD) & ~failed[:, np.newaxis]
+            counts, chosen = applies.sum(axis=1), names.take(number_array(self.class_indices[applies]))
+            columns["labels"] = list_array(chosen, counts, failed)
+            values = number_array(self.probabilities[applies])
+            columns["label_probabilities"] = list_array(values, counts, failed)
         if layout.decisions:
             review = (~self._accepted(thresholds, first)).astype(np.int8)
             columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
@@ -192,10 +204,9 @@ def schema(layout: TableLayout) -> "pa.Schema":
     """The Arrow schema of the table; optional columns only if the layout has them."""
     import pyarrow as pa
 
-    top = [
-        ("top_labels", pa.list_(pa.string())),
-        ("top_probabilities", pa.list_(pa.float32())),
-    ]
+    texts, numbers = pa.list_(pa.string()), pa.list_(pa.float32())
+    top = [("top_labels", texts), ("top_probabilities", numbers)]
+    several = [("labels", texts), ("label_probabilities", numbers)]
     return pa.schema(
         [
             pa.field("image_path", pa.string(), nullable=False),
@@ -206,6 +217,7 @@ def schema(layout: TableLayout) -> "pa.Schema":
             ("class_index", pa.int32()),
             ("probability", pa.float32()),
             *(top if layout.top_k > 1 else []),
+            *(several if layout.multi_label else []),
             *([("decision", pa.string())] if layout.decisions else []),
             *([("true_label", pa.string())] if layout.true_labels else []),
             *([(SEEN, pa.bool_())] if layout.seen else []),

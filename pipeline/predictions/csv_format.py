@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Text that a spreadsheet would run as a formula, with any quotes that already guard it; and guarded text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"class_index|probability(_\d+)?|width|height")
+# Lists of any length, each in one cell.
+_JSON_LISTS = ("labels", "label_probabilities")
 _GUARDED = r"'+[=+\-@\t\r]"
 
 
@@ -41,7 +43,7 @@ def write_csv(path: Location, parts: Sequence[Location], layout: TableLayout) ->
 
 
 def csv_columns(layout: TableLayout) -> list[str]:
-    """The columns of the CSV format, with `label_2`, `probability_2`, ... in place of the lists."""
+    """The columns of the CSV format, with `label_2`, `probability_2`, ... in place of the top lists."""
     names = []
     for name in schema(layout).names:
         if name == "top_labels":
@@ -65,6 +67,8 @@ def read_csv(file: BinaryIO) -> "pd.DataFrame":
     for name in set(texts) - {"image_path"}:
         guarded = frame[name].str.match(_GUARDED).fillna(value=False).astype(bool)
         frame.loc[guarded, name] = frame.loc[guarded, name].str[1:]
+    for name in set(_JSON_LISTS) & set(columns):
+        frame[name] = frame[name].map(json.loads, na_action="ignore")
     floats = [name for name in columns if name.startswith("probability") and _NUMBER.fullmatch(name)]
     return frame.astype(dict.fromkeys(floats, "float32"))
 
@@ -100,9 +104,16 @@ def _as_json(value: object) -> str:
 
 
 def _cell(value: object) -> object:
+    if isinstance(value, list):
+        # A JSON list: a class name may contain any separator.
+        return f"[{', '.join(_json(item) for item in value)}]"
     if isinstance(value, float):
         # The shortest representation that converts back to the same float32.
         return np.format_float_positional(np.float32(value), trim="0")
     if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return value
+
+
+def _json(item: object) -> str:
+    return str(_cell(item)) if isinstance(item, float) else json.dumps(item, ensure_ascii=False)

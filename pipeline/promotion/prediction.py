@@ -12,7 +12,7 @@ import numpy as np
 from pixelmill.pipeline.bundles import ModelBundle
 from pixelmill.pipeline.bundles.metadata import require_metadata
 from pixelmill.pipeline.decoding.files import decode_files
-from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.errors import RequestError, WorkError
 from pixelmill.pipeline.images import DecodedImage, Pixels
 from pixelmill.pipeline.inference import Probabilities, are_probabilities, batch_size, load_session
 from pixelmill.pipeline.labels import normalize_label
@@ -63,8 +63,11 @@ def predict_files(
         title: What the progress says.
 
     Raises:
+        RequestError: Images may have several labels for a version.
         WorkError: A version predicts something that is no probability.
     """
+    for bundle in bundles:
+        _require_one_label(bundle)
     predictors = [_Predictor(bundle, len(files)) for bundle in bundles]
     # Versions with the same preprocessing share the decoding, which takes most of the time.
     for spec in dict.fromkeys(predictor.spec for predictor in predictors):
@@ -78,6 +81,15 @@ def predict_files(
                     predictor.predict(images, failures)
                 advance(len(found), "")
     return [predictor.result(files) for predictor in predictors]
+
+
+def _require_one_label(bundle: ModelBundle) -> None:
+    if bundle.multi_label:
+        raise RequestError(
+            f"{bundle.name}@{bundle.version}, for which an image may have several labels",
+            "versions that assign one class to each image, by which they can be compared and judged",
+            "Compare the columns `labels` of two prediction tables.",
+        )
 
 
 class _Predictor:

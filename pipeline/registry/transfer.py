@@ -76,7 +76,8 @@ def _read_signature(folder: Location) -> bytes:
     """The signature of a remote bundle; empty if it has none."""
     try:
         return read_content(folder / SIGNATURE)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
+        # Some stores forbid what does not exist to a reader who may not list the folder.
         return b""
 
 

@@ -70,6 +70,11 @@ class ScoringRequest(ScoringOptions):
         return cls(bundle, parse_location(images), place, **values)
 
     @property
+    def kept(self) -> int:
+        """How many predictions are kept of each image: all, if it may have several labels."""
+        return len(self.bundle.labels()) if self.bundle.multi_label else self.top_k
+
+    @property
     def work(self) -> Location:
         """The folder for intermediate files of the run."""
         return self.output / WORK_FOLDER
@@ -120,12 +125,13 @@ class ScoringPlan:
         request = self.request
         listed = self.source.listed
         return TableLayout(
-            request.top_k,
-            request.labels_from_folders or request.label_column is not None,
-            bool(self.thresholds),
-            request.bundle.embedding_size,
-            listed.passed_schema if listed and listed.columns else "",
-            request.mark_training_images,
+            top_k=request.top_k,
+            true_labels=request.labels_from_folders or request.label_column is not None,
+            decisions=bool(self.thresholds),
+            embedding_size=request.bundle.embedding_size,
+            passed_through=listed.passed_schema if listed and listed.columns else "",
+            seen=request.mark_training_images,
+            multi_label=request.bundle.multi_label,
         )
 
 

@@ -101,7 +101,7 @@ class PreviousTable:
         self._spans = read_json(request.work / _SPANS) if request.trust_mtime else []
         self.image_sample = ImageSample.from_text((request.work / _IMAGES).read_text()).by_position()
         self._labels = request.bundle.labels()
-        self._top_k, self._columns = request.top_k, _columns_of(request)
+        self._kept, self._columns = request.kept, _columns_of(request)
         self._max_pixels = request.max_pixels
         # The cache belongs to this object: another run may find a different table under the same name.
         self._read_unchangeable = lru_cache(maxsize=2)(_read_unchangeable)
@@ -132,7 +132,7 @@ class PreviousTable:
         for begin, end, *file in self._spans:
             if begin <= last and end >= first:
                 rows = self._read_unchangeable(
-                    *file, self._labels, self._top_k, self._max_pixels, self._columns
+                    *file, self._labels, self._kept, self._max_pixels, self._columns
                 )
                 for place, image in enumerate(images):
                     row = rows.get((image.path, *facts[place]))
@@ -183,7 +183,7 @@ _Span = tuple[str, str, str, str, int]
 
 def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, list[_Span], ImageSample]:
     """The reusable rows of a table, the range of paths in each of its parts, and the sample of its images."""
-    nothing = np.empty(0, record_type(request.top_k, request.bundle.embedding_size))
+    nothing = np.empty(0, record_type(request.kept, request.bundle.embedding_size))
     unmeasured = ImageSample.from_text("")
     if request.trust_mtime and table.is_csv:
         raise RequestError(
@@ -200,18 +200,18 @@ def _index_table(table: StoredTable, request: ScoringRequest) -> tuple[Records, 
         _log.warning("no prediction of %s can be reused: it has no embeddings", table.folder)
         return nothing, [], unmeasured
     differing = [key for key, value in wanted.items() if recorded.get(key) != value]
-    if differing or recorded["top_k"] < request.top_k:
+    if differing or recorded["top_k"] < request.kept:
         what = differing[0] if differing else "top_k"
         _log.warning("no prediction of %s can be reused: its %s differs", table.folder, what)
         return nothing, [], unmeasured
     labels, blocks, spans = request.bundle.labels(), [nothing], []
     if table.is_csv:
-        blocks += [_read_records(_read_csv(file), labels, request.top_k)[0] for file in table.files]
+        blocks += [_read_records(_read_csv(file), labels, request.kept)[0] for file in table.files]
         return np.concatenate(blocks), [], unmeasured
     samples, columns = [], _columns_of(request)
     for file in table.files:
         content = file.content()
-        blocks.append(_read_records(read_part(content, columns), labels, request.top_k)[0])
+        blocks.append(_read_records(read_part(content, columns), labels, request.kept)[0])
         samples.append(ImageSample.from_text(read_image_sample(content)))
         if request.trust_mtime:
             spans.append(_span(file, content))
@@ -227,7 +227,7 @@ def _read_csv(file: StoredFile) -> "pa.Table":
 
 def _columns_of(request: ScoringRequest) -> tuple[str, ...]:
     """The required columns of a part."""
-    further = _FURTHER_COLUMNS if request.top_k > 1 else ()
+    further = _FURTHER_COLUMNS if request.kept > 1 else ()
     return (*_COLUMNS, *further, *((EMBEDDING,) if request.embeddings else ()))
 
 

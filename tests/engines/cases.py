@@ -20,7 +20,7 @@ from pixelmill.pipeline.recipes import load_recipe, shipped_recipes
 
 CLASSES = 10
 BATCH = 4
-OTHER_LAYERS = "other-layers"
+OTHER_LAYERS, FOREIGN_LAYERS = "other-layers", "foreign-layers"
 _IMAGE = ImageSpec(height=12, width=16, channels=3)
 _MODEL = ModelSpec.model_validate(
     {
@@ -56,7 +56,7 @@ class Case:
     """One exported network.
 
     Attributes:
-        name: The recipe, or `OTHER_LAYERS`.
+        name: The recipe, `OTHER_LAYERS` or `FOREIGN_LAYERS`.
         onnx_path: The ONNX file, as in a bundle.
         tensors: uint8 [4, height, width, channels].
         probabilities: The predictions of Keras; float32 [4, 10].
@@ -105,6 +105,30 @@ def _networks() -> Iterator[tuple[str, ImageSpec, Any]]:
         recipe = load_recipe(name)
         yield name, recipe.image, build_network(recipe.model, recipe.image, CLASSES)
     yield OTHER_LAYERS, _IMAGE, build_network(_MODEL, _IMAGE, CLASSES)
+    yield FOREIGN_LAYERS, _IMAGE, _foreign_network()
+
+
+def _foreign_network() -> Any:
+    """A network with the layers that recipes lack and models from elsewhere have."""
+    import keras
+
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((_IMAGE.height, _IMAGE.width, _IMAGE.channels), dtype="uint8", name="image"),
+            layers.Rescaling(1 / 255, dtype="float32"),
+            layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[0.05, 0.06, 0.07]),
+            layers.Conv2D(8, 3, padding="same"),
+            layers.BatchNormalization(),
+            layers.Activation("gelu"),
+            layers.Conv2D(16, 3, strides=2, groups=4),
+            layers.LayerNormalization(epsilon=1e-6),
+            layers.Activation("celu"),
+            layers.Flatten(),
+            layers.Dense(CLASSES),
+            layers.Softmax(),
+        ]
+    )
 
 
 def _make_trained(network: Any, images: Pixels, random: np.random.Generator) -> None:

@@ -68,8 +68,9 @@ class RunModel:
         predictions.class_indices[places], predictions.probabilities[places] = _top_k(
             probabilities, predictions.class_indices.shape[1]
         )
-        for row in np.flatnonzero(~are_probabilities(probabilities)):
-            failure = ImageFailure(FailureCode.INVALID_PREDICTION, describe_invalid(probabilities[row]))
+        for row in np.flatnonzero(~are_probabilities(probabilities, self._session.multi_label)):
+            words = describe_invalid(probabilities[row], self._session.multi_label)
+            failure = ImageFailure(FailureCode.INVALID_PREDICTION, words)
             predictions.errors[places[row]] = str(failure)
         return time.perf_counter() - start
 

@@ -67,7 +67,7 @@ class Preparation:
         self.spec = plan.image
         self._read = reader_of_source(plan.source)
         self._previous = PreviousTable(request) if request.previous else None
-        self._top_k, self._limits, self._work = request.top_k, request.limits, request.work
+        self._kept, self._limits, self._work = request.kept, request.limits, request.work
         self._embedding_size = request.bundle.embedding_size
         seconds = request.max_image_seconds
         self._time = TimeLimit(seconds, partial(record_timeout, request.work, seconds))
@@ -101,7 +101,7 @@ class Preparation:
             start: The index of the first image in its listing.
             seen: The index in the listing of the first image with each SHA-256; updated.
         """
-        predictions = Predictions([image.path for image in images], self._top_k, self._embedding_size)
+        predictions = Predictions([image.path for image in images], self._kept, self._embedding_size)
         prepared = Prepared(start, predictions)
         waits_before = _waits()
         with prepared.timed("read"):

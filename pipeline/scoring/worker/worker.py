@@ -96,6 +96,7 @@ class Worker:
         self._preparation = Preparation(plan)
         self._trained_on = TrainingImages(plan.request.bundle) if plan.layout.seen else None
         self._decoders = DecoderPool(plan, decoders) if decoders else None
+        self._kept = plan.request.kept
         self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
         self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
@@ -211,7 +212,7 @@ class Worker:
 
     def _empty(self, paths: Sequence[str]) -> Predictions:
         request = self._plan.request
-        return Predictions(paths, request.top_k, request.bundle.embedding_size)
+        return Predictions(paths, self._kept, request.bundle.embedding_size)
 
     def close(self) -> None:
         """Stop the processes and timers of the worker."""

@@ -82,11 +82,21 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+def change_two(folder: Path) -> None:
+    flip(folder / "README.md")
+    (folder / "recipe.yaml").unlink()
+
+
+def replace_by_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a byte": (lambda folder: flip(folder / "model.onnx"), r"\(changed: model\.onnx\)"),
     "the manifest": (lambda folder: flip(folder / MANIFEST), r"\(changed: manifest\.json\)"),
     "two files": (
-        lambda folder: (flip(folder / "README.md"), (folder / "recipe.yaml").unlink()),
+        change_two,
         r"\(changed: README\.md; removed: recipe\.yaml\)",
     ),
     "an added file": (
@@ -115,7 +125,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no signature": (lambda folder: (folder / SIGNATURE).unlink(), r"is not signed: it has no model\.sig"),
     "a pipe": (
-        lambda folder: ((folder / SIGNATURE).unlink(), os.mkfifo(folder / SIGNATURE)),
+        lambda folder: replace_by_pipe(folder / SIGNATURE),
         r"is not signed: it has no model\.sig",
     ),
 }

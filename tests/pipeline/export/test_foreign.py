@@ -131,10 +131,10 @@ def test_every_unsupported_file_is_refused_in_one_line(models: Path) -> None:
         "lambda.keras": "has a Lambda layer, which contains code",
         "custom.keras": "needs custom code that the file does not contain: Doubling",
         "flat.keras": "outputs [(None, 10, 14, 3)]; expected one input",
-        "two.keras": "Save keras.Model(inputs, output) with one of its outputs",
+        "two.keras": "one of its outputs, such as model.output['probs'], model.output['logits']",
         "any_size.keras": "Choose the size it was trained on with `image_size`",
         "channels_first.keras": "begins with keras.layers.Permute((3, 1, 2)), which takes channels last",
-        "four_channels.keras": "with 1 or 3 channels",
+        "four_channels.keras": "which adds a constant fourth one inside",
         "unbuilt.keras": "saved without an input shape",
         "text.keras": "is not a .keras file",
         "empty.keras": "is not a .keras file",
@@ -179,7 +179,7 @@ def test_the_inputs_and_outputs_of_a_network_are_described(models: Path) -> None
 @pytest.mark.parametrize(
     ("activation", "outputs", "words"),
     [
-        ("sigmoid", 3, r"final activation is sigmoid .*`from_logits` does not help"),
+        ("sigmoid", 3, r"final activation is sigmoid .*add `multi_label`.*`from_logits` does not help"),
         ("hard_sigmoid", 3, "final activation is hard_sigmoid"),
         ("softmax", 1, r"with one output \(activation softmax\); expected a sigmoid, or a logit"),
         ("unknown", 1, r"with one output \(activation unknown\)"),

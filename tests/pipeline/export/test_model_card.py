@@ -71,7 +71,7 @@ def test_the_card_holds_the_results_of_the_evaluation(folder: Path) -> None:
 
 
 def test_another_content_has_another_serial_number(folder: Path) -> None:
-    manifest = read_manifest(folder)
+    manifest = {**read_manifest(folder), "licence": "unspecified"}
     _, before = write_both(folder, manifest)
     _, after = write_both(folder, {**manifest, "version": 2})
     assert before["serialNumber"] != after["serialNumber"]
@@ -80,7 +80,9 @@ def test_another_content_has_another_serial_number(folder: Path) -> None:
 
 def test_what_is_not_known_is_said(folder: Path) -> None:
     manifest = read_manifest(folder)
-    facts = {name: value for name, value in manifest.items() if name not in ("recipe", "dataset_fingerprint")}
+    unknown = ("recipe", "dataset_fingerprint")
+    facts = {name: value for name, value in manifest.items() if name not in unknown}
+    facts["licence"] = "unspecified"
     write_json(folder / "metrics.json", {"test": {"images": 3, "accuracy": None, "loss": None}})
     card, bill = write_both(folder, facts)
     assert card.count("Its owner has not said.") == 2
