@@ -80,7 +80,6 @@ def try_faults(database: str, only: list[str]) -> int:
         for name in faults_on(database, only):
             begun = time.monotonic()
             try:
-                scene.start()
                 found = FAULTS[name](scene)
             except Exception:  # noqa: BLE001  # The other faults are tried all the same.
                 traceback.print_exc()
