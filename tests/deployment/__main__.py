@@ -29,7 +29,7 @@ QUICKLY = (
 
 @contextmanager
 def scene_on(database: str, trained: Path | None) -> Iterator[Scene]:
-    """A machine with that database, a worker, and a champion: that of a store, or one that is trained first."""
+    """A machine with that database, a worker, and a champion: of the store, or one that is trained first."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pixelmill-faults-")))
         disk = stack.enter_context(small_disk(folder, SIZE_OF_DISK)) if is_possible() else None
