@@ -244,7 +244,9 @@ def disk_full_in_training(scene: Scene) -> Recovery:
     """The disk is full, also for the server's SQLite database, until the run's process has ended."""
     scene.start()
     scene.keep_disk_full(scene.pid)
-    return scene.recover(time.monotonic(), "Failed", "Crashed")
+    started = time.monotonic()
+    scene.machine.heal()
+    return scene.recover(started, "Failed", "Crashed")
 
 
 def disk_full_after_training(scene: Scene, has_begun: Callable[[Path], bool]) -> Recovery:
@@ -262,6 +264,8 @@ def disk_full_after_training(scene: Scene, has_begun: Callable[[Path], bool]) ->
     wait_for("the stage", is_at_stage, SECONDS_TO_WAIT, between_looks=0.02)
     scene.keep_disk_full(machine.pid_of(run))
     started = time.monotonic()
+    # A server whose database was on that disk may not know of the end, which the next start finds out.
+    machine.heal()
     machine.wait_for_state(run, "Failed", "Crashed", seconds=SECONDS_TO_WAIT)
     seconds = time.monotonic() - started
     scene.check()
