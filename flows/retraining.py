@@ -121,7 +121,8 @@ def run_stages(
     try:
         judgement = require_result(judge(bundle, raw, dataset, recipe, run, models))
     except PixelmillError:
-        register(bundle, models)  # The training is not lost: the next run judges this version.
+        # The training is not lost: the next run judges this version. Without it, the next run resumes.
+        require_result(register(bundle, models))
         remove_checkpoint(checkpoint)
         raise
     registered = require_result(register(bundle, models))

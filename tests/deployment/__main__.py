@@ -4,6 +4,7 @@ Both databases are at work at once, each with processes of its own, since most o
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,8 @@ QUICKLY = (
 
 
 @contextmanager
-def scene_on(database: str) -> Iterator[Scene]:
-    """A machine with that database, a champion, and a worker."""
+def scene_on(database: str, trained: Path | None) -> Iterator[Scene]:
+    """A machine with that database, a worker, and a champion: of the store, or one that is trained first."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pixelmill-faults-")))
         disk = stack.enter_context(small_disk(folder, SIZE_OF_DISK)) if is_possible() else None
@@ -55,8 +56,10 @@ def scene_on(database: str) -> Iterator[Scene]:
 
         short = deploy("retrain", 2)
         machine.start_worker()
-        first = machine.begin(short)
-        machine.wait_for_state(first, "Completed", seconds=SECONDS_TO_WAIT)
+        if trained:
+            shutil.copytree(trained, store)
+        else:
+            machine.wait_for_state(machine.begin(short), "Completed", seconds=SECONDS_TO_WAIT)
         yield Scene(folder, machine, store, deploy("retrain-endless", 1_000_000), short)
 
 
@@ -73,14 +76,13 @@ def faults_on(database: str, only: list[str]) -> Iterator[str]:
         yield name
 
 
-def try_faults(database: str, only: list[str]) -> int:
+def try_faults(database: str, only: list[str], trained: Path | None) -> int:
     """Print a row for each fault; returns how many the schedule did not recover from."""
     failed = 0
-    with scene_on(database) as scene:
+    with scene_on(database, trained) as scene:
         for name in faults_on(database, only):
             begun = time.monotonic()
             try:
-                scene.start()
                 found = FAULTS[name](scene)
             except Exception:  # noqa: BLE001  # The other faults are tried all the same.
                 traceback.print_exc()
@@ -98,12 +100,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", default=[], help="only faults whose name contains this")
     parser.add_argument("--database", choices=DATABASES, action="append")
+    parser.add_argument(
+        "--store", type=Path, help="a store with the model digits, to copy instead of training one"
+    )
     options = parser.parse_args()
     databases = options.database or DATABASES
     if len(databases) == 1:
-        return min(try_faults(databases[0], options.only), 1)
+        return min(try_faults(databases[0], options.only, options.store), 1)
     only = [word for name in options.only for word in ("--only", name)]
-    command = [sys.executable, "-m", "tests.deployment", *only]
+    store = ["--store", str(options.store)] if options.store else []
+    command = [sys.executable, "-m", "tests.deployment", *only, *store]
     print("| database | fault | states of the run | seconds to recover | afterwards |")
     print("|---|---|---|---|---|", flush=True)
     # A row is printed by its process as soon as it is known.

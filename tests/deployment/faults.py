@@ -15,7 +15,6 @@ from pixelmill.pipeline.predictions import read_predictions
 from pixelmill.pipeline.registry import aliases_of, list_models, pending_versions
 from tests.conftest import write_images
 from tests.deployment.machine import ENDED, ROOT, Machine, exists, kill, wait_for
-from tests.deployment.small_disk import SmallDisk
 
 SECONDS_TO_WAIT = 900.0
 SECONDS_TO_A_RENEWAL = 240.0
@@ -94,11 +93,17 @@ class Scene:
             self.machine.wait_for_state(self.run, "Crashed")
         self.run = ""
 
-    @property
-    def disk(self) -> SmallDisk:
-        """The small disk."""
-        assert self.machine.disk is not None
-        return self.machine.disk
+    def keep_disk_full(self, pid: int) -> None:
+        """Take all space of the disk, also what is freed meanwhile, until a process has ended."""
+        disk = self.machine.disk
+        assert disk is not None
+
+        def has_ended() -> bool:
+            disk.fill()
+            return not exists(pid)
+
+        wait_for("the end of the process", has_ended, SECONDS_TO_WAIT, between_looks=0.02)
+        disk.free()
 
     def check(self) -> None:
         """The champion is there, no version is half registered, no process is left without a run."""
@@ -123,11 +128,13 @@ class Scene:
 
 
 def kill_run(scene: Scene) -> Recovery:
+    scene.start()
     kill(scene.pid)
     return scene.recover(time.monotonic(), "Crashed")
 
 
 def kill_worker(scene: Scene) -> Recovery:
+    scene.start()
     kill(worker_of(scene))
     started = time.monotonic()
     scene.machine.start_worker()
@@ -135,6 +142,7 @@ def kill_worker(scene: Scene) -> Recovery:
 
 
 def kill_worker_and_run(scene: Scene) -> Recovery:
+    scene.start()
     kill(worker_of(scene), scene.pid)
     started = time.monotonic()
     scene.machine.start_worker()
@@ -142,6 +150,7 @@ def kill_worker_and_run(scene: Scene) -> Recovery:
 
 
 def kill_everything(scene: Scene, pause: float) -> Recovery:
+    scene.start()
     kill(worker_of(scene), server_of(scene), scene.pid)
     time.sleep(pause)
     started = time.monotonic()
@@ -152,6 +161,7 @@ def kill_everything(scene: Scene, pause: float) -> Recovery:
 
 def reboot(scene: Scene) -> Recovery:
     """SIGTERM for the worker, then for the server, as systemd does at the end."""
+    scene.start()
     machine = scene.machine
     kill(worker_of(scene), number=signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
@@ -168,6 +178,7 @@ def reboot(scene: Scene) -> Recovery:
 
 def restart_server(scene: Scene, pause: float) -> Recovery:
     """The run stays at work for longer than the 225 s after which a lease of Prefect's would be renewed."""
+    scene.start()
     scene.machine.restart_server_after(pause)
     started = time.monotonic()
     assert scene.goes_on()
@@ -180,6 +191,7 @@ def restart_server(scene: Scene, pause: float) -> Recovery:
 
 def stop_database(scene: Scene) -> Recovery:
     """The database goes away for 20 s, and comes back."""
+    scene.start()
     assert scene.machine.database is not None
     scene.machine.database.stop("fast")
     time.sleep(20)
@@ -192,17 +204,20 @@ def stop_database(scene: Scene) -> Recovery:
 
 
 def cancel(scene: Scene) -> Recovery:
+    scene.start()
     started = time.monotonic()
     scene.machine.cancel(scene.run)
     return scene.recover(started, "Cancelled")
 
 
 def cancel_after_outage(scene: Scene) -> Recovery:
+    scene.start()
     scene.machine.restart_server_after(40)
     return cancel(scene)
 
 
 def two_at_once(scene: Scene) -> Recovery:
+    scene.start()
     started = time.monotonic()
     second = scene.machine.begin(scene.endless)
     scene.machine.wait_for_state(second, "Skipped", seconds=SECONDS_TO_WAIT)
@@ -227,11 +242,11 @@ def server_away_at_the_end(scene: Scene) -> Recovery:
 
 def disk_full_in_training(scene: Scene) -> Recovery:
     """The disk is full, also for the server's SQLite database, until the run's process has ended."""
-    pid = scene.pid
-    scene.disk.fill()
-    wait_for("the end of the process", lambda: not exists(pid), SECONDS_TO_WAIT)
-    scene.disk.free()
-    return scene.recover(time.monotonic(), "Failed", "Crashed")
+    scene.start()
+    scene.keep_disk_full(scene.pid)
+    started = time.monotonic()
+    scene.machine.heal()
+    return scene.recover(started, "Failed", "Crashed")
 
 
 def disk_full_after_training(scene: Scene, has_begun: Callable[[Path], bool]) -> Recovery:
@@ -247,11 +262,10 @@ def disk_full_after_training(scene: Scene, has_begun: Callable[[Path], bool]) ->
 
     run = machine.begin(scene.short)
     wait_for("the stage", is_at_stage, SECONDS_TO_WAIT, between_looks=0.02)
-    scene.disk.fill()
-    pid = machine.pid_of(run)
-    wait_for("the end of the process", lambda: not exists(pid), SECONDS_TO_WAIT)
-    scene.disk.free()
+    scene.keep_disk_full(machine.pid_of(run))
     started = time.monotonic()
+    # A server whose database was on that disk may not know of the end, which the next start finds out.
+    machine.heal()
     machine.wait_for_state(run, "Failed", "Crashed", seconds=SECONDS_TO_WAIT)
     seconds = time.monotonic() - started
     scene.check()

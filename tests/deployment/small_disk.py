@@ -32,9 +32,9 @@ class SmallDisk:
         return [*enter, *command]
 
     def fill(self) -> None:
-        """Write a file that takes all the space there is, while others write and remove files, too."""
-        with (self.place / "filling").open("wb") as file:
-            end, size = 0, _LARGEST_PIECE
+        """Write a file that takes all the space there is; once more, it takes what others have freed."""
+        with (self.place / "filling").open("ab") as file:
+            end, size = file.tell(), _LARGEST_PIECE
             while size >= _SMALLEST_PIECE:
                 try:
                     os.posix_fallocate(file.fileno(), end, size)

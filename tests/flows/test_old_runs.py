@@ -1,5 +1,6 @@
 """Prefect's database stays as large as the runs that are kept."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ RUNS = 30
 LINES = 200  # What a retraining logs, with room for more.
 
 
-def retrain(api: ServerApi, deployment: Any, ended: datetime) -> str:
+def retrain(api: ServerApi, deployment: Any) -> str:
     """A run as Prefect knows one: its states and its log; returns its ID."""
     run = api.post(
         "flow_runs/", flow_id=deployment["flow_id"], deployment_id=deployment["id"], state={"type": "PENDING"}
@@ -27,16 +28,23 @@ def retrain(api: ServerApi, deployment: Any, ended: datetime) -> str:
             "flow_run_id": run["id"],
             "name": "prefect.flow_runs",
             "level": 20,
-            "timestamp": ended.isoformat(),
+            "timestamp": datetime.now(UTC).isoformat(),
             "message": f"epoch {number}: " + "validation accuracy " * 10,
         }
         for number in range(LINES)
     ]
     api._request("POST", "logs/", lines)
     for kind in ("RUNNING", "COMPLETED"):
-        state = {"type": kind, "timestamp": ended.isoformat()}
-        api.post(f"flow_runs/{run['id']}/set_state", state=state, force=True)
+        api.post(f"flow_runs/{run['id']}/set_state", state={"type": kind}, force=True)
     return str(run["id"])
+
+
+def age(database: Path, but: str) -> None:
+    """Let all runs but one have ended 31 days ago; the server keeps them for 30."""
+    earlier = "strftime('%Y-%m-%d %H:%M:%f000', end_time, '-31 days')"
+    with sqlite3.connect(database, timeout=60) as connection:
+        connection.execute(f"UPDATE flow_run SET end_time = {earlier} WHERE id != ?", (but,))
+    connection.close()
 
 
 def test_thirty_runs_then_prune_and_retention(tmp_path: Path) -> None:
@@ -56,8 +64,7 @@ def test_thirty_runs_then_prune_and_retention(tmp_path: Path) -> None:
         def logs() -> int:
             return len(api.every("logs/filter"))
 
-        now = datetime.now(UTC)
-        newest = [retrain(api, deployment, now) for _ in range(RUNS)][-1]
+        newest = [retrain(api, deployment) for _ in range(RUNS)][-1]
         old = find_old_runs(api, 1, timedelta(0))
         assert len(old) == RUNS - 1
         largest = size()
@@ -67,7 +74,8 @@ def test_thirty_runs_then_prune_and_retention(tmp_path: Path) -> None:
 
         # Older than the 30 days that `pixelmill up` sets, so that the server removes them by itself.
         for _ in range(RUNS):
-            retrain(api, deployment, now - timedelta(days=31))
+            retrain(api, deployment)
+        age(tmp_path / "prefect.db", but=newest)
         wait_for(
             "the server to remove them",
             lambda: [run["id"] for run in api.every("flow_runs/filter")] == [newest],
