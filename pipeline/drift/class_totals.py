@@ -126,4 +126,7 @@ def _repeat(
     # Which of the images with each predicted label belong to which true class.
     origins = (mix[:, :, None] * rates).transpose(0, 2, 1)
     origins /= origins.sum(axis=2, keepdims=True)
-    return random.multinomial(np.broadcast_to(predicted, (repeats, classes)), origins).sum(axis=1)
+    drawn: npt.NDArray[np.int64] = random.multinomial(
+        np.broadcast_to(predicted, (repeats, classes)), origins
+    ).sum(axis=1)
+    return drawn

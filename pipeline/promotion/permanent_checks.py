@@ -189,8 +189,8 @@ def run_checks(store: Location, bundle: ModelBundle, champion: ModelBundle | Non
         WorkError: The list of checks is damaged, or a version predicts something that is no probability.
     """
     excluded = read_exclusions(store)
-    known = read_checks(store, bundle.name)
-    checks = [check for sha256, check in known.items() if check.label is not None and sha256 not in excluded]
+    given = read_checks(store, bundle.name)
+    checks = [check for sha256, check in given.items() if check.label is not None and sha256 not in excluded]
     if not checks:
         return None
     with scratch_folder("checks") as folder:
