@@ -49,7 +49,7 @@ class ScoringOptions:
         int, _option("The number of classes per row, the most probable first.", "at least 1", ge=1)
     ] = 1
     embeddings: Annotated[
-        bool, _option("Add the column `embedding`, from a model exported with embeddings.")
+        bool, _option("Add a column with the embedding of each image, from a model exported with embeddings.")
     ] = False
     workers: Annotated[
         int | None,
