@@ -80,11 +80,9 @@ def are_probabilities(rows: Probabilities, multi_label: bool = False) -> npt.NDA
     """
     with np.errstate(invalid="ignore", over="ignore"):
         if multi_label:
-            within: npt.NDArray[np.bool_] = ((rows >= 0) & (rows <= 1)).all(axis=1)
-            return within
+            return np.asarray(((rows >= 0) & (rows <= 1)).all(axis=1))
         total = rows.sum(axis=1, dtype=np.float64)
-        valid: npt.NDArray[np.bool_] = (np.abs(total - 1) <= ROUNDING) & (rows.min(axis=1) >= 0)
-    return valid
+        return np.asarray((np.abs(total - 1) <= ROUNDING) & (rows.min(axis=1) >= 0))
 
 
 def describe_invalid(row: Probabilities, multi_label: bool = False) -> str:

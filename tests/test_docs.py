@@ -189,7 +189,7 @@ def test_the_documented_columns_are_those_of_the_table() -> None:
     )
     columns = schema(layout)
     assert [name for name, _ in rows] == columns.names
-    described = {kind: (kind,) for kind in ("string", "int32", "float", "bool")}
+    described: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in ("string", "int32", "float", "bool")}
     described["list"] = ("list", "fixed_size_list")
     for name, kind in rows:
         assert str(columns.field(name).type).startswith(described[kind])

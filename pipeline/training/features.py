@@ -61,7 +61,7 @@ class StoredFeatures:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self.shape[0])
 
     def __getitem__(self, key: Any) -> Values:
         chosen = np.arange(len(self))[key]

@@ -48,9 +48,9 @@ def _cutmix(
     """
     count, height, width, _ = pixels.shape
     others = rng.permutation(count)
-    side = np.sqrt(1 - rng.beta(spec.cutmix, spec.cutmix, count))
-    rows = _spans(rng.uniform(0, height, count), side * height, height)
-    columns = _spans(rng.uniform(0, width, count), side * width, width)
+    side: npt.NDArray[np.float64] = np.sqrt(1 - rng.beta(spec.cutmix, spec.cutmix, size=(count,)))
+    rows = _spans(height * rng.random(count), side * height, height)
+    columns = _spans(width * rng.random(count), side * width, width)
     mixed = pixels.copy(order="C")
     for index, other in enumerate(others.tolist()):
         part = slice(*rows[index]), slice(*columns[index])

@@ -1,5 +1,7 @@
 """Hiding random parts of images."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,7 +35,7 @@ def erase(pixels: Pixels, spec: AugmentationSpec, rng: np.random.Generator) -> P
     """
     count, height, width, _ = pixels.shape
     area = rng.uniform(*_ERASED_AREA, count) * height * width
-    aspect = np.exp(rng.uniform(*np.log(_ERASED_ASPECT), count))
+    aspect = np.exp(rng.uniform(math.log(_ERASED_ASPECT[0]), math.log(_ERASED_ASPECT[1]), count))
     chosen = rng.random(count) < spec.erasing
     rows = _random_span(np.sqrt(area * aspect), height, rng)
     columns = _random_span(np.sqrt(area / aspect), width, rng)

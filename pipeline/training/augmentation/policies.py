@@ -130,7 +130,8 @@ def _change_contrast(image: Pixels, change: float) -> Pixels:
 def _change_saturation(image: Pixels, change: float) -> Pixels:
     import cv2
 
-    return _blend(image, cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), 1 + change)
+    grey: npt.NDArray[Any] = cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB)
+    return _blend(image, grey, 1 + change)
 
 
 def _change_sharpness(image: Pixels, change: float) -> Pixels:
@@ -177,7 +178,8 @@ def _equalized(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     if not step:
         return _VALUES
     before = np.cumsum(counts) - counts
-    return ((before + step // 2) // step).astype(np.float64)
+    flat: npt.NDArray[np.float64] = ((before + step // 2) // step).astype(np.float64)
+    return flat
 
 
 def _histograms(image: Pixels) -> list[npt.NDArray[np.int64]]:

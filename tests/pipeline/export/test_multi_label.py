@@ -115,7 +115,7 @@ def test_the_table_lists_all_labels(several: ModelBundle, images: Path, tmp_path
     scored = score_folder(again)
     assert scored.manifest["reused"] == 4
     reused = read_predictions(scored.folder).set_index("image_path")
-    assert {name: list(reused.loc[f"{name}.png", "labels"]) for name in COLOURS} == LABELS
+    assert {name: list(reused["labels"][f"{name}.png"]) for name in COLOURS} == LABELS
 
 
 def test_the_other_commands_take_it(several: ModelBundle, images: Path, run: Run, tmp_path: Path) -> None:

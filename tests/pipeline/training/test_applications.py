@@ -17,6 +17,7 @@ from pixelmill.pipeline.layers.application import (
     APPLICATIONS,
     INCLUDE_PREPROCESSING,
     SCALINGS,
+    Application,
     ApplicationName,
 )
 from pixelmill.pipeline.processes import run_in_spawned_process
@@ -103,7 +104,9 @@ def build_reference(folder: Path) -> KerasReference:
         inner.set_weights([np.zeros_like(values) for values in before])
         file = PretrainedWeights(path, "0" * 64, name)
         try:
-            load_pretrained(network, model("MobileNet", weights=name).layers[0], file)
+            first = model("MobileNet", weights=name).layers[0]
+            assert isinstance(first, Application)
+            load_pretrained(network, first, file)
         except RequestError as error:
             refusals[name] = str(error)
         same[name] = all(np.array_equal(*pair) for pair in zip(before, inner.get_weights(), strict=True))

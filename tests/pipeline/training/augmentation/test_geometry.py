@@ -169,7 +169,7 @@ def test_a_crop_keeps_its_share_of_the_area_and_a_limited_aspect_ratio() -> None
 
 def test_a_crop_is_the_resized_part_of_the_image() -> None:
     small = np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)
-    pixels = cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC)
+    pixels = np.asarray(cv2.resize(small, (64, 64), interpolation=cv2.INTER_CUBIC), np.uint8)
     changed, _ = augmented(pixels[None], crop=0.9, seed=5)
     down, across = np.indices((64, 64)).astype(np.uint8) * 4
     places, _ = augmented(np.stack([across, down, down], axis=2)[None], crop=0.9, seed=5)

@@ -18,7 +18,7 @@ REFERENCES: dict[str, Reference] = {
     "contrast": lambda image, by: ImageEnhance.Contrast(image).enhance(1 + by),
     "sharpness": lambda image, by: ImageEnhance.Sharpness(image).enhance(1 + by),
     "posterize": lambda image, by: ImageOps.posterize(image, 8 - round(by)),
-    "solarize": lambda image, by: ImageOps.solarize(image, 256 * (1 - by)),
+    "solarize": lambda image, by: ImageOps.solarize(image, 256 * (1 - by)),  # type: ignore[arg-type]
     "autocontrast": lambda image, _: ImageOps.autocontrast(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
 }
