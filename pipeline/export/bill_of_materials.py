@@ -12,6 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pixelmill.pipeline.artifacts import canonical_json, installed_packages, sha256_of
 from pixelmill.pipeline.bundles import BOM_FILE, ONNX_FILES
+from pixelmill.pipeline.bundles.model_files import model_files
 from pixelmill.pipeline.export.model_card import UNSPECIFIED, ModelCard
 
 if TYPE_CHECKING:
@@ -59,11 +60,15 @@ def _list_components(folder: Path, card: ModelCard) -> dict[str, Any]:
             licenses=licences,
         )
 
-    files = {
+    files: dict[str, str] = {
         precision: name
         for precision, name in ONNX_FILES.items()
         if precision != "fp32" and (folder / name).is_file()
     }
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    # Triton's file is a copy of the model.
+    others = [name for name, kind in model_files(names).items() if kind.format not in ("onnx", "triton")]
+    files |= {Path(name).name: name for name in others}
     model = model_file(ONNX_FILES["fp32"], card.name, _MODEL)
     packages = [
         Component(

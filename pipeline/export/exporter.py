@@ -25,19 +25,17 @@ from pixelmill.pipeline.bundles.model_files import require_engines
 from pixelmill.pipeline.drift.baseline import describe_baseline
 from pixelmill.pipeline.evaluation.baseline import measure_files
 from pixelmill.pipeline.evaluation.intervals import interval_of_proportion
-from pixelmill.pipeline.export.bill_of_materials import write_bill
+from pixelmill.pipeline.export.descriptions import write_descriptions
 from pixelmill.pipeline.export.draft import draft_bundle
 from pixelmill.pipeline.export.embeddings import export_embeddings
 from pixelmill.pipeline.export.engine_agreement import EngineAgreement, compare_engines, require_engines_agree
 from pixelmill.pipeline.export.formats.addition import add_formats
 from pixelmill.pipeline.export.formats.agreement import FormatResult
 from pixelmill.pipeline.export.held_out import HeldOut
-from pixelmill.pipeline.export.model_card import gather_card, write_card
 from pixelmill.pipeline.export.outputs import require_probabilities
 from pixelmill.pipeline.export.parity import Tolerance, choose_tolerance, measure_parity, require_parity
 from pixelmill.pipeline.export.prediction import FilePredictions, load_predictions
 from pixelmill.pipeline.export.proof import Proof, finite, write_proof
-from pixelmill.pipeline.export.readme import write_readme
 from pixelmill.pipeline.export.runtimes import choose_version
 from pixelmill.pipeline.export.source import ExportSource
 from pixelmill.pipeline.export.training_images import write_training_images
@@ -117,16 +115,8 @@ def export_proven(
             facts["embedding_size"] = export_embeddings(draft, held_out, parity)
         others = _export_other_files(source, held_out, staging, tolerance)
         write_proof(staging, facts, Proof(parity, engines, *others))
-        _write_descriptions(staging, facts)
+        write_descriptions(staging, facts)
     return ModelBundle(folder, source.name, source.version, sha256_of(folder / ONNX_FILE))
-
-
-def _write_descriptions(folder: Path, facts: dict[str, object]) -> None:
-    """Write what is for people and for other programs, of the other files of the bundle."""
-    write_readme(folder, facts)
-    card = gather_card(folder, facts)
-    write_card(folder, card)
-    write_bill(folder, card)
 
 
 def _require_probabilities(

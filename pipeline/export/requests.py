@@ -15,6 +15,7 @@ from pixelmill.pipeline.bundles.signing import require_signing_key, sign_bundle
 from pixelmill.pipeline.config import ExportFormat, ExportSpec
 from pixelmill.pipeline.errors import RequestError
 from pixelmill.pipeline.export import PixelRange
+from pixelmill.pipeline.export.descriptions import write_descriptions
 from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.formats.addition import add_formats
 from pixelmill.pipeline.export.held_out import HeldOut, from_dataset, from_folder
@@ -151,7 +152,7 @@ def _add_formats(request: ExportRequest, bundle: ModelBundle, target: Path) -> P
                 copy, added.formats, held_out, source.image, export, tolerance_of(proof.parity)
             )
         write_proof(copy, manifest, replace(proof, formats=(*proof.formats, *formats)))
-        write_readme(copy, manifest)
+        write_descriptions(copy, manifest)
 
     copy_bundle(bundle.folder, target, fill, facts)
     return target

@@ -26,7 +26,7 @@ def read(data: bytes) -> EncodedImage:
     try:
         from pillow_heif import HeifImageFile, options
     except ImportError:
-        raise unsupported("a HEIC file, which needs: pip install 'pixelmill[heif]'") from None
+        raise unsupported("a HEIC file, which needs the extra `heif`") from None
     # Each process decodes one image at a time, and its threads would not count in its limits.
     options.DECODE_THREADS = 1
     # The package has no types.

@@ -16,8 +16,8 @@ from pixelmill.pipeline.images import FailureCode, ImageFailure, decode, describ
 from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.resources import processor_limit
 from pixelmill.pipeline.review import Picture, Row
-from pixelmill.pipeline.scoring.worker.file_reader import read_again
-from pixelmill.pipeline.storage import Location
+from pixelmill.pipeline.scoring.sources import ImageSource
+from pixelmill.pipeline.scoring.worker.source_reader import read_image
 
 SIDE = 224
 """The largest width and height of a thumbnail, in pixels."""
@@ -28,11 +28,11 @@ _HASHED = ImageSpec(height=32, width=32, channels=1)
 _ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
 
 
-def make_pictures(images: Location, rows: Sequence[Row]) -> dict[str, Picture | ImageFailure]:
+def make_pictures(images: ImageSource, rows: Sequence[Row]) -> dict[str, Picture | ImageFailure]:
     """Make the thumbnail and the perceptual hash of each row, in processes that a decoder may crash.
 
     Args:
-        images: The folder that was scored.
+        images: Where the images of the table are.
         rows: Rows with different contents.
 
     Returns:
@@ -52,12 +52,12 @@ def ending_of(picture: Picture) -> str:
     return _ENDINGS.get(picture.format, "png")
 
 
-def make_copies(images: Location, rows: Sequence[Row]) -> Iterator[bytes | ImageFailure]:
+def make_copies(images: ImageSource, rows: Sequence[Row]) -> Iterator[bytes | ImageFailure]:
     """The bytes of each full-size copy, in order: those of the file, or a PNG file of what it shows."""
     return map_guarded(partial(_copy, images), rows, processor_limit().count, at_once=_COPIES_AT_ONCE)
 
 
-def _make(images: Location, row: Row) -> Picture:
+def _make(images: ImageSource, row: Row) -> Picture:
     data = _read(images, row)
     facts = describe_file(data)
     require_affordable(data, DecodingLimits())
@@ -76,7 +76,7 @@ def _make(images: Location, row: Row) -> Picture:
     )
 
 
-def _copy(images: Location, row: Row) -> bytes:
+def _copy(images: ImageSource, row: Row) -> bytes:
     data = _read(images, row)
     facts = describe_file(data)
     if facts.format in _ENDINGS:
@@ -86,9 +86,12 @@ def _copy(images: Location, row: Row) -> bytes:
     return encode_png(decode(data, ImageSpec(height=height, width=width, channels=3)).pixels)
 
 
-def _read(images: Location, row: Row) -> bytes:
+def _read(images: ImageSource, row: Row) -> bytes:
     """The bytes of a file, which are those that were scored."""
-    data = read_again(images, row.path)
+    try:
+        data = read_image(images, row.path)
+    except OSError as error:
+        raise ImageFailure(FailureCode.UNREADABLE, "gone, or no longer readable") from error
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise ImageFailure(FailureCode.CHANGED, "modified since it was scored")
     return data

@@ -33,6 +33,7 @@ from pixelmill.pipeline.review.pictures import ending_of, make_copies, make_pict
 from pixelmill.pipeline.review.previous import PreviousLabels
 from pixelmill.pipeline.review.reasons import REASONS, Evidence, MeasuredImages
 from pixelmill.pipeline.review.selection import choose, divide_places
+from pixelmill.pipeline.scoring.sources import ImageSource, source_of_table
 from pixelmill.pipeline.storage import Location, parse_location, require_reachable
 
 _POOL = 3
@@ -49,7 +50,7 @@ class ReviewRequest:
         output: The folder to write, empty or new.
         store: The artifacts root with the model of the table.
         model: The model, if it is not in the store under the name in the table.
-        images: The folder that was scored, if it is elsewhere now.
+        images: The folder or archive that was scored, or the root of the list, if it is elsewhere now.
         previous: An earlier table; if None, the one that the table was made with, if any.
         count: The largest number of images.
         format: What is written.
@@ -131,7 +132,7 @@ def _review(table: StoredTable, request: ReviewRequest) -> Review:
 def _write(
     table: StoredTable,
     request: ReviewRequest,
-    images: Location,
+    images: ImageSource,
     class_names: Sequence[str],
     selected: Sequence[ChosenImage],
 ) -> list[ChosenImage]:
@@ -187,7 +188,7 @@ def _gather(
         missing["drifted"] = "the table has no measures of its images, as in CSV"
     else:
         measured = MeasuredImages.of(sample, bundle.baseline())
-    if not table.manifest["request"].get("labels_from_folders"):
+    if table.manifest.get("accuracy") is None:
         missing["contradicted"] = "the table has no true labels"
     return Evidence(thresholds, previous, measured), missing
 
@@ -238,16 +239,21 @@ def _describe_reasons(pools: Pools, evidence: Evidence) -> dict[str, dict[Reason
     return words
 
 
-def _require_images(table: StoredTable, request: ReviewRequest) -> Location:
-    images = request.images or parse_location(table.manifest["request"]["images"])
-    require_reachable(images)
-    if not images.is_dir():
+def _require_images(table: StoredTable, request: ReviewRequest) -> ImageSource:
+    source = source_of_table(table.manifest["request"])
+    if request.images is not None:
+        # Paths of a list are relative to its root.
+        source = replace(source, place=request.images, root=request.images)
+    place = source.place if source.kind == "archive" else source.root
+    require_reachable(place)
+    if not (place.is_file() if source.kind == "archive" else place.is_dir()):
+        what = "archive" if source.kind == "archive" else "folder"
         raise RequestError(
-            f"{images}, the folder that was scored, does not exist",
-            "the folder of the images of the table",
-            "Name the folder where they are now with `images`.",
+            f"{place}, the {what} that was scored, does not exist",
+            f"the {what} of the images of the table",
+            f"Name the {what} where they are now with `images`.",
         )
-    return images
+    return source
 
 
 def _require_empty(output: Path) -> None:
@@ -266,7 +272,7 @@ def _require_empty(output: Path) -> None:
 
 
 def _nothing(
-    images: Location, found: dict[str, Picture | ImageFailure], rows: Sequence[Row]
+    images: ImageSource, found: dict[str, Picture | ImageFailure], rows: Sequence[Row]
 ) -> PixelmillError:
     if not rows:
         return RequestError(
@@ -274,7 +280,7 @@ def _nothing(
         )
     first = rows[0]
     return WorkError(
-        f"none of {len(rows):,} images of the table can be read in {images}, such as {first.path} "
+        f"none of {len(rows):,} images of the table can be read in {images.place}, such as {first.path} "
         f"({found[first.sha256]})",
         "the images that were scored, unchanged",
         "Name the folder where they are now with `images`.",

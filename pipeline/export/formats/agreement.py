@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelmill.pipeline.bundles import ONNX_FILE, Precision
+from pixelmill.pipeline.artifacts import read_json
+from pixelmill.pipeline.bundles import ONNX_FILE, PREPROCESSING_FILE, Precision, says_multi_label
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.bundles.golden import GoldenVectors, read_golden
 from pixelmill.pipeline.bundles.model_files import ModelFile, model_files
@@ -164,7 +165,7 @@ def _compare(
     golden: GoldenVectors,
     tolerance: Tolerance,
 ) -> FormatResult:
-    engine = ENGINES[kind.engines[0]]
+    engine, several = ENGINES[kind.engines[0]], says_multi_label(read_json(folder / PREPROCESSING_FILE))
     change = compare_predictions(predicted[np.newaxis], original, labels)
     replayed = _replay(folder / name, kind.engines[0], golden)
     flips, allowed = change.label_flips, tolerance.allowed_difference
@@ -183,7 +184,7 @@ def _compare(
         bytes=sum((folder / file).stat().st_size for file in (name, *kind.beside)),
         images=len(original),
         label_flips=flips,
-        invalid=int((~are_probabilities(predicted)).sum()),
+        invalid=int((~are_probabilities(predicted, several)).sum()),
         max_abs_difference=change.max_abs_difference,
         golden_difference=replayed,
         accuracy=change.accuracy,

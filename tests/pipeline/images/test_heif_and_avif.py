@@ -109,5 +109,5 @@ except ImageFailure as failure:
         [sys.executable, "-c", program], input=encoded("HEIF", corners()), capture_output=True, check=True
     )
     assert done.stdout.decode().strip() == (
-        "unsupported: a HEIC file, which needs: pip install 'pixelmill[heif]'"
+        "unsupported: a HEIC file, which needs the extra `heif`"
     )
