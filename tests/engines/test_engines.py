@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from pixelmill.pipeline.export.parity import MIN_ALLOWED
-from pixelmill.pipeline.recipes import shipped_recipes
-from tests.engines.cases import FOREIGN_LAYERS, OTHER_LAYERS, Case, make_cases
+from tests.engines.cases import FOREIGN_LAYERS, OTHER_LAYERS, Case, make_cases, recipe_cases
 from tests.engines.matrix import MATRIX, MatrixEngine, NotInstalledError, Predictions
 from tests.engines.table import PAGE, Row, read_table, write_table
 
@@ -22,7 +21,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
 
 
 def test_every_recipe_is_a_case_with_distinct_predictions(cases: tuple[Case, ...]) -> None:
-    assert {case.name for case in cases} == {*shipped_recipes(), OTHER_LAYERS, FOREIGN_LAYERS}
+    assert {case.name for case in cases} == {*recipe_cases(), OTHER_LAYERS, FOREIGN_LAYERS}
     for case in cases:
         apart = np.abs(case.probabilities[:, np.newaxis] - case.probabilities).max(-1)
         assert (apart + np.eye(len(apart)) > 100 * MIN_ALLOWED).all()

@@ -73,7 +73,7 @@ def test_killed_runs_and_workers(machine: Machine, tmp_path: Path) -> None:
     machine.wait_for_state(never_started, "Skipped")
     kill(machine.worker.pid, pid)
     machine.worker.wait()
-    assert not exists(pid)
+    wait_for("the end of the process", lambda: not exists(pid))
     said = machine.heal()
     assert f"waiting ({lost}) was Running without a process, and is now Crashed" in said
     assert machine.run(lost)["state_name"] == "Crashed"
