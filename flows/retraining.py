@@ -56,7 +56,11 @@ from pixelmill.pipeline.recipes import load_recipe
 from pixelmill.pipeline.registry import newest_classes, register_bundle, release_version, reserve_version
 from pixelmill.pipeline.run_lock import AnotherRunAtWork, RunLock, Skipped
 from pixelmill.pipeline.runs import begin_run
-from pixelmill.pipeline.starting_weights import find_pretrained_weights, find_starting_weights
+from pixelmill.pipeline.starting_weights import (
+    find_pretrained_weights,
+    find_starting_weights,
+    names_weights_file,
+)
 from pixelmill.pipeline.storage import Location, parse_location, workspace
 from pixelmill.pipeline.training import VALIDATION_FILE, TrainedModel, read_history
 from pixelmill.pipeline.training.checkpoints import checkpoint_path, completed_epochs, remove_checkpoint
@@ -112,7 +116,7 @@ def run_stages(
     history = ModelHistory(ledger_folder(models, recipe.name), newest_classes(models, recipe.name))
     dataset = require_result(prepare(raw, recipe, work, history, verify_data))
     require_result(audit(raw, dataset, recipe, work, run))
-    pretrained = require_result(fetch_weights(recipe, work))
+    pretrained = require_result(fetch_weights(recipe, work)) if names_weights_file(recipe) else None
     checkpoint = checkpoint_path(dataset, recipe, work, start, pretrained)
     model = require_result(train(dataset, recipe, run, checkpoint, start, pretrained))
     evaluation = require_result(evaluate(model, dataset, recipe, run))

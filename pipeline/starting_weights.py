@@ -53,6 +53,12 @@ def find_starting_weights(recipe: Recipe, store: Location) -> StartingWeights | 
     return StartingWeights(path, sha256_of(path), f"{bundle.name}@{bundle.version}", bundle.labels())
 
 
+def names_weights_file(recipe: Recipe) -> bool:
+    """Whether the application of a recipe starts from a file; those of ImageNet are fetched by Keras."""
+    first = recipe.model.layers[0]
+    return isinstance(first, Application) and first.weights not in (None, "imagenet")
+
+
 def find_pretrained_weights(recipe: Recipe, work: Path) -> PretrainedWeights | None:
     """The file with the weights of a recipe's application; None if it has none, or those of ImageNet.
 
