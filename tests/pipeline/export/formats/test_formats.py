@@ -98,10 +98,10 @@ def test_every_file_is_in_the_manifest_the_proof_and_the_readme(
     manifest = verify_files(delivered.folder)
     assert tuple(model_files(manifest["files"])) == ("model.onnx", *FILES)
     assert manifest["export"]["formats"] == ALL.split(",")
-    # The bundle's own files are the same; three describe the added ones.
+    # The bundle's own files are the same; four describe the added ones.
     before = read_manifest(bundle.folder)["files"]
     changed = {name for name, facts in before.items() if facts != manifest["files"][name]}
-    assert changed == {"README.md", "parity.json", "report/export.html"}
+    assert changed == {"README.md", "bom.cdx.json", "parity.json", "report/export.html"}
     results = {result["file"]: result for result in read_json(delivered.folder / "parity.json")["formats"]}
     assert tuple(results) == FILES
     for name, result in results.items():
@@ -186,7 +186,9 @@ def test_depthwise_grouped_and_residual_layers_agree(
     assert [result.format for result in results] == ["litert", "litert", "openvino", "ort", "triton"]
     require_formats_agree(results, TOLERANCE)
     for result in results:
-        assert (result.images, result.invalid, result.refused) == (40, 0, "")
+        assert (result.images, result.invalid) == (40, 0)
+        # The classes of a network with random weights are too close to survive int8.
+        assert bool(result.refused) is (result.precision == "int8" and result.label_flips > 20)
         assert result.max_abs_difference < (0.1 if result.precision == "int8" else 1e-5)
 
 
