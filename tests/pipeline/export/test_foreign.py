@@ -11,8 +11,8 @@ import pytest
 from pixelmill.pipeline.artifacts import read_json, read_manifest
 from pixelmill.pipeline.bundles import open_bundle
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
-from pixelmill.pipeline.bundles.model_files import ONNX_ENGINES
 from pixelmill.pipeline.bundles.metadata import require_metadata
+from pixelmill.pipeline.bundles.model_files import ONNX_ENGINES
 from pixelmill.pipeline.bundles.verification import verify_bundle
 from pixelmill.pipeline.config import ExportSpec
 from pixelmill.pipeline.errors import GateRefused, PixelmillError, RequestError
