@@ -90,10 +90,8 @@ def write_catalogue(
         path = catalogues / f"{sha256_of(written)[:32]}.parquet"
         written.replace(path)
     catalogue = Catalogue(path, listing.reader)
-    rows = read_rows(catalogue)
-    dropped = find_contradictions(rows)
-    title = printable(listing.provenance)
-    applied = corrector.applied
+    dropped = find_contradictions(rows := read_rows(catalogue))
+    title, applied = printable(listing.provenance), corrector.applied
     warnings = [*listing.warnings, *applied.warnings(), *duplicate_warnings(title, catalogue, rows, dropped)]
     for line in warnings:
         _log.warning("%s", line)

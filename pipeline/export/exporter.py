@@ -87,10 +87,7 @@ def export_proven(
         **source.facts,
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        scratch_folder("proof", folder.parent) as work,
-        publishing(folder, facts) as staging,
-    ):
+    with scratch_folder("proof", folder.parent) as work, publishing(folder, facts) as staging:
         predictions = work / "keras"
         predictions.mkdir()
         drafted = run_in_spawned_process(

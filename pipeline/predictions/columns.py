@@ -154,17 +154,7 @@ class Predictions:
             "width": number_array(self.widths, self.widths == 0),
             "height": number_array(self.heights, self.heights == 0),
         }
-        if layout.top_k > 1:
-            chosen = names.take(number_array(self.class_indices[~failed, : layout.top_k].ravel()))
-            values = number_array(self.probabilities[~failed, : layout.top_k].ravel())
-            columns["top_labels"] = list_array(chosen, layout.top_k, failed)
-            columns["top_probabilities"] = list_array(values, layout.top_k, failed)
-        if layout.multi_label:
-            applies = (self.probabilities >= LABEL_THRESHOLD) & ~failed[:, np.newaxis]
-            counts, chosen = applies.sum(axis=1), names.take(number_array(self.class_indices[applies]))
-            columns["labels"] = list_array(chosen, counts, failed)
-            values = number_array(self.probabilities[applies])
-            columns["label_probabilities"] = list_array(values, counts, failed)
+        columns |= self._lists(names, layout, failed)
         if layout.decisions:
             review = (~self._accepted(thresholds, first)).astype(np.int8)
             columns["decision"] = text_array(DECISIONS).take(number_array(review, failed))
@@ -184,6 +174,22 @@ class Predictions:
             nulls = pa.nulls(len(self.paths), column.type)
             columns[column.name] = nulls if passed_through is None else passed_through[column.name]
         return pa.Table.from_arrays([columns[name] for name in wanted.names], schema=wanted)
+
+    def _lists(self, names: "pa.Array", layout: TableLayout, failed: Mask) -> "dict[str, pa.Array]":
+        """The columns with several predictions of each image."""
+        columns = {}
+        if layout.top_k > 1:
+            chosen = names.take(number_array(self.class_indices[~failed, : layout.top_k].ravel()))
+            values = number_array(self.probabilities[~failed, : layout.top_k].ravel())
+            columns["top_labels"] = list_array(chosen, layout.top_k, failed)
+            columns["top_probabilities"] = list_array(values, layout.top_k, failed)
+        if layout.multi_label:
+            applies = (self.probabilities >= LABEL_THRESHOLD) & ~failed[:, np.newaxis]
+            counts, chosen = applies.sum(axis=1), names.take(number_array(self.class_indices[applies]))
+            columns["labels"] = list_array(chosen, counts, failed)
+            values = number_array(self.probabilities[applies])
+            columns["label_probabilities"] = list_array(values, counts, failed)
+        return columns
 
     def _seen_column(self, seen: Mask | None) -> "pa.Array":
         import pyarrow as pa

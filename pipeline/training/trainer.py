@@ -87,8 +87,7 @@ def train_model(
         DownloadError: Weights of ImageNet cannot be downloaded.
         WorkError: The loss is NaN or infinite, or the device is out of memory.
     """
-    training = recipe.training
-    device = start_backend(training)
+    device = start_backend(training := recipe.training)
     with lock_checkpoint(checkpoint), explain_out_of_memory(training):
         with device.scope():
             network = compile_network(dataset, recipe, device)

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,9 @@ class Worker:
         self._preparation = Preparation(plan)
         self._trained_on = TrainingImages(plan.request.bundle) if plan.layout.seen else None
         self._decoders = DecoderPool(plan, decoders) if decoders else None
-        self._kept = plan.request.kept
+        self._empty = partial(
+            Predictions, kept=plan.request.kept, embedding_size=plan.request.bundle.embedding_size
+        )
         self._warm_up()
         self._seconds: dict[str, float] = defaultdict(float)
         self._name = f"{socket.gethostname()}, process {os.getpid()}, thread {threading.get_ident()}"
@@ -203,16 +206,9 @@ class Worker:
             copies = [place for place, _ in duplicates]
             sample.copy(copies, predictions)
             if reused:
-                others = computed.union(copies)
-                errors = predictions.errors
-                sample.reuse(
-                    [at for at in range(len(errors)) if not errors[at] and at not in others], predictions
-                )
+                scored = {at for at, error in enumerate(predictions.errors) if not error}
+                sample.reuse(sorted(scored - computed.union(copies)), predictions)
         return predictions, reused, len(duplicates)
-
-    def _empty(self, paths: Sequence[str]) -> Predictions:
-        request = self._plan.request
-        return Predictions(paths, self._kept, request.bundle.embedding_size)
 
     def close(self) -> None:
         """Stop the processes and timers of the worker."""

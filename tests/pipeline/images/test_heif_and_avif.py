@@ -108,6 +108,4 @@ except ImageFailure as failure:
     done = subprocess.run(
         [sys.executable, "-c", program], input=encoded("HEIF", corners()), capture_output=True, check=True
     )
-    assert done.stdout.decode().strip() == (
-        "unsupported: a HEIC file, which needs the extra `heif`"
-    )
+    assert done.stdout.decode().strip() == ("unsupported: a HEIC file, which needs the extra `heif`")
