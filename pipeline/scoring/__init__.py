@@ -108,6 +108,7 @@ class ScoringPlan:
         started: The start time by `time.time`, which other processes can compare with.
         source: Where the images are.
         clock: The start time by `time.monotonic`, which is never set back.
+        multi_label: Whether an image may have several labels.
     """
 
     request: ScoringRequest
@@ -118,6 +119,7 @@ class ScoringPlan:
     source: ImageSource
     clock: float = field(default_factory=time.monotonic)
     thresholds: Thresholds = ()
+    multi_label: bool = False
 
     @property
     def layout(self) -> TableLayout:
@@ -131,7 +133,7 @@ class ScoringPlan:
             embedding_size=request.bundle.embedding_size,
             passed_through=listed.passed_schema if listed and listed.columns else "",
             seen=request.mark_training_images,
-            multi_label=request.bundle.multi_label,
+            multi_label=self.multi_label,
         )
 
 

@@ -17,7 +17,7 @@ LATEST = "latest"
 _FOLDER = re.compile(r"run_date=(\d{4}-\d{2}-\d{2})")
 
 
-def parse_night(text: str, option: str = "date") -> date:
+def parse_night(text: str, option: str = "night") -> date:
     """The date of a night, given by an option.
 
     Raises:

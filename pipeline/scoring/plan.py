@@ -100,7 +100,8 @@ def plan_scoring(request: ScoringRequest) -> ScoringPlan:
     bundle = request.bundle
     thresholds = bundle.decision_thresholds()
     labels, spec = bundle.labels(), bundle.image_spec()
-    plan = ScoringPlan(request, facts, labels, spec, started, source, clock, thresholds)
+    several = bundle.multi_label
+    plan = ScoringPlan(request, facts, labels, spec, started, source, clock, thresholds, several)
     remove_folder(request.shards)
     remove_folder(request.work / TIMEOUTS_FOLDER)
     write_plan(plan)
