@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -33,10 +33,9 @@ def pip_install(*arguments: str) -> str:
 
 def _source() -> tuple[Path | None, bool]:
     """The folder or file that pixelmill was installed from, if it is there, and whether it is editable."""
-    try:
-        recorded = json.loads(distribution("pixelmill").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
-        return None, False
+    # A checkout as the current folder has metadata of its own, which a build left there.
+    records = (found.read_text("direct_url.json") for found in distributions(name="pixelmill"))
+    recorded = json.loads(next(filter(None, records), "{}"))
     address = urlsplit(recorded.get("url", ""))
     path = Path(unquote(address.path))
     if address.scheme != "file" or not path.exists():
