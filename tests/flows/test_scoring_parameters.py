@@ -19,6 +19,13 @@ from pixelmill.pipeline.scoring.options import ScoringOptions, check_values, sco
 OWN = {"model", "images", "output", "precision", "store", "as_json", "quiet", "help"}
 
 
+def with_options(description: str) -> str:
+    """A description with the options of the command in place of the fields that it names."""
+    for option in scoring_options():
+        description = description.replace(f"`{option.name}`", f"--{option.name.replace('_', '-')}")
+    return description
+
+
 def test_every_option_is_an_option_of_the_command_with_its_help() -> None:
     group: Any = get_command(app)
     score = group.commands["score"]
@@ -27,7 +34,7 @@ def test_every_option_is_an_option_of_the_command_with_its_help() -> None:
     for option in scoring_options():
         name = "--glob" if option.name == "globs" else f"--{option.name.replace('_', '-')}"
         assert options[option.name].opts == [name]
-        assert options[option.name].help == option.description.replace("`previous`", "--previous")
+        assert options[option.name].help == with_options(option.description)
 
 
 def test_every_option_is_a_parameter_of_the_flow_with_its_help() -> None:

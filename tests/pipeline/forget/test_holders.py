@@ -98,7 +98,7 @@ def test_a_csv_table_is_searched_and_a_damaged_one_is_named(
     sha256 = sha256_of(dataset_folder / "dog/00003.png")
     found = find_holders(tmp_path / "store", [sha256], [tmp_path / "tables"])
     assert [(one.name, one.detail) for one in found.holdings] == [
-        (str(tmp_path / "tables/csv"), "./dog/00003.png")
+        (str(tmp_path / "tables/csv"), "dog/00003.png")
     ]
     assert len(found.not_searched) == 1
     assert found.not_searched[0].startswith(str(tmp_path / "tables/broken"))
