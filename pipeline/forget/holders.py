@@ -13,6 +13,7 @@ from pixelmill.pipeline.bundles import TRAINING_IMAGES_FILE
 from pixelmill.pipeline.datasets import ROWS_FILE, read_prepared
 from pixelmill.pipeline.errors import PixelmillError, WorkError
 from pixelmill.pipeline.forget import Holding, SearchResult
+from pixelmill.pipeline.predictions.csv_format import identity_blocks
 from pixelmill.pipeline.predictions.table import KIND, StoredTable, read_table
 from pixelmill.pipeline.registry.checks import check_image, read_checks
 from pixelmill.pipeline.registry.places import model_names, version_folder, version_numbers
@@ -134,10 +135,4 @@ def _hashes(table: StoredTable) -> Iterator[pa.Table]:
                 for batch in pq.ParquetFile(content).iter_batches(_ROWS_AT_ONCE, columns=columns):
                     yield pa.Table.from_batches([batch])
                 continue
-            import pandas as pd
-
-            frames = pd.read_csv(
-                content, usecols=columns, dtype=str, keep_default_na=False, chunksize=_ROWS_AT_ONCE
-            )
-            for frame in frames:
-                yield pa.table({name: pa.array(frame[name].tolist(), pa.string()) for name in columns})
+            yield from identity_blocks(content)

@@ -21,12 +21,14 @@ from pixelmill.pipeline.storage import Location
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 # Text that a spreadsheet would run as a formula, with any quotes that already guard it; and guarded text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"class_index|probability(_\d+)?|width|height")
 # Lists of any length, each in one cell.
 _JSON_LISTS = ("labels", "label_probabilities")
+_ROWS_AT_ONCE = 1 << 16
 _GUARDED = r"'+[=+\-@\t\r]"
 
 
@@ -117,3 +119,15 @@ def _cell(value: object) -> object:
 
 def _json(item: object) -> str:
     return str(_cell(item)) if isinstance(item, float) else json.dumps(item, ensure_ascii=False)
+
+
+def identity_blocks(file: BinaryIO) -> "Iterator[pa.Table]":
+    """`image_path`, `image_sha256` and `status` of every row as text, with one block in memory at a time."""
+    import pandas as pd
+    import pyarrow as pa
+
+    columns = ["image_path", "image_sha256", "status"]
+    frames = pd.read_csv(file, usecols=columns, dtype=str, keep_default_na=False, chunksize=_ROWS_AT_ONCE)
+    for frame in frames:
+        frame["image_path"] = frame["image_path"].str.removeprefix("./")
+        yield pa.table({name: pa.array(frame[name].tolist(), pa.string()) for name in columns})

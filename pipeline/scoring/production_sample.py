@@ -17,6 +17,7 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import read_content, replacing
 from pixelmill.pipeline.errors import PixelmillError
+from pixelmill.pipeline.predictions.csv_format import identity_blocks
 from pixelmill.pipeline.predictions.parts import read_part
 from pixelmill.pipeline.predictions.table import StoredTable, read_table
 from pixelmill.pipeline.registry import aliases_of
@@ -34,7 +35,6 @@ MOST_IMAGES = 1000
 _COLUMNS = ["image_path", "image_sha256"]
 _FACTS = b"pixelmill.batch"
 _SOURCE_FACTS = ("source", "root", "archive_size", "archive_modified_ns", "max_image_memory")
-_ROWS_AT_ONCE = 1 << 16
 _MAX_FILE_SIZE = 64 * 2**20
 _log = getLogger(__name__)
 
@@ -151,29 +151,12 @@ def _smallest(table: StoredTable, rng: np.random.Generator) -> "pa.Table":
 
 def _blocks(table: StoredTable) -> "Iterator[pa.Table]":
     """The paths and hashes of the scored rows."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if table.is_csv:
-        import pandas as pd
-
         with table.files[0].opened() as content:
-            frames = pd.read_csv(
-                content,
-                usecols=[*_COLUMNS, "status"],
-                dtype=str,
-                keep_default_na=False,
-                chunksize=_ROWS_AT_ONCE,
-            )
-            for frame in frames:
-                scored = frame[frame["status"] == "scored"]
-                paths = scored["image_path"].str.removeprefix("./")
-                yield pa.table(
-                    {
-                        "image_path": pa.array(paths.tolist(), pa.string()),
-                        "image_sha256": pa.array(scored["image_sha256"].tolist(), pa.string()),
-                    }
-                )
+            for rows in identity_blocks(content):
+                yield rows.filter(pc.equal(rows["status"], "scored")).select(_COLUMNS)
         return
     for file in table.files:
         rows = read_part(file.path, [*_COLUMNS, "status"])
