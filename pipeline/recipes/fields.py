@@ -86,9 +86,11 @@ def find_groups(key: str) -> tuple[FieldGroup, ...]:
 
 
 def keys_ending_in(name: str) -> tuple[str, ...]:
-    """The keys that end in `name`, outside the list of layers."""
+    """The keys that end in `name`, outside the list of layers; of several, those nearest to the top."""
     keys = dict.fromkeys(field.key for group in list_groups() for field in group.fields)
-    return tuple(key for key in keys if NUMBER not in key.split(".") and key.split(".")[-1] == name)
+    found = [key for key in keys if NUMBER not in key.split(".") and key.split(".")[-1] == name]
+    depth = min((key.count(".") for key in found), default=0)
+    return tuple(key for key in found if key.count(".") == depth)
 
 
 def _groups(part: type[Part], key: str) -> Iterator[FieldGroup]:

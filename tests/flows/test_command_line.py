@@ -194,7 +194,10 @@ def test_folder_names_can_be_true_labels(run: Run, trained_store: Path, tmp_path
     assert accuracy["classes"] == {"3": {"images": 20, "correct": right.sum()}}
     left_out = {"images": 40, "folders": 2, "images_by_folder": {"=8": 20, "no digit": 20}}
     assert accuracy["not_classes"] == left_out
-    assert f"accuracy: {right.mean():.4f} on 20 images" in result.output
+    low, high = accuracy["interval"]
+    assert (
+        f"accuracy: {right.mean():.4f} (95% interval {low:.4f} to {high:.4f}) on 20 images" in result.output
+    )
     words = "40 images in 2 folders that are not classes of the model (=8, no digit)"
     assert f"not in the accuracy: {words}" in result.output
     assert "failed: not_an_image 1 (3/bad.png)" in result.output

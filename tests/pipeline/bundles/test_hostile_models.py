@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pixelmill.pipeline.artifacts import read_json, read_verified, write_json
 from pixelmill.pipeline.bundles import ONNX_FILE, ModelBundle
 from pixelmill.pipeline.bundles.engines import EngineName
-from pixelmill.pipeline.bundles.external_data import external_locations
+from pixelmill.pipeline.bundles.external_data import external_locations, require_embedded_weights
 from pixelmill.pipeline.bundles.golden import parse_array, read_golden
 from pixelmill.pipeline.bundles.verification import verify_bundle
 from pixelmill.pipeline.errors import RequestError, WorkError
@@ -204,11 +205,13 @@ def test_a_model_that_allocates_a_terabyte_is_reported(engine: EngineName, copy:
 def test_the_model_that_runs_is_the_one_that_was_hashed(
     copy: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is replaced as soon as its bytes have been read."""
+    """The file is replaced as soon as the bytes that an engine gets have been read."""
+    reads: list[str] = []
 
     def read_and_swap(folder: Path, name: str, manifest: dict[str, Any] | None = None) -> bytes:
         content = read_verified(folder, name, manifest)
-        if name == ONNX_FILE:
+        reads.append(name)
+        if reads.count(ONNX_FILE) == 2:  # The first read looks for weights in other files.
             copy.onnx_path.write_bytes(b"another model")
         return content
 
@@ -216,6 +219,18 @@ def test_the_model_that_runs_is_the_one_that_was_hashed(
     found = verify_bundle(copy, ENGINE)
     assert copy.onnx_path.read_bytes() == b"another model"
     assert found.agrees
+
+
+def test_a_model_that_is_replaced_after_it_was_checked_does_not_run(
+    copy: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_and_swap(model: bytes, title: str) -> None:
+        require_embedded_weights(model, title)
+        copy.onnx_path.write_bytes(b"another model")
+
+    monkeypatch.setattr("pixelmill.pipeline.bundles.verification.require_embedded_weights", check_and_swap)
+    with pytest.raises(WorkError, match=re.escape("model.onnx has 13 bytes; expected")):
+        verify_bundle(copy, ENGINE)
 
 
 def header(shape: str, dtype: str = "|u1", order: str = "False") -> bytes:

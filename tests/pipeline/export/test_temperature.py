@@ -31,7 +31,10 @@ def test_the_files_divide_the_logits_once_however_often_they_are_exported(
     metrics = {
         **read_json(bundle.folder / METRICS_FILE),
         "calibration": {"temperature": FACTOR, "is_used": True},
-        "thresholds": [{"threshold": threshold} for threshold in THRESHOLDS],
+        "thresholds": [
+            {"class": name, "threshold": threshold, "precision": None, "precision_interval": None}
+            for name, threshold in zip(bundle.labels(), THRESHOLDS, strict=True)
+        ],
     }
     write_json(results / METRICS_FILE, metrics)
     (results / "baseline.json").write_bytes((bundle.folder / "baseline.json").read_bytes())

@@ -479,7 +479,7 @@ def test_text_fields_of_another_dataset_or_layer_are_text() -> None:
         ("epochs=3", "training.epochs"),
         ("seed=1", "training.seed"),
         ("path=pets", "dataset.path"),
-        ("image.peak=0.1", "training.learning_rate.peak"),
+        ("image.peak=0.1", "training.head.peak or training.learning_rate.peak"),
         ("training.learning_rate.batch_size=8", "training.batch_size"),
     ],
 )
