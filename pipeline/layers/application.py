@@ -17,6 +17,9 @@ from pixelmill.pipeline.layers.layer import LayerSpec
 from pixelmill.pipeline.part import WeightsSource
 
 ApplicationName = Literal[
+    "ConvNeXtTiny",
+    "ConvNeXtSmall",
+    "ConvNeXtBase",
     "DenseNet121",
     "DenseNet169",
     "DenseNet201",
@@ -187,7 +190,7 @@ SCALINGS: dict[Scaling, Callable[[Any], list[Any]]] = {
         lambda tensor: keras.ops.take(tensor, [2, 1, 0], axis=-1),
     ],
 }
-INCLUDE_PREPROCESSING = ("EfficientNetV2", "MobileNetV3")
+INCLUDE_PREPROCESSING = ("ConvNeXt", "EfficientNetV2", "MobileNetV3")
 
 
 def _halve_up(side: int) -> int:
@@ -221,6 +224,7 @@ def _chain(*steps: Side) -> Side:
 
 _UP = _chain(_halve_up, _halve_up, _halve_up, _halve_up, _halve_up)
 _DOWN = _chain(_halve_down, _halve_down, _halve_down, _halve_down, _halve_down)
+_CONVNEXT = _chain(lambda side: side // 4, _halve_down, _halve_down, _halve_down)
 _MOBILENET = _chain(_halve_up, _halve_down, _halve_down, _halve_down, _halve_down)
 _DENSENET = _chain(_halve_up, _halve_up, _halve_down, _halve_down, _halve_down)
 _INCEPTION = _chain(
@@ -230,6 +234,9 @@ _XCEPTION = _chain(_conv3_stride2, _conv3, _halve_up, _halve_up, _halve_up, _hal
 _NASNET = _chain(_conv3_stride2, _halve_up, _halve_up, _halve_up, _halve_up)
 
 APPLICATIONS: dict[ApplicationName, _Facts] = {
+    "ConvNeXtTiny": _Facts("torch", _CONVNEXT, 768, 27_820_128, 132),
+    "ConvNeXtSmall": _Facts("torch", _CONVNEXT, 768, 49_454_688, 258),
+    "ConvNeXtBase": _Facts("torch", _CONVNEXT, 1024, 87_566_464, 258),
     "DenseNet121": _Facts("torch", _DENSENET, 1024, 7_037_504, 427),
     "DenseNet169": _Facts("torch", _DENSENET, 1664, 12_642_880, 595),
     "DenseNet201": _Facts("torch", _DENSENET, 1920, 18_321_984, 707),

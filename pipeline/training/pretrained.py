@@ -109,6 +109,10 @@ def _read_weights(inner: Any, path: Path) -> Mapping[str, Arrays]:
     if zipfile.is_zipfile(path):
         with with_suffix(path, ".keras") as named:
             model = keras.saving.load_model(named, safe_mode=True, compile=False)
+        same = _find_same(inner, model)
+        if same is not None:
+            pairs = zip(inner.layers, same.layers, strict=True)
+            return {ours.name: theirs.get_weights() for ours, theirs in pairs if ours.weights}
         return {each.name: each.get_weights() for each in _all_layers(model) if each.weights}
     with h5py.File(path) as file:
         group = file.get(_WHOLE_MODEL, file)
@@ -139,12 +143,21 @@ def _read_by_name(inner: Any, group: Any) -> dict[str, Arrays]:
     return found
 
 
+def _find_same(inner: Any, model: Any) -> Any:
+    """A network in a model with the shapes of `inner`, whose layers may have other names; None if none is."""
+    networks = (each for each in (model, *_all_layers(model)) if hasattr(each, "layers"))
+    return next((each for each in networks if _shapes(each) == _shapes(inner)), None)
+
+
+def _shapes(network: Any) -> list[list[tuple[int, ...]]]:
+    return [[tuple(weight.shape) for weight in layer.weights] for layer in network.layers]
+
+
 def _all_layers(network: Any) -> Iterator[Any]:
     for layer in network.layers:
+        yield layer
         if hasattr(layer, "layers"):
             yield from _all_layers(layer)
-        else:
-            yield layer
 
 
 def _fits(layer: Any, values: Arrays | None) -> bool:

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixelmill.pipeline.export.parity import MIN_ALLOWED
-from tests.engines.cases import FOREIGN_LAYERS, OTHER_LAYERS, Case, make_cases, recipe_cases
+from pixelmill.pipeline.export.parity import MAX_ALLOWED, MIN_ALLOWED
+from tests.engines.cases import (
+    FOREIGN_LAYERS,
+    OTHER_LAYERS,
+    Case,
+    make_cases,
+    make_deep_cases,
+    recipe_cases,
+)
 from tests.engines.matrix import MATRIX, MatrixEngine, NotInstalledError, Predictions
 from tests.engines.table import PAGE, Row, read_table, write_table
 
@@ -18,6 +25,11 @@ pytestmark = pytest.mark.xdist_group("engines")
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
     return make_cases(tmp_path_factory.mktemp("engines") / "cases")
+
+
+@pytest.fixture(scope="module")
+def deep_cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, ...]:
+    return make_deep_cases(tmp_path_factory.mktemp("engines") / "deep")
 
 
 def test_every_recipe_is_a_case_with_distinct_predictions(cases: tuple[Case, ...]) -> None:
@@ -37,7 +49,23 @@ def test_an_engine_predicts_the_probabilities_of_keras(engine: MatrixEngine, cas
     except NotInstalledError as error:
         pytest.skip(f"{engine.title} is not installed here: {error}")
     differences = predictions.differences(cases)
-    assert {name: found for name, found in differences.items() if not found <= MIN_ALLOWED} == {}
+    assert [case.name for case in cases if not differences[case.name] <= MIN_ALLOWED] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", MATRIX, ids=lambda engine: engine.title)
+def test_an_engine_predicts_the_deep_networks_that_the_table_says(
+    engine: MatrixEngine, deep_cases: tuple[Case, ...]
+) -> None:
+    (row,) = [row for row in read_table() if row.title == engine.title]
+    if row.deep is None:
+        pytest.skip(f"{engine.title} does not run these networks")
+    try:
+        predictions = engine.predict(deep_cases)
+    except NotInstalledError as error:
+        pytest.skip(f"{engine.title} is not installed here: {error}")
+    differences = predictions.differences(deep_cases)
+    assert [case.name for case in deep_cases if not differences[case.name] <= case.allowed] == []
 
 
 def test_predictions_in_another_order_or_shape_differ(cases: tuple[Case, ...]) -> None:
@@ -55,13 +83,18 @@ def test_predictions_in_another_order_or_shape_differ(cases: tuple[Case, ...]) -
 def test_the_table_lists_exactly_the_engines() -> None:
     table = read_table()
     assert [(row.title, row.needed) for row in table] == [(engine.title, engine.needed) for engine in MATRIX]
-    assert all(0 <= row.difference <= MIN_ALLOWED and row.version for row in table)
+    assert all(row.difference is not None and row.difference <= MIN_ALLOWED for row in table)
+    assert all(row.deep is None or row.deep <= MAX_ALLOWED for row in table)
+    assert all(row.version for row in table)
 
 
 def test_the_table_is_read_as_written(tmp_path: Path) -> None:
     copy = tmp_path / "bundle.md"
     shutil.copyfile(PAGE, copy)
-    rows = [Row("an engine", "1.2 in a browser", 3.1e-07, "`nothing`"), Row("another", "2", 0.0, "much")]
+    rows = [
+        Row("an engine", "1.2 in a browser", 3.1e-07, 2e-05, "`nothing`"),
+        Row("another", "2", 0.0, None, "much"),
+    ]
     write_table(rows, copy)
     assert read_table(copy) == rows
     write_table(read_table(), copy)

@@ -187,10 +187,24 @@ def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]],
             content = write_onnx(load_network(folder / "model.keras"), image(side), ExportSpec(), {})
             (folder / "model.onnx").write_bytes(content)
             predictions = network.predict(noise(side), verbose=0)
+            require_restored(network, name, folder / "model.keras")
         keras.backend.clear_session()
     if name.startswith(INCLUDE_PREPROCESSING):
         compare_scaling(keras, name)
     return outputs, inner.count_params(), len(inner.layers), predictions
+
+
+def require_restored(network: Any, name: ApplicationName, path: Path) -> None:
+    """A model of ours gives its weights to an application whose layers Keras numbered differently."""
+    from pixelmill.pipeline.training.network import build_network
+    from pixelmill.pipeline.training.pretrained import PretrainedWeights, load_pretrained, nested_network
+
+    again = build_network(model(name), image(sizes(name)[0]), CLASSES)
+    first = model(name, weights=str(path)).layers[0]
+    assert isinstance(first, Application)
+    load_pretrained(again, first, PretrainedWeights(path, "0" * 64, str(path)))
+    pairs = zip(nested_network(network).get_weights(), nested_network(again).get_weights(), strict=True)
+    assert all(np.array_equal(*pair) for pair in pairs)
 
 
 def compare_scaling(keras: Any, name: ApplicationName) -> None:
