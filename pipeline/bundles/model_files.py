@@ -6,7 +6,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pixelmill.pipeline.artifacts import read_json
-from pixelmill.pipeline.bundles import ONNX_FILE, PARITY_FILE, Precision, read_allowed_difference
+from pixelmill.pipeline.bundles import (
+    EMBEDDINGS_FILE,
+    ONNX_FILE,
+    PARITY_FILE,
+    Precision,
+    read_allowed_difference,
+)
 from pixelmill.pipeline.bundles.engines import ENGINES, EngineName
 from pixelmill.pipeline.config import ExportFormat
 from pixelmill.pipeline.errors import RequestError
@@ -46,6 +52,7 @@ class ModelFile:
 
 MODEL_FILES = (
     ModelFile(ONNX_FILE, "onnx", ONNX_ENGINES),
+    ModelFile(EMBEDDINGS_FILE, "onnx", (EngineName.ONNXRUNTIME,)),
     ModelFile(LITERT_FILE, "litert", (EngineName.LITERT,)),
     ModelFile(LITERT_INT8_FILE, "litert", (EngineName.LITERT,), "int8"),
     ModelFile(OPENVINO_FILE, "openvino", (EngineName.OPENVINO,), beside=(OPENVINO_WEIGHTS_FILE,)),
@@ -90,7 +97,7 @@ def read_allowed_differences(folder: Path, names: Iterable[str]) -> dict[str, fl
     """
     content = read_json(folder / PARITY_FILE)
     entries = content.get("formats", ()) if isinstance(content, dict) else ()
-    found = {ONNX_FILE: read_allowed_difference(folder)}
+    found = dict.fromkeys((ONNX_FILE, EMBEDDINGS_FILE), read_allowed_difference(folder))
     try:
         found |= {entry["file"]: entry["allowed_difference"] for entry in entries}
         wrong = [name for name in names if not 0 < found[name] <= 1]

@@ -67,7 +67,11 @@ def _list_components(folder: Path, card: ModelCard) -> dict[str, Any]:
     }
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     # Triton's file is a copy of the model.
-    others = [name for name, kind in model_files(names).items() if kind.format not in ("onnx", "triton")]
+    others = [
+        name
+        for name, kind in model_files(names).items()
+        if kind.format != "triton" and name not in ONNX_FILES.values()
+    ]
     files |= {Path(name).name: name for name in others}
     model = model_file(ONNX_FILES["fp32"], card.name, _MODEL)
     packages = [

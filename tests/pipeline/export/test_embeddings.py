@@ -11,13 +11,18 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import TypeAdapter
 
 from pixelmill.pipeline.artifacts import read_json
-from pixelmill.pipeline.bundles import EMBEDDINGS_FILE, PARITY_FILE, ModelBundle
+from pixelmill.pipeline.bundles import EMBEDDINGS_FILE, ONNX_FILE, PARITY_FILE, ModelBundle
+from pixelmill.pipeline.bundles.engines import EngineName
 from pixelmill.pipeline.bundles.golden import GOLDEN_FOLDER, read_golden
+from pixelmill.pipeline.bundles.verification import verify_bundle
 from pixelmill.pipeline.errors import GateRefused, RequestError
 from pixelmill.pipeline.export.embeddings import add_embedding, export_embeddings
 from pixelmill.pipeline.export.held_out import HeldOut, from_folder
 from pixelmill.pipeline.export.parity import Parity
 from pixelmill.pipeline.inference import load_session
+from tests.conftest import update_manifest
+
+ENGINE = [EngineName.ONNXRUNTIME]
 
 
 @pytest.fixture
@@ -83,6 +88,27 @@ def test_a_file_that_predicts_otherwise_is_refused(
     with pytest.raises(GateRefused, match="labels differ"):
         export_embeddings(copy, held_out(copy), proof_of(copy))
     assert not (copy.folder / EMBEDDINGS_FILE).exists()
+
+
+def test_verification_replays_the_file_with_embeddings(copy: ModelBundle) -> None:
+    export_embeddings(copy, held_out(copy), proof_of(copy))
+    update_manifest(copy.folder)
+    assert {check.file: check.agrees for check in verify_bundle(copy, ENGINE).engines} == {
+        ONNX_FILE: True,
+        EMBEDDINGS_FILE: True,
+    }
+    path = copy.folder / EMBEDDINGS_FILE
+    model = onnx.load(path)
+    (dense,) = (node for node in model.graph.node if node.op_type in ("Gemm", "MatMul"))
+    for tensor in model.graph.initializer:
+        if tensor.name == dense.input[1]:
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, path)
+    update_manifest(copy.folder)
+    assert {check.file: check.agrees for check in verify_bundle(copy, ENGINE).engines} == {
+        ONNX_FILE: True,
+        EMBEDDINGS_FILE: False,
+    }
 
 
 def network_without_dense_head(with_dense_inside: bool) -> bytes:
