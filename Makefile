@@ -47,8 +47,8 @@ test: lint $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.1
 # The same tests with the lines that they run; the processes that they start are measured, too.
 coverage: .venv/installed $(JAVASCRIPT) .engines/onnxruntime-1.16/installed .engines/opencv-4.11/installed \
 		.engines/tritonclient/installed
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
-		--cov --cov-report term-missing
+	COVERAGE_FILE=$(CURDIR)/.coverage $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup \
+		--no-loadscope-reorder --cov --cov-report term-missing
 
 # The server of the tests of the MLflow mirror, whose packages need other versions than ours.
 .engines/mlflow/installed: | .venv/installed
