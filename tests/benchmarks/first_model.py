@@ -1,6 +1,6 @@
 """A first model of one's own photographs: ours from one command, a plain Keras script, a logistic regression.
 
-    python -m tests.benchmarks.first_model --cifar ARCHIVE [--weights FILE] [--seeds N] [--images N]
+    python -m tests.benchmarks.first_model --cifar ARCHIVE [--weights FILE] [--seeds N] [--first-seed N] [--images N]
         [--data hard,imbalanced] [--only photos,photos-small,folder,keras,logistic] [--set KEY=VALUE ...]
 
 ARCHIVE is a `.tar.gz` of CIFAR-10 as image files, `train/CLASS/NAME.jpg`; FILE holds weights of a MobileNetV2
@@ -227,7 +227,7 @@ def compare(options: argparse.Namespace, name: str, folder: Path) -> list[str]:
     sizes = imbalanced_sizes(options.images) if name == "imbalanced" else options.images
     write_hard_pictures(options.cifar, folder, sizes)
     results: dict[str, list[Result]] = {contender: [] for contender in options.only.split(",")}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         seconds = options.seconds
         for contender, of_contender in results.items():
             request = Request(
@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, required=True, metavar="ARCHIVE")
     parser.add_argument("--weights", default="imagenet", metavar="FILE")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N")
     parser.add_argument("--images", type=int, default=240, metavar="N")
     parser.add_argument("--data", default=",".join(DATA))
     parser.add_argument("--only", default=",".join(CONTENDERS))
