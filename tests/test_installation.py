@@ -242,9 +242,11 @@ def test_the_command_in_a_message_installs_what_is_missing(checkout: Path, tmp_p
         place / "pixelmill",
         "score",
         "digits@1",
-        "s3://bucket/images",
+        "images",
         "--output",
         "out",
+        "--store",
+        "s3://bucket/store",
     ]
     # No server listens there, so that an installation with the extra ends, too.
     environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
@@ -256,12 +258,12 @@ def test_the_command_in_a_message_installs_what_is_missing(checkout: Path, tmp_p
         return done.stderr.strip().splitlines()[-1]
 
     told = last_error()
-    assert told.startswith("pixelmill: address s3://bucket/images"), told
+    assert told.startswith("pixelmill: address s3://bucket/store"), told
     command = shlex.split(told.partition("for s3://: ")[2])
     assert command[:4] == [str(place / "python"), "-m", "pip", "install"]
     assert str(checkout / "constraints.txt") in command
     subprocess.run(command, capture_output=True, check=True)
-    assert "address s3://bucket/images" not in last_error()
+    assert "address s3://bucket/store" not in last_error()
 
 
 def test_constraints_are_exact_and_contain_no_index() -> None:

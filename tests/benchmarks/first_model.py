@@ -1,7 +1,8 @@
 """A first model of one's own photographs: ours from one command, a plain Keras script, a logistic regression.
 
-    python -m tests.benchmarks.first_model --cifar ARCHIVE [--weights FILE] [--seeds N] [--first-seed N] [--images N]
-        [--data hard,imbalanced] [--only photos,photos-small,folder,keras,logistic] [--set KEY=VALUE ...]
+    python -m tests.benchmarks.first_model --cifar ARCHIVE [--weights FILE] [--seeds N] [--first-seed N]
+        [--images N] [--data hard,imbalanced] [--only photos,photos-small,folder,keras,logistic]
+        [--set KEY=VALUE ...]
 
 ARCHIVE is a `.tar.gz` of CIFAR-10 as image files, `train/CLASS/NAME.jpg`; FILE holds weights of a MobileNetV2
 in any form that `model.layers.0.weights` takes, and is `imagenet` by default. The pictures are those of

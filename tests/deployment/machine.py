@@ -173,7 +173,10 @@ class Machine:
                 "flow_id": flow,
                 "work_pool_name": POOL,
                 "entrypoint": entrypoint,
-                "path": str(folder),
+                # Without it, Prefect copies the whole folder for each run, the virtual environment too.
+                "pull_steps": [
+                    {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
+                ],
                 "parameters": parameters,
             },
         )

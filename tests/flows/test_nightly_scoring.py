@@ -10,6 +10,7 @@ import pytest
 
 from pixelmill.pipeline.predictions import read_predictions
 from tests.conftest import write_images
+from tests.deployment.machine import wait_for
 from tests.flows.conftest import PrefectServer, ask
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect-server")]
@@ -28,6 +29,12 @@ if __name__ == "__main__":
     except GateRefused as refusal:
         print(refusal.received)
 """
+
+
+def events_of(server: PrefectServer, folder: Path) -> list[Any]:
+    """The events that tell of drift in a table below a folder."""
+    told: Any = ask(server, "events/filter", filter={"event": {"name": ["pixelmill.drift.exceeded"]}})
+    return [one for one in told["events"] if one["payload"].get("table", "").startswith(str(folder))]
 
 
 def test_a_night_an_empty_folder_and_drift(
@@ -53,7 +60,7 @@ def test_a_night_an_empty_folder_and_drift(
     ends = [(run["state"]["type"], run["state"]["name"]) for run in runs if run["start_time"]]
     assert ends == [("COMPLETED", "Completed"), ("COMPLETED", "Completed"), ("FAILED", "Refused")]
     assert runs[1]["state"]["message"] == f"nothing to do: {tmp_path / 'empty'} has no images"
-    told: Any = ask(server, "events/filter", filter={"event": {"name": ["pixelmill.drift.exceeded"]}})
-    (event,) = [one for one in told["events"] if one["payload"].get("table", "").startswith(str(tmp_path))]
+    # The server writes events to its database some seconds after it received them.
+    (event,) = wait_for("the event", lambda: events_of(server, tmp_path), 60)
     assert event["resource"]["prefect.resource.id"] == "pixelmill.model.digits"
     assert event["payload"]["drift"]
