@@ -1,5 +1,7 @@
 """What a flow run does beside its work: leave a record of its process, end when it should, show its log.
 
+It also waits for a server that is away when the work is done.
+
 A thread looks every few seconds whether somebody cancelled the run, and how long it has been at work.
 Prefect's worker ends a cancelled run, except after the server was away for half a minute, when it no longer
 looks.
@@ -21,6 +23,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.states import Cancelled
 
 from pixelmill.flows.healing import heal_runs
+from pixelmill.flows.outages import wait_for_server
 from pixelmill.flows.passwords import hide_in_logs
 from pixelmill.flows.process_record import write_record
 from pixelmill.flows.refusals import show_errors_in_one_line
@@ -80,8 +83,10 @@ def supervision() -> Iterator[None]:
     watch.start()
     try:
         yield
+        wait_for_server()
     except Exception as error:
         watch.stop()
+        wait_for_server()
         if watch.is_cancelled:
             raise RunCancelled("ended by its own process") from error
         if watch.is_too_late:

@@ -1,4 +1,4 @@
-"""A flow run that takes too long, and one that was cancelled while nobody looked, end themselves."""
+"""A flow run that takes too long, was cancelled while nobody looked, or ends while the server is away."""
 
 import os
 import subprocess
@@ -83,3 +83,57 @@ def test_a_cancelled_run_ends_itself(server: PrefectServer, tmp_path: Path) -> N
     # All processes that had the pipe open have ended, also the child.
     assert process.wait() != 0
     assert machine.run(record.stem)["state_name"] == "Cancelled"
+
+
+SHORT_FLOW = """
+import sys
+import time
+from pathlib import Path
+
+from prefect import flow
+
+from pixelmill.flows.supervision import supervised
+
+
+@flow(name="short")
+@supervised
+def run(folder: str):
+    Path(folder, "begun").touch()
+    while not Path(folder, "server is away").exists():
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])
+"""
+
+
+def test_a_run_that_ends_while_the_server_is_away_reports_it_later(tmp_path: Path) -> None:
+    (tmp_path / "short_flow.py").write_text(SHORT_FLOW)
+    machine = Machine(tmp_path / "home")
+    machine.folder.mkdir()
+    try:
+        machine.start_server()
+        process = subprocess.Popen(
+            [sys.executable, str(tmp_path / "short_flow.py"), str(tmp_path)],
+            # The client gives up at once instead of after a minute.
+            env={**machine.environment, "PREFECT_CLIENT_MAX_RETRIES": "0"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for("the work", (tmp_path / "begun").exists)
+        assert machine.server is not None
+        machine.server.kill()
+        machine.server.wait()
+        (tmp_path / "server is away").touch()
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "waiting to report the end" in line:
+                break
+        machine.start_server()
+        process.stderr.read()
+        assert process.wait() == 0
+        (run,) = machine.ask("POST", "flow_runs/filter", {})
+        assert run["state_name"] == "Completed"
+    finally:
+        machine.stop()
