@@ -67,7 +67,7 @@ HEAVY = {
 # The flows, and modules for their functions.
 WITH_PREFECT = (
     *("retraining", "training_progress", "batch_scoring", "refusals", "page", "demo", "gate"),
-    *("run_requests", "supervision", "nightly_scoring", "triggers", "events", "automations"),
+    *("run_requests", "supervision", "outages", "nightly_scoring", "triggers", "events", "automations"),
 )
 WITH_PREFECT_FILES = tuple(f"flows/{name}.py" for name in WITH_PREFECT)
 ALLOWED_KERAS = ("pipeline/layers/", "pipeline/training/", "pipeline/export/")
