@@ -89,15 +89,19 @@ def _runs(work: Path, request: PruneRequest, kept: KeptVersions) -> Iterator[Can
 
 
 def _datasets(work: Path, request: PruneRequest, kept: KeptVersions) -> Iterator[Candidate]:
-    of_source: dict[str, list[tuple[str, Path]]] = {}
+    of_source: dict[str, list[tuple[str, Path, bool]]] = {}
     for path in sorted((work / "datasets").glob(f"*/{MANIFEST}")):
         manifest = _manifest_of(path.parent)
-        if manifest.get("kind") == "prepared-dataset" and manifest["fingerprint"] not in kept.fingerprints:
-            entry = (str(manifest["created_at"]), path.parent)
+        if manifest.get("kind") == "prepared-dataset":
+            entry = (
+                str(manifest["created_at"]),
+                path.parent,
+                manifest["fingerprint"] in kept.fingerprints,
+            )
             of_source.setdefault(str(manifest["name"]), []).append(entry)
     for entries in of_source.values():
-        for created_at, folder in sorted(entries)[: -request.keep]:
-            if _is_old(datetime.fromisoformat(created_at), request):
+        for created_at, folder, is_needed in sorted(entries)[: -request.keep]:
+            if not is_needed and _is_old(datetime.fromisoformat(created_at), request):
                 yield _candidate("dataset", folder, "no kept version was trained on it")
 
 
