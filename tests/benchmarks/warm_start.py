@@ -4,7 +4,7 @@
 
 ARCHIVE is a `.tar.gz` of images in folders of classes, `.../CLASS/NAME.jpg`. A model is trained with the
 recipe `folder` on N images of each class. Then 5% new images come in, and a model of all of them is trained
-twice: from nothing, with the same recipe, and from the weights of the first model, with a fifth of its
+twice: from nothing, with the same recipe, and from the weights of the first model, with a fiftieth of its
 learning rate. Both are validated on the same images. The target is the lowest validation loss from nothing.
 """
 
@@ -27,7 +27,7 @@ from pixelmill.pipeline.training.trainer import train_model
 from pixelmill.pipeline.training.warm_start import StartingWeights
 
 GROWTH = 0.05
-PEAK, WARM_PEAK = 0.005, 0.001
+PEAK, WARM_PEAK = 0.005, 0.0001
 
 
 def write_images(archive: Path, folder: Path, first: int, last: int) -> None:
