@@ -1,4 +1,4 @@
-"""Waiting for Prefect's server, so that a run whose work is done can report its end."""
+"""Waiting for Prefect's server, so that a run whose work has ended can report it."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ def wait_for_server() -> None:
     """Return once the server responds, or after a quarter of an hour.
 
     Prefect's client tries for about a minute to report a state, and fails the run if the server is away for
-    longer, although all of its work is done.
+    longer, whatever its work came to.
     """
     if not PREFECT_API_URL.value():
         return  # The server is in this process.
@@ -23,7 +23,9 @@ def wait_for_server() -> None:
     is_told = False
     while not _responds() and time.monotonic() < deadline:
         if not is_told:
-            _log.warning("the work is done, but Prefect's server does not respond: waiting to report the end")
+            _log.warning(
+                "the work has ended, but Prefect's server does not respond: waiting to report the end"
+            )
             is_told = True
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 

@@ -83,6 +83,8 @@ def supervision() -> Iterator[None]:
     watch.start()
     try:
         yield
+        # Its time limit is for the work, which is done.
+        watch.stop()
         wait_for_server()
     except Exception as error:
         watch.stop()

@@ -89,19 +89,15 @@ def _runs(work: Path, request: PruneRequest, kept: KeptVersions) -> Iterator[Can
 
 
 def _datasets(work: Path, request: PruneRequest, kept: KeptVersions) -> Iterator[Candidate]:
-    of_source: dict[str, list[tuple[str, Path, bool]]] = {}
+    of_source: dict[str, list[tuple[str, Path, str]]] = {}
     for path in sorted((work / "datasets").glob(f"*/{MANIFEST}")):
         manifest = _manifest_of(path.parent)
         if manifest.get("kind") == "prepared-dataset":
-            entry = (
-                str(manifest["created_at"]),
-                path.parent,
-                manifest["fingerprint"] in kept.fingerprints,
-            )
+            entry = (str(manifest["created_at"]), path.parent, str(manifest["fingerprint"]))
             of_source.setdefault(str(manifest["name"]), []).append(entry)
     for entries in of_source.values():
-        for created_at, folder, is_needed in sorted(entries)[: -request.keep]:
-            if not is_needed and _is_old(datetime.fromisoformat(created_at), request):
+        for created_at, folder, fingerprint in sorted(entries)[: -request.keep]:
+            if fingerprint not in kept.fingerprints and _is_old(datetime.fromisoformat(created_at), request):
                 yield _candidate("dataset", folder, "no kept version was trained on it")
 
 
