@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _SHARDS_OF_A_SIZE = 64
-_MOST_DOUBLINGS = 6
+_MOST_DOUBLINGS = 4
 _WHOLE_BATCHES = 32
 # Each shard of the taper takes a quarter of the remaining images, in steps of a sixteenth of all of them.
 _TAPERED = 2
 _NEXT_SHARE = 4
 _SMALLEST_SHARE = 16
 _FEWEST_IMAGES = 8
-BLOCK = 8192
-"""The number of images of a shard in memory at once."""
+BLOCK = 4096
+"""The number of images of a shard that a worker has in memory at once."""
 _IMAGES = TypeAdapter(list[ListedImage])
 ShardLimit = tuple[int, float]
 """The number of images, or of their bytes, at which a shard is full."""
@@ -49,7 +49,8 @@ class Shard:
 def growing_limits(growth: int = 1) -> Iterator[ShardLimit]:
     """Limits for shards that are small at first, to keep all workers busy from the start, and then grow.
 
-    A table of many millions of rows has hundreds of parts rather than thousands.
+    A table of ten million rows has hundreds of parts rather than thousands. The process that lists holds
+    three shards at a time, and a worker one block, so memory stops growing with the largest of them.
 
     Args:
         growth: Factor on all limits.

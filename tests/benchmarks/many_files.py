@@ -106,22 +106,22 @@ def watch(bundle: Path, images: Path, output: Path, *options: object) -> Run:
     """Run the command and observe its processes until it ends."""
     command = [Path(sys.executable).with_name("pixelmill"), "score", bundle, images, *options]
     start = time.monotonic()
-    process = subprocess.Popen(
-        [str(word) for word in (*command, "--output", output, "--fresh", "--json")],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    peak, first = 0, 0.0
-    parts = output / ".pixelmill/parts"
-    while process.poll() is None:
-        peak = max(peak, memory_of(psutil.Process(process.pid)))
-        if not first and parts.is_dir() and any(parts.glob("part-*.parquet")):
-            first = time.monotonic() - start
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    printed, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"the command ended with {process.returncode}")
-    return Run(json.loads(printed), peak, first)
+    # A manifest of many parts does not fit into a pipe that nobody reads.
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            [str(word) for word in (*command, "--output", output, "--fresh", "--json")], stdout=printed
+        )
+        peak, first = 0, 0.0
+        parts = output / ".pixelmill/parts"
+        while process.poll() is None:
+            peak = max(peak, memory_of(psutil.Process(process.pid)))
+            if not first and parts.is_dir() and any(parts.glob("part-*.parquet")):
+                first = time.monotonic() - start
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if process.returncode:
+            raise SystemExit(f"the command ended with {process.returncode}")
+        printed.seek(0)
+        return Run(json.load(printed), peak, first)
 
 
 def memory_of(process: psutil.Process) -> int:
