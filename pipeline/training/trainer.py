@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,17 @@ from pixelmill.pipeline.bundles import MODEL_FILE
 from pixelmill.pipeline.config import Recipe, TrainingSpec
 from pixelmill.pipeline.datasets import PreparedDataset
 from pixelmill.pipeline.errors import WorkError
-from pixelmill.pipeline.progress import progress
 from pixelmill.pipeline.training import HISTORY_FILE, SEARCH_FILE, VALIDATION_FILE, TrainedModel
 from pixelmill.pipeline.training.backends import Device, chosen_backend, start_backend
-from pixelmill.pipeline.training.callbacks import Checkpointer, ProgressReporter, Report, TrainingProgress
-from pixelmill.pipeline.training.checkpoints import (
-    TrainingState,
-    completed_epochs,
-    head_path,
-    lock_checkpoint,
-    read_state,
-)
-from pixelmill.pipeline.training.class_weights import weighted
+from pixelmill.pipeline.training.callbacks import Report, TrainingProgress
+from pixelmill.pipeline.training.checkpoints import completed_epochs, lock_checkpoint
 from pixelmill.pipeline.training.compilation import compile_for
-from pixelmill.pipeline.training.features import compute_features
+from pixelmill.pipeline.training.fitting import Fitting, fit_phases
 from pixelmill.pipeline.training.initialization import initialize_dirac
-from pixelmill.pipeline.training.input_pipeline import (
-    BatchPrefetcher,
-    TrainingBatches,
-    TrainingImages,
-    ValidationBatches,
-    prefetch_batches,
-    steps_per_epoch,
-)
+from pixelmill.pipeline.training.input_pipeline import steps_per_epoch
 from pixelmill.pipeline.training.network import build_network
 from pixelmill.pipeline.training.normalization import fuse_normalization
-from pixelmill.pipeline.training.phases import (
-    TrainedPhases,
-    assign_weights,
-    choose_weights,
-    count_body_layers,
-    head_report,
-    head_training,
-    split_network,
-)
 from pixelmill.pipeline.training.pretrained import PretrainedWeights
-from pixelmill.pipeline.training.rate_search import find_rate
 from pixelmill.pipeline.training.statistics import estimate_statistics, limit_momentum
 from pixelmill.pipeline.training.validation import validate
 from pixelmill.pipeline.training.warm_start import StartingWeights, set_initial_weights
@@ -94,7 +68,7 @@ def train_model(
             first = recipe.model.layers[0]
             taken = set_initial_weights(network, first, start, pretrained, dataset.class_names)
             resumed_after = completed_epochs(checkpoint)
-            phases = _fit_phases(network, dataset, recipe, device, checkpoint, report, folder)
+            phases = fit_phases(network, Fitting(dataset, recipe, device, checkpoint, report, folder))
         model = _rebuild_in_float32(dataset, recipe, phases.weights)
         normalization = estimate_statistics(model, dataset.split("train"), training, device.count)
         validation = validate(model, dataset.split("validation"), len(dataset.class_names), device.count)
@@ -188,121 +162,6 @@ def compile_network(dataset: PreparedDataset, recipe: Recipe, device: Device) ->
     limit_momentum(network, steps_per_epoch(dataset.counts["train"], training))
     compile_for(network, training, dataset, device)
     return network
-
-
-def _fit_phases(
-    network: Any,
-    dataset: PreparedDataset,
-    recipe: Recipe,
-    device: Device,
-    checkpoint: Path,
-    report: Report,
-    folder: Path,
-) -> TrainedPhases:
-    """Train the head, if the recipe says so, then all layers, from the checkpoint where there is one."""
-    training = recipe.training
-    head = _fit_head(network, dataset, recipe, device, checkpoint, report, folder)
-    before = tuple(network.get_weights()) if head else ()
-    state = read_state(checkpoint) or TrainingState((), (), (), ())
-    if training.learning_rate.find:
-        training, state = find_rate(network, dataset, training, device, state)
-    steps = steps_per_epoch(dataset.counts["train"], training)
-    checkpointer = Checkpointer(network, training, steps, checkpoint, state)
-    if checkpointer.state.history:
-        checkpointer.restore()
-    if not checkpointer.is_over:
-        images = TrainingImages(dataset.split("train"), dataset.split("validation"))
-        classes = len(dataset.class_names)
-        _fit(network, images, classes, training, device, checkpointer, report, folder)
-    return choose_weights(head, before, checkpointer, training)
-
-
-def _fit_head(
-    network: Any,
-    dataset: PreparedDataset,
-    recipe: Recipe,
-    device: Device,
-    checkpoint: Path,
-    report: Report,
-    folder: Path,
-) -> TrainingState | None:
-    """Train only the layers after the application, if the recipe says so, on its output for each image."""
-    if recipe.training.head is None:
-        return None
-    training = head_training(recipe.training)
-    layers = count_body_layers(recipe.model)
-    body, head = split_network(network, layers)
-    compile_for(head, training, dataset, device)
-    path = head_path(checkpoint)
-    state = read_state(path) or TrainingState((), (), (), ())
-    steps = steps_per_epoch(dataset.counts["train"], training)
-    checkpointer = Checkpointer(head, training, steps, path, state)
-    if checkpointer.state.history:
-        checkpointer.restore()
-    if not checkpointer.is_over:
-        images = compute_features(body, layers, dataset, recipe)
-        classes = len(dataset.class_names)
-        log = folder.with_name("head") / folder.name
-        _fit(head, images, classes, training, device, checkpointer, head_report(report), log)
-    assign_weights(head, checkpointer.state.weights)
-    return checkpointer.state
-
-
-def _fit(
-    network: Any,
-    images: TrainingImages,
-    classes: int,
-    training: TrainingSpec,
-    device: Device,
-    checkpointer: Checkpointer,
-    report: Report,
-    folder: Path,
-) -> None:
-    batches = TrainingBatches(images.train, classes, training)
-    validation = ValidationBatches(images.validation, classes, device.count)
-    first = len(checkpointer.state.history)
-    total = (training.epochs - first) * batches.steps * training.batch_size
-    with (
-        prefetch_batches(weighted(batches, images.train.labels, classes, training), batches.steps) as feed,
-        prefetch_batches(validation, len(validation)) as validation_feed,
-        progress("train", total, "images") as advance,
-    ):
-        reporter = ProgressReporter(training, batches.steps, checkpointer, advance, report)
-        network.fit(
-            feed.as_keras(),
-            validation_data=validation_feed.as_keras(),
-            epochs=training.epochs,
-            initial_epoch=first,
-            shuffle=False,
-            callbacks=_callbacks(feed, reporter, checkpointer, folder),
-            verbose=0,
-        )
-
-
-def _callbacks(
-    feed: BatchPrefetcher, reporter: ProgressReporter, checkpointer: Checkpointer, folder: Path
-) -> list[Any]:
-    import keras
-
-    callback = keras.callbacks.LambdaCallback
-    callbacks = [
-        callback(on_epoch_begin=lambda epoch, logs: feed.start_epoch(epoch)),
-        callback(
-            on_epoch_begin=reporter.on_epoch_begin,
-            on_train_batch_end=reporter.on_train_batch_end,
-            on_epoch_end=reporter.on_epoch_end,
-        ),
-        callback(
-            on_epoch_begin=checkpointer.on_epoch_begin,
-            on_train_batch_end=checkpointer.on_train_batch_end,
-            on_test_begin=checkpointer.on_test_begin,
-            on_test_end=checkpointer.on_test_end,
-            on_epoch_end=checkpointer.on_epoch_end,
-        ),
-    ]
-    if find_spec("tensorboard"):
-        callbacks.append(keras.callbacks.TensorBoard(folder.with_name("tensorboard"), write_graph=False))
-    return callbacks
 
 
 def _rebuild_in_float32(dataset: PreparedDataset, recipe: Recipe, weights: tuple[Any, ...]) -> Any:
