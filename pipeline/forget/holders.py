@@ -13,7 +13,7 @@ from pixelmill.pipeline.bundles import TRAINING_IMAGES_FILE
 from pixelmill.pipeline.datasets import ROWS_FILE, read_prepared
 from pixelmill.pipeline.errors import PixelmillError, WorkError
 from pixelmill.pipeline.forget import Holding, SearchResult
-from pixelmill.pipeline.predictions.csv_format import identity_blocks
+from pixelmill.pipeline.predictions.identities import read_identities
 from pixelmill.pipeline.predictions.table import KIND, StoredTable, read_table
 from pixelmill.pipeline.registry.checks import check_image, read_checks
 from pixelmill.pipeline.registry.places import model_names, version_folder, version_numbers
@@ -21,7 +21,6 @@ from pixelmill.pipeline.scoring.production_sample import SAMPLE_FILE, read_produ
 from pixelmill.pipeline.storage import Location, children, opened, workspace
 
 _DEPTH_OF_TABLES = 3
-_ROWS_AT_ONCE = 1 << 16
 
 
 def find_holders(store: Location, contents: Collection[str], roots: Sequence[Location]) -> SearchResult:
@@ -121,18 +120,6 @@ def _in_sample(store: Location, name: str, contents: Collection[str]) -> list[Ho
 def _in_table(wanted: pa.Array, table: StoredTable) -> list[Holding]:
     return [
         Holding(row["image_sha256"], "table", str(table.folder), row["image_path"])
-        for rows in _hashes(table)
+        for rows in read_identities(table)
         for row in rows.filter(pc.is_in(rows["image_sha256"], wanted)).to_pylist()
     ]
-
-
-def _hashes(table: StoredTable) -> Iterator[pa.Table]:
-    """Path and hash of every row, with one block in memory at a time."""
-    columns = ["image_path", "image_sha256"]
-    for file in table.files:
-        with file.opened() as content:
-            if not table.is_csv:
-                for batch in pq.ParquetFile(content).iter_batches(_ROWS_AT_ONCE, columns=columns):
-                    yield pa.Table.from_batches([batch])
-                continue
-            yield from identity_blocks(content)

@@ -4,7 +4,7 @@ import base64
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -174,12 +174,23 @@ def is_intact(path: Location) -> bool:
 
 def read_row_groups(path: Location) -> "Iterator[pa.Table]":
     """The rows of one part, one row group at a time."""
+    with opened_for_reading(path) as file:
+        yield from row_groups_of(file)
+
+
+def row_groups_of(file: Any, columns: Collection[str] | None = None) -> "Iterator[pa.Table]":
+    """The rows of an open part, one row group at a time.
+
+    Args:
+        file: The part, open for reading.
+        columns: The columns to read, of those that it has; None for all.
+    """
     import pyarrow.parquet as pq
 
-    with opened_for_reading(path) as file:
-        part = pq.ParquetFile(file, pre_buffer=USE_THREADS)
-        for group in range(part.num_row_groups):
-            yield part.read_row_group(group, use_threads=USE_THREADS)
+    part = pq.ParquetFile(file, pre_buffer=USE_THREADS)
+    names = [name for name in part.schema_arrow.names if columns is None or name in columns]
+    for group in range(part.num_row_groups):
+        yield part.read_row_group(group, columns=names, use_threads=USE_THREADS)
 
 
 def read_image_sample(source: Location | bytes) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixelmill.pipeline.predictions.columns import EMBEDDING
 from pixelmill.pipeline.predictions.csv_format import read_csv
-from pixelmill.pipeline.predictions.parts import USE_THREADS
+from pixelmill.pipeline.predictions.parts import row_groups_of
 from pixelmill.pipeline.predictions.table import StoredTable
 
 if TYPE_CHECKING:
@@ -34,18 +34,14 @@ def scored_blocks(table: StoredTable, embeddings: bool = False) -> "Iterator[pa.
 
 def _blocks(table: StoredTable, embeddings: bool) -> "Iterator[pa.Table]":
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    wanted = {*_COLUMNS, *_FURTHER, *([EMBEDDING] if embeddings else [])}
     for file in table.files:
         with file.opened() as content:
             if table.is_csv:
                 yield pa.Table.from_pandas(read_csv(content), preserve_index=False)
-                continue
-            part = pq.ParquetFile(content, pre_buffer=USE_THREADS)
-            wanted = {*_COLUMNS, *_FURTHER, *([EMBEDDING] if embeddings else [])}
-            columns = [name for name in part.schema_arrow.names if name in wanted]
-            for group in range(part.num_row_groups):
-                yield part.read_row_group(group, columns=columns, use_threads=USE_THREADS)
+            else:
+                yield from row_groups_of(content, wanted)
 
 
 def _with_second(rows: "pa.Table") -> "pa.Table":

@@ -17,8 +17,7 @@ import numpy as np
 
 from pixelmill.pipeline.artifacts import read_content, replacing
 from pixelmill.pipeline.errors import PixelmillError
-from pixelmill.pipeline.predictions.csv_format import identity_blocks
-from pixelmill.pipeline.predictions.parts import read_part
+from pixelmill.pipeline.predictions.identities import read_identities
 from pixelmill.pipeline.predictions.table import StoredTable, read_table
 from pixelmill.pipeline.registry import aliases_of
 from pixelmill.pipeline.registry.places import model_folder
@@ -139,7 +138,7 @@ def _smallest(table: StoredTable, rng: np.random.Generator) -> "pa.Table":
 
     kept: pa.Table | None = None
     numbers = np.zeros(0)
-    for block in _blocks(table):
+    for block in _scored_rows(table):
         rows = pa.concat_tables([kept, block]) if kept is not None else block
         numbers = np.concatenate([numbers, rng.random(len(block))])
         chosen = np.argsort(numbers, kind="stable")[:MOST_IMAGES]
@@ -149,17 +148,11 @@ def _smallest(table: StoredTable, rng: np.random.Generator) -> "pa.Table":
     return kept.sort_by("image_path")
 
 
-def _blocks(table: StoredTable) -> "Iterator[pa.Table]":
+def _scored_rows(table: StoredTable) -> "Iterator[pa.Table]":
     """The paths and hashes of the scored rows."""
     import pyarrow.compute as pc
 
-    if table.is_csv:
-        with table.files[0].opened() as content:
-            for rows in identity_blocks(content):
-                yield rows.filter(pc.equal(rows["status"], "scored")).select(_COLUMNS)
-        return
-    for file in table.files:
-        rows = read_part(file.path, [*_COLUMNS, "status"])
+    for rows in read_identities(table):
         yield rows.filter(pc.equal(rows["status"], "scored")).select(_COLUMNS)
 
 
