@@ -48,7 +48,7 @@ from pixelmill.pipeline.export.exporter import export_proven
 from pixelmill.pipeline.export.held_out import from_dataset
 from pixelmill.pipeline.export.source import source_of_run
 from pixelmill.pipeline.layers import summarize_layers
-from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.processes import run_in_spawned_process, sharing_process
 from pixelmill.pipeline.promotion import Promotion
 from pixelmill.pipeline.promotion.unchanged import Unchanged, find_unchanged
 from pixelmill.pipeline.readiness import check_readiness
@@ -119,9 +119,10 @@ def run_stages(
     pretrained = require_result(fetch_weights(recipe, work)) if names_weights_file(recipe) else None
     checkpoint = checkpoint_path(dataset, recipe, work, start, pretrained)
     model = require_result(train(dataset, recipe, run, checkpoint, start, pretrained))
-    evaluation = require_result(evaluate(model, dataset, recipe, run))
-    require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
-    bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
+    with sharing_process():
+        evaluation = require_result(evaluate(model, dataset, recipe, run))
+        require_result(audit_labels(model, evaluation, raw, dataset, recipe, work, run))
+        bundle = require_result(export(model, evaluation, dataset, recipe, run, models))
     try:
         judgement = require_result(judge(bundle, raw, dataset, recipe, run, models))
     except PixelmillError:

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from multiprocessing.connection import wait
 from typing import ParamSpec, TypeVar
 
@@ -18,19 +19,22 @@ from pixelmill.pipeline.errors import WorkError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_shared: "ContextVar[ProcessPoolExecutor | None]" = ContextVar("_shared", default=None)
 
 
 def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a module-level function in a spawned process and return its result.
 
-    The process is spawned because one forked after importing TensorFlow hangs.
+    The process is spawned because one forked after importing TensorFlow hangs. It is a new one, except in
+    the block of `sharing_process`.
 
     Raises:
         WorkError: The process died, most often because the system ran out of memory.
         Exception: Any exception of the function.
     """
+    shared = _shared.get()
     try:
-        with spawned_pool(1) as pool:
+        with spawned_pool(1) if shared is None else nullcontext(shared) as pool:
             return pool.submit(function, *args, **kwargs).result()
     except BrokenProcessPool as error:
         raise WorkError(
@@ -38,6 +42,24 @@ def run_in_spawned_process(function: Callable[P, R], /, *args: P.args, **kwargs:
             "a process that finishes",
             "Look for an out-of-memory kill in the system log, and provide more memory.",
         ) from error
+
+
+@contextmanager
+def sharing_process() -> Iterator[None]:
+    """Run the functions of the block one after the other in the same process.
+
+    TensorFlow is then imported only once, which takes seconds. What a function leaves in memory is released
+    at the end of the block. A block within another one shares its process.
+    """
+    if _shared.get() is not None:
+        yield
+        return
+    with spawned_pool(1) as pool:
+        before = _shared.set(pool)
+        try:
+            yield
+        finally:
+            _shared.reset(before)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from pixelmill.pipeline.export.source import (
     with_changes,
 )
 from pixelmill.pipeline.export.web import WEB_FOLDER, find_web_runtime, write_web_page
+from pixelmill.pipeline.processes import sharing_process
 from pixelmill.pipeline.registry import find_bundle
 from pixelmill.pipeline.registry.training_data import find_dataset
 from pixelmill.pipeline.storage import Location, children, publish_copy, require_reachable, workspace
@@ -105,7 +106,7 @@ def export_on_request(request: ExportRequest) -> None:
     runtime = find_web_runtime(request.web_runtime) if request.web else None
     if request.sign is not None:
         require_signing_key(request.sign, request.sign_password)
-    with scratch_folder("export") as work:
+    with scratch_folder("export") as work, sharing_process():
         bundle = _build(request, work)
         if runtime is not None:
             bundle = _add_web_page(bundle, runtime, work / "with-page")

@@ -63,4 +63,6 @@ def load_model(path: Path) -> Any:
     choose_device("cpu")
     import keras
 
+    # Layers that are added to it get the same names whatever the process did before.
+    keras.utils.clear_session()
     return keras.saving.load_model(path, safe_mode=True, compile=False)

@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,18 @@ from pixelmill.pipeline.export.requests import ExportRequest, export_on_request
 from pixelmill.pipeline.export.source import source_of_keras_file
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.inference import load_session
-from pixelmill.pipeline.processes import run_in_spawned_process
+from pixelmill.pipeline.processes import run_in_spawned_process, sharing_process
 from pixelmill.pipeline.training.prediction import predict_images
 from tests.pipeline.export.foreign import CLASSES, describe, raw_outputs, refusals, write_keras_files
 
 # The files are created once.
 pytestmark = pytest.mark.xdist_group("foreign")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_keras_process() -> Iterator[None]:
+    with sharing_process():
+        yield
 
 
 @pytest.fixture(scope="module")
