@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import cast
@@ -14,6 +14,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from pixelmill.flows.page import start_in_background, wait_for
 from pixelmill.pipeline.training.callbacks import TrainingProgress
 
+_SECONDS_BETWEEN_LOOKS = 0.5
+
 
 @contextmanager
 def progress_artifact(key: str, description: str) -> Iterator[Callable[[TrainingProgress], None]]:
@@ -23,13 +25,15 @@ def progress_artifact(key: str, description: str) -> Iterator[Callable[[Training
     """
     receiving, sending = Pipe(duplex=False)
     newest = _Newest()
-    reader = threading.Thread(target=_read, args=(receiving, newest), daemon=True)
+    is_over = threading.Event()
+    reader = threading.Thread(target=_read, args=(receiving, newest, is_over), daemon=True)
     reader.start()
     display = start_in_background(lambda: _show(newest, key, description))
     try:
         yield sending.send
     finally:
         sending.close()
+        is_over.set()
         reader.join()
         wait_for(display)
 
@@ -60,12 +64,13 @@ class _Newest:
             return progress
 
 
-def _read(receiving: "Connection[None, TrainingProgress]", newest: _Newest) -> None:
-    try:
-        while True:
-            newest.put(receiving.recv())
-    except (EOFError, OSError):
-        newest.end()
+def _read(receiving: "Connection[None, TrainingProgress]", newest: _Newest, is_over: threading.Event) -> None:
+    # If the process dies before it takes its end of the pipe, a copy stays open, and no end of file comes.
+    with suppress(EOFError, OSError):
+        while receiving.poll(_SECONDS_BETWEEN_LOOKS) or not is_over.is_set():
+            if receiving.poll():
+                newest.put(receiving.recv())
+    newest.end()
 
 
 def _show(newest: _Newest, key: str, description: str) -> None:

@@ -1,9 +1,12 @@
 """Training progress in Prefect's UI: training never waits for the server."""
 
 import logging
+import os
 
 import pytest
 
+from pixelmill.pipeline.errors import WorkError
+from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training.callbacks import TrainingProgress
 from tests.flows.conftest import free_port
 
@@ -42,3 +45,24 @@ def test_a_missing_server_blocks_neither_the_reports_nor_the_run(
     warnings = [record.getMessage() for record in caplog.records if record.name == "pixelmill.pipeline.page"]
     assert len(warnings) == 1
     assert warnings[0].startswith("some artifacts of this run will be missing in Prefect's UI")
+
+
+class Fatal:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (9,)
+
+
+@pytest.mark.filterwarnings("ignore:Artifact creation outside")
+def test_a_process_that_dies_before_it_begins_does_not_keep_the_run_waiting() -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pixelmill.flows.training_progress import progress_artifact
+
+    with (
+        temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
+        pytest.raises(WorkError, match="died"),
+        progress_artifact("dead-training", "Training") as report,
+    ):
+        run_in_spawned_process(print, Fatal(), report)
