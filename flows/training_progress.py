@@ -67,9 +67,11 @@ class _Newest:
 def _read(receiving: "Connection[None, TrainingProgress]", newest: _Newest, is_over: threading.Event) -> None:
     # If the process dies before it takes its end of the pipe, a copy stays open, and no end of file comes.
     with suppress(EOFError, OSError):
-        while receiving.poll(_SECONDS_BETWEEN_LOOKS) or not is_over.is_set():
-            if receiving.poll():
+        while True:
+            if receiving.poll(_SECONDS_BETWEEN_LOOKS):
                 newest.put(receiving.recv())
+            elif is_over.is_set():
+                break
     newest.end()
 
 

@@ -106,8 +106,9 @@ def export_on_request(request: ExportRequest) -> None:
     runtime = find_web_runtime(request.web_runtime) if request.web else None
     if request.sign is not None:
         require_signing_key(request.sign, request.sign_password)
-    with scratch_folder("export") as work, sharing_process():
-        bundle = _build(request, work)
+    with scratch_folder("export") as work:
+        with sharing_process():
+            bundle = _build(request, work)
         if runtime is not None:
             bundle = _add_web_page(bundle, runtime, work / "with-page")
         if request.sign is not None:
