@@ -40,8 +40,8 @@ def run_limited(limits: Limits, function: Callable[P, R], /, *args: P.args, **kw
         Exception: Any exception of the function.
     """
     with spawned_pool(1, _limit_memory, (limits.memory,)) as pool:
-        # Start the process first, so that its startup does not count against the time limit.
-        worker = pool.submit(os.getpid).result()
+        # Neither the start of the process nor importing the function counts against the time limit.
+        worker = pool.submit(_ready, function).result()
         future = pool.submit(function, *args, **kwargs)
         try:
             return future.result(limits.seconds)
@@ -61,6 +61,11 @@ def run_limited(limits: Limits, function: Callable[P, R], /, *args: P.args, **kw
                 "a process that finishes",
                 "It is broken, or too large to run here.",
             ) from error
+
+
+def _ready(function: Callable[..., object]) -> int:
+    """The id of this process, which has imported the function's module in order to receive it."""
+    return os.getpid()
 
 
 def _limit_memory(size: int) -> None:

@@ -26,8 +26,8 @@ from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limite
 
 SignatureCheck = Literal["none", "not checked", "valid"]
 """What is known of the signature of a bundle."""
-# Decoding the golden images may allocate this many bytes.
-_MEMORY = 4 * 2**30
+# The limits on decoding the golden images. `--timeout` is for engines only.
+_DECODING = Limits(DEFAULT_SECONDS, 4 * 2**30)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def verify_bundle(
         files=len(manifest["files"]),
         signature=_signature(bundle, key),
         images=len(golden.files),
-        changed_tensors=_changed_tensors(bundle, golden, read, Limits(seconds, _MEMORY)),
+        changed_tensors=_changed_tensors(bundle, golden, read),
         engines=tuple(checks),
         missing=missing,
     )
@@ -196,12 +196,12 @@ def require_agreement(verification: Verification) -> None:
 
 
 def _changed_tensors(
-    bundle: ModelBundle, golden: GoldenVectors, read: Callable[[str], bytes], limits: Limits
+    bundle: ModelBundle, golden: GoldenVectors, read: Callable[[str], bytes]
 ) -> tuple[str, ...]:
     names = [file.relative_to(bundle.folder).as_posix() for file in golden.files]
     contents = [read(name) for name in names]
     try:
-        same = run_limited(limits, _match_tensors, contents, golden.tensors, bundle.image_spec())
+        same = run_limited(_DECODING, _match_tensors, contents, golden.tensors, bundle.image_spec())
     except LimitExceeded as error:
         raise WorkError(
             f"the golden images of {bundle.folder} cannot be decoded: {error.received}",
