@@ -68,7 +68,7 @@ def predictions_of(dataset: PreparedDataset, files: Mapping[SplitName, Path]) ->
 
     Args:
         dataset: The dataset.
-        files: For each split a `.npy` file as `predict_split` writes it: float32 [images, classes].
+        files: For each split a `.npy` file, float32 [images, classes].
     """
     rows = pa.concat_tables(dataset.rows(split, ["sha256", "label"]) for split in files)
     return Predictions(

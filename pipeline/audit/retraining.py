@@ -29,7 +29,7 @@ def audit_retraining(
         recipe: The recipe of the run.
         store: The local folder for the working files of a store.
         folder: Where the results are written, in place of those of the call before the training.
-        predictions: The predictions for the validation and test images, as written by `predict_split`,
+        predictions: The predictions for the validation and test images: `.npy`, float32 [images, classes],
             after the training.
     """
     given = collect(raw, recipe, store, dataset, folder / _COMPONENTS)

@@ -5,26 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from pixelmill.pipeline.artifacts import write_array
-from pixelmill.pipeline.datasets import PixelArray, PreparedDataset, SplitName
+from pixelmill.pipeline.datasets import PixelArray
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
 from pixelmill.pipeline.inference import Probabilities
 from pixelmill.pipeline.progress import progress
-from pixelmill.pipeline.training import TrainedModel
 from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
 _BATCH = 250
-
-
-def predict_split(model: TrainedModel, dataset: PreparedDataset, split: SplitName, path: Path) -> Path:
-    """Predict a split and write the probabilities, float32 [images, classes], as `.npy`.
-
-    Prediction runs on the CPU in float32, whatever the model was trained on: this is the reference that the
-    ONNX file must match.
-    """
-    write_array(path, predict_pixels(load_model(model.model_path), dataset.split(split).pixels))
-    return path
 
 
 def predict_pixels(network: Any, pixels: PixelArray) -> Probabilities:
@@ -40,7 +28,10 @@ def predict_pixels(network: Any, pixels: PixelArray) -> Probabilities:
 
 
 def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:
-    """Predict a few images with a model file, as `predict_split` does: float32 [images, classes].
+    """Predict images in one batch with a model file: float32 [images, classes].
+
+    Prediction runs on the CPU in float32, whatever the model was trained on: this is the reference that the
+    ONNX file must match.
 
     Raises:
         WorkError: The installed Keras cannot load the model.

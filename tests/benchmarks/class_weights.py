@@ -25,7 +25,7 @@ from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.evaluation.metrics import Metrics, measure
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import load_recipe
-from pixelmill.pipeline.training.prediction import predict_split
+from pixelmill.pipeline.training.prediction import predict_images
 from pixelmill.pipeline.training.trainer import train_model
 
 RATIO = 10
@@ -56,8 +56,9 @@ def write_images(archive: Path, folder: Path, largest: int) -> None:
 def train(dataset: PreparedDataset, recipe: Recipe, folder: Path) -> Metrics:
     """Train a recipe and measure it on the test images."""
     model = run_in_spawned_process(train_model, dataset, recipe, folder / "training", folder / "state.npz")
-    predictions = run_in_spawned_process(predict_split, model, dataset, "test", folder / "test.npy")
-    return measure(np.load(predictions), dataset.split("test").labels, dataset.class_names)
+    test = dataset.split("test")
+    predictions = run_in_spawned_process(predict_images, model.model_path, np.asarray(test.pixels))
+    return measure(predictions, test.labels, dataset.class_names)
 
 
 def main() -> None:

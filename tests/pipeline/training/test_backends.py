@@ -18,7 +18,7 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.training import TrainedModel, trainer
 from pixelmill.pipeline.training.backends import Device, chosen_backend, mirror, start_backend
 from pixelmill.pipeline.training.devices import import_tensorflow
-from pixelmill.pipeline.training.prediction import predict_split
+from pixelmill.pipeline.training.prediction import predict_images
 from pixelmill.pipeline.training.trainer import train_model
 from tests.pipeline.training.recipes import digits, small_recipe
 
@@ -49,9 +49,10 @@ def test_a_model_trained_on_another_backend_exports_on_tensorflow(backend: str, 
 
     session = onnxruntime.InferenceSession(run_in_spawned_process(onnx_of, model))
     dataset = digits(tmp_path)
-    expected = run_in_spawned_process(predict_split, model, dataset, "test", tmp_path / "predictions.npy")
-    (found,) = session.run(None, {"image": np.asarray(dataset.split("test").pixels)})
-    np.testing.assert_allclose(found, np.load(expected), atol=1e-5)
+    pixels = np.asarray(dataset.split("test").pixels)
+    expected = run_in_spawned_process(predict_images, model.model_path, pixels)
+    (found,) = session.run(None, {"image": pixels})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (found.argmax(axis=1) == dataset.split("test").labels).mean() > 0.3
 
 
