@@ -26,7 +26,7 @@ from pixelmill.pipeline.limited_process import LimitExceeded, Limits, run_limite
 
 SignatureCheck = Literal["none", "not checked", "valid"]
 """What is known of the signature of a bundle."""
-# The limits on decoding the golden images. `--timeout` is for engines only.
+# The limits on decoding the golden images. The time limit that users choose is for engines only.
 _DECODING = Limits(DEFAULT_SECONDS, 4 * 2**30)
 
 

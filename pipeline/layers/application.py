@@ -23,6 +23,14 @@ ApplicationName = Literal[
     "DenseNet121",
     "DenseNet169",
     "DenseNet201",
+    "EfficientNetB0",
+    "EfficientNetB1",
+    "EfficientNetB2",
+    "EfficientNetB3",
+    "EfficientNetB4",
+    "EfficientNetB5",
+    "EfficientNetB6",
+    "EfficientNetB7",
     "EfficientNetV2B0",
     "EfficientNetV2B1",
     "EfficientNetV2B2",
@@ -46,7 +54,7 @@ ApplicationName = Literal[
     "Xception",
 ]
 
-Scaling = Literal["tf", "torch", "caffe", "efficientnet_v2"]
+Scaling = Literal["tf", "torch", "caffe", "efficientnet", "efficientnet_v2"]
 """The preprocessing of an architecture's authors; the first three names are those of Keras."""
 
 Side = Callable[[int], int]
@@ -180,6 +188,8 @@ def _per_channel(keras: Any, means: list[float], deviations: list[float]) -> Any
 
 SCALINGS: dict[Scaling, Callable[[Any], list[Any]]] = {
     "tf": lambda keras: [keras.layers.Rescaling(1 / 127.5, -1.0, name="scaling")],
+    # The network itself divides by 255.
+    "efficientnet": lambda keras: [_per_channel(keras, [123.675, 116.28, 103.53], [0.229, 0.224, 0.225])],
     "efficientnet_v2": lambda keras: [keras.layers.Rescaling(1 / 128, -1.0, name="scaling")],
     "torch": lambda keras: [
         _per_channel(keras, [123.675, 116.28, 103.53], [255 * 0.229, 255 * 0.224, 255 * 0.225])
@@ -240,6 +250,14 @@ APPLICATIONS: dict[ApplicationName, _Facts] = {
     "DenseNet121": _Facts("torch", _DENSENET, 1024, 7_037_504, 427),
     "DenseNet169": _Facts("torch", _DENSENET, 1664, 12_642_880, 595),
     "DenseNet201": _Facts("torch", _DENSENET, 1920, 18_321_984, 707),
+    "EfficientNetB0": _Facts("efficientnet", _UP, 1280, 4_049_571, 237),
+    "EfficientNetB1": _Facts("efficientnet", _UP, 1280, 6_575_239, 339),
+    "EfficientNetB2": _Facts("efficientnet", _UP, 1408, 7_768_569, 339),
+    "EfficientNetB3": _Facts("efficientnet", _UP, 1536, 10_783_535, 384),
+    "EfficientNetB4": _Facts("efficientnet", _UP, 1792, 17_673_823, 474),
+    "EfficientNetB5": _Facts("efficientnet", _UP, 2048, 28_513_527, 576),
+    "EfficientNetB6": _Facts("efficientnet", _UP, 2304, 40_960_143, 666),
+    "EfficientNetB7": _Facts("efficientnet", _UP, 2560, 64_097_687, 813),
     "EfficientNetV2B0": _Facts("torch", _UP, 1280, 5_919_312, 268),
     "EfficientNetV2B1": _Facts("torch", _UP, 1280, 6_931_124, 332),
     "EfficientNetV2B2": _Facts("torch", _UP, 1408, 8_769_374, 347),

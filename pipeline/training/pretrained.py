@@ -42,6 +42,9 @@ class PretrainedWeights:
 def load_pretrained(network: Any, layer: Application, file: PretrainedWeights | None) -> None:
     """Give the application within a network the weights that its layer of the recipe names.
 
+    A `Normalization` within the application stays the identity: the layers before the application subtract
+    the means of its authors.
+
     Args:
         network: A Keras model built from a recipe whose first layer is an application.
         layer: That layer; its `weights` are `imagenet`, or what `file` was found by.
@@ -53,23 +56,24 @@ def load_pretrained(network: Any, layer: Application, file: PretrainedWeights | 
     """
     inner = nested_network(network)
     if file is None:
-        inner.set_weights(_download_imagenet(layer, tuple(inner.input_shape[1:])))
+        downloaded = _download_imagenet(layer, tuple(inner.input_shape[1:]))
+        for ours, theirs in zip(_learned_layers(inner), _learned_layers(downloaded), strict=True):
+            ours.set_weights(theirs.get_weights())
         return
     try:
         values = _read_weights(inner, file.path)
     except Exception as error:  # noqa: BLE001  # Keras and h5py raise exceptions of many types.
         raise _unusable(layer, file, f"{type(error).__name__}: {error}") from None
-    lacking = [each.name for each in inner.layers if each.weights and not _fits(each, values.get(each.name))]
+    learned = _learned_layers(inner)
+    lacking = [each.name for each in learned if not _fits(each, values.get(each.name))]
     if lacking:
-        count = sum(bool(each.weights) for each in inner.layers)
         raise _unusable(
             layer,
             file,
-            f"{len(lacking)} of {count} layers are missing or of another shape, such as {lacking[0]}",
+            f"{len(lacking)} of {len(learned)} layers are missing or of another shape, such as {lacking[0]}",
         )
-    for each in inner.layers:
-        if each.weights:
-            each.set_weights(values[each.name])
+    for each in learned:
+        each.set_weights(values[each.name])
 
 
 def nested_network(network: Any) -> Any:
@@ -88,9 +92,9 @@ def with_suffix(path: Path, suffix: str) -> Iterator[Path]:
         yield link
 
 
-def _download_imagenet(layer: Application, shape: tuple[int, ...]) -> Arrays:
+def _download_imagenet(layer: Application, shape: tuple[int, ...]) -> Any:
     try:
-        return list(build_application(layer.name, shape, weights="imagenet").get_weights())
+        return build_application(layer.name, shape, weights="imagenet")
     except Exception as error:
         raise DownloadError(
             f"the imagenet weights of {layer.name} cannot be downloaded ({type(error).__name__}: {error})",
@@ -119,12 +123,13 @@ def _read_weights(inner: Any, path: Path) -> Mapping[str, Arrays]:
         is_by_layer = "layer_names" in group.attrs
         found = _read_by_name(inner, group) if is_by_layer else {}
         is_whole = group is not file
-    if is_whole or all(_fits(each, found.get(each.name)) for each in inner.layers if each.weights):
+    if is_whole or all(_fits(each, found.get(each.name)) for each in _learned_layers(inner)):
         return found
     # Names that Keras numbers in the order of creation may differ, so the order of the layers decides.
+    copy = keras.models.clone_model(inner)
     with with_suffix(path, ".h5" if is_by_layer else ".weights.h5") as named:
-        inner.load_weights(named)
-    return {each.name: each.get_weights() for each in inner.layers if each.weights}
+        copy.load_weights(named)
+    return {each.name: each.get_weights() for each in _learned_layers(copy)}
 
 
 def _read_by_name(inner: Any, group: Any) -> dict[str, Arrays]:
@@ -141,6 +146,15 @@ def _read_by_name(inner: Any, group: Any) -> dict[str, Arrays]:
         if names and all(name in known for name in names):
             found[each.name] = [known[name] for name in names]
     return found
+
+
+def _learned_layers(network: Any) -> list[Any]:
+    """The layers with weights, but for `Normalization`, which holds the means of images."""
+    import keras
+
+    return [
+        each for each in network.layers if each.weights and not isinstance(each, keras.layers.Normalization)
+    ]
 
 
 def _find_same(inner: Any, model: Any) -> Any:

@@ -24,6 +24,7 @@ from pixelmill.pipeline.processes import run_in_spawned_process
 
 CLASSES = 3
 NAMES = get_args(ApplicationName)
+MEANS, DEVIATIONS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RAMP = np.arange(2 * 128 * 3, dtype=np.uint8).reshape(1, 2, 128, 3)
 pytestmark = pytest.mark.xdist_group("network")
 
@@ -153,9 +154,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> KerasReference:
 
 def test_pixels_are_scaled_as_by_the_authors(reference: KerasReference) -> None:
     for name, (ours, theirs) in reference.scaled.items():
-        # Images left unchanged there are scaled inside the network, which a slow test checks.
-        assert np.array_equal(theirs, RAMP) == name.startswith(INCLUDE_PREPROCESSING)
-        if not name.startswith(INCLUDE_PREPROCESSING):
+        # Images left unchanged there are scaled inside the network, which other tests check.
+        is_inside = name.startswith((*INCLUDE_PREPROCESSING, "EfficientNetB"))
+        assert np.array_equal(theirs, RAMP) == is_inside
+        if not is_inside:
             assert np.abs(ours - theirs).max() < 1e-4, name
 
 
@@ -168,6 +170,48 @@ def test_weights_come_from_a_file_and_frozen_layers_stay(reference: KerasReferen
     assert set(reference.refusals) == wrong
     assert "of another shape, such as conv1" in reference.refusals["narrow"]
     assert all("Choose another file" in text for text in reference.refusals.values())
+
+
+def load_efficientnet(folder: Path) -> dict[str, float]:
+    """For each way to get pretrained weights: the relative difference from the network that Keras loads."""
+    keras = start()
+    from keras.src.utils import file_utils
+
+    from pixelmill.pipeline.training.network import build_network
+    from pixelmill.pipeline.training.pretrained import PretrainedWeights, load_pretrained
+
+    def make(weights: str | None) -> Any:
+        shape = (32, 33, 3)
+        return keras.applications.EfficientNetB0(include_top=False, weights=weights, input_shape=shape)
+
+    published = make(None)
+    (normalization,) = [each for each in published.layers if isinstance(each, keras.layers.Normalization)]
+    # What the published file holds: the deviations in place of the variances, for which Keras makes up.
+    normalization.set_weights([np.array(MEANS), np.array(DEVIATIONS), np.array(0)])
+    published.save(folder / "published.h5")
+    file_utils.get_file = lambda *_, **__: str(folder / "published.h5")
+    theirs = make("imagenet")
+    theirs.save(folder / "saved.h5")
+    theirs.save(folder / "saved.keras")
+    theirs.save_weights(folder / "saved.weights.h5")
+    expected, found = theirs.predict(noise(32).astype(np.float32), verbose=0), {}
+    for source in ("imagenet", "published.h5", "saved.h5", "saved.keras", "saved.weights.h5"):
+        ours = build_network(model("EfficientNetB0"), image(32), CLASSES)
+        layer = model("EfficientNetB0", weights=source).layers[0]
+        assert isinstance(layer, Application)
+        file = None if source == "imagenet" else PretrainedWeights(folder / source, "0" * 64, source)
+        load_pretrained(ours, layer, file)
+        ours.save(folder / "ours.keras")
+        again = keras.saving.load_model(folder / "ours.keras", compile=False)
+        features = keras.Model(again.inputs, again.layers[-3].input)
+        differences = np.abs(features.predict(noise(32), verbose=0) - expected)
+        found[source] = float(differences.max() / np.abs(expected).max())
+    return found
+
+
+def test_an_efficientnet_predicts_as_the_one_that_keras_loads(tmp_path: Path) -> None:
+    found = run_in_spawned_process(load_efficientnet, tmp_path)
+    assert max(found.values()) < 1e-4, found
 
 
 def measure(name: ApplicationName, folder: Path) -> tuple[list[tuple[int, ...]], int, int, Probabilities]:
