@@ -23,7 +23,7 @@ from pixelmill.flows.supervision import supervised
 from pixelmill.flows.training_progress import progress_artifact
 from pixelmill.pipeline.artifacts import read_json, scratch_folder
 from pixelmill.pipeline.audit import AUDIT_FOLDER, Audit
-from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, summarize_findings
+from pixelmill.pipeline.audit.audit import explain_imbalance, require_unstopped, spec_of, summarize_findings
 from pixelmill.pipeline.audit.retraining import audit_retraining
 from pixelmill.pipeline.bundles import METRICS_FILE, PARITY_FILE, ModelBundle
 from pixelmill.pipeline.config import DatasetSource, Recipe
@@ -36,6 +36,7 @@ from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.display import printable
 from pixelmill.pipeline.errors import DownloadError, NoSourceError, PixelmillError
 from pixelmill.pipeline.evaluation import Evaluation
+from pixelmill.pipeline.evaluation.cross_validation import TRAINING_FILE, predict_training_images
 from pixelmill.pipeline.evaluation.evaluate import evaluate_model
 from pixelmill.pipeline.evaluation.predict import predict_test_images
 from pixelmill.pipeline.evaluation.summary import (
@@ -220,11 +221,12 @@ def train(
         epochs = recipe.training.epochs + (head.epochs if head else 0)
         get_run_logger().info("resuming after epoch %d of %d: %s", done, epochs, checkpoint)
     key = recipe.name.replace("_", "-")
-    with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report:
-        folder = run / "training"
+    with progress_artifact(f"{key}-training", f"Training {recipe.name}") as report, sharing_process():
         model = run_in_spawned_process(
-            train_model, dataset, recipe, folder, checkpoint, report, start, pretrained
+            train_model, dataset, recipe, run / "training", checkpoint, report, start, pretrained
         )
+        if spec_of(recipe.dataset).label_error != "ignore":
+            run_in_spawned_process(predict_training_images, model, dataset, recipe.training, run)
     if recipe.training.weights:
         get_run_logger().info("%s", model.taken or f"random weights: {recipe.name} has no version yet")
     show_table(
@@ -278,11 +280,13 @@ def audit_labels(
     store: Path,
     run: Path,
 ) -> Audit:
-    """Look for wrong labels among the images that the model was not trained on."""
+    """Look for wrong labels, by predictions that do not depend on them."""
     predictions: dict[SplitName, Path] = {
         "validation": model.folder / VALIDATION_FILE,
         "test": evaluation.probabilities,
     }
+    if spec_of(recipe.dataset).label_error != "ignore":
+        predictions["train"] = run / TRAINING_FILE
     found = audit_retraining(raw, dataset, recipe, store, run / AUDIT_FOLDER, predictions)
     if found.findings.get("label_error"):
         get_run_logger().warning(summarize_findings(found, run / AUDIT_FOLDER))

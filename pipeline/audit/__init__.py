@@ -25,7 +25,7 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of a model for images that it was not trained on.
+    """Predictions for images by a model that was not trained on them.
 
     Attributes:
         sha256: The content of each image, in hexadecimal.
@@ -51,7 +51,8 @@ class AuditInput:
             `tensors`); null if unknown. The fields of `Measures`, null if unreadable.
         tensors: What the network gets of the images.
         class_names: In the order of the labels.
-        predictions: Where the dataset has been trained on.
+        predictions: Of the trained model, for images of the other splits.
+        training_predictions: For the training images, the probability of each class given the label, too.
     """
 
     name: str
@@ -59,6 +60,7 @@ class AuditInput:
     tensors: Tensors
     class_names: tuple[str, ...]
     predictions: Predictions | None = None
+    training_predictions: Predictions | None = None
 
 
 @dataclass(frozen=True)

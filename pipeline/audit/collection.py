@@ -64,17 +64,19 @@ def collect(
 
 
 def predictions_of(dataset: PreparedDataset, files: Mapping[SplitName, Path]) -> Predictions:
-    """The predictions for splits that were not trained on.
+    """The predictions for the images of some splits.
 
     Args:
         dataset: The dataset.
-        files: For each split a `.npy` file, float32 [images, classes].
+        files: For each split a `.npy` file, float32 [images, classes]; NaN for images without a prediction.
     """
     rows = pa.concat_tables(dataset.rows(split, ["sha256", "label"]) for split in files)
+    probabilities = np.concatenate([np.load(path, allow_pickle=False) for path in files.values()])
+    known = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
     return Predictions(
-        tuple(rows["sha256"].to_pylist()),
-        rows["label"].to_numpy().astype(np.int64),
-        np.concatenate([np.load(path, allow_pickle=False) for path in files.values()]),
+        tuple(rows["sha256"].take(known).to_pylist()),
+        rows["label"].to_numpy()[known].astype(np.int64),
+        probabilities[known],
     )
 
 

@@ -92,7 +92,7 @@ KINDS: dict[FindingKind, Kind] = {
     "flat": Kind("flat images", "Almost one colour: empty frames, covered lenses.", find_flat),
     "label_error": Kind(
         "probable label errors",
-        "Validation and test images whose label the model contradicts with confidence. Look at each: the "
+        "A model that was not trained on the image contradicts its label with confidence. Look at each: the "
         "model may be wrong.",
         find_label_errors,
     ),

@@ -1,53 +1,74 @@
-"""Probable label errors, by confident learning: Northcutt, Jiang and Chuang, 2021, arXiv:1911.00068.
+"""Probable label errors, by predictions for images that the model was not trained on.
 
-It needs predictions for images that the model was not trained on. The validation and test images are such
-images in every retraining, at the cost of one more prediction; errors among the training images would take
-several trainings, and show when the images of a later training are split anew.
+Of the validation and test images, confident learning finds them: Northcutt, Jiang and Chuang, 2021,
+arXiv:1911.00068. The training images have the probabilities of a cross-validation, which take into account
+that labels may be wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
-from pixelmill.pipeline.audit import AuditInput, Finding
+from pixelmill.pipeline.audit import AuditInput, Finding, Predictions
 from pixelmill.pipeline.config.audit import AuditSpec
+
+Rows = npt.NDArray[np.int64]
 
 
 def find_label_errors(given: AuditInput, spec: AuditSpec) -> Iterator[Finding]:
-    """Images whose label is probably wrong, with the label that is probably right."""
-    predictions = given.predictions
-    if predictions is None or not len(predictions.labels):
-        return
-    from cleanlab.filter import find_label_issues
+    """Images whose label is probably wrong, with the label that is probably right; the worst first."""
+    found: list[tuple[float, Finding]] = []
+    if given.predictions is not None:
+        found += _findings(given, given.predictions, _contradicted(given.predictions))
+    if given.training_predictions is not None:
+        improbable = _improbable(given.training_predictions, spec.label_error_below)
+        found += _findings(given, given.training_predictions, improbable)
+    for _, finding in sorted(found, key=lambda pair: pair[0]):
+        yield finding
 
+
+def _contradicted(predictions: Predictions) -> Rows:
+    """Confident learning, as cleanlab implements it."""
     # Classes that none of these images has would be an error in cleanlab.
     present, labels = np.unique(predictions.labels, return_inverse=True)
+    if len(present) < 2:
+        return np.empty(0, np.int64)
+    from cleanlab.filter import find_label_issues
+
     probabilities = predictions.probabilities[:, present].astype(np.float64)
     probabilities += np.finfo(np.float32).tiny
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    if len(present) < 2:
-        return
-    found = find_label_issues(
+    issues: Rows = find_label_issues(
         labels, probabilities, return_indices_ranked_by="normalized_margin", filter_by="both", n_jobs=1
     )
-    rows = _first_rows(given, [predictions.sha256[index] for index in found])
+    return issues
+
+
+def _improbable(predictions: Predictions, threshold: float) -> Rows:
+    rows = np.arange(len(predictions.labels))
+    return np.flatnonzero(predictions.probabilities[rows, predictions.labels] < threshold)
+
+
+def _findings(given: AuditInput, predictions: Predictions, found: Rows) -> Iterator[tuple[float, Finding]]:
+    """Each finding with its margin: the probability of the label less the largest one, -1 to 0."""
+    rows = _first_rows(given, (predictions.sha256[index] for index in found))
     for index in found:
         row = rows.get(predictions.sha256[index])
         if row is None:
             continue
-        suggested = given.class_names[int(predictions.probabilities[index].argmax())]
-        label = given.class_names[int(predictions.labels[index])]
-        given_probability = float(predictions.probabilities[index, predictions.labels[index]])
-        probability = float(predictions.probabilities[index].max())
-        yield Finding(
-            row,
-            given.images["path"][row].as_py(),
-            f"labelled {label} ({given_probability:.1%}), predicted {suggested} ({probability:.1%})",
-            facts={"suggested_label": suggested, "probability": round(probability, 4)},
+        probabilities, label = predictions.probabilities[index], int(predictions.labels[index])
+        suggested, highest = given.class_names[int(probabilities.argmax())], float(probabilities.max())
+        reason = (
+            f"labelled {given.class_names[label]} ({probabilities[label]:.1%}), "
+            f"predicted {suggested} ({highest:.1%})"
         )
+        facts: dict[str, str | float] = {"suggested_label": suggested, "probability": round(highest, 4)}
+        path = given.images["path"][row].as_py()
+        yield float(probabilities[label]) - highest, Finding(row, path, reason, facts=facts)
 
 
-def _first_rows(given: AuditInput, contents: list[str]) -> dict[str, int]:
+def _first_rows(given: AuditInput, contents: Iterable[str]) -> dict[str, int]:
     """The first row of each of these contents that is in a split."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -29,10 +29,16 @@ def audit_retraining(
         recipe: The recipe of the run.
         store: The local folder for the working files of a store.
         folder: Where the results are written, in place of those of the call before the training.
-        predictions: The predictions for the validation and test images: `.npy`, float32 [images, classes],
-            after the training.
+        predictions: After the training: `.npy`, float32 [images, classes], with the predictions of the
+            model for the validation and test images, and those of a cross-validation for the training images.
     """
     given = collect(raw, recipe, store, dataset, folder / _COMPONENTS)
-    if predictions:
-        given = replace(given, predictions=predictions_of(dataset, predictions))
+    held_out: dict[SplitName, Path] = {
+        split: path for split, path in (predictions or {}).items() if split != "train"
+    }
+    if held_out:
+        given = replace(given, predictions=predictions_of(dataset, held_out))
+    trained = (predictions or {}).get("train")
+    if trained is not None:
+        given = replace(given, training_predictions=predictions_of(dataset, {"train": trained}))
     return look_at(given, spec_of(recipe.dataset), folder)

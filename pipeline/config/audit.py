@@ -50,8 +50,13 @@ class AuditSpec(Part):
     flat: Response = Field(default="warn", description="Images of almost one colour.")
     label_error: Response = Field(
         default="warn",
-        description="Images whose label is probably wrong, by confident learning on the predictions for the "
-        "validation and test images.",
+        description="Images whose label is probably wrong: of validation and test, by confident learning on "
+        "the predictions; of training, by cross-validation.",
+    )
+    label_error_below: Fraction = Field(
+        default=0.5,
+        description="The label of a training image is probably wrong if cross-validation gives it a lower "
+        "probability than this.",
     )
     imbalance_factor: _Factor = Field(
         default=10.0, description="A class is small if the largest has this many times as many images."

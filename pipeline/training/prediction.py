@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from pixelmill.pipeline.config import TrainingSpec
 from pixelmill.pipeline.datasets import PixelArray
 from pixelmill.pipeline.errors import WorkError
 from pixelmill.pipeline.images import Pixels
-from pixelmill.pipeline.inference import Probabilities
+from pixelmill.pipeline.inference import Embeddings, Probabilities
 from pixelmill.pipeline.progress import progress
+from pixelmill.pipeline.training.backends import start_backend
 from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
 _BATCH = 250
@@ -25,6 +27,39 @@ def predict_pixels(network: Any, pixels: PixelArray) -> Probabilities:
             advance(len(batch), "")
     probabilities: Probabilities = np.concatenate(predictions).astype(np.float32)
     return probabilities
+
+
+def embed_images(model_path: Path, pixels: PixelArray, path: Path, training: TrainingSpec) -> Embeddings:
+    """Embed images with a model, as the input of its last dense layer or convolution.
+
+    Args:
+        model_path: The `.keras` file.
+        pixels: uint8 [images, height, width, channels].
+        path: The `.npy` file that they are written to, which may be larger than the memory.
+        training: The settings of the training: its device and batch size are used.
+
+    Returns:
+        float32 [images, values], mapped from the file; of a convolution, the mean of each channel.
+    """
+    start_backend(training)
+    import keras
+
+    network = keras.saving.load_model(model_path, safe_mode=True, compile=False)
+    kinds = (keras.layers.Dense, keras.layers.Conv2D)
+    last = next(layer for layer in reversed(network.layers) if isinstance(layer, kinds))
+    body, embeddings = keras.Model(network.inputs, last.input), None
+    with progress("embed the training images", len(pixels), "images") as advance:
+        for start in range(0, len(pixels), training.batch_size):
+            batch = body.predict_on_batch(np.asarray(pixels[start : start + training.batch_size]))
+            batch = np.asarray(batch, np.float32)
+            batch = batch.mean(axis=(1, 2)) if batch.ndim == 4 else batch.reshape(len(batch), -1)
+            if embeddings is None:
+                shape = (len(pixels), batch.shape[1])
+                embeddings = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+            embeddings[start : start + len(batch)] = batch
+            advance(len(batch), "")
+    mapped: Embeddings = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:

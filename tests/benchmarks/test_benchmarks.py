@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from pixelmill.pipeline.image_encoding import encode_png
 from pixelmill.pipeline.processes import run_in_spawned_process
@@ -124,3 +125,13 @@ def test_a_warm_start_needs_fewer_epochs(tmp_path: Path) -> None:
     )
     assert "from nothing: median" in described
     assert "from the earlier model: median" in described
+
+
+def test_planted_wrong_labels_are_counted(tmp_path: Path) -> None:
+    digits = load_digits()
+    for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = tmp_path / f"{label}/{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_png((pixels * 15).astype(np.uint8)[..., np.newaxis]))
+    described = run("label_errors", str(tmp_path), "--recipe", "digits")
+    assert "suggestion right" in described

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from pixelmill.pipeline.artifacts import read_json
 from tests.conftest import Run
 from tests.flows.commands.test_audit import write_sound
@@ -12,8 +15,11 @@ def test_a_run_has_its_audit_with_predictions(trained_store: Path) -> None:
     assert content["images"] == 1797
     assert content["findings"]["duplicate"] == []
     for finding in content["findings"]["label_error"]:
-        assert finding["split"] in ("validation", "test")
         assert finding["suggested_label"] != finding["label"]
+    (predictions,) = trained_store.glob("runs/*/training_probabilities.npy")
+    (rows,) = trained_store.glob("datasets/*/images.parquet")
+    trained = pq.read_table(rows, filters=[("split", "=", "train")])
+    assert np.load(predictions).shape == (len(trained), 10)
     (page,) = trained_store.glob("runs/*/audit/index.html")
     assert "Audit of digits" in page.read_text()
 

@@ -1,5 +1,6 @@
 """Every planted fault is found, nothing else is, and what follows from it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -181,6 +182,19 @@ def test_wrong_labels_are_found_with_the_right_one(planted: Planted) -> None:
         ("grass/0010.png", "grass"),
     }
     assert findings[0].reason.startswith("labelled ")
+
+
+def test_a_training_image_is_judged_by_the_probability_of_its_label(planted: Planted) -> None:
+    hashes = tuple(planted.rows[row]["sha256"] for row in (10, 11, 12))
+    probabilities = np.array([[0.4, 0.6, 0], [0.6, 0.4, 0], [0.01, 0, 0.99]], np.float32)
+    made = Predictions(hashes, np.zeros(3, np.int64), probabilities)
+    images = replace(planted.given(predictions(planted, {50: 2})), training_predictions=made)
+    findings = audit_images(images, AuditSpec()).findings["label_error"]
+    # The worst first, whatever their split.
+    assert [finding.path for finding in findings] == ["brick/0012.png", "grass/0010.png", "brick/0010.png"]
+    assert findings[0].reason == "labelled brick (1.0%), predicted gravel (99.0%)"
+    findings = audit_images(images, AuditSpec(label_error_below=0.2)).findings["label_error"]
+    assert [finding.path for finding in findings] == ["brick/0012.png", "grass/0010.png"]
 
 
 def test_right_labels_are_no_errors_with_a_class_missing(planted: Planted) -> None:
