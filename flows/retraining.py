@@ -288,8 +288,8 @@ def audit_labels(
     if spec_of(recipe.dataset).label_error != "ignore":
         predictions["train"] = run / TRAINING_FILE
     found = audit_retraining(raw, dataset, recipe, store, run / AUDIT_FOLDER, predictions)
-    if found.findings.get("label_error"):
-        get_run_logger().warning(summarize_findings(found, run / AUDIT_FOLDER))
+    if line := summarize_findings(found, run / AUDIT_FOLDER, ["label_error"]):
+        get_run_logger().warning(line)
     require_unstopped(found, run / AUDIT_FOLDER)
     return found
 

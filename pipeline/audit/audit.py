@@ -1,5 +1,6 @@
 """Looking for all kinds of findings, and what follows from them."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,15 @@ def describe_audit(audit: Audit, given: AuditInput) -> dict[str, Any]:
     }
 
 
-def summarize_findings(audit: Audit, folder: Path) -> str | None:
+def summarize_findings(
+    audit: Audit, folder: Path, kinds: Collection[FindingKind] = tuple(KINDS)
+) -> str | None:
     """One line with the number of findings of each kind and where the page is; None without findings."""
-    counts = [f"{len(found):,} {KINDS[kind].title}" for kind, found in audit.findings.items() if found]
+    counts = [
+        f"{KINDS[kind].title} ({len(found):,})"
+        for kind, found in audit.findings.items()
+        if found and kind in kinds
+    ]
     return f"the audit found {', '.join(counts)}: {folder / PAGE_FILE}" if counts else None
 
 

@@ -67,6 +67,16 @@ def test_without_findings_the_files_are_written_too(planted: Planted, tmp_path: 
     assert summarize_findings(audit, tmp_path) is None
 
 
+def test_the_findings_are_counted_in_one_line(planted: Planted, tmp_path: Path) -> None:
+    planted.add("brick/broken.png", None)
+    audit = audit_images(planted.given(predictions(planted, {3: 1, 50: 2})), AuditSpec())
+    page = tmp_path / "index.html"
+    found = f"the audit found unreadable files (1), probable label errors (2): {page}"
+    assert summarize_findings(audit, tmp_path) == found
+    only = f"the audit found probable label errors (2): {page}"
+    assert summarize_findings(audit, tmp_path, ["label_error"]) == only
+
+
 def test_an_unreadable_file_is_found(planted: Planted) -> None:
     planted.add("brick/broken.png", None)
     assert found_in(planted) == {"unreadable": ["brick/broken.png"]}
