@@ -55,4 +55,6 @@ def _fused_class() -> type:
                 average.assign(average * self.momentum + new * (1 - self.momentum))
             return outputs
 
+    # Files of weights name layers by their class.
+    FusedBatchNormalization.__name__ = keras.layers.BatchNormalization.__name__
     return FusedBatchNormalization

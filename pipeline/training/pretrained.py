@@ -126,10 +126,14 @@ def _read_weights(inner: Any, path: Path) -> Mapping[str, Arrays]:
     if is_whole or all(_fits(each, found.get(each.name)) for each in _learned_layers(inner)):
         return found
     # Names that Keras numbers in the order of creation may differ, so the order of the layers decides.
-    copy = keras.models.clone_model(inner)
     with with_suffix(path, ".h5" if is_by_layer else ".weights.h5") as named:
-        copy.load_weights(named)
-    return {each.name: each.get_weights() for each in _learned_layers(copy)}
+        inner.load_weights(named)
+    for each in inner.layers:
+        if isinstance(each, keras.layers.Normalization):
+            mean, variance, count = each.get_weights()
+            each.set_weights([np.zeros_like(mean), np.ones_like(variance), np.zeros_like(count)])
+            each.finalize_state()
+    return {each.name: each.get_weights() for each in _learned_layers(inner)}
 
 
 def _read_by_name(inner: Any, group: Any) -> dict[str, Arrays]:

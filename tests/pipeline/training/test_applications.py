@@ -86,6 +86,7 @@ def build_reference(folder: Path) -> KerasReference:
     """Scale the ramp for every application; build one from the saved weights of another, a part frozen."""
     keras = start()
     from pixelmill.pipeline.training.network import build_network
+    from pixelmill.pipeline.training.normalization import fuse_normalization
     from pixelmill.pipeline.training.pretrained import PretrainedWeights, load_pretrained
 
     scaled = {}
@@ -98,6 +99,7 @@ def build_reference(folder: Path) -> KerasReference:
     spec = image(32)
     known = build_network(model("MobileNet"), spec, CLASSES)
     network = build_network(model("MobileNet", frozen_layers=10), spec, CLASSES)
+    fuse_normalization(network)  # As in a training.
     before = inner_network(keras, known).get_weights()
     same, refusals = {}, {}
     for name, path in write_weights(keras, known, folder).items():
