@@ -27,6 +27,7 @@ FEWEST_OF_A_CLASS = 2 * FOLDS
 _DIRECTIONS = 128
 # More images make a fit slower, not better.
 _MAX_FITTED = 50_000
+_MAX_SAMPLE = 20_000
 _BLOCK = 8192
 _SEED = 0
 Rows = npt.NDArray[np.int64]
@@ -79,8 +80,9 @@ def cross_validate(embeddings: Embeddings, labels: Labels, groups: Rows, classes
     usable = _usable(embeddings, labels, classes)
     folds = min(FOLDS, len(np.unique(groups[usable])))
     if len(np.unique(labels[usable])) > 1 and folds > 1:
+        directions = _main_directions(embeddings, usable, classes)
         for fitted, held_out in _split(labels[usable], groups[usable], folds):
-            _predict(embeddings, labels, usable[fitted], usable[held_out], predicted)
+            _predict(directions, labels, usable[fitted], usable[held_out], predicted)
     is_known = np.isfinite(predicted[np.arange(len(labels)), labels])
     predicted[~is_known] = np.nan
     known = np.flatnonzero(is_known)
@@ -98,6 +100,20 @@ def _usable(embeddings: Embeddings, labels: Labels, classes: int) -> Rows:
         is_finite[rows] = np.isfinite(embeddings[rows]).all(axis=1)
     counts = np.bincount(labels[is_finite], minlength=classes)
     return np.flatnonzero(is_finite & (counts[labels] >= FEWEST_OF_A_CLASS))
+
+
+def _main_directions(embeddings: Embeddings, usable: Rows, classes: int) -> Embeddings:
+    """The principal components of the usable embeddings, float32 [images, components]; zero for others."""
+    from sklearn.decomposition import PCA
+
+    sample = embeddings[_at_most(_MAX_SAMPLE, usable)]
+    analysis = PCA(min(max(_DIRECTIONS, 2 * classes), *sample.shape), random_state=_SEED)
+    with np.errstate(divide="ignore", invalid="ignore"):  # Where all embeddings are equal.
+        analysis.fit(sample)
+    components = np.zeros((len(embeddings), analysis.n_components_), np.float32)
+    for rows in _blocks(usable):
+        components[rows] = analysis.transform(embeddings[rows])
+    return components
 
 
 def _split(labels: Labels, groups: Rows, folds: int) -> Iterator[tuple[Rows, Rows]]:
@@ -141,13 +157,7 @@ def _blocks(rows: Rows) -> Iterator[Rows]:
 
 
 def _fit(embeddings: Embeddings, labels: Labels) -> Any:
-    from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    from sklearn.pipeline import make_pipeline
 
-    directions = min(max(_DIRECTIONS, 2 * len(np.unique(labels))), *embeddings.shape)
-    classifier = make_pipeline(
-        PCA(directions, random_state=_SEED), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-    )
     with np.errstate(divide="ignore", invalid="ignore"):  # Where all embeddings are equal.
-        return classifier.fit(embeddings, labels)
+        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(embeddings, labels)

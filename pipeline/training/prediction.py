@@ -15,6 +15,7 @@ from pixelmill.pipeline.training.backends import start_backend
 from pixelmill.pipeline.training.devices import choose_device, import_tensorflow
 
 _BATCH = 250
+_MAX_VALUES = 2048
 
 
 def predict_pixels(network: Any, pixels: PixelArray) -> Probabilities:
@@ -30,7 +31,9 @@ def predict_pixels(network: Any, pixels: PixelArray) -> Probabilities:
 
 
 def embed_images(model_path: Path, pixels: PixelArray, path: Path, training: TrainingSpec) -> Embeddings:
-    """Embed images with a model, as the input of its last dense layer or convolution.
+    """Embed images with a model, as the input of its last convolution.
+
+    Later layers know by heart what label each training image has.
 
     Args:
         model_path: The `.keras` file.
@@ -39,20 +42,17 @@ def embed_images(model_path: Path, pixels: PixelArray, path: Path, training: Tra
         training: The settings of the training: its device and batch size are used.
 
     Returns:
-        float32 [images, values], mapped from the file; of a convolution, the mean of each channel.
+        float32 [images, values], mapped from the file. Of a network without convolutions, the input of the
+        last dense layer.
     """
     start_backend(training)
     import keras
 
     network = keras.saving.load_model(model_path, safe_mode=True, compile=False)
-    kinds = (keras.layers.Dense, keras.layers.Conv2D)
-    last = next(layer for layer in reversed(network.layers) if isinstance(layer, kinds))
-    body, embeddings = keras.Model(network.inputs, last.input), None
+    body, embeddings = _body(network), None
     with progress("embed the training images", len(pixels), "images") as advance:
         for start in range(0, len(pixels), training.batch_size):
             batch = body.predict_on_batch(np.asarray(pixels[start : start + training.batch_size]))
-            batch = np.asarray(batch, np.float32)
-            batch = batch.mean(axis=(1, 2)) if batch.ndim == 4 else batch.reshape(len(batch), -1)
             if embeddings is None:
                 shape = (len(pixels), batch.shape[1])
                 embeddings = np.lib.format.open_memmap(path, "w+", np.float32, shape)
@@ -60,6 +60,37 @@ def embed_images(model_path: Path, pixels: PixelArray, path: Path, training: Tra
             advance(len(batch), "")
     mapped: Embeddings = np.load(path, mmap_mode="r")
     return mapped
+
+
+def _body(network: Any) -> Any:
+    """The network up to the input of its last convolution, which may be in a nested network."""
+    import keras
+
+    kinds = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.DepthwiseConv2D, keras.Model)
+    convolutions = [layer for layer in network.layers if isinstance(layer, kinds)]
+    if not convolutions:
+        dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+        return keras.Model(network.inputs, _flatten(dense[-1].input))
+    last = convolutions[-1]
+    if not isinstance(last, keras.Model):
+        return keras.Model(network.inputs, _flatten(last.input))
+    # An application comes first, after what scales the pixels.
+    scaled = network.layers[network.layers.index(last) - 1].output
+    return keras.Model(network.inputs, _body(last)(scaled))
+
+
+def _flatten(tensor: Any) -> Any:
+    """A vector for each image, of a map averaged until it has at most 2,048 values."""
+    import keras
+
+    tensor = keras.ops.cast(tensor, "float32")
+    if len(tensor.shape) == 4:
+        height, width, channels = tensor.shape[1:]
+        sizes = range(1, max(height, width) + 1)
+        fits = (size for size in sizes if -(-height // size) * -(-width // size) * channels <= _MAX_VALUES)
+        size = next(fits, max(height, width))
+        tensor = keras.layers.AveragePooling2D(size, padding="same")(tensor)
+    return keras.layers.Flatten()(tensor)
 
 
 def predict_images(model_path: Path, pixels: Pixels) -> Probabilities:
