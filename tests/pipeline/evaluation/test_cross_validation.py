@@ -11,11 +11,16 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from pixelmill.pipeline.audit.retraining import audit_retraining
+from pixelmill.pipeline.config import ImageSpec
 from pixelmill.pipeline.datasets.download import download_dataset
 from pixelmill.pipeline.datasets.preparation import prepare_dataset
 from pixelmill.pipeline.evaluation.cross_validation import cross_validate, predict_training_images
+from pixelmill.pipeline.layers import ModelSpec
 from pixelmill.pipeline.processes import run_in_spawned_process
 from pixelmill.pipeline.recipes import parse_recipe
+from pixelmill.pipeline.training.backends import start_backend
+from pixelmill.pipeline.training.network import build_network
+from pixelmill.pipeline.training.prediction import embed_images
 from pixelmill.pipeline.training.trainer import train_model
 from tests.pipeline.training.recipes import small_recipe
 
@@ -99,6 +104,40 @@ def test_a_row_is_a_distribution_or_missing(sizes: list[int], values: int, group
     assert probabilities.shape == (len(labels), len(sizes))
     missing = np.isnan(probabilities).any(axis=1)
     np.testing.assert_allclose(probabilities[~missing].sum(axis=1), 1, atol=1e-5)
+
+
+CONVOLUTION = {"layer": "convolution", "filters": 8, "kernel_size": 3, "padding": "same"}
+HEAD = ({"layer": "global_average_pooling"}, {"layer": "dense", "units": "classes"}, {"layer": "softmax"})
+# The layers of a network, and the number of values before its last convolution.
+BODIES: dict[str, tuple[list[dict[str, object]], int]] = {
+    "no convolution": ([{"layer": "flatten"}, *HEAD[1:]], 32 * 33 * 3),
+    "the pixels, in parts of 2x2": ([CONVOLUTION, *HEAD], 16 * 17 * 3),
+    "a map, in parts of 3x3": ([CONVOLUTION, CONVOLUTION, *HEAD], 11 * 11 * 8),
+    "an application": ([{"layer": "application", "name": "MobileNetV2"}, *HEAD], 1 * 2 * 320),
+}
+
+
+def embed_each(folder: Path) -> dict[str, int]:
+    """The number of values of an embedding by each network."""
+    training = small_recipe().training
+    start_backend(training)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 33, 3), np.uint8)
+    sizes = {}
+    for name, (layers, _) in BODIES.items():
+        model = ModelSpec.model_validate({"layers": layers})
+        path = folder / f"{name}.keras"
+        build_network(model, ImageSpec(height=32, width=33, channels=3), 3).save(path)
+        embeddings = embed_images(path, pixels, folder / "embeddings.npy", training)
+        assert len(embeddings) == 5
+        assert len(np.unique(embeddings, axis=0)) == 5
+        sizes[name] = embeddings.shape[1]
+    return sizes
+
+
+@pytest.mark.xdist_group("network")
+def test_images_are_embedded_before_the_last_convolution(tmp_path: Path) -> None:
+    found = run_in_spawned_process(embed_each, tmp_path)
+    assert found == {name: size for name, (_, size) in BODIES.items()}
 
 
 def train_on_wrong_labels(folder: Path, wrong: set[int]) -> tuple[set[str], set[str]]:
