@@ -2,8 +2,8 @@
 
 The network has learned the labels of its training images, the wrong ones, too, and contradicts few of them.
 Therefore linear discriminant analysis is fitted to the embeddings of four fifths of the images and predicts
-the last fifth, five times. Few directions of the embeddings tell the classes apart, so the others are left
-out.
+the last fifth, five times. Few directions of the embeddings tell the classes apart, so only their first
+principal components are used.
 """
 
 from collections.abc import Iterator
