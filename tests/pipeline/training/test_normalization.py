@@ -76,7 +76,7 @@ def train(model: Any, images: Any, targets: Any) -> Trained:
 
     layers = [*model.layers, *model.get_layer("application").layers]
     kinds = {
-        layer.name: type(layer).__name__
+        layer.name: type(layer).__qualname__.rpartition(".")[2]
         for layer in layers
         if isinstance(layer, keras.layers.BatchNormalization)
     }
