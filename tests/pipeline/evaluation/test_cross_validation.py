@@ -26,6 +26,7 @@ from tests.pipeline.training.recipes import small_recipe
 
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
+Layer = dict[str, object]
 
 
 def clusters(classes: int, of_each: int, values: int = 20, seed: int = 0) -> tuple[Floats, Classes]:
@@ -106,10 +107,14 @@ def test_a_row_is_a_distribution_or_missing(sizes: list[int], values: int, group
     np.testing.assert_allclose(probabilities[~missing].sum(axis=1), 1, atol=1e-5)
 
 
-CONVOLUTION = {"layer": "convolution", "filters": 8, "kernel_size": 3, "padding": "same"}
-HEAD = ({"layer": "global_average_pooling"}, {"layer": "dense", "units": "classes"}, {"layer": "softmax"})
+CONVOLUTION: Layer = {"layer": "convolution", "filters": 8, "kernel_size": 3, "padding": "same"}
+HEAD: tuple[Layer, ...] = (
+    {"layer": "global_average_pooling"},
+    {"layer": "dense", "units": "classes"},
+    {"layer": "softmax"},
+)
 # The layers of a network, and the number of values before its last convolution.
-BODIES: dict[str, tuple[list[dict[str, object]], int]] = {
+BODIES: dict[str, tuple[list[Layer], int]] = {
     "no convolution": ([{"layer": "flatten"}, *HEAD[1:]], 32 * 33 * 3),
     "the pixels, in parts of 2x2": ([CONVOLUTION, *HEAD], 16 * 17 * 3),
     "a map, in parts of 3x3": ([CONVOLUTION, CONVOLUTION, *HEAD], 11 * 11 * 8),
