@@ -52,7 +52,7 @@ class AuditInput:
         tensors: What the network gets of the images.
         class_names: In the order of the labels.
         predictions: Of the trained model, for images of the other splits.
-        training_predictions: For the training images, the probability of each class given the label, too.
+        training_predictions: The probability of each class, given a training image and its label.
     """
 
     name: str

@@ -33,12 +33,9 @@ def audit_retraining(
             model for the validation and test images, and those of a cross-validation for the training images.
     """
     given = collect(raw, recipe, store, dataset, folder / _COMPONENTS)
-    held_out: dict[SplitName, Path] = {
-        split: path for split, path in (predictions or {}).items() if split != "train"
-    }
-    if held_out:
-        given = replace(given, predictions=predictions_of(dataset, held_out))
-    trained = (predictions or {}).get("train")
-    if trained is not None:
+    files = dict(predictions or {})
+    if trained := files.pop("train", None):
         given = replace(given, training_predictions=predictions_of(dataset, {"train": trained}))
+    if files:
+        given = replace(given, predictions=predictions_of(dataset, files))
     return look_at(given, spec_of(recipe.dataset), folder)
